@@ -1,0 +1,28 @@
+"""Process reward models trained against a learned adversary, in JAX.
+
+`aprm_jax.PRM` scores the steps of a solution, `aprm_jax.Generator` writes steps that
+a PRM may fall for; both load a folder that a job has written. Training starts with
+`python -m aprm_jax.main --config=FILE`.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from aprm_jax.api import PRM, Generator
+
+__version__ = "0.1.0"
+__all__ = ["PRM", "Generator", "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    # Lazy: `import aprm_jax` must not start JAX, whose flags a caller may still set.
+    if name in ("PRM", "Generator"):
+        return getattr(importlib.import_module("aprm_jax.api"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,207 @@
+"""The Python API: load a trained model from a folder and use it on text.
+
+prm = aprm_jax.PRM.load("runs/quickstart/aprm/prm")
+prm.score("2 + 3 * 4 =", ["2 + 12", "14"])      # float32[2], probability of correct
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal, Self
+
+import jax
+import numpy as np
+from jaxtyping import Float32
+from transformers import PreTrainedTokenizerFast
+
+from aprm_jax.data.steps import StepBuilder, TooLongError
+from aprm_jax.models.decoder import Decoder
+from aprm_jax.models.io import ModelFileError, ModelSpec, load_model
+from aprm_jax.sampling.sampler import Sampler
+from aprm_jax.verifiers.scoring import Scorer, prm_scorer
+
+# Batches are padded to one of these numbers of rows and to this number of steps, so
+# that few programs are compiled whatever arrives. Steps cost next to nothing.
+BATCH_SIZES = (1, 8, 64)
+MAX_STEPS = 64
+
+
+class _Model:
+    """What every loaded model has."""
+
+    kind: str
+
+    def __init__(
+        self, params: Any, spec: ModelSpec, tokenizer: PreTrainedTokenizerFast
+    ):
+        self.params = params
+        self.spec = spec
+        self.decoder = Decoder(spec.decoder)
+        self.builder = StepBuilder(
+            tokenizer, spec.window, spec.buckets, spec.line_stride
+        )
+
+    @classmethod
+    def load(cls, directory: str | os.PathLike[str]) -> Self:
+        """Loads a model from a folder that a job has written.
+
+        Raises:
+          ModelFileError: the folder holds no model, a damaged one, or another kind;
+            the message names the file.
+        """
+        params, spec, tokenizer = load_model(directory)
+        if spec.kind != cls.kind:
+            raise ModelFileError(
+                f"{os.fspath(directory)}: holds a {spec.kind}, but {cls.__name__}.load "
+                f"reads a {cls.kind}"
+            )
+        return cls(params, spec, tokenizer)
+
+
+class PRM(_Model):
+    """A process reward model: how likely each step of a solution is correct.
+
+    `spec.threshold` is the probability from which a step counts as correct.
+    """
+
+    kind = "prm"
+
+    def __init__(
+        self, params: Any, spec: ModelSpec, tokenizer: PreTrainedTokenizerFast
+    ):
+        super().__init__(params, spec, tokenizer)
+        if spec.reading is None:
+            raise ValueError("a PRM's spec must say how it is read")
+        self._scorer = Scorer(
+            prm_scorer(self.decoder, spec.reading),
+            self.builder,
+            max_steps=MAX_STEPS,
+            batch_sizes=BATCH_SIZES,
+        )
+
+    def score(
+        self, question: str, steps: Sequence[str]
+    ) -> Float32[np.ndarray, " num_steps"]:
+        """Probability that each step is correct.
+
+        Raises:
+          TooLongError: the solution does not fit the model's longest bucket.
+        """
+        return self.score_batch([(question, steps)])[0]
+
+    def score_batch(
+        self,
+        solutions: Iterable[tuple[str, Sequence[str]]],
+        *,
+        too_long: Literal["raise", "nan"] = "raise",
+    ) -> list[Float32[np.ndarray, " num_steps"]]:
+        """Probabilities of many solutions, computed in batches of similar length.
+
+        Args:
+          solutions: pairs of a question and its steps.
+          too_long: what a solution gets that does not fit the model's longest bucket:
+            an error that names it, or NaN for each of its steps.
+
+        Returns:
+          For each solution, in order, one probability a step.
+
+        Raises:
+          TooLongError: a solution does not fit, and `too_long` is "raise".
+          TypeError: steps are given as one string.
+        """
+        solutions = [(question, steps) for question, steps in solutions]
+        kept = [i for i, s in enumerate(solutions) if self._fits(i, *s, too_long)]
+        logits = self._scorer.solutions(self.params, [solutions[i] for i in kept])
+        scores = [np.full(len(steps), np.nan, np.float32) for _, steps in solutions]
+        for i, logit in zip(kept, logits, strict=True):
+            # The sigmoid, without overflow far from zero.
+            scores[i][:] = np.exp(-np.logaddexp(0.0, -logit))
+        return scores
+
+    def _fits(
+        self, index: int, question: str, steps: Sequence[str], too_long: str
+    ) -> bool:
+        """Whether every row of a solution fits the longest bucket."""
+        if isinstance(steps, str):
+            raise TypeError(f"solution {index}: steps must be a list, not one string")
+        if self.builder.window is None:
+            rows = [self.builder.solution(question, steps)]
+        else:
+            rows = [
+                self.builder.step(question, steps[:k], step)
+                for k, step in enumerate(steps)
+            ]
+        longest = max((len(row) for row in rows), default=0)
+        fits = longest <= self.builder.buckets[-1]
+        if too_long == "raise" and not fits:
+            raise TooLongError(
+                f"solution {index} needs {longest} tokens in one row, more than the "
+                f"{self.builder.buckets[-1]} of the model's longest bucket"
+            )
+        return fits
+
+
+class Generator(_Model):
+    """A perturbation generator: rewrites a correct step as a PRM may fall for."""
+
+    kind = "generator"
+
+    def __init__(
+        self, params: Any, spec: ModelSpec, tokenizer: PreTrainedTokenizerFast
+    ):
+        super().__init__(params, spec, tokenizer)
+        self._sampler = Sampler(
+            spec.decoder,
+            stop_ids=self.builder.stop_ids,
+            pad_id=self.builder.pad_id,
+            prompt_buckets=self.builder.buckets,
+            max_new_tokens=spec.max_new_tokens or self.builder.buckets[0],
+            batch_buckets=BATCH_SIZES,
+            positions=self.builder.positions,
+        )
+
+    def perturb(
+        self,
+        question: str,
+        prefix: Sequence[str],
+        step: str,
+        n: int = 4,
+        temperature: float = 1.0,
+        seed: int = 0,
+    ) -> list[str]:
+        """Samples `n` perturbations of a step.
+
+        Nothing says that a sample is wrong, or that it differs from `step`: ask an
+        oracle. One that does not end within the model's room is cut off there.
+
+        Args:
+          question: the problem.
+          prefix: the steps before `step`.
+          step: the correct step.
+          n: how many samples.
+          temperature: of the sampling; 0 takes the most likely token.
+          seed: the same seed gives the same samples.
+
+        Raises:
+          TooLongError: the prompt does not fit the model's longest bucket.
+          TypeError: the prefix is given as one string.
+        """
+        if isinstance(prefix, str):
+            raise TypeError("prefix must be a list of steps, not one string")
+        if n < 1:
+            raise ValueError(f"n must be at least 1, not {n}")
+        prompt = self.builder.perturb_context(question, prefix, step)
+        self.builder.bucket(len(prompt))
+        samples = self._sampler.sample(
+            self.params["backbone"],
+            [prompt] * n,
+            jax.random.key(seed),
+            temperature=temperature,
+        )
+        return [
+            self.builder.decode(tokens[: int(length) - int(stopped)].tolist())
+            for tokens, length, stopped in zip(
+                samples.tokens, samples.lengths, samples.stopped, strict=True
+            )
+        ]

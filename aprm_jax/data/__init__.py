@@ -1,0 +1,1 @@
+"""Step sequences and the domains of problems that they come from."""

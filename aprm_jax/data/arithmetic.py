@@ -1,0 +1,406 @@
+"""The embedded arithmetic problems: drawn from a seed, with splits and noisy authors.
+
+`aprm_jax.oracle.rewriting` has expressions and rules, `aprm_jax.oracle.wording` the
+worded form. Training problems are in distribution: four or five numbers of one
+digit. The solver's corpus is written by authors who may ignore precedence, add
+first, or believe wrong facts, so that the solver errs in systematic ways, with
+confidence.
+
+Splits: `dev` and `test` in distribution, `longer`, `larger` and `worded` out of it.
+They are disjoint from corpus and training problems by construction: an expression's
+hash decides on which side it may occur. That holds for every line of a solution
+that is long enough to be a question itself.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import itertools
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from aprm_jax.data.domain import Problem
+from aprm_jax.data.word_tokenizer import build_word_tokenizer
+from aprm_jax.oracle.arithmetic import KINDS, ArithmeticOracle
+from aprm_jax.oracle.rewriting import (
+    OPERATORS,
+    Contraction,
+    MalformedExpressionError,
+    Tokens,
+    apply,
+    contractions_of,
+    count_numbers,
+    is_number,
+    is_single_number,
+    parse,
+    simplify,
+    write,
+)
+from aprm_jax.oracle.wording import WORDS, write_story
+
+SPLITS = ("dev", "test", "longer", "larger", "worded")
+
+# Every seed of a run is evaluated on the same problems and meets the same wrong facts.
+_EVALUATION_SEED = 2511_22888
+_FACTS_SEED = 2410_08146
+_CORPUS_STREAM, _TRAIN_STREAM, _EVALUATION_STREAM = 0, 1, 2
+_HASH_BUCKETS = 10
+_SOLUTION_DRAWS = 8  # for one expression, before another is drawn
+_TRAIN_BUCKETS = frozenset(range(8))
+_SPLIT_BUCKETS = {split: frozenset({9}) for split in SPLITS} | {"dev": frozenset({8})}
+
+
+@dataclasses.dataclass(frozen=True)
+class ArithmeticConfig:
+    """What problems look like and who writes the corpus. Shares are of 1.
+
+    Attributes:
+      numbers: fewest and most numbers of an expression in distribution.
+      longer_numbers: the same for the split `longer`.
+      operator_shares: of `+`, `-` and `*`. With few `-` several steps are licensed at
+        most points (at 55 % of lines of three numbers or more).
+      bracket_share: expressions with a bracket.
+      bracket_numbers: most numbers in a bracket.
+      two_digit_share: numbers of two digits in a `larger` expression.
+      worded_share, larger_share: problems of these forms in the corpus.
+      careless_share: authors who contract any adjacent pair.
+      add_first_share: authors for whom + and - bind tighter than `*`.
+      wrong_fact_share: authors, of any habit, who believe the wrong facts.
+      wrong_facts: how many sums and products those have wrong, either way round.
+    """
+
+    numbers: tuple[int, int] = (4, 5)
+    longer_numbers: tuple[int, int] = (6, 7)
+    operator_shares: tuple[float, float, float] = (0.4, 0.2, 0.4)
+    bracket_share: float = 0.4
+    bracket_numbers: int = 3
+    two_digit_share: float = 0.75
+    worded_share: float = 0.12
+    larger_share: float = 0.10
+    careless_share: float = 0.44
+    add_first_share: float = 0.20
+    wrong_fact_share: float = 0.40
+    wrong_facts: int = 12
+
+    def __post_init__(self):
+        for name in ("numbers", "longer_numbers"):
+            low, high = getattr(self, name)
+            if not 3 <= low <= high <= 8:
+                raise ValueError(f"{name} must be 3 <= low <= high <= 8: {low}, {high}")
+        values = dataclasses.asdict(self)
+        shares = {k: v for k, v in values.items() if k.endswith("share")}
+        for name, share in shares.items():
+            if not 0.0 <= share <= 1.0:
+                raise ValueError(f"{name} must be between 0 and 1, not {share}")
+        if min(self.operator_shares) < 0 or not np.isclose(
+            sum(self.operator_shares), 1
+        ):
+            raise ValueError(f"operator_shares must sum to 1: {self.operator_shares}")
+        if self.bracket_numbers < 2:
+            raise ValueError(f"bracket_numbers must be >= 2: {self.bracket_numbers}")
+        for one, other in (
+            ("worded_share", "larger_share"),
+            ("careless_share", "add_first_share"),
+        ):
+            if shares[one] + shares[other] > 1.0:
+                raise ValueError(f"{one} + {other} must be at most 1")
+        if not 0 <= self.wrong_facts <= 72:
+            raise ValueError(f"wrong_facts must be 0 to 72, not {self.wrong_facts}")
+        if self.numbers[1] >= self.longer_numbers[0]:
+            raise ValueError("longer_numbers must lie above numbers")
+
+
+Facts = dict[tuple[str, int, int], int]  # (operator, x, y) modulo 10 -> believed value
+
+
+@dataclasses.dataclass(frozen=True)
+class Author:
+    """How one solution of the corpus is written.
+
+    Attributes:
+      habit: "clean", "careless" or "add_first".
+      facts: the wrong facts that the author believes.
+    """
+
+    habit: str
+    facts: Facts
+
+    def options(self, tokens: Tokens) -> list[Contraction]:
+        """The contractions that the author would do next."""
+        contractions = contractions_of(tokens)
+        if self.habit == "clean":
+            return [c for c in contractions if c.legal]
+        if self.habit == "add_first":
+            return [c for c in contractions if c.operator != "*"] or list(contractions)
+        return list(contractions)
+
+    def result(self, c: Contraction) -> int:
+        """What the author takes for the contraction's value."""
+        return self.facts.get((c.operator, int(c.x) % 10, int(c.y) % 10), c.value)
+
+
+CLEAN = Author("clean", {})
+
+
+class ArithmeticDomain:
+    """The embedded problems as a `Domain`; everything is a function of the seed.
+
+    Args:
+      seed: of the corpus and the training problems. Evaluation splits do not
+        depend on it.
+      config: what problems look like and who writes the corpus.
+    """
+
+    name = "arithmetic"
+    kinds = KINDS
+    splits = SPLITS
+
+    def __init__(self, seed: int, config: ArithmeticConfig | None = None):
+        if seed < 0:
+            raise ValueError(f"seed must not be negative: {seed}")
+        self.seed = seed
+        self.config = ArithmeticConfig() if config is None else config
+        words = (*"0123456789", *OPERATORS, "(", ")", *WORDS)
+        self.tokenizer = build_word_tokenizer(words)
+        self.oracle = ArithmeticOracle()
+        self.facts = _wrong_facts(self.config.wrong_facts)
+        self._drawn: dict[str, dict[str, Problem]] = {split: {} for split in SPLITS}
+        self._attempts = dict.fromkeys(SPLITS, 0)
+
+    def corpus(self, index: int) -> Problem:
+        """A text that the solver learns from; its author may be wrong."""
+        rng = np.random.default_rng([self.seed, _CORPUS_STREAM, index])
+        author = self.author(rng)
+        form, u = "plain", rng.random()
+        if u < self.config.worded_share:
+            form = "worded"
+        elif u < self.config.worded_share + self.config.larger_share:
+            form = "larger"
+        return self._draw(rng, form, author, _TRAIN_BUCKETS)
+
+    def train(self, index: int) -> Problem:
+        """A problem in distribution, solved by licensed steps in random order."""
+        rng = np.random.default_rng([self.seed, _TRAIN_STREAM, index])
+        return self._draw(rng, "plain", CLEAN, _TRAIN_BUCKETS)
+
+    def problems(self, split: str, count: int) -> Sequence[Problem]:
+        """The first `count` problems of a split, all different, solved correctly."""
+        if split not in SPLITS:
+            raise ValueError(f"no split {split!r}: there are {', '.join(SPLITS)}")
+        drawn = self._drawn[split]
+        form = split if split in ("longer", "larger", "worded") else "plain"
+        stream = _EVALUATION_STREAM + SPLITS.index(split)
+        while len(drawn) < count:
+            rng = np.random.default_rng(
+                [_EVALUATION_SEED, stream, self._attempts[split]]
+            )
+            self._attempts[split] += 1
+            problem = self._draw(rng, form, CLEAN, _SPLIT_BUCKETS[split])
+            # Stories of one expression count as one problem.
+            key = problem.steps[0] if form == "worded" else problem.question
+            drawn.setdefault(key, problem)
+        return tuple(drawn.values())[:count]
+
+    def corrupt(
+        self, rng: np.random.Generator, question: str, prefix: Sequence[str], step: str
+    ) -> str | None:
+        """A random mechanical corruption of a step, knowing nothing of the rules."""
+        del question, prefix
+        try:
+            tokens = parse(step)
+        except MalformedExpressionError:
+            return None
+        for k in rng.permutation(len(_CORRUPTIONS)):
+            corrupted = _CORRUPTIONS[k](rng, tokens)
+            if corrupted is not None:
+                return write(corrupted)
+        return None
+
+    def is_final(self, step: str) -> bool:
+        """Whether a step is a single number."""
+        return is_single_number(step)
+
+    def answer(self, steps: Sequence[str]) -> str | None:
+        """The number that a solution ends with; None where it does not end."""
+        if not steps or not self.is_final(steps[-1]):
+            return None
+        return write(parse(steps[-1]))
+
+    def same_answer(self, given: str | None, expected: str) -> bool:
+        """Whether two numbers are written alike: `1 2` is not 2."""
+        return given is not None and given.split() == expected.split()
+
+    def author(self, rng: np.random.Generator) -> Author:
+        """Draws the author of one solution of the corpus."""
+        c, u = self.config, rng.random()
+        facts = self.facts if rng.random() < c.wrong_fact_share else {}
+        if u < c.careless_share:
+            return Author("careless", facts)
+        if u < c.careless_share + c.add_first_share:
+            return Author("add_first", facts)
+        return Author("clean", facts)
+
+    def _draw(
+        self,
+        rng: np.random.Generator,
+        form: str,
+        author: Author,
+        buckets: frozenset[int],
+    ) -> Problem:
+        """Draws until question and solution may occur on this side."""
+        while True:
+            tokens = self._expression(rng, form)
+            if hash_bucket(tokens) not in buckets:
+                continue
+            story = write_story(tokens, rng) if form == "worded" else None
+            if form == "worded" and story is None:
+                continue
+            for _ in range(_SOLUTION_DRAWS):
+                lines = _solve(rng, tokens, author)
+                if buckets != _TRAIN_BUCKETS or self._keeps_off_evaluation(lines):
+                    steps = tuple(write(line) for line in lines)
+                    if story is not None:
+                        return Problem(story, (write(tokens), *steps), steps[-1])
+                    return Problem(write(tokens), steps, steps[-1])
+
+    def _keeps_off_evaluation(self, lines: Sequence[Tokens]) -> bool:
+        """Whether no line of a solution is a question of an evaluation split.
+
+        A line with as many numbers as the shortest question could be one.
+        """
+        return all(
+            hash_bucket(line) in _TRAIN_BUCKETS
+            for line in lines
+            if count_numbers(line) >= self.config.numbers[0]
+        )
+
+    def _expression(self, rng: np.random.Generator, form: str) -> Tokens:
+        c = self.config
+        low, high = c.longer_numbers if form == "longer" else c.numbers
+        count = int(rng.integers(low, high + 1))
+        plus, minus, _ = c.operator_shares
+        tokens: list[str] = []
+        for k in range(count):
+            if k:
+                u = rng.random()
+                operator = "+" if u < plus else "-" if u < plus + minus else "*"
+                tokens.append(operator)
+            large = form == "larger" and rng.random() < c.two_digit_share
+            tokens.append(str(rng.integers(10, 100) if large else rng.integers(1, 10)))
+        if rng.random() < c.bracket_share:
+            inside = int(rng.integers(2, min(count, c.bracket_numbers + 1)))
+            first = int(rng.integers(0, count - inside + 1))
+            tokens.insert(2 * (first + inside) - 1, ")")
+            tokens.insert(2 * first, "(")
+        return tuple(tokens)
+
+
+def hash_bucket(tokens: Tokens) -> int:
+    """Which of ten sides an expression belongs to; the same on every machine."""
+    digest = hashlib.blake2b(write(tokens).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") % _HASH_BUCKETS
+
+
+def _solve(rng: np.random.Generator, tokens: Tokens, author: Author) -> list[Tokens]:
+    """The lines after the first, to a single number, in the author's random order."""
+    lines = []
+    while len(tokens) > 1:
+        options = author.options(tokens)
+        chosen = options[int(rng.integers(len(options)))]
+        tokens = chosen.tokens(author.result(chosen))
+        lines.append(tokens)
+    return lines
+
+
+@functools.lru_cache(maxsize=8)
+def _wrong_facts(count: int) -> Facts:
+    """The same wrong sums and products in every run; operands from 2 to 9."""
+    rng = np.random.default_rng(_FACTS_SEED)
+    pairs = [(op, x, y) for op in "+*" for x in range(2, 10) for y in range(x, 10)]
+    facts: Facts = {}
+    for k in rng.permutation(len(pairs))[:count]:
+        op, x, y = pairs[k]
+        right = apply(op, str(x), str(y))
+        facts[op, x, y] = facts[op, y, x] = (right + int(rng.integers(1, 10))) % 10
+    return facts
+
+
+def _change_number(rng: np.random.Generator, tokens: Tokens) -> Tokens | None:
+    """Another digit in the place of one digit."""
+    at = _pick(rng, [i for i, t in enumerate(tokens) if is_number(t)])
+    digits = list(tokens[at])
+    k = int(rng.integers(len(digits)))
+    digits[k] = str((int(digits[k]) + int(rng.integers(1, 10))) % 10)
+    return (*tokens[:at], "".join(digits), *tokens[at + 1 :])
+
+
+def _change_operator(rng: np.random.Generator, tokens: Tokens) -> Tokens | None:
+    places = [i for i, t in enumerate(tokens) if t in OPERATORS]
+    if not places:
+        return None
+    at = _pick(rng, places)
+    others = [operator for operator in OPERATORS if operator != tokens[at]]
+    return (*tokens[:at], others[int(rng.integers(2))], *tokens[at + 1 :])
+
+
+def _drop_term(rng: np.random.Generator, tokens: Tokens) -> Tokens | None:
+    """An operator and the number after it are left out."""
+    places = _terms(tokens)
+    if not places:
+        return None
+    at = _pick(rng, places)
+    return simplify((*tokens[:at], *tokens[at + 2 :]))
+
+
+def _duplicate_term(rng: np.random.Generator, tokens: Tokens) -> Tokens | None:
+    """An operator and the number after it are written twice."""
+    places = _terms(tokens)
+    if not places:
+        return None
+    at = _pick(rng, places)
+    return (*tokens[: at + 2], *tokens[at : at + 2], *tokens[at + 2 :])
+
+
+def _swap_numbers(rng: np.random.Generator, tokens: Tokens) -> Tokens | None:
+    """Two different numbers change places."""
+    numbers = [i for i, t in enumerate(tokens) if is_number(t)]
+    pairs = [(i, j) for i in numbers for j in numbers if i < j]
+    pairs = [(i, j) for i, j in pairs if tokens[i] != tokens[j]]
+    if not pairs:
+        return None
+    i, j = pairs[int(rng.integers(len(pairs)))]
+    swapped = list(tokens)
+    swapped[i], swapped[j] = swapped[j], swapped[i]
+    return tuple(swapped)
+
+
+def _drop_brackets(rng: np.random.Generator, tokens: Tokens) -> Tokens | None:
+    del rng
+    bare = tuple(t for t in tokens if t not in ("(", ")"))
+    return bare if bare != tokens else None
+
+
+def _pick(rng: np.random.Generator, places: Sequence[int]) -> int:
+    return places[int(rng.integers(len(places)))]
+
+
+def _terms(tokens: Tokens) -> list[int]:
+    """Places of operators that have a number after them."""
+    return [
+        i
+        for i, (operator, after) in enumerate(itertools.pairwise(tokens))
+        if operator in OPERATORS and is_number(after)
+    ]
+
+
+_CORRUPTIONS: tuple[Callable[[np.random.Generator, Tokens], Tokens | None], ...] = (
+    _change_number,
+    _change_operator,
+    _drop_term,
+    _duplicate_term,
+    _swap_numbers,
+    _drop_brackets,
+)

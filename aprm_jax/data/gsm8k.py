@@ -1,0 +1,277 @@
+"""Grade-school word problems (GSM8K and data of its form) as a domain.
+
+A step is a line of the human solution; the last one is `#### N`. The calculator
+annotations `<<48/2=24>>` stay in the text: the solver writes them, the oracle reads
+them. Data whose steps have none (ProcessBench) may be scored by a model that was
+trained with `strip_annotations`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+from collections.abc import Sequence
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+from transformers import PreTrainedTokenizerFast
+
+from aprm_jax.data.bpe import load_tokenizer, train_bpe
+from aprm_jax.data.domain import Problem
+from aprm_jax.data.jsonl import (
+    DataError,
+    RowError,
+    Rows,
+    read_rows,
+    require_bool,
+    require_dict,
+    require_str,
+)
+from aprm_jax.data.sources import read_source
+from aprm_jax.data.word_corruption import corrupt_step
+from aprm_jax.oracle.calculator import (
+    FINAL,
+    KINDS,
+    CalculatorOracle,
+    final_answer,
+    is_final,
+)
+from aprm_jax.oracle.claims import ANNOTATION
+from aprm_jax.oracle.expression import read_stated
+from aprm_jax.oracle.verdict import Oracle
+
+MODELS = ("6b_finetuning", "6b_verification", "175b_finetuning", "175b_verification")
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelSolution:
+    """A solution that some model wrote, with its outcome.
+
+    Attributes:
+      question: the problem.
+      steps: its lines; a closing `A: N` is rewritten as `#### N`.
+      is_correct: whether the final answer is right.
+      model: who wrote it.
+    """
+
+    question: str
+    steps: tuple[str, ...]
+    is_correct: bool
+    model: str
+
+
+class Gsm8kDomain:
+    """Implements `Domain` on question/answer rows of GSM8K's form.
+
+    Args:
+      train: path or name (see `data/sources.py`) of the training rows; the dev split
+        is taken out of them.
+      test: path or name of the test rows.
+      seed: of the order in which training problems are drawn.
+      tokenizer: a trained one, or a folder that holds one; None trains a BPE on the
+        training text, the dev split left out.
+      vocab_size: of the tokenizer to train.
+      dev_count: problems held out of the training rows, chosen by a hash of their
+        question, so that neither order nor seed changes the choice.
+      strip_annotations: removes `<<...>>` from the steps. The oracle then reads bare
+        equalities, and knows less.
+      quarantine_dir: where bad rows are recorded.
+      max_bad_share: share of bad rows past which reading stops.
+    """
+
+    name = "gsm8k"
+    kinds = KINDS
+    splits = ("dev", "test")
+
+    def __init__(
+        self,
+        *,
+        train: str,
+        test: str,
+        seed: int = 0,
+        tokenizer: PreTrainedTokenizerFast | str | Path | None = None,
+        vocab_size: int = 2048,
+        dev_count: int = 500,
+        strip_annotations: bool = False,
+        quarantine_dir: str | Path | None = None,
+        max_bad_share: float = 0.01,
+    ):
+        parse = functools.partial(parse_row, strip_annotations=strip_annotations)
+        read = functools.partial(
+            read_source,
+            parse=parse,
+            quarantine_dir=quarantine_dir,
+            max_bad_share=max_bad_share,
+        )
+        rows, test_rows = read(train, "train"), read(test, "test")
+        self.num_bad = rows.num_bad + test_rows.num_bad
+        self._train, dev = _hold_out(rows, dev_count, source=train)
+        self._evaluation = {"dev": dev, "test": tuple(test_rows)}
+        self.seed = seed
+        self.oracle: Oracle = CalculatorOracle()
+        if tokenizer is None:
+            tokenizer = train_bpe(self.texts(), vocab_size)
+        elif isinstance(tokenizer, str | Path):
+            tokenizer = load_tokenizer(tokenizer)
+        self.tokenizer: PreTrainedTokenizerFast = tokenizer
+        self._order = functools.lru_cache(maxsize=4)(self._shuffled)
+
+    @property
+    def num_train(self) -> int:
+        """How many training problems there are; one epoch."""
+        return len(self._train)
+
+    def texts(self) -> list[str]:
+        """Every line of the training text, for training a tokenizer."""
+        return [text for p in self._train for text in (p.question, *p.steps)]
+
+    def corpus(self, index: int) -> Problem:
+        """The same as `train`: the authors are people, and right."""
+        return self.train(index)
+
+    def train(self, index: int) -> Problem:
+        """Training problem number `index`; each epoch is a permutation of its own."""
+        epoch, at = divmod(index, len(self._train))
+        return self._train[self._order(epoch)[at]]
+
+    def problems(self, split: str, count: int) -> Sequence[Problem]:
+        """The first `count` problems of "dev" or "test"; all where there are fewer."""
+        if split not in self._evaluation:
+            raise ValueError(f"no split {split!r}; there are {', '.join(self.splits)}")
+        return self._evaluation[split][:count]
+
+    def corrupt(
+        self, rng: np.random.Generator, question: str, prefix: Sequence[str], step: str
+    ) -> str | None:
+        """See `Domain.corrupt`."""
+        return corrupt_step(rng, question, prefix, step)
+
+    def is_final(self, step: str) -> bool:
+        """Whether a step is a `#### N` line."""
+        return is_final(step)
+
+    def answer(self, steps: Sequence[str]) -> str | None:
+        """The number of the first `####` line; None without one."""
+        for step in steps:
+            if is_final(step):
+                return _canonical(step)
+        return None
+
+    def same_answer(self, given: str | None, expected: str) -> bool:
+        """Equality as numbers: `1,080.0` equals `1080`."""
+        if given is None:
+            return False
+        a, b = read_stated(given), read_stated(expected)
+        if a is None or b is None:
+            return given.strip() == expected.strip()
+        return a.value == b.value
+
+    def _shuffled(self, epoch: int) -> np.ndarray:
+        return np.random.default_rng([self.seed, epoch]).permutation(len(self._train))
+
+
+def parse_row(row: dict, *, strip_annotations: bool = False) -> Problem:
+    """A problem from `{"question": str, "answer": str}`.
+
+    Raises:
+      RowError: a field is missing, or the solution does not end in `#### N`.
+    """
+    question = clean_line(require_str(row, "question"))
+    lines = require_str(row, "answer").split("\n")
+    steps = [clean_line(line) for line in lines]
+    if strip_annotations:
+        steps = [strip(step) for step in steps]
+    steps = [step for step in steps if step]
+    if not is_final(steps[-1]):
+        raise RowError(f"the solution does not end in {FINAL} and a number")
+    answer = _canonical(steps[-1])
+    if final_answer(steps[-1]) is None or answer is None:
+        raise RowError(f"the answer is not a number: {steps[-1][:60]!a}")
+    if any(is_final(step) for step in steps[:-1]):
+        raise RowError(f"more than one line starts with {FINAL}")
+    if len(steps) == 1:
+        raise RowError("the solution has no step before its answer")
+    return Problem(question, tuple(steps), answer)
+
+
+def clean_line(text: str) -> str:
+    """One line with single spaces: lines are steps, so no line may hold a break."""
+    return " ".join(text.split())
+
+
+def strip(step: str) -> str:
+    """A step without its calculator annotations."""
+    return clean_line(ANNOTATION.sub("", step))
+
+
+def read_model_solutions(
+    path: str | Path,
+    *,
+    models: Sequence[str] = MODELS,
+    strip_annotations: bool = False,
+    quarantine_dir: str | Path | None = None,
+    max_bad_share: float = 0.01,
+) -> list[ModelSolution]:
+    """Reads `example_model_solutions.jsonl`: per line, solutions of several models.
+
+    Solutions without a closing `A: N` (models that never finished) are kept as they
+    are; their outcome is a fact too.
+    """
+
+    def parse(row: dict) -> list[ModelSolution]:
+        question = clean_line(require_str(row, "question"))
+        found = []
+        for model in models:
+            entry = require_dict(row, model)
+            lines = require_str(entry, "solution").split("\n")
+            steps = [clean_line(line) for line in lines]
+            if steps[-1].startswith("A:"):
+                steps[-1] = f"{FINAL} {steps[-1].removeprefix('A:').strip()}"
+            if strip_annotations:
+                steps = [strip(step) for step in steps]
+            kept = tuple(step for step in steps if step)
+            outcome = require_bool(entry, "is_correct")
+            found.append(ModelSolution(question, kept, outcome, model))
+        return found
+
+    rows: Rows[list[ModelSolution]] = read_rows(
+        path, parse, quarantine_dir=quarantine_dir, max_bad_share=max_bad_share
+    )
+    return [solution for row in rows for solution in row]
+
+
+def _canonical(step: str) -> str | None:
+    """`#### 1,080` as `1080`; whatever stands there if it is no number."""
+    text = step.strip().removeprefix(FINAL).strip()
+    stated = read_stated(text)
+    if stated is None:
+        return text or None
+    value: Fraction = stated.value
+    if value.denominator == 1:
+        return str(value.numerator)
+    return text.replace(",", "").lstrip("$€£ ").rstrip(".")
+
+
+def _hold_out(
+    problems: Sequence[Problem], count: int, source: str
+) -> tuple[tuple[Problem, ...], tuple[Problem, ...]]:
+    """(train, dev): dev gets the `count` questions whose hashes come last."""
+    questions = {problem.question for problem in problems}
+    if count >= len(questions):
+        raise DataError(
+            f"{source}: {len(questions)} questions, too few to hold {count} out"
+        )
+    # By question, so that a question that occurs twice is on one side only.
+    ranked = sorted(questions, key=lambda q: (_digest(q), q))
+    held = set(ranked[len(ranked) - count :])
+    train = tuple(p for p in problems if p.question not in held)
+    dev = sorted(
+        (p for p in problems if p.question in held), key=lambda p: _digest(p.question)
+    )
+    return train, tuple(dev)
+
+
+def _digest(question: str) -> bytes:
+    return hashlib.sha256(question.encode("utf-8")).digest()

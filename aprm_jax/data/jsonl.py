@@ -1,0 +1,266 @@
+"""Reads JSONL and JSON data files: bad rows are quarantined, bad files are refused."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import logging
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Generic, NamedTuple, TypeVar
+
+T = TypeVar("T")
+
+_SHOWN = 400  # characters of a bad row that the quarantine file keeps
+
+
+class DataError(ValueError):
+    """A data file or source cannot be used; names the file, the line, the reason."""
+
+
+class RowError(ValueError):
+    """One row cannot be used; the reason goes to the quarantine file."""
+
+
+class RawRow(NamedTuple):
+    """A row before it is parsed: where it was, its text, its value or what is wrong."""
+
+    line: int
+    text: str
+    value: Any
+
+
+class Rows(list[T], Generic[T]):
+    """The parsed rows, and how many others were quarantined."""
+
+    num_bad: int = 0
+
+
+def read_rows(
+    path: str | Path,
+    parse: Callable[[dict], T],
+    *,
+    quarantine_dir: str | Path | None = None,
+    max_bad_share: float = 0.01,
+) -> Rows[T]:
+    """Reads a file of JSON objects: JSONL, or one JSON array, either may be gzipped.
+
+    Args:
+      path: the file.
+      parse: turns an object into a row; raises `RowError` for a bad one.
+      quarantine_dir: gets `<name>-<hash of path>.jsonl` with the file, line, reason
+        and text of every bad row; None keeps no record but the log's.
+      max_bad_share: share of bad rows, of all rows, past which the read stops.
+
+    Raises:
+      DataError: the file is missing, empty, binary or malformed, or too many rows
+        are bad.
+    """
+    path = Path(path)
+    text = _read_text(path)
+    if not text.strip():
+        raise DataError(f"{path}: the file is empty")
+    if text.lstrip()[0] == "[":
+        rows = _array_rows(path, text)
+    else:
+        rows = list(_line_rows(text))
+    return parse_rows(
+        str(path),
+        rows,
+        parse,
+        quarantine_dir=quarantine_dir,
+        max_bad_share=max_bad_share,
+    )
+
+
+def parse_rows(
+    source: str,
+    rows: Iterable[RawRow],
+    parse: Callable[[dict], T],
+    *,
+    quarantine_dir: str | Path | None = None,
+    max_bad_share: float = 0.01,
+) -> Rows[T]:
+    """Parses the rows of any source under the rules of `read_rows`."""
+    rows = list(rows)
+    if not rows:
+        raise DataError(f"{source}: no rows")
+    allowed = max_bad_share * len(rows)
+    good: Rows[T] = Rows()
+    bad: list[dict[str, Any]] = []
+    record = _quarantine_path(source, quarantine_dir)
+    try:
+        for row in rows:
+            try:
+                good.append(_parse_row(row.value, parse))
+            except RowError as error:
+                raw = row.text[:_SHOWN]
+                reason = str(error)
+                bad.append(
+                    {"file": source, "line": row.line, "reason": reason, "raw": raw}
+                )
+                if len(bad) > allowed:
+                    raise DataError(
+                        f"{source}, line {bad[0]['line']}: {bad[0]['reason']}. More "
+                        f"than {max_bad_share:.2%} of {len(rows)} rows are bad "
+                        f"({len(bad)} by line {row.line}, "
+                        f"{len(bad) / len(rows):.2%})"
+                    ) from None
+    finally:
+        _write_quarantine(record, bad)
+    if bad:
+        kept = "" if record is None else f"; see {record}"
+        logging.warning(
+            "%s: %d of %d rows are bad%s", source, len(bad), len(rows), kept
+        )
+    good.num_bad = len(bad)
+    return good
+
+
+def require_str(
+    row: Mapping[str, Any], field: str, *, allow_empty: bool = False
+) -> str:
+    """A text field: present, not blank, and writable as UTF-8."""
+    value = _require(row, field, str, "text")
+    if not allow_empty and not value.strip():
+        raise RowError(f"field {field!r} is empty")
+    _check_text(value, field)
+    return value
+
+
+def require_int(row: Mapping[str, Any], field: str) -> int:
+    """An integer field; `true` is none."""
+    value = _require(row, field, int, "an integer")
+    if isinstance(value, bool):
+        raise RowError(f"field {field!r} must be an integer, not a truth value")
+    return value
+
+
+def require_bool(row: Mapping[str, Any], field: str) -> bool:
+    """A field that is true or false."""
+    return _require(row, field, bool, "true or false")
+
+
+def require_dict(row: Mapping[str, Any], field: str) -> dict[str, Any]:
+    """An object field."""
+    return _require(row, field, dict, "an object")
+
+
+def require_strings(
+    row: Mapping[str, Any], field: str, *, allow_empty: bool = False
+) -> list[str]:
+    """A field that is a list of texts."""
+    values = _require(row, field, list, "a list")
+    if not values and not allow_empty:
+        raise RowError(f"field {field!r} is an empty list")
+    for k, value in enumerate(values):
+        if not isinstance(value, str):
+            kind = type(value).__name__
+            raise RowError(f"field {field!r} must list texts; item {k} is {kind}")
+        _check_text(value, field)
+    return values
+
+
+def _require(row: Mapping[str, Any], field: str, kind: type[T], name: str) -> T:
+    if field not in row:
+        present = ", ".join(sorted(map(str, row))[:8]) or "none"
+        raise RowError(f"field {field!r} is missing (present: {present})")
+    value = row[field]
+    if not isinstance(value, kind):
+        raise RowError(f"field {field!r} must be {name}, not {type(value).__name__}")
+    return value
+
+
+def _check_text(text: str, field: str) -> None:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        # JSON can spell half a surrogate pair; no tokenizer or file can take it.
+        raise RowError(f"field {field!r} has a lone surrogate") from None
+
+
+def _parse_row(value: Any, parse: Callable[[dict], T]) -> T:
+    if isinstance(value, RowError):
+        raise value
+    if not isinstance(value, dict):
+        raise RowError(f"a row must be a JSON object, not {type(value).__name__}")
+    return parse(value)
+
+
+def _read_text(path: Path) -> str:
+    try:
+        raw = path.read_bytes()
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file") from None
+    except IsADirectoryError:
+        raise DataError(f"{path}: is a folder, not a file") from None
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
+    if raw[:2] == b"\x1f\x8b":
+        try:
+            raw = gzip.decompress(raw)
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            raise DataError(f"{path}: the gzip data is damaged: {error}") from None
+    elif path.suffix == ".gz" and raw:
+        raise DataError(f"{path}: named .gz but holds no gzip data")
+    nul = raw.find(b"\0")
+    if nul >= 0:
+        line = raw.count(b"\n", 0, nul) + 1
+        raise DataError(f"{path}, line {line}: binary data (a NUL byte), not JSON text")
+    # Undecodable bytes spoil their row, not the file: `_load` refuses the surrogates.
+    return raw.decode("utf-8-sig", errors="surrogateescape")
+
+
+def _array_rows(path: Path, text: str) -> list[RawRow]:
+    try:
+        values = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise DataError(
+            f"{path}, line {error.lineno}: not a JSON array: {error.msg}"
+        ) from None
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}: not a JSON array: {error}") from None
+    return [
+        RawRow(k, json.dumps(value)[:_SHOWN], value)
+        for k, value in enumerate(values, start=1)
+    ]
+
+
+def _line_rows(text: str) -> Iterator[RawRow]:
+    # Not `splitlines`: JSON text may hold U+2028 unescaped.
+    for number, line in enumerate(text.split("\n"), start=1):
+        if line.strip():
+            yield RawRow(number, line, _load(line))
+
+
+def _load(line: str) -> Any:
+    if any("\udc80" <= char <= "\udcff" for char in line):
+        return RowError("not UTF-8 text")
+    try:
+        return json.loads(line)
+    except json.JSONDecodeError as error:
+        return RowError(f"not JSON: {error.msg} at column {error.colno}")
+    except (ValueError, RecursionError) as error:
+        return RowError(f"not JSON that can be read: {error}")
+
+
+def _quarantine_path(source: str, folder: str | Path | None) -> Path | None:
+    if folder is None:
+        return None
+    stem = "".join(c if c.isalnum() or c in "._-" else "_" for c in Path(source).name)
+    digest = hashlib.sha256(source.encode("utf-8", "surrogateescape")).hexdigest()[:8]
+    return Path(folder) / f"{stem[:80]}-{digest}.jsonl"
+
+
+def _write_quarantine(record: Path | None, bad: list[dict[str, Any]]) -> None:
+    """Replaces the record, so that reading a file again does not double it."""
+    if record is None:
+        return
+    if not bad:
+        record.unlink(missing_ok=True)
+        return
+    record.parent.mkdir(parents=True, exist_ok=True)
+    lines = "".join(json.dumps(row) + "\n" for row in bad)
+    record.write_text(lines, encoding="ascii")

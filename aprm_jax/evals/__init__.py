@@ -1,0 +1,1 @@
+"""Measuring verifiers and solvers, with intervals."""

@@ -1,0 +1,147 @@
+"""Intervals for accuracies: over problems, over seeds, and over both.
+
+Everything is seeded, so that a report built twice has the same numbers. Values are
+per problem: 0/1, or expectations between.
+
+Axes: K seeds, P problems.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import numpy as np
+import scipy.stats
+from jaxtyping import Float, Shaped
+
+_CHUNK = 1 << 21  # resampled values held at a time: 16 MiB
+
+
+@dataclasses.dataclass(frozen=True)
+class Interval:
+    """An estimate with its interval; `low` and `high` are NaN where unknown."""
+
+    mean: float
+    low: float
+    high: float
+    stderr: float = math.nan
+
+
+def bootstrap(
+    values: Shaped[np.ndarray, " P"],
+    *,
+    level: float = 0.95,
+    resamples: int = 10_000,
+    seed: int = 0,
+) -> Interval:
+    """Percentile bootstrap of the mean over problems."""
+    values = _checked(values, 1)
+    rng = np.random.default_rng(seed)
+    rows = max(1, _CHUNK // len(values))
+    means = [
+        values[rng.integers(len(values), size=(count, len(values)))].mean(axis=1)
+        for count in _chunks(resamples, rows)
+    ]
+    return _percentile(float(values.mean()), np.concatenate(means), level)
+
+
+def paired_difference(
+    first: Shaped[np.ndarray, " P"],
+    second: Shaped[np.ndarray, " P"],
+    *,
+    level: float = 0.95,
+    resamples: int = 10_000,
+    seed: int = 0,
+) -> Interval:
+    """Bootstrap of mean(first - second), problems resampled as pairs."""
+    first, second = _checked(first, 1), _checked(second, 1)
+    if first.shape != second.shape:
+        raise ValueError(f"pairs need equal lengths: {len(first)}, {len(second)}")
+    return bootstrap(first - second, level=level, resamples=resamples, seed=seed)
+
+
+def over_seeds(values: Shaped[np.ndarray, " K"], *, level: float = 0.95) -> Interval:
+    """Mean ± standard error over seeds, with Student's t-interval of K - 1 degrees.
+
+    One seed has no standard error: it, `low` and `high` are NaN.
+    """
+    values = _checked(values, 1)
+    mean, count = float(values.mean()), len(values)
+    if count == 1:
+        return Interval(mean, math.nan, math.nan)
+    stderr = float(values.std(ddof=1)) / math.sqrt(count)
+    half = float(scipy.stats.t.ppf((1 + level) / 2, count - 1)) * stderr
+    return Interval(mean, mean - half, mean + half, stderr)
+
+
+def pooled(
+    values: Shaped[np.ndarray, "K P"],
+    *,
+    same_problems: bool = True,
+    level: float = 0.95,
+    seed: int = 0,
+) -> Interval:
+    """Mean over seeds and problems with an interval for both, for the final table.
+
+    A two-way random-effects model: the variance of the mean is
+    s²/K + p²/P + e²/(K P), its components taken from the mean squares, with a
+    t-interval whose degrees of freedom are Satterthwaite's (Biometrics Bulletin 2,
+    1946). A paired difference is `pooled(first - second)`. Why no resampling here: a
+    bootstrap of both axes counts e² about three times (Owen 2007, "The pigeonhole
+    bootstrap") and had 99.5 % coverage on simulated 0/1 values (600 problems, 3 or 5
+    seeds) where this one had 96 %; with much variance between 3 seeds (4 points) this
+    has 92 %, that 91 %.
+
+    Args:
+      values: one row of problems a seed. One row: `bootstrap` over its problems.
+      same_problems: whether column p is the same problem for every seed. If not, the
+        seeds are independent runs, and their means carry everything: `over_seeds`.
+      level: coverage.
+      seed: of the bootstrap that a single row gets.
+    """
+    values = _checked(values, 2)
+    seeds, problems = values.shape
+    if seeds == 1:
+        return bootstrap(values[0], level=level, seed=seed)
+    if not same_problems or problems == 1:
+        return over_seeds(values.mean(axis=1), level=level)
+    mean = float(values.mean())
+    by_seed, by_problem = values.mean(axis=1), values.mean(axis=0)
+    rest = values - by_seed[:, None] - by_problem[None, :] + mean
+    noise_freedom = (seeds - 1) * (problems - 1)
+    seed_square = problems * float(by_seed.var(ddof=1))
+    problem_square = seeds * float(by_problem.var(ddof=1))
+    noise_square = float((rest**2).sum()) / noise_freedom
+    # A component below the noise is zero, and adds no uncertainty of its own.
+    terms = [
+        (max(seed_square, noise_square), seeds - 1, seed_square > noise_square),
+        (max(problem_square, noise_square), problems - 1, True),
+        (-noise_square, noise_freedom, seed_square > noise_square),
+    ]
+    total = sum(square for square, _, _ in terms)
+    if total <= 0:  # every value is the same
+        return Interval(mean, mean, mean, 0.0)
+    freedom = total**2 / sum(s**2 / f for s, f, counts in terms if counts)
+    stderr = math.sqrt(total / values.size)
+    half = float(scipy.stats.t.ppf((1 + level) / 2, freedom)) * stderr
+    return Interval(mean, mean - half, mean + half, stderr)
+
+
+def _percentile(mean: float, means: Float[np.ndarray, " B"], level: float) -> Interval:
+    tail = (1 - level) / 2
+    low, high = np.quantile(means, [tail, 1 - tail])
+    return Interval(mean, float(low), float(high), float(means.std()))
+
+
+def _chunks(total: int, size: int) -> list[int]:
+    return [min(size, total - start) for start in range(0, total, size)]
+
+
+def _checked(values: np.ndarray, ndim: int) -> np.ndarray:
+    values = np.asarray(values, np.float64)
+    if values.ndim != ndim or values.size == 0:
+        raise ValueError(f"expected {ndim} axes and at least one value: {values.shape}")
+    if np.isnan(values).any():
+        raise ValueError("a value is NaN")
+    return values

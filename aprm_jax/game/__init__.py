@@ -1,0 +1,1 @@
+"""The adversarial game: rewards, utilities, OGDA, PPO, the joint update, theory."""

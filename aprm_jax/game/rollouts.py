@@ -1,0 +1,304 @@
+"""One round's perturbations: sample, verify, score, and cut into the two batches."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Sequence
+from difflib import SequenceMatcher
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float32
+
+from aprm_jax.data.domain import Domain
+from aprm_jax.data.steps import StepBuilder, StepRow
+from aprm_jax.game.rewards import RewardTable
+from aprm_jax.game.update import GeneratorBatch, PrmBatch
+from aprm_jax.oracle.verdict import Label, Verdict
+from aprm_jax.sampling.sampler import Sampler
+
+UNFINISHED = Verdict(Label.UNDECIDABLE, "unfinished", "the reply is not one step")
+
+
+@dataclasses.dataclass(frozen=True)
+class Situation:
+    """A point to perturb: question Q, correct prefix S, correct next step s."""
+
+    question: str
+    prefix: tuple[str, ...]
+    step: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Perturbation:
+    """Equal replies of one group, merged: they have one gradient, `count` times it.
+
+    Attributes:
+      situation: what was perturbed.
+      group: index of the situation in its round.
+      text: s', the perturbed step.
+      reply: its ids as drawn, the stop token included.
+      logprobs: the sampler's log-probabilities of them.
+      count: how often it was drawn.
+      verdict: the oracle's.
+    """
+
+    situation: Situation
+    group: int
+    text: str
+    reply: tuple[int, ...]
+    logprobs: Float32[np.ndarray, " T"]
+    count: int
+    verdict: Verdict
+
+
+def situations(domain: Domain, indices: Sequence[int], seed: int) -> list[Situation]:
+    """One step of each training problem, chosen by (seed, index) alone."""
+    out = []
+    for index in indices:
+        problem = domain.train(index)
+        rng = np.random.default_rng([seed, 11, index])
+        k = int(rng.integers(len(problem.steps)))
+        out.append(Situation(problem.question, problem.steps[:k], problem.steps[k]))
+    return out
+
+
+def perturb(
+    sampler: Sampler,
+    generator_backbone: Any,
+    points: Sequence[Situation],
+    group_size: int,
+    builder: StepBuilder,
+    key: Any,
+) -> list[tuple[int, tuple[int, ...], Float32[np.ndarray, " _"], bool]]:
+    """Draws `group_size` replies for each situation, at temperature 1, untruncated.
+
+    Returns:
+      (group, reply ids, log-probabilities, stopped) of every draw, in order.
+    """
+    prompts = []
+    for point in points:
+        prompt = builder.perturb_context(point.question, point.prefix, point.step)
+        prompts.extend([prompt] * group_size)
+    samples = sampler.sample(generator_backbone, prompts, key)
+    tokens, logprobs = np.asarray(samples.tokens), np.asarray(samples.logprobs)
+    lengths, stopped = np.asarray(samples.lengths), np.asarray(samples.stopped)
+    return [
+        (
+            i // group_size,
+            tuple(int(t) for t in tokens[i, : lengths[i]]),
+            logprobs[i, : lengths[i]],
+            bool(stopped[i]),
+        )
+        for i in range(len(prompts))
+    ]
+
+
+def verify(
+    draws: Sequence[tuple[int, tuple[int, ...], Float32[np.ndarray, " _"], bool]],
+    points: Sequence[Situation],
+    domain: Domain,
+    builder: StepBuilder,
+) -> list[Perturbation]:
+    """Merges equal draws and asks the oracle, once for each distinct reply.
+
+    A reply that is not one closed step, or does not fit R's rows, is undecidable by
+    rule: it never reaches R, and pays G as a failure to corrupt.
+    """
+    counts = Counter((group, reply) for group, reply, _, _ in draws)
+    seen: set[tuple[int, tuple[int, ...]]] = set()
+    out = []
+    for group, reply, logprobs, stopped in draws:
+        if (group, reply) in seen:
+            continue
+        seen.add((group, reply))
+        point = points[group]
+        body = reply[:-1] if stopped else reply
+        text = builder.decode(body)
+        closed = stopped and reply[-1] == builder.step_id and bool(text)
+        row = builder.step(point.question, point.prefix, text)
+        if closed and builder.fits(row):
+            verdict = domain.oracle.judge(
+                point.question, point.prefix, point.step, text
+            )
+        else:
+            verdict = UNFINISHED
+        count = counts[(group, reply)]
+        out.append(Perturbation(point, group, text, reply, logprobs, count, verdict))
+    return out
+
+
+def prm_rows(
+    perturbations: Sequence[Perturbation], builder: StepBuilder
+) -> list[StepRow | None]:
+    """Each perturbation as R sees it; None where R must not."""
+    rows: list[StepRow | None] = []
+    for p in perturbations:
+        if p.verdict.label == Label.UNDECIDABLE:
+            rows.append(None)
+            continue
+        point, label = p.situation, float(p.verdict.label == Label.CORRECT)
+        rows.append(builder.step(point.question, point.prefix, p.text, label))
+    return rows
+
+
+def generator_batch(
+    perturbations: Sequence[Perturbation],
+    p_correct: Float32[np.ndarray, " N"],
+    table: RewardTable,
+    builder: StepBuilder,
+    rng: np.random.Generator,
+    rows: int,
+    length: int,
+) -> GeneratorBatch:
+    """Up to `rows` distinct perturbations, uniformly among those that do not fit.
+
+    Args:
+      perturbations: of one round.
+      p_correct: R's probability of correct for each; ignored where undecidable.
+      table: the rewards.
+      builder: makes the rows.
+      rng: chooses which are left out.
+      rows: B.
+      length: T.
+    """
+    labels = np.array([int(p.verdict.label) for p in perturbations])
+    reward = table.generator(labels, p_correct)
+    unfinished = np.array([p.verdict.kind == "unfinished" for p in perturbations])
+    reward = np.where(unfinished, table.generator_still_correct, reward)
+    learnable = np.flatnonzero((labels != Label.UNDECIDABLE) | unfinished)
+    chosen = np.sort(rng.permutation(learnable)[:rows])
+    made = []
+    sampler_logprobs = np.zeros((rows, length), np.float32)
+    weight = np.zeros(rows, np.float32)
+    group = np.zeros(rows, np.int32)
+    rewards = np.zeros(rows, np.float32)
+    for b, i in enumerate(chosen):
+        p = perturbations[i]
+        point = p.situation
+        prompt = builder.perturb_context(point.question, point.prefix, point.step)
+        made.append(builder.continuation(prompt, p.reply))
+        sampler_logprobs[b, len(prompt) : len(prompt) + len(p.reply)] = p.logprobs
+        weight[b], group[b], rewards[b] = p.count, p.group, reward[i]
+    if not made:  # nothing to learn from: a batch of padding, all weights 0
+        made.append(builder.continuation([builder.bos_id], [builder.step_id]))
+    return GeneratorBatch(
+        rows=builder.collate(made, length=length, max_steps=1, batch_size=rows),
+        reward=rewards,
+        weight=weight,
+        group=group,
+        sampler_logprobs=sampler_logprobs,
+        old_logprobs=None,
+    )
+
+
+def fresh_rows(
+    perturbations: Sequence[Perturbation],
+    rows: Sequence[StepRow | None],
+    rng: np.random.Generator,
+    count: int,
+) -> list[StepRow]:
+    """`count` of a round's decided perturbations, drawn as often as G drew them."""
+    known = [i for i, row in enumerate(rows) if row is not None]
+    if not known:
+        return []
+    weight = np.array([perturbations[i].count for i in known], np.float64)
+    # One pass over the merged list: expand by count, shuffle, keep distinct rows
+    # first so that a collapsed G does not fill R's batch with one sentence.
+    order = rng.permutation(np.repeat(np.arange(len(known)), weight.astype(int)))
+    first = list(dict.fromkeys(int(i) for i in order))
+    chosen = first[:count]
+    rest = [int(i) for i in order][: max(0, count - len(chosen))]
+    picked = [rows[known[i]] for i in [*chosen, *rest]]
+    return [row for row in picked if row is not None]
+
+
+def prm_batch(
+    clean: Sequence[StepRow],
+    fresh: Sequence[StepRow],
+    replayed: Sequence[StepRow],
+    builder: StepBuilder,
+    rows: int,
+    length: int,
+) -> PrmBatch:
+    """R's mixture of one round, in the order of `SOURCES`."""
+    source = np.zeros(rows, np.int32)
+    start = 0
+    for index, part in enumerate((clean, fresh, replayed)):
+        source[start : start + len(part)] = index
+        start += len(part)
+    return PrmBatch(
+        rows=builder.collate(
+            [*clean, *fresh, *replayed], length=length, max_steps=1, batch_size=rows
+        ),
+        source=source,
+    )
+
+
+def static_rows(
+    points: Sequence[Situation],
+    domain: Domain,
+    builder: StepBuilder,
+    rng: np.random.Generator,
+    count: int,
+) -> list[StepRow]:
+    """Up to `count` static corruptions that the oracle calls incorrect, labelled 0."""
+    out = []
+    for point in points:
+        if len(out) == count:
+            break
+        text = domain.corrupt(rng, point.question, point.prefix, point.step)
+        if text is None:
+            continue
+        verdict = domain.oracle.judge(point.question, point.prefix, point.step, text)
+        if verdict.label == Label.INCORRECT:
+            out.append(builder.step(point.question, point.prefix, text, 0.0))
+    return out
+
+
+def round_metrics(
+    perturbations: Sequence[Perturbation],
+    p_correct: Float32[np.ndarray, " N"],
+    threshold: float,
+    kinds: Sequence[str],
+) -> dict[str, float]:
+    """Rates of one round, each perturbation weighted by how often it was drawn.
+
+    Rates over a set that is empty are left out, never reported as 0.
+    """
+    count = np.array([p.count for p in perturbations], np.float64)
+    label = np.array([int(p.verdict.label) for p in perturbations])
+    incorrect = count * (label == Label.INCORRECT)
+    fooled = p_correct >= threshold
+    total = count.sum()
+    metrics = {
+        "game/incorrect_rate": incorrect.sum() / total,
+        "game/still_correct_rate": (count * (label == Label.CORRECT)).sum() / total,
+        "game/undecidable_rate": (count * (label == Label.UNDECIDABLE)).sum() / total,
+        "game/success_rate": (incorrect * fooled).sum() / total,
+        "game/distinct_rate": len(perturbations) / total,
+    }
+    copied = [p.count for p in perturbations if p.text == p.situation.step]
+    metrics["game/copied_rate"] = sum(copied) / total
+    distance = [edit_distance(p.situation.step, p.text) for p in perturbations]
+    metrics["game/edit_distance"] = float((count * distance).sum() / total)
+    if incorrect.sum() > 0:
+        metrics["game/fool_rate"] = (incorrect * fooled).sum() / incorrect.sum()
+        metrics["game/caught_rate"] = 1.0 - metrics["game/fool_rate"]
+        for kind in kinds:
+            of_kind = incorrect * np.array(
+                [p.verdict.kind == kind for p in perturbations]
+            )
+            metrics[f"kind_share/{kind}"] = of_kind.sum() / incorrect.sum()
+            if of_kind.sum() > 0:
+                metrics[f"kind_caught/{kind}"] = (
+                    of_kind * ~fooled
+                ).sum() / of_kind.sum()
+    return {name: float(value) for name, value in metrics.items()}
+
+
+def edit_distance(step: str, candidate: str) -> float:
+    """Share of tokens that differ, 0 for a copy and 1 for nothing in common."""
+    matcher = SequenceMatcher(None, step.split(), candidate.split(), autojunk=False)
+    return 1.0 - matcher.ratio()

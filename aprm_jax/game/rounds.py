@@ -1,0 +1,370 @@
+"""Rounds of the game: sample, verify, score, update; either player may be frozen."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import flax.struct
+import jax
+import ml_collections
+import numpy as np
+import optax
+import scipy.special
+
+from aprm_jax.data.domain import Domain
+from aprm_jax.data.steps import StepBuilder, StepRow, TooLongError
+from aprm_jax.game import rollouts
+from aprm_jax.game.replay import ReplayBuffer
+from aprm_jax.game.rewards import RewardTable
+from aprm_jax.game.update import (
+    GameState,
+    GeneratorBatch,
+    PrmBatch,
+    References,
+    UpdateConfig,
+    game_optimiser,
+    make_update,
+    policy,
+)
+from aprm_jax.models.decoder import Decoder
+from aprm_jax.oracle.verdict import Label
+from aprm_jax.sampling.sampler import Sampler
+from aprm_jax.training.loop import StepOutput
+from aprm_jax.training.mesh import batch_shards, param_shardings, shard_batch
+from aprm_jax.training.timing import PhaseTimer
+from aprm_jax.verifiers.objective import PrmObjective
+from aprm_jax.verifiers.scoring import Scorer, prm_scorer
+
+THRESHOLD = 0.5  # R's verdict in the game is a draw from p; 0.5 is its mode
+
+
+@dataclasses.dataclass(frozen=True)
+class GameConfig:
+    """The fields of `config.game`; see `aprm_jax.config` for their meaning."""
+
+    updates: int
+    groups: int
+    group_size: int
+    generator_rows: int
+    prm_clean: int
+    prm_fresh: int
+    prm_replay: int
+    static_probe: int
+    replay_capacity: int
+    advantage: str
+    normalise_advantage: bool
+    gae_lambda: float
+    gamma: float
+    value_weight: float
+    clip_ratio: float
+    epochs: int
+    beta_generator: float
+    eta_generator: float
+    beta_prm: float
+    eta_prm: float
+    prm_objective: str
+    generator_learning_rate: float
+    prm_learning_rate: float
+    warmup: int
+    b1: float
+    b2: float
+    clip_norm: float
+    optimistic: bool
+    sample_log: int
+    rewards: RewardTable
+
+    @classmethod
+    def of(cls, fields: ml_collections.ConfigDict, **changes: Any) -> GameConfig:
+        """From `config.game`; `changes` win."""
+        names = [f.name for f in dataclasses.fields(cls)]
+        values: dict[str, Any] = {name: fields[name] for name in names}
+        values["rewards"] = RewardTable(**fields.rewards.to_dict())
+        return cls(**(values | changes))
+
+    def optimisers(
+        self,
+    ) -> tuple[optax.GradientTransformation, optax.GradientTransformation]:
+        """OGDA of G and of R."""
+        common: dict[str, Any] = {
+            "warmup": self.warmup,
+            "total": self.updates,
+            "b1": self.b1,
+            "b2": self.b2,
+            "clip_norm": self.clip_norm,
+            "optimistic": self.optimistic,
+        }
+        return (
+            game_optimiser(self.generator_learning_rate, **common),
+            game_optimiser(self.prm_learning_rate, **common),
+        )
+
+    def update(
+        self, reading: str, train_generator: bool, train_prm: bool
+    ) -> UpdateConfig:
+        """The joint update's share."""
+        return UpdateConfig(
+            reading=reading,
+            advantage=self.advantage,
+            normalise_advantage=self.normalise_advantage,
+            gae_lambda=self.gae_lambda,
+            gamma=self.gamma,
+            value_weight=self.value_weight,
+            clip_ratio=self.clip_ratio,
+            beta_generator=self.beta_generator,
+            eta_generator=self.eta_generator,
+            prm=PrmObjective(
+                self.prm_objective,
+                beta=self.beta_prm,
+                eta=self.eta_prm,
+                right=self.rewards.prm_right,
+                wrong=self.rewards.prm_wrong,
+                clip_ratio=self.clip_ratio,
+            ),
+            train_generator=train_generator,
+            train_prm=train_prm,
+        )
+
+
+@flax.struct.dataclass
+class LoopState:
+    """What a game checkpoint holds."""
+
+    game: GameState
+    replay: ReplayBuffer
+
+
+@dataclasses.dataclass(frozen=True)
+class Arena:
+    """Where a game is played: the problems, the architecture, the devices."""
+
+    domain: Domain
+    builder: StepBuilder
+    decoder: Decoder
+    sampler: Sampler
+    mesh: jax.sharding.Mesh
+
+
+class Rounds:
+    """A game between two given players; `step_fn` is the training loop's.
+
+    Args:
+      arena: where it is played.
+      config: how.
+      generator: G's parameters and reference.
+      prm: R's parameters and reference.
+      reading: how R reads its verdict.
+      seed: of the problems, the sampling and the batches.
+      train_generator: False freezes G.
+      train_prm: False freezes R, as a fresh attacker meets it.
+      sink: takes logged perturbations.
+    """
+
+    def __init__(
+        self,
+        arena: Arena,
+        config: GameConfig,
+        *,
+        generator: Any,
+        prm: Any,
+        reading: str,
+        seed: int,
+        train_generator: bool = True,
+        train_prm: bool = True,
+        sink: Callable[[dict], None] | None = None,
+    ):
+        self.arena, self.config, self.seed, self.sink = arena, config, seed, sink
+        self.train_prm = train_prm
+        generator_tx, prm_tx = config.optimisers()
+        self.update = make_update(
+            arena.decoder,
+            config.update(reading, train_generator, train_prm),
+            generator_tx,
+            prm_tx,
+            arena.mesh,
+        )
+        self.refs = References(generator=generator, prm=prm)
+        self.state = LoopState(
+            game=GameState(
+                # Copies: the update donates its state, and the references stay.
+                generator=jax.tree.map(lambda x: x + 0, generator),
+                prm=jax.tree.map(lambda x: x + 0, prm),
+                generator_opt=_place(arena.mesh, generator_tx.init(generator)),
+                prm_opt=_place(arena.mesh, prm_tx.init(prm)),
+            ),
+            replay=ReplayBuffer.empty(
+                config.replay_capacity, arena.builder.buckets[-1]
+            ),
+        )
+        self.scorer = Scorer(
+            prm_scorer(arena.decoder, reading), arena.builder, max_steps=1
+        )
+        self.old_logprobs = jax.jit(
+            lambda params, rows: policy(arena.decoder, params, rows)[0]
+        )
+        shards = batch_shards(arena.mesh)
+        self.generator_rows = -(-config.generator_rows // shards) * shards
+        total = config.prm_clean + config.prm_fresh + config.prm_replay
+        self.prm_rows = -(-total // shards) * shards
+
+    def step_fn(self, state: LoopState, step: int, timer: PhaseTimer) -> StepOutput:
+        """One round."""
+        c, arena = self.config, self.arena
+        rng = np.random.default_rng([self.seed, 41, step])
+        with timer("data"):
+            points = self._situations(step)
+            static = rollouts.static_rows(
+                points, arena.domain, arena.builder, rng, c.static_probe
+            )
+        with timer("sample"):
+            draws = rollouts.perturb(
+                arena.sampler,
+                state.game.generator["backbone"],
+                points[: c.groups],
+                c.group_size,
+                arena.builder,
+                self._key(8, step),
+            )
+        with timer("verify"):
+            found = rollouts.verify(draws, points, arena.domain, arena.builder)
+            rows = rollouts.prm_rows(found, arena.builder)
+        with timer("score"):
+            p_correct, p_static = self._scores(state.game.prm, rows, static)
+        metrics = rollouts.round_metrics(
+            found, p_correct, THRESHOLD, arena.domain.kinds
+        )
+        if static:
+            metrics["prm/accuracy_static"] = float(np.mean(p_static < THRESHOLD))
+        with timer("data"):
+            generator_batch = self._generator_batch(found, p_correct, rng)
+            prm_batch = self._prm_batch(found, rows, points, state.replay, rng)
+        with timer("update") as phase:
+            game, updated = self._update(state.game, generator_batch, prm_batch, step)
+            phase.wait(game)  # the next round samples from it: waiting costs nothing
+        replay = state.replay
+        if self.train_prm:
+            replay = replay.add([row for row in rows if row is not None])
+        if self.sink is not None and step % c.sample_log == 0:
+            for row in logged(step, found, p_correct):
+                self.sink(row)
+        return StepOutput(
+            LoopState(game=game, replay=replay),
+            metrics | dict(updated),
+            {"generator": generator_batch, "prm": prm_batch},
+        )
+
+    def _key(self, *path: int) -> Any:
+        key = jax.random.key(self.seed)
+        for part in path:
+            key = jax.random.fold_in(key, part)
+        return jax.random.key_data(key)
+
+    def _situations(self, step: int) -> list[rollouts.Situation]:
+        """This round's (Q, S, s); those without room for a reply are left out."""
+        builder, c = self.arena.builder, self.config
+        wanted = max(c.groups, c.prm_clean, c.static_probe)
+        room = builder.buckets[-1] - self.arena.sampler.max_new_tokens
+        start = step * 2 * wanted
+        points = rollouts.situations(
+            self.arena.domain, range(start, start + 2 * wanted), self.seed
+        )
+        chosen = [
+            p
+            for p in points
+            if len(builder.perturb_context(p.question, p.prefix, p.step)) <= room
+        ]
+        if len(chosen) < wanted:
+            raise TooLongError(
+                f"round {step}: only {len(chosen)} of {len(points)} training steps fit "
+                f"the longest bucket ({builder.buckets[-1]} tokens) with "
+                f"{self.arena.sampler.max_new_tokens} (builder.max_new_tokens) left "
+                "for a reply; raise builder.buckets"
+            )
+        return chosen[:wanted]
+
+    def _scores(self, prm, rows, static: list[StepRow]):
+        keyed = {i: row for i, row in enumerate(rows) if row is not None}
+        keyed |= {-1 - i: row for i, row in enumerate(static)}
+        scores = self.scorer.rows(prm, keyed)
+        logits = [scores[i][0] if i in scores else 0.0 for i in range(len(rows))]
+        of_static = [scores[-1 - i][0] for i in range(len(static))]
+        return (
+            scipy.special.expit(np.array(logits, np.float32)),
+            scipy.special.expit(np.array(of_static, np.float32)),
+        )
+
+    def _generator_batch(self, found, p_correct, rng) -> GeneratorBatch:
+        builder = self.arena.builder
+        longest = max(
+            len(builder.perturb_context(*dataclasses.astuple(p.situation)))
+            + len(p.reply)
+            for p in found
+        )
+        return rollouts.generator_batch(
+            found,
+            p_correct,
+            self.config.rewards,
+            builder,
+            rng,
+            self.generator_rows,
+            builder.bucket(longest),
+        )
+
+    def _prm_batch(self, found, rows, points, replay, rng) -> PrmBatch:
+        c, builder = self.config, self.arena.builder
+        clean = [
+            builder.step(p.question, p.prefix, p.step, 1.0)
+            for p in points[: c.prm_clean]
+        ]
+        replayed = replay.sample(rng, c.prm_replay)
+        # Before the buffer has filled, fresh ones stand in for replayed ones.
+        wanted = c.prm_fresh + c.prm_replay - len(replayed)
+        fresh = rollouts.fresh_rows(found, rows, rng, wanted)
+        longest = max(len(row) for row in [*clean, *fresh, *replayed])
+        return rollouts.prm_batch(
+            clean, fresh, replayed, builder, self.prm_rows, builder.bucket(longest)
+        )
+
+    def _update(self, game: GameState, generator_batch, prm_batch, step: int):
+        mesh = self.arena.mesh
+        generator_batch = shard_batch(mesh, generator_batch)
+        prm_batch = shard_batch(mesh, prm_batch)
+        if self.config.epochs > 1:
+            old = self.old_logprobs(game.generator, generator_batch.rows)
+            generator_batch = dataclasses.replace(generator_batch, old_logprobs=old)
+        metrics = {}
+        for epoch in range(self.config.epochs):
+            key = self._key(9, step, epoch)
+            game, metrics = self.update(
+                game, self.refs, generator_batch, prm_batch, key
+            )
+        return game, metrics
+
+
+def logged(step: int, found, p_correct, count: int = 8) -> list[dict[str, Any]]:
+    """A few of a round's perturbations, spread over its groups, as plain rows."""
+    order = sorted(range(len(found)), key=lambda i: (found[i].group, -found[i].count))
+    rows = []
+    for i in order[:: max(1, len(order) // count)][:count]:
+        p = found[i]
+        decided = p.verdict.label != Label.UNDECIDABLE
+        rows.append(
+            {
+                "step": step,
+                "question": p.situation.question,
+                "prefix": list(p.situation.prefix),
+                "correct_step": p.situation.step,
+                "perturbed_step": p.text,
+                "label": p.verdict.label.name.lower(),
+                "kind": p.verdict.kind,
+                "reason": p.verdict.reason,
+                "count": p.count,
+                "p_correct": round(float(p_correct[i]), 4) if decided else None,
+            }
+        )
+    return rows
+
+
+def _place(mesh: jax.sharding.Mesh, tree: Any) -> Any:
+    return jax.device_put(tree, param_shardings(mesh, tree))

@@ -1,0 +1,175 @@
+"""Reads the command line, and turns errors that a user can put right into messages."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import logging
+import os
+import re
+import sys
+import traceback
+from collections.abc import Iterator, Sequence
+
+import absl.logging
+from absl import flags
+
+from aprm_jax.config import ConfigError, flat, nearest, read_config_file
+from aprm_jax.data.jsonl import DataError
+from aprm_jax.data.steps import TooLongError
+from aprm_jax.jobs.context import JobError, log
+from aprm_jax.models.io import ModelFileError
+from aprm_jax.training.checkpoints import CheckpointError
+from aprm_jax.training.loop import NonFiniteError
+from aprm_jax.training.mesh import MeshError
+from aprm_jax.training.signals import Interrupted
+from aprm_jax.training.workdir import WorkdirError
+
+
+class UsageError(ValueError):
+    """The command line cannot be understood."""
+
+
+USER_ERRORS = (
+    UsageError,
+    ConfigError,
+    WorkdirError,
+    DataError,
+    TooLongError,
+    MeshError,
+    CheckpointError,
+    ModelFileError,
+    NonFiniteError,
+    JobError,
+)
+
+
+def parse(argv: Sequence[str]) -> list[str]:
+    """Absl's parser, but its complaints name the field, the value and what is right.
+
+    Raises:
+      UsageError, ConfigError: as their messages say.
+    """
+    source, overrides = _split(argv)
+    if not any(re.match(r"--?help", arg) for arg in argv):
+        if not source:
+            raise UsageError(
+                "--config=FILE is missing, for example --config=configs/quickstart.py"
+            )
+        _check_names(source, overrides)
+    try:
+        rest = flags.FLAGS(list(argv))
+    except flags.IllegalFlagValueError as error:
+        raise UsageError(_explain(str(error), source)) from error
+    except flags.Error as error:
+        raise UsageError(str(error)) from error
+    # INFO of the libraries (no TPU here, a checkpoint was written) is not ours to tell.
+    if not flags.FLAGS["verbosity"].present:
+        absl.logging.set_verbosity(absl.logging.WARNING)
+    return list(rest)
+
+
+@contextlib.contextmanager
+def reported_errors() -> Iterator[None]:
+    """Prints `USER_ERRORS` in one message on stderr and exits with 1."""
+    try:
+        yield
+    except Interrupted as interrupted:
+        if not interrupted.said:
+            print(interrupted, flush=True)
+        raise
+    except USER_ERRORS as error:
+        _fail(str(error))
+    except OSError as error:
+        if error.filename is None and error.strerror is None:
+            raise
+        where = f"{error.filename}: " if error.filename is not None else ""
+        _fail(
+            f"{where}{error.strerror}. Is the folder writable, and is there space left "
+            "on the disk?"
+        )
+
+
+def _fail(message: str) -> None:
+    log.debug("where it came from", exc_info=True)
+    logging.shutdown()
+    sys.stdout.flush()
+    print(f"aprm_jax: error: {message}", file=sys.stderr, flush=True)
+    sys.exit(1)
+
+
+def _split(argv: Sequence[str]) -> tuple[str, list[tuple[str, str]]]:
+    """What --config says, and the (field, value) pairs of --config.x.y=value."""
+    source, overrides = "", []
+    for arg, after in itertools.pairwise([*argv[1:], ""]):
+        match = re.fullmatch(r"--?(no)?config(\.[^=]*)?(=.*)?", arg, re.DOTALL)
+        if match is None:
+            continue
+        _, field, value = match.groups()
+        value = after if value is None else value[1:]
+        if field is not None:
+            overrides.append((field[1:], value))
+        else:
+            source = value
+    return source, overrides
+
+
+def _check_names(source: str, overrides: Sequence[tuple[str, str]]) -> None:
+    """Loads the config file once by ourselves: whatever is wrong is told in a line."""
+    file, _, arg = source.partition(":")
+    try:
+        known = flat(read_config_file(file, arg))
+    except ConfigError as error:
+        raise ConfigError(f"--config={source}: {error}") from error
+    except Exception as error:  # a config file is Python: it may raise anything
+        frames = traceback.extract_tb(error.__traceback__)
+        here = os.path.abspath(file)
+        lines = [f.lineno for f in frames if os.path.abspath(f.filename) == here]
+        where = f", line {lines[-1]}" if lines else ""
+        raise ConfigError(
+            f"--config={source}: the config file failed{where}: "
+            f"{type(error).__name__}: {error}"
+        ) from error
+    changed = flat_overrides(known.pop("overrides"))
+    names = [*known, *changed]
+    for name, value in overrides:
+        if name in names:
+            continue
+        inside = [other for other in names if other.startswith(f"{name}.")]
+        if inside:
+            raise UsageError(
+                f"--config.{name}={value}: {name!r} is a group of fields; set one of "
+                f"them, such as {inside[0]!r}"
+            )
+        raise UsageError(
+            f"--config.{name}={value}: unknown config field {name!r}."
+            f"{nearest(name, names)}"
+        )
+
+
+def flat_overrides(tree: dict, prefix: str = "overrides.") -> dict[str, object]:
+    """Nested overrides as {dotted field: value}."""
+    out: dict[str, object] = {}
+    for key, value in tree.items():
+        inside = isinstance(value, dict)
+        out |= (
+            flat_overrides(value, f"{prefix}{key}.")
+            if inside
+            else {prefix + key: value}
+        )
+    return out
+
+
+def _explain(message: str, source: str) -> str:
+    """Absl's "flag --config.sft.updates=x: invalid literal …" in our words."""
+    match = re.match(r"flag --config\.([\w.]+)=(.*?): ", message, re.DOTALL)
+    if match is None:
+        return message
+    name, value = match.groups()
+    file, _, arg = source.partition(":")
+    known = flat(read_config_file(file, arg))
+    default = (known | flat_overrides(known["overrides"]))[name]
+    return (
+        f"config field {name!r} takes {type(default).__name__} "
+        f"(default {default!r}), not {value!r}"
+    )

@@ -1,0 +1,232 @@
+"""What every job needs of a config: domain, step builder, mesh, models, folders."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import logging
+from pathlib import Path
+from typing import Any
+
+import jax
+import ml_collections
+
+from aprm_jax.config import ConfigError
+from aprm_jax.data.arithmetic import ArithmeticDomain
+from aprm_jax.data.bpe import save_tokenizer
+from aprm_jax.data.domain import Domain
+from aprm_jax.data.gsm8k import Gsm8kDomain
+from aprm_jax.data.steps import StepBuilder
+from aprm_jax.game.rounds import Arena
+from aprm_jax.models.decoder import Decoder, DecoderConfig
+from aprm_jax.models.io import Kind, ModelSpec, load_model, save_model
+from aprm_jax.sampling.sampler import Sampler
+from aprm_jax.training.loop import LoopConfig
+from aprm_jax.training.mesh import MeshConfig, make_mesh, param_shardings
+from aprm_jax.verifiers.scoring import Scorer, StepScorer
+
+log = logging.getLogger("aprm_jax")
+
+
+class JobError(RuntimeError):
+    """A job cannot go on from what it was given; the message says what to change."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Context:
+    """A stage of a run.
+
+    Attributes:
+      config: with the stage's overrides applied.
+      root: the workdir.
+      stage: the stage's name and folder under `root`.
+    """
+
+    config: ml_collections.ConfigDict
+    root: Path
+    stage: str
+
+    @functools.cached_property
+    def directory(self) -> Path:
+        """The stage's folder."""
+        path = self.root / self.stage
+        path.mkdir(parents=True, exist_ok=True)
+        return path
+
+    @functools.cached_property
+    def domain(self) -> Domain:
+        """The problems."""
+        return open_domain(self.config, self.root)
+
+    @functools.cached_property
+    def builder(self) -> StepBuilder:
+        """The step builder."""
+        c = self.config.builder
+        return StepBuilder(
+            self.domain.tokenizer, c.window or None, c.buckets, c.line_stride
+        )
+
+    @functools.cached_property
+    def mesh(self) -> jax.sharding.Mesh:
+        """The devices."""
+        c = self.config.mesh
+        return make_mesh(MeshConfig(data=c.data, fsdp=c.fsdp, tensor=c.tensor))
+
+    @functools.cached_property
+    def decoder_config(self) -> DecoderConfig:
+        """The architecture that solver, G and R share."""
+        c = self.config.model
+        return DecoderConfig(
+            vocab_size=len(self.domain.tokenizer),
+            d_model=c.d_model,
+            num_layers=c.num_layers,
+            num_heads=c.num_heads,
+            num_kv_heads=c.num_kv_heads,
+            head_dim=c.head_dim,
+            d_ff=c.d_ff,
+            rope_theta=c.rope_theta,
+            tie_embeddings=c.tie_embeddings,
+            dtype=c.dtype,
+            remat=c.remat,
+        )
+
+    @functools.cached_property
+    def decoder(self) -> Decoder:
+        """The module of `decoder_config`."""
+        return Decoder(self.decoder_config)
+
+    @functools.cached_property
+    def sampler(self) -> Sampler:
+        """Draws steps; its prompts take every bucket."""
+        c = self.config.builder
+        return Sampler(
+            self.decoder_config,
+            stop_ids=self.builder.stop_ids,
+            pad_id=self.builder.pad_id,
+            prompt_buckets=self.builder.buckets,
+            max_new_tokens=c.max_new_tokens,
+            # Prefill's attention grows with the square of the length: fewer long rows.
+            batch_buckets=(16, 64, 256)
+            if self.builder.buckets[-1] <= 256
+            else (16, 64),
+            mesh=self.mesh,
+            positions=self.builder.positions,
+        )
+
+    @functools.cached_property
+    def arena(self) -> Arena:
+        """Where games of this run are played."""
+        return Arena(self.domain, self.builder, self.decoder, self.sampler, self.mesh)
+
+    def key(self, *path: int) -> Any:
+        """A random key of this run: seed, then whatever tells draws apart."""
+        key = jax.random.key(self.config.seed)
+        for part in path:
+            key = jax.random.fold_in(key, part)
+        return jax.random.key_data(key)
+
+    def scorer(self, step_scores: StepScorer) -> Scorer:
+        """A batched scorer of solutions."""
+        return Scorer(
+            step_scores, self.builder, max_steps=self.config.builder.max_steps
+        )
+
+    def place(self, tree: Any) -> Any:
+        """A tree on the mesh, sharded by the table of `training.mesh`."""
+        return jax.device_put(tree, param_shardings(self.mesh, tree))
+
+    def model_path(self, source: str, field: str) -> Path:
+        """The folder of a stage's model, or `source` itself if it is a folder."""
+        for path in (self.root / source / "model", Path(source)):
+            if (path / "model.json").is_file():
+                return path
+        raise ConfigError(
+            f"{field}={source!r}: neither a finished stage of {self.root} nor a folder "
+            "with a model.json. Run that stage first, or give a model's folder."
+        )
+
+    def load(self, source: str, field: str, *kinds: str) -> tuple[Any, ModelSpec]:
+        """Parameters on the mesh, and the spec, of a model of one of `kinds`."""
+        path = self.model_path(source, field)
+        params, spec, tokenizer = load_model(path)
+        if spec.kind not in kinds:
+            raise ConfigError(
+                f"{field}={source!r} is a {spec.kind}; it must be {' or '.join(kinds)}"
+            )
+        if spec.decoder != self.decoder_config:
+            raise ConfigError(
+                f"{field}={source!r} has another architecture: {spec.decoder} there, "
+                f"{self.decoder_config} here"
+            )
+        if tokenizer.get_vocab() != self.domain.tokenizer.get_vocab():
+            raise ConfigError(f"{field}={source!r} has another tokenizer")
+        return self.place(params), spec
+
+    def save(
+        self,
+        params: Any,
+        kind: Kind,
+        reading: str | None = None,
+        folder: str = "model",
+    ) -> Path:
+        """Writes a model of the stage and returns its folder."""
+        spec = ModelSpec(
+            kind=kind,
+            decoder=self.decoder_config,
+            reading=reading,
+            window=self.builder.window,
+            buckets=self.builder.buckets,
+            domain=self.domain.name,
+            line_stride=self.builder.line_stride,
+            max_new_tokens=self.config.builder.max_new_tokens,
+            extra={"stage": self.stage, "seed": self.config.seed},
+        )
+        path = self.directory / folder
+        save_model(path, jax.device_get(params), spec, self.domain.tokenizer)
+        return path
+
+    def loop_config(self, num_steps: int) -> LoopConfig:
+        """How a training loop of this run logs, saves and gives up."""
+        c = self.config.checkpoint
+        return LoopConfig(
+            num_steps=num_steps,
+            log_every=self.config.log_every,
+            checkpoint_every=c.every,
+            keep_last=c.keep_last,
+            max_nonfinite=c.max_nonfinite,
+            restore_step=None if c.step < 0 else c.step,
+            tensorboard=self.config.metrics.tensorboard,
+            wandb=self.config.metrics.wandb or None,
+        )
+
+
+def open_domain(config: ml_collections.ConfigDict, root: Path) -> Domain:
+    """The domain that a config names, read once a process.
+
+    What it makes is kept in the workdir: a trained tokenizer, the list of bad rows.
+    """
+    return _open_domain(tuple(sorted(config.domain.items())), config.seed, root)
+
+
+@functools.lru_cache(maxsize=2)
+def _open_domain(fields: tuple[tuple[str, Any], ...], seed: int, root: Path) -> Domain:
+    c = dict(fields)
+    if c["name"] == "arithmetic":
+        return ArithmeticDomain(seed=seed)
+    saved = root / "tokenizer"
+    domain = Gsm8kDomain(
+        train=c["train"],
+        test=c["test"],
+        seed=seed,
+        tokenizer=saved if saved.is_dir() else None,
+        vocab_size=c["vocab_size"],
+        dev_count=c["dev_count"],
+        strip_annotations=c["strip_annotations"],
+        quarantine_dir=root / "quarantine",
+        max_bad_share=c["max_bad_share"],
+    )
+    if not saved.is_dir():
+        scratch = saved.with_name(f".{saved.name}.part")
+        save_tokenizer(domain.tokenizer, scratch)
+        scratch.rename(saved)
+    return domain

@@ -1,0 +1,40 @@
+"""Runs a config's stages in one workdir: skips complete ones, continues the rest."""
+
+from __future__ import annotations
+
+import importlib
+import time
+from pathlib import Path
+
+import ml_collections
+
+from aprm_jax.config import ConfigError, for_stage, stages
+from aprm_jax.jobs.context import Context, log
+from aprm_jax.training.workdir import is_done, mark_done
+
+
+def run(config: ml_collections.ConfigDict, root: Path) -> None:
+    """Runs every stage, or those of one job (`config.job`).
+
+    A stage that ended left `done.json` and is skipped; one that was killed goes on from
+    its newest checkpoint. `evaluate` and `report` alone are made again on request.
+    """
+    chosen = [s for s in stages(config) if config.job in ("pipeline", s[1])]
+    if not chosen:
+        raise ConfigError(
+            f"job={config.job!r}: none of this config's stages runs it; stages are "
+            f"{', '.join(config.stages)}"
+        )
+    for index, (name, job) in enumerate(chosen, 1):
+        directory = root / name
+        if is_done(directory) and job != "report":
+            log.info("[%d/%d] %s: complete, skipped", index, len(chosen), name)
+            continue
+        log.info("[%d/%d] %s (%s)", index, len(chosen), name, job)
+        start = time.perf_counter()
+        module = importlib.import_module(f"aprm_jax.jobs.{job}")
+        context = Context(for_stage(config, name), root, name)
+        results = module.run(context)
+        seconds = time.perf_counter() - start
+        mark_done(context.directory, {"job": job, "seconds": seconds, **results})
+        log.info("%s: done in %.0f s", name, seconds)

@@ -1,0 +1,221 @@
+"""Supervised fine-tuning: a solver on solutions, or G on the perturbation format."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from aprm_jax.data.steps import StepBatch, StepRow, TooLongError, pack
+from aprm_jax.game.rollouts import Situation, situations
+from aprm_jax.jobs.context import Context, JobError, log
+from aprm_jax.models import heads
+from aprm_jax.models.decoder import Decoder
+from aprm_jax.oracle.verdict import Label
+from aprm_jax.training.loop import StepOutput, run_loop
+from aprm_jax.training.masked import masked_mean
+from aprm_jax.training.mesh import batch_shards, init_sharded, pin, shard_batch
+from aprm_jax.training.schedules import warmup_cosine
+
+
+@flax.struct.dataclass
+class SftState:
+    """Parameters and optimiser state of one language model."""
+
+    params: Any
+    opt: Any
+
+
+def make_update(
+    decoder: Decoder,
+    tx: optax.GradientTransformation,
+    mesh: jax.sharding.Mesh | None = None,
+):
+    """Compiles `update(state, batch) -> (state, metrics)`; the state is donated.
+
+    On a `mesh` the state stays where `training.mesh` puts it.
+    """
+
+    def loss_fn(params, batch: StepBatch):
+        logprobs = heads.token_logprobs(decoder, params["backbone"], batch)
+        mask = jnp.asarray(batch.step_ids) >= 0
+        loss = -masked_mean(logprobs, mask)
+        return loss, {"loss": loss, "tokens": jnp.sum(mask.astype(jnp.float32))}
+
+    def update(state: SftState, batch: StepBatch):
+        (loss, metrics), grad = jax.value_and_grad(loss_fn, has_aux=True)(
+            state.params, batch
+        )
+        norm = optax.tree.norm(grad)
+        updates, opt = tx.update(grad, state.opt, state.params)
+        after = SftState(params=optax.apply_updates(state.params, updates), opt=opt)
+        finite = jnp.isfinite(loss) & jnp.isfinite(norm)
+        after = jax.tree.map(lambda a, b: jnp.where(finite, a, b), after, state)
+        metrics |= {
+            "grad_norm": norm,
+            "nonfinite": 1.0 - finite.astype(jnp.float32),
+        }
+        return pin(mesh, after), metrics
+
+    return jax.jit(update, donate_argnums=0)
+
+
+def run(context: Context) -> dict[str, float]:
+    """Trains, saves `model/`, and returns the last metrics."""
+    c = context.config.sft
+    perturbing = c.task == "perturb"
+    tx = optax.chain(
+        optax.clip_by_global_norm(c.clip_norm),
+        optax.adamw(
+            warmup_cosine(c.learning_rate, c.warmup, c.updates),
+            b2=0.98,
+            weight_decay=c.weight_decay,
+        ),
+    )
+    params = _initial(context)
+    pool = _pool(context, params["backbone"]) if perturbing else ()
+    state = SftState(params=params, opt=context.place(tx.init(params)))
+    update = make_update(context.decoder, tx, context.mesh)
+    shards = batch_shards(context.mesh)
+    size = c.batch_size
+    multiple = max(4, shards)
+
+    def step_fn(state: SftState, step: int, timer) -> StepOutput:
+        with timer("data"):
+            if perturbing:
+                rows = _perturbation_rows(context, step, size, pool)
+            else:
+                rows = _solution_rows(context, step, size)
+            kept = [row for row in rows if context.builder.fits(row)]
+            if not kept:
+                raise TooLongError(
+                    f"step {step}: none of {len(rows)} rows fits the longest bucket "
+                    f"({context.builder.buckets[-1]} tokens); raise builder.buckets"
+                )
+            packed = pack(kept, context.builder.buckets[-1])
+            # Few shapes: the number of packed rows is rounded up.
+            batch = context.builder.collate(
+                packed,
+                length=context.builder.buckets[-1],
+                max_steps=context.config.builder.max_steps * size,
+                batch_size=-(-len(packed) // multiple) * multiple,
+            )
+        with timer("update"):
+            state, metrics = update(state, shard_batch(context.mesh, batch))
+        metrics = dict(metrics) | {"left_out": float(len(rows) - len(kept))}
+        return StepOutput(state, metrics, batch)
+
+    state = run_loop(
+        state,
+        step_fn,
+        workdir=context.directory,
+        config=context.loop_config(c.updates),
+        name=context.stage,
+    )
+    kind = "generator" if perturbing else "solver"
+    context.save(state.params, kind)
+    return {}
+
+
+def _initial(context: Context) -> Any:
+    c = context.config
+    if c.sft.init_from:
+        params, _ = context.load(c.sft.init_from, "sft.init_from", "solver")
+        params = {"backbone": params["backbone"]}
+    else:
+        row = np.zeros((1, 8), np.int32)
+
+        def init(key):
+            variables = context.decoder.init(
+                jax.random.wrap_key_data(key), row, row, row + 1
+            )
+            return {"backbone": variables["params"]}
+
+        params = init_sharded(context.mesh, init, context.key(1))
+    if c.sft.task == "perturb":
+        head = heads.init_value_head(
+            jax.random.wrap_key_data(context.key(2)), c.model.d_model
+        )
+        # Values start at zero: before the game nothing is known of the rewards.
+        params |= {"value_head": context.place(jax.tree.map(jnp.zeros_like, head))}
+    return params
+
+
+def _solution_rows(context: Context, step: int, size: int) -> list[StepRow]:
+    rows = []
+    for index in range(step * size, (step + 1) * size):
+        problem = context.domain.corpus(index)
+        steps = problem.steps[: context.config.builder.max_steps]
+        rows.append(context.builder.solution(problem.question, steps))
+    return rows
+
+
+def _perturbation_rows(
+    context: Context,
+    step: int,
+    size: int,
+    pool: Sequence[tuple[Situation, str]],
+) -> list[StepRow]:
+    c = context.config
+    rng = np.random.default_rng([c.seed, 21, step])
+    from_solver = rng.binomial(size, c.sft.solver_share) if pool else 0
+    pairs = [pool[int(i)] for i in rng.integers(len(pool), size=from_solver)]
+    indices = (int(i) for i in rng.integers(1 << 40, size=16 * size))
+    for index in indices:
+        if len(pairs) == size:
+            break
+        [point] = situations(context.domain, [index], c.seed)
+        args = (point.question, point.prefix, point.step)
+        text = context.domain.corrupt(rng, *args)
+        if text is None:
+            continue
+        if context.domain.oracle.judge(*args, text).label == Label.INCORRECT:
+            pairs.append((point, text))
+    return [
+        context.builder.perturbation(p.question, p.prefix, p.step, text)
+        for p, text in pairs
+    ]
+
+
+def _pool(context: Context, backbone: Any) -> list[tuple[Situation, str]]:
+    """Wrong steps of the solver's own, each beside a correct one to start from."""
+    c = context.config
+    wanted = c.sft.pool if c.sft.solver_share > 0 else 0
+    pool: list[tuple[Situation, str]] = []
+    batch = min(512, 2 * wanted)
+    room = context.sampler.prompt_buckets[-1]
+    for draw in range(64):
+        if len(pool) >= wanted:
+            break
+        indices = [(draw << 20) + i for i in range(batch)]
+        points = [
+            point
+            for point in situations(context.domain, indices, c.seed + 1)
+            if len(context.builder.context(point.question, point.prefix)) <= room
+        ]
+        prompts = [context.builder.context(p.question, p.prefix) for p in points]
+        samples = context.sampler.sample(backbone, prompts, context.key(3, draw))
+        for i, point in enumerate(points):
+            n = int(samples.lengths[i])
+            ids = [int(t) for t in samples.tokens[i, :n]]
+            if not samples.stopped[i] or ids[-1] != context.builder.step_id:
+                continue
+            text = context.builder.decode(ids[:-1])
+            verdict = context.domain.oracle.judge(
+                point.question, point.prefix, point.step, text
+            )
+            if text and verdict.label == Label.INCORRECT:
+                pool.append((point, text))
+    if wanted:
+        log.info("%s: %d wrong samples of the solver", context.stage, len(pool))
+    if wanted and not pool:
+        raise JobError(
+            "the solver made no mistake that the Generator could learn from: set "
+            "sft.solver_share=0"
+        )
+    return pool[:wanted] if wanted else []

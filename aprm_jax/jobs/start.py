@@ -1,0 +1,218 @@
+"""Starts a run: checks all that is cheap to check, then hands over to the pipeline."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import jax
+import ml_collections
+
+from aprm_jax import __version__
+from aprm_jax.config import ConfigError, for_stage, nearest, stages, validate
+from aprm_jax.data.jsonl import DataError
+from aprm_jax.data.sources import is_name
+from aprm_jax.data.steps import StepBuilder, TooLongError
+from aprm_jax.jobs import evaluate, pipeline
+from aprm_jax.jobs.context import Context, log
+from aprm_jax.training.signals import prompt_stop
+from aprm_jax.training.workdir import open_workdir
+
+# What a second start in the same workdir may change: nothing that is computed.
+MAY_DIFFER = (
+    "job",
+    "name",
+    "log_every",
+    "compilation_cache",
+    "checkpoint",
+    "metrics",
+    "report",
+)
+_PROBED = 256  # training problems whose lengths are looked at
+
+
+def run(config: ml_collections.ConfigDict, root: Path) -> None:
+    """Runs the config's stages in the workdir `root`.
+
+    Raises:
+      ConfigError, MeshError, WorkdirError, DataError, TooLongError: before anything
+        is compiled; the jobs' own errors later.
+    """
+    with prompt_stop("What was finished is kept; the same command goes on from there."):
+        _log_to_stdout()
+        validate(config)
+        check_files(config)
+        _use_compilation_cache(config.compilation_cache)
+        contexts = [
+            (Context(for_stage(config, name), root, name), job)
+            for name, job in stages(config)
+        ]
+        for context, _ in contexts:
+            _ = context.mesh  # compared with the devices
+        check_sources(contexts)
+        open_workdir(root, config.to_dict(), __version__, may_differ=MAY_DIFFER)
+        log.info("workdir: %s", root)
+        check_problems(contexts)
+        pipeline.run(config, root)
+
+
+def check_files(config: ml_collections.ConfigDict) -> None:
+    """The data files that the config names exist.
+
+    Raises:
+      DataError: names the field and the file.
+    """
+    c = config.domain
+    if c.name != "gsm8k":
+        return
+    for field in ("train", "test", "model_solutions", "processbench"):
+        source = c[field]
+        if not source and field in ("train", "test"):
+            raise DataError(
+                f"domain.{field} is empty: give a JSONL file, datasets:NAME or "
+                "tfds:NAME"
+            )
+        if source and not is_name(source) and not Path(source).is_file():
+            raise DataError(f"domain.{field}: {source}: no such file")
+
+
+def check_sources(contexts: Sequence[tuple[Context, str]]) -> None:
+    """Each model that a stage starts from is an earlier stage's, or a folder.
+
+    Raises:
+      ConfigError: names the field and what could have been meant.
+    """
+    before: list[str] = []
+    for context, job in contexts:
+        for field, source in _sources(context.config, job):
+            folders = (context.root / source / "model", Path(source))
+            found = any((path / "model.json").is_file() for path in folders)
+            if source not in before and not found:
+                raise ConfigError(
+                    f"stage {context.stage!r}: {field}={source!r} is neither an "
+                    f"earlier stage ({', '.join(before) or 'there is none'}) nor a "
+                    f"model's folder.{nearest(source, before)}"
+                )
+        before.append(context.stage)
+
+
+def check_problems(contexts: Sequence[tuple[Context, str]]) -> None:
+    """Reads the data, checks the splits, and looks at how long the solutions are.
+
+    Raises:
+      DataError: a file cannot be used.
+      ConfigError: there is no such split.
+      TooLongError: most training solutions do not fit the longest bucket.
+    """
+    measured: list[str] = []
+    for context, job in contexts:
+        if job == "report":
+            continue
+        setting = f"{context.config.builder}{context.config.domain}"
+        if setting not in measured:  # most stages share one
+            measured.append(setting)
+            _check_lengths(context)
+        if job != "evaluate":
+            continue
+        if context.config.domain.model_solutions:
+            evaluate.read_graded(context)
+        if context.config.domain.processbench:
+            evaluate.read_located(context)
+        for split in context.config.evaluate.splits:
+            splits = context.domain.splits
+            if split not in splits:
+                raise ConfigError(
+                    f"evaluate.splits: {context.domain.name} has no split {split!r}, "
+                    f"only {', '.join(splits)}.{nearest(split, list(splits))}"
+                )
+
+
+def _check_lengths(context: Context) -> None:
+    builder: StepBuilder = context.builder
+    steps = context.config.builder.max_steps
+    problems = [context.domain.train(i) for i in range(_PROBED)]
+    lengths = [
+        max(
+            len(builder.step(p.question, p.steps[:k], s)) for k, s in enumerate(p.steps)
+        )
+        for p in problems
+    ]
+    most = builder.buckets[-1]
+    long = sum(n > most for n in lengths)
+    cut = sum(len(p.steps) > steps for p in problems)
+    if 2 * long > len(lengths):
+        raise TooLongError(
+            f"{long} of {len(lengths)} training problems have a step that, with the "
+            f"lines it sees, does not fit the longest bucket: up to {max(lengths)} "
+            f"tokens for {most}. Raise builder.buckets, or set a smaller "
+            "builder.window."
+        )
+    if long:
+        log.warning(
+            "%s: %d of %d training problems are longer than %d tokens and are left out "
+            "(builder.buckets)",
+            context.domain.name,
+            long,
+            len(lengths),
+            most,
+        )
+    if 2 * cut > len(problems):
+        raise TooLongError(
+            f"{cut} of {len(problems)} training problems have more than {steps} steps; "
+            "raise builder.max_steps"
+        )
+
+
+def _sources(c: ml_collections.ConfigDict, job: str) -> Iterator[tuple[str, str]]:
+    """(field, model's source) of everything that a stage loads."""
+    if job == "sft" and c.sft.init_from:
+        yield "sft.init_from", c.sft.init_from
+    if job == "prm":
+        yield "prm.init_from", c.prm.init_from
+        if c.prm.negatives != "static":
+            yield "prm.solver", c.prm.solver
+    if job == "aprm" or (job == "evaluate" and c.evaluate.attack_prms):
+        yield "game.generator_from", c.game.generator_from
+    if job == "aprm":
+        yield "game.prm_from", c.game.prm_from
+    if job == "evaluate":
+        yield "evaluate.solver", c.evaluate.solver
+        for name in c.evaluate.prms:
+            yield "evaluate.prms", name
+        for name in c.evaluate.attack_prms:
+            yield "evaluate.attack_prms", name
+
+
+def _use_compilation_cache(where: str) -> None:
+    """Keeps compiled programs on disk: a second start compiles next to nothing."""
+    if not where:
+        return
+    if where == "auto":
+        caches = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        where = str(Path(caches) / "aprm_jax" / "xla")
+    try:
+        Path(where).mkdir(parents=True, exist_ok=True)
+        usable = os.access(where, os.W_OK | os.X_OK)
+    except OSError:
+        usable = False
+    if not usable:
+        log.warning("%s is not writable: compiled programs are not kept", where)
+        return
+    jax.config.update("jax_compilation_cache_dir", where)
+    # Small programs too: there are many of them, and their time adds up.
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+def _log_to_stdout() -> None:
+    """The jobs' lines go where the training loop's go, without decoration."""
+    if log.handlers:
+        return
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    log.propagate = False

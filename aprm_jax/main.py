@@ -1,0 +1,47 @@
+"""The command: `python -m aprm_jax.main --config=FILE[:arg] [--workdir=DIR]`."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+# Read once, on import: no advice on what else one could install.
+os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+from absl import app, flags
+from ml_collections import config_flags
+
+from aprm_jax.jobs import command_line, start
+
+_CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "Config file, FILE[:arg]; --config.x.y=VALUE sets a field of it."
+)
+_WORKDIR = flags.DEFINE_string(
+    "workdir",
+    None,
+    "Folder of the run, by default runs/<config>-<time>. A second start in the same "
+    "folder goes on where the first one stopped.",
+)
+
+
+def main(argv: list[str]) -> None:
+    """Checks everything that is cheap to check, then runs the config's stages."""
+    if len(argv) > 1:
+        raise command_line.UsageError(f"{argv[1]!r} is no flag; flags start with --")
+    source = flags.FLAGS["config"].config_filename  # pyright: ignore[reportAttributeAccessIssue]
+    file, _, arg = source.partition(":")
+    name = "-".join(part for part in (Path(file).stem, arg) if part)
+    default = Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    start.run(_CONFIG.value, Path(_WORKDIR.value or default))
+
+
+def entry() -> None:
+    """Runs `main`; what a user can put right becomes one message and exit code 1."""
+    with command_line.reported_errors():
+        app.run(main, flags_parser=command_line.parse)
+
+
+if __name__ == "__main__":
+    entry()

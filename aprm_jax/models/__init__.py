@@ -1,0 +1,1 @@
+"""The decoder that every model is built on, its heads, and its files."""

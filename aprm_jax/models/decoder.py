@@ -1,0 +1,158 @@
+"""The one decoder: every model here is this module with another config.
+
+A pre-norm transformer in the Llama family. Training and prefill scan over layers whose
+parameters are stacked on a leading axis; a decode step unrolls the same parameters.
+
+Axes: B batch, T target/query, S cache slots, K KV heads, H head size, D model, V
+vocabulary, L layers. Parameters are a plain tree:
+
+    embed/embedding [V, D]                head/kernel [D, V], untied only
+    layers/attention_norm/scale [L, D]    layers/attention/q/kernel [L, D, N, H]
+    layers/mlp_norm/scale [L, D]          layers/attention/{k,v}/kernel [L, D, K, H]
+    final_norm/scale [D]                  layers/attention/o/kernel [L, N, H, D]
+                                          layers/mlp/{gate,up}/kernel [L, D, F]
+                                          layers/mlp/down/kernel [L, F, D]
+"""
+
+from __future__ import annotations
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Float32, Int32
+
+from aprm_jax.models.layers import (
+    DecoderConfig,
+    Layer,
+    RMSNorm,
+    causal_mask,
+    rotation,
+    scan_unroll,
+)
+
+__all__ = ["ONE_HOT_VOCAB", "Decoder", "DecoderConfig"]
+
+# Up to this many tokens the gradient of the embedding is a matmul with a one-hot
+# matrix: XLA's scatter-add runs on one thread, row by row.
+ONE_HOT_VOCAB = 1024
+
+
+@jax.custom_vjp
+def _lookup(table, tokens):
+    return table[tokens]
+
+
+def _lookup_fwd(table, tokens):
+    return table[tokens], (tokens, jnp.zeros((table.shape[0], 0), table.dtype))
+
+
+def _lookup_bwd(saved, grad):
+    tokens, like = saved
+    hot = jax.nn.one_hot(tokens.reshape(-1), like.shape[0], dtype=grad.dtype)
+    rows = grad.reshape(-1, grad.shape[-1])
+    table = jnp.einsum("xv,xd->vd", hot, rows, preferred_element_type=jnp.float32)
+    return table.astype(like.dtype), None
+
+
+_lookup.defvjp(_lookup_fwd, _lookup_bwd)
+
+
+def _head(hidden, kernel):
+    rows = hidden.reshape(-1, hidden.shape[-1])  # see Attention.project
+    logits = jnp.matmul(rows, kernel, preferred_element_type=jnp.float32)
+    return logits.reshape(*hidden.shape[:-1], kernel.shape[-1])
+
+
+class Embed(nn.Module):
+    """Token embedding and, where tied, the LM head."""
+
+    config: DecoderConfig
+
+    def setup(self):
+        c = self.config
+        # Residuals start small, as Llama's do; tied logits then have a standard
+        # deviation of 0.02 sqrt(D), so the first loss is log V.
+        self.embedding = self.param(
+            "embedding",
+            nn.initializers.normal(0.02),
+            (c.vocab_size, c.d_model),
+            c.param_dtype,
+        )
+
+    def __call__(self, tokens: Int32[Array, "B T"]) -> Float[Array, "B T D"]:
+        if self.config.vocab_size <= ONE_HOT_VOCAB:
+            rows = _lookup(self.embedding, tokens)
+        else:
+            rows = self.embedding[tokens]
+        return rows.astype(self.config.dtype)
+
+    def attend(self, hidden: Float[Array, "... D"]) -> Float32[Array, "... V"]:
+        return _head(hidden, self.embedding.astype(self.config.dtype).T)
+
+
+class Head(nn.Module):
+    """An LM head of its own."""
+
+    config: DecoderConfig
+
+    @nn.compact
+    def __call__(self, hidden: Float[Array, "... D"]) -> Float32[Array, "... V"]:
+        c = self.config
+        kernel = self.param(
+            "kernel",
+            nn.initializers.normal(0.02),
+            (c.d_model, c.vocab_size),
+            c.param_dtype,
+        )
+        return _head(hidden, kernel.astype(c.dtype))
+
+
+class Decoder(nn.Module):
+    """A causal language model over packed segments; `__call__` inits all of it."""
+
+    config: DecoderConfig
+
+    def setup(self):
+        c = self.config
+        self.embed = Embed(c)
+        layer = nn.remat(Layer, static_argnums=(4,)) if c.remat else Layer
+        self.layers = nn.scan(
+            layer,
+            variable_axes={"params": 0},
+            split_rngs={"params": True},
+            in_axes=(nn.broadcast,) * 3,  # pyright: ignore[reportArgumentType]
+            length=c.num_layers,
+            unroll=scan_unroll(c.num_layers),
+        )(c)
+        self.final_norm = RMSNorm(c)
+        if not c.tie_embeddings:
+            self.head = Head(c)
+
+    def __call__(
+        self,
+        tokens: Int32[Array, "B T"],
+        positions: Int32[Array, "B T"],
+        segment_ids: Int32[Array, "B T"],
+    ) -> Float[Array, "B T D"]:
+        """Final hidden states; causal within a segment, segment 0 is padding."""
+        cos_sin = rotation(positions, self.config.head_dim, self.config.rope_theta)
+        mask = causal_mask(segment_ids)
+        hidden, _ = self.layers(self.embed(tokens), cos_sin, mask, False)
+        hidden = self.final_norm(hidden)
+        if self.is_initializing() and not self.config.tie_embeddings:
+            self.head(hidden)
+        return hidden
+
+    def logits(self, hidden: Float[Array, "... D"]) -> Float32[Array, "... V"]:
+        """The LM head."""
+        if self.config.tie_embeddings:
+            return self.embed.attend(hidden)
+        return self.head(hidden)
+
+    def embedded(self, tokens: Int32[Array, "B T"]) -> Float[Array, "B T D"]:
+        """What the first layer reads."""
+        return self.embed(tokens)
+
+    def norm_logits(self, residual: Float[Array, "... D"]) -> Float32[Array, "... V"]:
+        """Logits of what the last layer wrote."""
+        return self.logits(self.final_norm(residual))

@@ -1,0 +1,185 @@
+"""Heads on the decoder's hidden states: values of tokens, verdicts on steps.
+
+A PRM reads its verdict in one of two ways. `"token"`: the language head's raw logit
+of a token that stands in the step is the log-odds that the token is right (a learned
+scale and bias apart), and a step is as right as its worst token. `"two_class"`: a
+linear layer of two classes on the `<step>` that closes the step, as most published
+PRMs have it. One forward pass reads all the steps of a row, packed or not.
+
+Axes: B batch, T tokens, S steps, D model, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Float32, Int32, Key, UInt32
+
+from aprm_jax.data.steps import StepBatch
+from aprm_jax.models.decoder import ONE_HOT_VOCAB, Decoder
+
+Params = Mapping[str, Any]
+PRNGKey = Key[Array, ""] | UInt32[Array, "2"]
+
+READINGS = ("token", "two_class")
+
+
+def init_value_head(key: PRNGKey, d_model: int) -> dict[str, Float32[Array, "..."]]:
+    """Parameters of a value head: kernel [D, 1], bias [1]."""
+    return _init_linear(key, d_model, 1)
+
+
+def init_class_head(key: PRNGKey, d_model: int) -> dict[str, Float32[Array, "..."]]:
+    """Parameters of a two-class head: kernel [D, 2], bias [2]; class 1 is correct."""
+    return _init_linear(key, d_model, 2)
+
+
+def init_prm(
+    key: PRNGKey, backbone_params: Params, d_model: int, reading: str
+) -> dict[str, Any]:
+    """A PRM on a backbone: `{"backbone": ..., "head": ...}`, the backbone shared.
+
+    The head of the token reading is a scale and a bias that start as the identity.
+    """
+    check_reading(reading)
+    if reading == "token":
+        head = {"scale": jnp.ones((), jnp.float32), "bias": jnp.zeros((), jnp.float32)}
+    else:
+        head = init_class_head(key, d_model)
+    return {"backbone": backbone_params, "head": head}
+
+
+def check_reading(reading: str) -> None:
+    """Raises ValueError unless `reading` is one that PRMs have."""
+    if reading not in READINGS:
+        raise ValueError(f"reading must be one of {READINGS}, not {reading!r}")
+
+
+def values(head: Params, hidden: Float[Array, "B T D"]) -> Float32[Array, "B T"]:
+    """The value of each token's prefix, the token included."""
+    return _linear(head, hidden)[..., 0]
+
+
+def step_logits(
+    decoder: Decoder, prm_params: Params, batch: StepBatch, reading: str
+) -> Float32[Array, "B S"]:
+    """Log-odds that each step is correct; 0 where `step_mask` is 0.
+
+    The gradient of the token reading goes to the token that decides a step alone.
+
+    Args:
+      decoder: the backbone's module.
+      prm_params: `{"backbone": ..., "head": ...}` as `init_prm` makes them.
+      batch: rows from the step builder.
+      reading: which of the two heads `prm_params` holds.
+
+    Raises:
+      ValueError: an unknown reading.
+    """
+    check_reading(reading)
+    backbone, head = prm_params["backbone"], prm_params["head"]
+    hidden = _hidden(decoder, backbone, batch)
+    num_steps = batch.step_mask.shape[-1]
+    if reading == "token":
+        chosen = _chosen_logits(decoder, backbone, hidden, jnp.asarray(batch.tokens))
+        scores = chosen * head["scale"] + head["bias"]
+        logits = _step_minimum(scores, jnp.asarray(batch.step_ids), num_steps)
+    else:
+        classes = _linear(head, hidden)
+        scores = classes[..., 1] - classes[..., 0]
+        logits = _step_last(scores, jnp.asarray(batch.step_ids), num_steps)
+    return jnp.where(jnp.asarray(batch.step_mask) > 0, logits, 0.0)
+
+
+def token_logprobs(
+    decoder: Decoder, backbone_params: Params, batch: StepBatch
+) -> Float32[Array, "B T"]:
+    """Log-probability of each step token given what is before it in its segment.
+
+    Returns:
+      log p(token t | before t) at every t with `step_ids >= 0`, 0 elsewhere.
+    """
+    hidden = _hidden(decoder, backbone_params, batch)
+    logits = _logits(decoder, backbone_params, hidden[:, :-1])
+    tokens = jnp.asarray(batch.tokens)[:, 1:]
+    chosen = jnp.take_along_axis(logits, tokens[..., None], axis=-1)[..., 0]
+    logprobs = chosen - jax.nn.logsumexp(logits, axis=-1)
+    scored = jnp.asarray(batch.step_ids)[:, 1:] >= 0
+    return jnp.pad(jnp.where(scored, logprobs, 0.0), ((0, 0), (1, 0)))
+
+
+def _hidden(decoder: Decoder, params: Params, batch: StepBatch) -> Array:
+    hidden = decoder.apply(
+        {"params": params},
+        jnp.asarray(batch.tokens),
+        jnp.asarray(batch.positions),
+        jnp.asarray(batch.segment_ids),
+    )
+    return cast(Array, hidden)
+
+
+def _logits(decoder: Decoder, params: Params, hidden: Array) -> Array:
+    logits = decoder.apply({"params": params}, hidden, method=Decoder.logits)
+    return cast(Array, logits)
+
+
+def _init_linear(key: PRNGKey, d_in: int, d_out: int) -> dict[str, Array]:
+    kernel = jax.nn.initializers.lecun_normal()(key, (d_in, d_out), jnp.float32)
+    return {"kernel": kernel, "bias": jnp.zeros((d_out,), jnp.float32)}
+
+
+def _linear(head: Params, hidden: Float[Array, "B T D"]) -> Float32[Array, "B T C"]:
+    kernel = head["kernel"].astype(jnp.float32)
+    out = jnp.einsum("btd,dc->btc", hidden.astype(jnp.float32), kernel)
+    return out + head["bias"].astype(jnp.float32)[None, None]
+
+
+def _chosen_logits(
+    decoder: Decoder,
+    params: Params,
+    hidden: Float[Array, "B T D"],
+    tokens: Int32[Array, "B T"],
+) -> Float32[Array, "B T"]:
+    """The raw logit of token t, read where it is predicted; 0 at t = 0.
+
+    Of a large vocabulary only the rows of the chosen tokens are gathered: all its
+    logits would outweigh the whole forward pass. Of a small one all logits are
+    cheaper, because the gradient of a gather is a scatter on one thread.
+    """
+    before, chosen = hidden[:, :-1], tokens[:, 1:]
+    config = decoder.config
+    if config.vocab_size <= ONE_HOT_VOCAB:
+        logits = _logits(decoder, params, before)
+        hot = chosen[..., None] == jnp.arange(config.vocab_size)[None, None]
+        picked = jnp.where(hot, logits, 0.0).sum(axis=-1)
+    else:
+        if config.tie_embeddings:
+            rows = params["embed"]["embedding"][chosen]
+        else:
+            rows = jnp.moveaxis(params["head"]["kernel"][:, chosen], 0, -1)
+        picked = jnp.einsum(
+            "btd,btd->bt",
+            before,
+            rows.astype(before.dtype),
+            preferred_element_type=jnp.float32,
+        )
+    return jnp.pad(picked, ((0, 0), (1, 0)))
+
+
+def _step_minimum(
+    scores: Float32[Array, "B T"], step_ids: Int32[Array, "B T"], num_steps: int
+) -> Float32[Array, "B S"]:
+    mine = step_ids[:, None, :] == jnp.arange(num_steps)[None, :, None]
+    return jnp.where(mine, scores[:, None, :], jnp.inf).min(axis=-1)
+
+
+def _step_last(
+    scores: Float32[Array, "B T"], step_ids: Int32[Array, "B T"], num_steps: int
+) -> Float32[Array, "B S"]:
+    mine = step_ids[:, None, :] == jnp.arange(num_steps)[None, :, None]
+    index = jnp.arange(step_ids.shape[1])[None, None, :]
+    last = jnp.where(mine, index, 0).max(axis=-1)
+    return jnp.take_along_axis(scores, last, axis=1)

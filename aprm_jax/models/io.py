@@ -1,0 +1,237 @@
+"""Saves a model with its tokenizer as a folder, and loads it back or says why not.
+
+A folder holds `params.safetensors`, `model.json` and the tokenizer's files. It is
+written under another name and renamed, so it is there whole or not at all;
+`model.json` keeps a SHA-256 of every other file, because safetensors loads a flipped
+bit silently.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import jax
+import numpy as np
+import safetensors
+import safetensors.flax
+from transformers import PreTrainedTokenizerFast
+
+from aprm_jax.models.decoder import DecoderConfig
+
+Kind = Literal["solver", "generator", "prm"]
+Params = Mapping[str, Any]
+
+FORMAT = 1
+PARAMS_FILE = "params.safetensors"
+SPEC_FILE = "model.json"
+
+
+class ModelFileError(ValueError):
+    """A model's folder is missing, incomplete, damaged or not ours."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelSpec:
+    """What a model is, beside its parameters.
+
+    Attributes:
+      kind: what the model does; says which trees `params` has.
+      decoder: shape of the backbone.
+      reading: how a PRM reads its verdict; None for the other kinds.
+      window: how many lines before a step the model sees; None for all.
+      buckets: lengths that rows are padded to.
+      domain: name of the domain that the model was trained on.
+      threshold: probability from which a step counts as correct.
+      line_stride: the step builder's: 0 for contiguous positions, else where lines
+        start.
+      max_new_tokens: the longest step that the model is sampled for, its `<step>`
+        included; None where it is not sampled.
+      extra: whatever else its maker wants to keep; must survive JSON.
+    """
+
+    kind: Kind
+    decoder: DecoderConfig
+    reading: str | None
+    window: int | None
+    buckets: tuple[int, ...]
+    domain: str
+    threshold: float = 0.5
+    line_stride: int = 0
+    max_new_tokens: int | None = None
+    extra: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self):
+        if self.kind not in get_args(Kind):
+            raise ValueError(f"kind must be one of {get_args(Kind)}, not {self.kind!r}")
+        if (self.kind == "prm") != (self.reading is not None):
+            raise ValueError(
+                f"a PRM has a reading and nothing else has: kind {self.kind!r}, "
+                f"reading {self.reading!r}"
+            )
+
+
+def save_model(
+    directory: str | os.PathLike[str],
+    params: Params,
+    spec: ModelSpec,
+    tokenizer: PreTrainedTokenizerFast,
+) -> None:
+    """Writes a model's folder, replacing one that is there.
+
+    Args:
+      directory: the folder; its parents are made.
+      params: nested mappings of arrays, as flax has them.
+      spec: what the model is.
+      tokenizer: saved beside the parameters.
+    """
+    target = Path(directory).absolute()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    prefix = f".{target.name}.writing-"
+    for left_behind in target.parent.glob(prefix + "*"):
+        shutil.rmtree(left_behind, ignore_errors=True)
+    scratch = Path(tempfile.mkdtemp(prefix=prefix, dir=target.parent))
+    try:
+        os.chmod(scratch, 0o755)  # mkdtemp lets nobody else read
+        safetensors.flax.save_file(_flatten(params), scratch / PARAMS_FILE)
+        tokenizer.save_pretrained(scratch)
+        files = sorted(path for path in scratch.iterdir() if path.is_file())
+        description = {
+            "format": FORMAT,
+            **dataclasses.asdict(spec),
+            "sha256": {path.name: _sha256(path) for path in files},
+        }
+        text = json.dumps(description, indent=2, allow_nan=False) + "\n"
+        (scratch / SPEC_FILE).write_text(text, encoding="utf-8")
+        for path in scratch.iterdir():
+            _sync(path)
+        _replace(scratch, target)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def load_model(
+    directory: str | os.PathLike[str],
+) -> tuple[dict[str, Any], ModelSpec, PreTrainedTokenizerFast]:
+    """Reads a model's folder.
+
+    Returns:
+      The parameters as `jax.Array`s, what the model is, and its tokenizer.
+
+    Raises:
+      ModelFileError: the folder or one of its files is missing, damaged or not of
+        this format; the message names the file.
+    """
+    folder = Path(directory)
+    if not folder.is_dir():
+        raise ModelFileError(f"{folder}: no such folder, so no model to load")
+    spec, checksums = _read_spec(folder / SPEC_FILE)
+    for name in (PARAMS_FILE, *checksums):
+        path = folder / name
+        if not path.is_file():
+            raise ModelFileError(f"{path}: missing, though {SPEC_FILE} lists it")
+        if _sha256(path) != checksums.get(name):
+            raise ModelFileError(
+                f"{path}: damaged, its SHA-256 is not the one in {SPEC_FILE}; "
+                "train or copy the model again"
+            )
+    try:
+        flat = safetensors.flax.load_file(folder / PARAMS_FILE)
+    except safetensors.SafetensorError as error:
+        raise ModelFileError(f"{folder / PARAMS_FILE}: {error}") from error
+    try:
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(
+            folder, local_files_only=True
+        )
+    except (OSError, ValueError) as error:
+        raise ModelFileError(f"{folder}: no usable tokenizer: {error}") from error
+    return _unflatten(flat), spec, tokenizer
+
+
+def _read_spec(path: Path) -> tuple[ModelSpec, dict[str, str]]:
+    try:
+        description = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ModelFileError(
+            f"{path}: missing, so this folder holds no model or an unfinished one"
+        ) from None
+    except ValueError as error:
+        raise ModelFileError(f"{path}: not JSON: {error}") from error
+    if not isinstance(description, dict) or description.get("format") != FORMAT:
+        found = description.get("format") if isinstance(description, dict) else None
+        raise ModelFileError(f"{path}: format {found!r}, but this code reads {FORMAT}")
+    try:
+        del description["format"]
+        checksums = dict(description.pop("sha256"))
+        decoder = DecoderConfig(**description.pop("decoder"))
+        buckets = tuple(description.pop("buckets"))
+        return ModelSpec(decoder=decoder, buckets=buckets, **description), checksums
+    except (KeyError, TypeError, ValueError) as error:
+        raise ModelFileError(
+            f"{path}: not a model description of this version: {error}"
+        ) from error
+
+
+def _flatten(params: Params) -> dict[str, Any]:
+    """Nested mappings to one with "/" between the keys."""
+    flat: dict[str, Any] = {}
+    for key, value in params.items():
+        if not isinstance(key, str) or not key or "/" in key:
+            raise ValueError(f"a parameter cannot be called {key!r}")
+        if isinstance(value, Mapping):
+            inner = _flatten(value)
+            if not inner:
+                raise ValueError(f"{key!r} holds no parameters and would be lost")
+            flat.update({f"{key}/{name}": leaf for name, leaf in inner.items()})
+        elif isinstance(value, jax.Array | np.ndarray):
+            flat[key] = value
+        else:
+            raise TypeError(f"parameter {key!r} is {type(value).__name__}, no array")
+    return flat
+
+
+def _unflatten(flat: Mapping[str, jax.Array]) -> dict[str, Any]:
+    params: dict[str, Any] = {}
+    for name, leaf in sorted(flat.items()):
+        *folders, key = name.split("/")
+        node = params
+        for folder in folders:
+            node = node.setdefault(folder, {})
+        node[key] = leaf
+    return params
+
+
+def _replace(scratch: Path, target: Path) -> None:
+    """Renames `scratch` to `target`; a model that is there steps aside first.
+
+    A rename cannot swap two folders. Killed between the two, there is no model, never
+    half of one, and whoever wrote it finds it missing and writes it again.
+    """
+    if target.exists():
+        aside = scratch.with_name(scratch.name + "-old")
+        os.rename(target, aside)
+        os.rename(scratch, target)
+        shutil.rmtree(aside, ignore_errors=True)
+    else:
+        os.rename(scratch, target)
+    _sync(target.parent)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

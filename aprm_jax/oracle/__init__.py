@@ -1,0 +1,1 @@
+"""Oracles: exact verdicts on steps and answers; nothing here imports JAX."""

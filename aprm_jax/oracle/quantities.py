@@ -1,0 +1,231 @@
+"""Which numbers a text licenses: its figures, its number words, and what follows.
+
+A license is generous on purpose: it answers "could this number come from here", and
+only a number that could not is held against a step.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from fractions import Fraction
+
+from aprm_jax.oracle.expression import NUMBER, ExpressionError, read_literal
+
+MAX_TEXT = 8_000  # characters that are read of one line
+
+_ONES = [
+    "zero",
+    "one",
+    "two",
+    "three",
+    "four",
+    "five",
+    "six",
+    "seven",
+    "eight",
+    "nine",
+    "ten",
+    "eleven",
+    "twelve",
+    "thirteen",
+    "fourteen",
+    "fifteen",
+    "sixteen",
+    "seventeen",
+    "eighteen",
+    "nineteen",
+]
+_TENS = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
+_CARDINALS = {word: k for k, word in enumerate(_ONES)} | {
+    word: 20 + 10 * k for k, word in enumerate(_TENS)
+}
+_SCALES = {"hundred": 100, "thousand": 1_000, "million": 10**6, "billion": 10**9}
+_PARTS = {
+    "half": 2,
+    "halves": 2,
+    "third": 3,
+    "quarter": 4,
+    "fourth": 4,
+    "fifth": 5,
+    "sixth": 6,
+    "seventh": 7,
+    "eighth": 8,
+    "ninth": 9,
+    "tenth": 10,
+    "twelfth": 12,
+    "hundredth": 100,
+}
+# Words that bring numbers along: counts, coins (in cents), time and measures.
+_MEANINGS: dict[str, tuple[int, ...]] = {
+    "once": (1,),
+    "first": (1,),
+    "second": (2, 60),
+    "twice": (2,),
+    "double": (2,),
+    "doubled": (2,),
+    "couple": (2,),
+    "pair": (2,),
+    "both": (2,),
+    "twin": (2,),
+    "other": (1, 2),
+    "another": (1,),
+    "each": (1,),
+    "thrice": (3,),
+    "triple": (3,),
+    "tripled": (3,),
+    "triplet": (3,),
+    "quadruple": (4,),
+    "dozen": (12,),
+    "score": (20,),
+    "penny": (1,),
+    "nickel": (5,),
+    "dime": (10,),
+    "quarter": (25, 15),
+    "minute": (60,),
+    "hour": (60, 3600),
+    "day": (24, 60, 7),
+    "daily": (24, 7, 365),
+    "night": (24, 7),
+    "week": (7, 5, 2, 52),
+    "weekly": (7, 4, 52),
+    "weekend": (2, 5),
+    "weekday": (5, 2),
+    "monday": (7, 5),
+    "friday": (7, 5),
+    "saturday": (7, 2),
+    "sunday": (7, 2),
+    "month": (30, 31, 28, 4, 12),
+    "monthly": (30, 4, 12),
+    "january": (31,),
+    "february": (28, 29),
+    "april": (30,),
+    "june": (30,),
+    "year": (12, 52, 365, 4),
+    "yearly": (12, 52, 365),
+    "annual": (12, 52, 365),
+    "decade": (10,),
+    "century": (100,),
+    "inch": (12,),
+    "foot": (12, 3),
+    "feet": (12, 3),
+    "yard": (3, 36),
+    "mile": (5280, 1760),
+    "ounce": (16,),
+    "pound": (16,),
+    "ton": (2000,),
+    "gallon": (4, 8, 16, 128),
+    "quart": (2, 4),
+    "pint": (2, 8),
+    "cup": (8, 16),
+    "square": (2, 4),
+    "rectangle": (2, 4),
+    "rectangular": (2, 4),
+    "triangle": (3, 2),
+    "cube": (3, 6),
+    "average": (2, 3),
+}
+
+_FIGURE = re.compile(
+    rf"(?P<number>{NUMBER})(?:\s{{0,2}}/\s{{0,2}}(?P<over>{NUMBER}))?"
+    r"(?P<vulgar>[½¼¾⅓⅔])?(?P<percent>\s?%|\s?percent|\s?cent|¢)?"
+)
+_VULGAR = {"½": (1, 2), "¼": (1, 4), "¾": (3, 4), "⅓": (1, 3), "⅔": (2, 3)}
+_WORD = re.compile(r"[a-z]{2,12}")
+
+
+def licensed_by(text: str) -> frozenset[Fraction]:
+    """The numbers that a line licenses, from figures and from words."""
+    return _licensed_by(text[:MAX_TEXT])
+
+
+@functools.lru_cache(maxsize=1 << 13)
+def _licensed_by(text: str) -> frozenset[Fraction]:
+    text = text.lower()
+    return frozenset(_from_figures(text) | _from_words(text))
+
+
+def figures(text: str) -> tuple[Fraction, ...]:
+    """The figures of a text in order, without reading words into it."""
+    return tuple(value for value, _ in _figures(text[:MAX_TEXT]))
+
+
+def skeleton(text: str) -> str:
+    """A text with its figures blanked, to compare wordings."""
+    return " ".join(re.sub(NUMBER, "#", text[:MAX_TEXT]).split())
+
+
+def _figures(text: str) -> list[tuple[Fraction, bool]]:
+    found = []
+    for match in re.finditer(rf"({NUMBER})(\s?%|\s?percent|\s?cent|¢)?", text):
+        try:
+            found.append((read_literal(match[1]), bool(match[2])))
+        except ExpressionError:
+            continue
+    return found
+
+
+def _from_figures(text: str) -> set[Fraction]:
+    found: set[Fraction] = set()
+    for char, (top, bottom) in _VULGAR.items():
+        if char in text:
+            found |= _of_part(Fraction(top), Fraction(bottom))
+    for match in _FIGURE.finditer(text):
+        try:
+            value = read_literal(match["number"])
+            over = read_literal(match["over"]) if match["over"] else None
+        except ExpressionError:
+            continue
+        found.add(value)
+        if match["vulgar"]:
+            found.add(value + Fraction(*_VULGAR[match["vulgar"]]))
+        if over:
+            found |= _of_part(value, over)
+        if match["percent"]:
+            found |= _of_percent(value)
+            if over:
+                found |= _of_percent(value / over)
+    return found
+
+
+def _of_part(top: Fraction, bottom: Fraction) -> set[Fraction]:
+    part = top / bottom
+    return {top, bottom, part, 1 - part, 1 + part, bottom - top}
+
+
+def _of_percent(percent: Fraction) -> set[Fraction]:
+    share = percent / 100
+    return {percent, share, 1 - share, 1 + share, 100 - percent, 100 + percent}
+
+
+def _from_words(text: str) -> set[Fraction]:
+    found: set[Fraction] = set()
+    total, current = 0, None
+    previous: Fraction | None = None  # the number just before this word
+    for word in _WORD.findall(text):
+        if word in _CARDINALS:
+            current = min((current or 0) + _CARDINALS[word], 10**15)
+            found |= {Fraction(_CARDINALS[word]), Fraction(total + current)}
+            previous = Fraction(total + current)
+            continue
+        if word in _SCALES:
+            scale = _SCALES[word]
+            current = min((1 if current is None else current) * scale, 10**15)
+            found |= {Fraction(scale), Fraction(total + current)}
+            if scale >= 1_000:
+                total, current = min(total + current, 10**15), 0
+            previous = Fraction(total + (current or 0))
+            continue
+        if word == "and" and current is not None:
+            continue
+        part = _PARTS.get(word) or _PARTS.get(word.removesuffix("s"))
+        if part:
+            found |= _of_part(previous or Fraction(1), Fraction(part))
+        elif previous is not None and word in ("percent", "cent", "cents"):
+            found |= _of_percent(previous)
+        meanings = _MEANINGS.get(word) or _MEANINGS.get(word.removesuffix("s"))
+        if word in ("inches", "pennies"):
+            meanings = (12,) if word == "inches" else (1,)
+        found |= {Fraction(m) for m in meanings or ()}
+        total, current, previous = 0, None, None
+    return found

@@ -1,0 +1,55 @@
+"""What an oracle answers: one verdict of three values on a candidate step."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
+
+
+class Label(enum.IntEnum):
+    """An oracle's answer. A timeout or unreadable text is UNDECIDABLE."""
+
+    INCORRECT = 0
+    CORRECT = 1
+    UNDECIDABLE = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Verdict:
+    """A label with its kind of error and a reason that a person can read.
+
+    Attributes:
+      label: the verdict.
+      kind: machine-readable category: one of the domain's kinds of wrong step for
+        an incorrect one, `"correct"` or `"copied"` for a correct one, and
+        the cause for an undecidable one.
+      reason: one sentence for a person.
+    """
+
+    label: Label
+    kind: str
+    reason: str = ""
+
+
+@runtime_checkable
+class Oracle(Protocol):
+    """Judges whether a candidate may follow a prefix of correct steps."""
+
+    def judge(
+        self,
+        question: str,
+        prefix: Sequence[str],
+        original: str | None,
+        candidate: str,
+    ) -> Verdict:
+        """Returns the verdict on `candidate`; never raises on any text.
+
+        Args:
+          question: the problem.
+          prefix: the steps before the candidate, all correct.
+          original: the correct step that the candidate replaces, if known.
+          candidate: the step to judge. Hostile text is expected.
+        """
+        ...

@@ -1,0 +1,205 @@
+"""What a report shows, as plain data: the job that reads a workdir fills it in.
+
+Rates, accuracies and scores are fractions (0.732); the page prints percent. Text may
+come from a model and may hold anything: the page escapes all of it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import numpy as np
+
+Style = Literal["percent", "points", "number", "count"]
+Numbers = Sequence[float] | np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """A number with its 95 % interval, where there is one."""
+
+    value: float
+    low: float = math.nan
+    high: float = math.nan
+
+
+@dataclasses.dataclass(frozen=True)
+class Column:
+    """A table's column.
+
+    Attributes:
+      name: heading.
+      style: "percent" of a fraction, "points" (a signed difference of fractions),
+        "number" or "count".
+      best: which extreme is set in bold: "max", "min" or none.
+    """
+
+    name: str
+    style: Style = "percent"
+    best: Literal["max", "min", ""] = "max"
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """A table's row.
+
+    Attributes:
+      name: heading.
+      cells: one a column; None or a NaN value where nothing was measured.
+      group: rows of one group stand under its heading.
+      own: our method: highlighted.
+      reference: an upper bound or the like: never set in bold as the best.
+      note: small print under the name.
+    """
+
+    name: str
+    cells: Sequence[Cell | float | None]
+    group: str = ""
+    own: bool = False
+    reference: bool = False
+    note: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """A table with one heading column."""
+
+    title: str
+    columns: Sequence[Column]
+    rows: Sequence[Row]
+    corner: str = ""
+    note: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Series:
+    """One line of a chart; NaN in `y` is a gap. `low`, `high`: an optional band."""
+
+    name: str
+    x: Numbers
+    y: Numbers
+    low: Numbers | None = None
+    high: Numbers | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Chart:
+    """Lines on common axes. Charts of one `group` stand under its heading."""
+
+    title: str
+    series: Sequence[Series]
+    x_label: str = "iteration"
+    style: Literal["percent", "number"] = "percent"
+    group: str = ""
+    note: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Progression:
+    """The progression of negatives: what G makes against what R can judge.
+
+    Attributes:
+      x: iterations.
+      shares: kind of error → its share of G's wrong steps at each x.
+      accuracy: kind of error → R's accuracy on it at each x, NaN where there was none.
+      note: caption.
+    """
+
+    x: Numbers
+    shares: Mapping[str, Numbers]
+    accuracy: Mapping[str, Numbers]
+    note: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Perturbation:
+    """One sampled perturbation.
+
+    Attributes:
+      iteration: when.
+      question: the problem.
+      previous: the line before the step; "" for a first step.
+      original: the correct step.
+      perturbed: what G made of it.
+      kind: the oracle's kind.
+      score: R's probability of "correct".
+      incorrect: the oracle's verdict; None for undecidable.
+    """
+
+    iteration: int
+    question: str
+    previous: str
+    original: str
+    perturbed: str
+    kind: str
+    score: float
+    incorrect: bool | None = True
+
+
+@dataclasses.dataclass(frozen=True)
+class ScoredStep:
+    """A step with its score; `correct` is the oracle's verdict where there is one."""
+
+    text: str
+    score: float
+    correct: bool | None = None
+    kind: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Solution:
+    """A sampled solution whose steps were scored."""
+
+    question: str
+    steps: Sequence[ScoredStep]
+    answer: str | None
+    expected: str
+    correct: bool
+    split: str = ""
+    method: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Timing:
+    """Where a job's wall time went: phase → seconds."""
+
+    job: str
+    phases: Mapping[str, float]
+
+
+@dataclasses.dataclass(frozen=True)
+class ReportData:
+    """Everything on the page; an empty field leaves its section out.
+
+    Attributes:
+      title: the page's title.
+      subtitle: one line under it.
+      headline: the result in one sentence; derived from `main_table` where empty.
+      facts: (label, value) pairs under the headline: seeds, device, commit.
+      main_table: rows methods, columns splits.
+      tables: all further tables.
+      charts: training curves.
+      progression: the progression of negatives.
+      perturbations: samples over time.
+      solutions: scored solutions.
+      timings: one a job.
+      summary: dotted name → number, all of `summary.json`.
+      config: the config as text.
+    """
+
+    title: str
+    subtitle: str = ""
+    headline: str = ""
+    facts: Sequence[tuple[str, str]] = ()
+    main_table: Table | None = None
+    tables: Sequence[Table] = ()
+    charts: Sequence[Chart] = ()
+    progression: Progression | None = None
+    perturbations: Sequence[Perturbation] = ()
+    solutions: Sequence[Solution] = ()
+    timings: Sequence[Timing] = ()
+    summary: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    config: str = ""

@@ -1,0 +1,1 @@
+"""Sampling: prefill, decode loop, sampling methods."""

@@ -1,0 +1,1 @@
+"""Choosing an answer from many: aggregation of step scores, votes, best-of-n."""

@@ -1,0 +1,1 @@
+"""What every training job shares: mesh, checkpoints, metrics, timing, loop, workdir."""

@@ -1,0 +1,155 @@
+"""The device mesh (data, fsdp, tensor) and where each array lives on it."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+AXES = ("data", "fsdp", "tensor")
+
+# Path suffix → how the *last* axes of the array are split; axes before them (the stack
+# of layers) are not. The first match wins; what nothing matches is replicated.
+# Kernels: columns over tensor into a block, rows over tensor out of it (Megatron,
+# https://arxiv.org/abs/1909.08053), the other axis over fsdp.
+RULES: tuple[tuple[str, P], ...] = (
+    (r"embed/embedding$", P("tensor", "fsdp")),  # [V, D]
+    # Inside a backbone only: a PRM's own head is small, and replicated.
+    (r"backbone/head/kernel$", P("fsdp", "tensor")),  # [D, V]
+    (r"attention/(q|k|v)/kernel$", P("fsdp", "tensor", None)),  # [L, D, N, H]
+    (r"attention/o/kernel$", P("tensor", None, "fsdp")),  # [L, N, H, D]
+    (r"mlp/(gate|up)/kernel$", P("fsdp", "tensor")),  # [L, D, F]
+    (r"mlp/down/kernel$", P("tensor", "fsdp")),  # [L, F, D]
+)
+
+
+class MeshError(ValueError):
+    """The mesh does not fit the devices, or a batch does not fit the mesh."""
+
+
+@dataclasses.dataclass(frozen=True)
+class MeshConfig:
+    """Devices per axis; one of them may be -1, which takes the rest."""
+
+    data: int = -1  # copies of the model, each with its share of the batch
+    fsdp: int = 1  # the batch is split, and so are the parameters, gathered on use
+    tensor: int = 1  # heads, feed-forward and vocabulary are split
+
+
+def make_mesh(cfg: MeshConfig, devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """A mesh over `devices` (default: all of them), axes data, fsdp, tensor.
+
+    Raises:
+      MeshError: the product of the axes is not the number of devices.
+    """
+    devices = list(jax.devices() if devices is None else devices)
+    sizes = [getattr(cfg, axis) for axis in AXES]
+    wanted = ", ".join(f"{axis}={size}" for axis, size in zip(AXES, sizes, strict=True))
+    if any(size < 1 and size != -1 for size in sizes) or sizes.count(-1) > 1:
+        raise MeshError(
+            f"mesh: {wanted}. Each axis is at least 1; one may be -1 (the rest)."
+        )
+    fixed = math.prod(size for size in sizes if size != -1)
+    sizes = [len(devices) // fixed if size == -1 else size for size in sizes]
+    if math.prod(sizes) != len(devices):
+        kind = devices[0].platform if devices else "no"
+        raise MeshError(
+            f"mesh: {wanted} does not match the {len(devices)} {kind} device(s) here: "
+            f"the product of data, fsdp and tensor must be {len(devices)}. "
+            "Set mesh.data=-1 to give the data axis what the others leave."
+        )
+    return jax.make_mesh(
+        tuple(sizes), AXES, axis_types=(AxisType.Auto,) * 3, devices=devices
+    )
+
+
+def param_shardings(mesh: Mesh, tree: Any) -> Any:
+    """A NamedSharding for each leaf, from the table above.
+
+    Matches on the end of the path, so that parameters, the trees around them and the
+    optimiser's moments all get the same answer. An axis that its mesh axis does not
+    divide is replicated: models of any size run on any mesh.
+
+    Args:
+      mesh: from `make_mesh`.
+      tree: arrays, ShapeDtypeStructs or scalars.
+    """
+    return jax.tree_util.tree_map_with_path(
+        lambda path, leaf: NamedSharding(mesh, _spec(mesh, path, np.shape(leaf))), tree
+    )
+
+
+def pin(mesh: Mesh | None, tree: Any) -> Any:
+    """Inside a compiled update: keeps a state where the table puts it.
+
+    Left alone, the compiler moves small arrays as it likes, and the next step, which
+    meets them elsewhere, compiles again. Without a mesh nothing is pinned.
+    """
+    if mesh is None:
+        return tree
+    return jax.lax.with_sharding_constraint(tree, param_shardings(mesh, tree))
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """Axis 0 over data and fsdp: every device group sees its own rows."""
+    return NamedSharding(mesh, P(("data", "fsdp")))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """The same array on every device."""
+    return NamedSharding(mesh, P())
+
+
+def batch_shards(mesh: Mesh) -> int:
+    """The number by which every batch must be divisible."""
+    return mesh.shape["data"] * mesh.shape["fsdp"]
+
+
+def shard_batch(mesh: Mesh, batch: Any) -> Any:
+    """Puts the arrays of a batch on the mesh, rows split over data and fsdp.
+
+    Raises:
+      MeshError: the rows cannot be dealt out evenly.
+    """
+    shards = batch_shards(mesh)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(batch):
+        rows = np.shape(leaf)[:1]
+        if not rows or rows[0] % shards:
+            raise MeshError(
+                f"batch{jax.tree_util.keystr(path)} has shape {np.shape(leaf)}: its "
+                f"rows must be a multiple of data × fsdp = {shards}."
+            )
+    return jax.device_put(batch, batch_sharding(mesh))
+
+
+def init_sharded(mesh: Mesh, init_fn: Callable[..., Any], *args: Any) -> Any:
+    """init_fn(*args), each array made where it will live, never whole on one device."""
+    shapes = jax.eval_shape(init_fn, *args)
+    return jax.jit(init_fn, out_shardings=param_shardings(mesh, shapes))(*args)
+
+
+def _spec(mesh: Mesh, path: Sequence[Any], shape: tuple[int, ...]) -> P:
+    name = path_name(path)
+    for pattern, spec in RULES:
+        if re.search(rf"(^|/){pattern}", name) and len(shape) >= len(spec):
+            leading = len(shape) - len(spec)
+            axes = (None,) * leading + tuple(spec)
+            return P(
+                *(
+                    axis if axis is not None and size % mesh.shape[axis] == 0 else None
+                    for axis, size in zip(axes, shape, strict=True)
+                )
+            )
+    return P()
+
+
+def path_name(path: Sequence[Any]) -> str:
+    """A pytree path as "a/b/0/c"."""
+    return jax.tree_util.keystr(tuple(path), simple=True, separator="/")

@@ -1,0 +1,1 @@
+"""Learning a verifier: the PRM's objective, scoring, Monte-Carlo labels."""

@@ -1,0 +1,132 @@
+"""Step labels for a solver's own samples: Monte-Carlo completions, or the oracle.
+
+Monte-Carlo labels need answers alone (Math-Shepherd, Wang et al. 2024, section 3.3):
+a step is as good as the share of completions from it that reach the right answer.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from aprm_jax.data.domain import Domain, Problem
+from aprm_jax.data.steps import StepBuilder
+from aprm_jax.oracle.verdict import Label
+from aprm_jax.sampling.sampler import Sampler
+from aprm_jax.search.solve import Solution, sample_solutions
+
+
+@dataclasses.dataclass(frozen=True)
+class LabelledStep:
+    """A step of a solver's sample. `label` is 1 correct, 0 incorrect, or between."""
+
+    question: str
+    prefix: tuple[str, ...]
+    step: str
+    label: float
+    kind: str
+
+
+def oracle_labels(solutions: Sequence[Solution], domain: Domain) -> list[LabelledStep]:
+    """Each step up to and including the first incorrect one; undecidable ends it.
+
+    Nothing is said of the steps after the first error: their premises are wrong.
+    """
+    out = []
+    for solution in solutions:
+        for k, step in enumerate(solution.steps):
+            prefix = solution.steps[:k]
+            verdict = domain.oracle.judge(solution.question, prefix, None, step)
+            if verdict.label == Label.UNDECIDABLE:
+                break
+            label = float(verdict.label == Label.CORRECT)
+            out.append(
+                LabelledStep(solution.question, prefix, step, label, verdict.kind)
+            )
+            if verdict.label == Label.INCORRECT:
+                break
+    return out
+
+
+def monte_carlo_labels(
+    solutions: Sequence[Solution],
+    problems: Sequence[Problem],
+    sampler: Sampler,
+    backbone: Any,
+    domain: Domain,
+    builder: StepBuilder,
+    key: Any,
+    *,
+    completions: int,
+    soft: bool,
+    max_steps: int,
+    temperature: float = 1.0,
+) -> list[LabelledStep]:
+    """Labels each step by completing from it; equal prefixes are completed once.
+
+    Steps after one from which no completion arrives are left out: their own
+    completions say nothing that its label does not.
+
+    Args:
+      solutions: sampled solutions.
+      problems: the problem of each, for its answer.
+      sampler: of the solver's architecture.
+      backbone: the parameters of the policy that completes.
+      domain: reads answers.
+      builder: makes the prompts.
+      key: of the whole request.
+      completions: how many from each prefix.
+      soft: the label is the share that arrives; else whether any does.
+      max_steps: most steps of a completed solution.
+      temperature: of the completions.
+    """
+    answers = {p.question: p.answer for p in problems}
+    prefixes = sorted(
+        {
+            (s.question, s.steps[: k + 1])
+            for s in solutions
+            for k in range(len(s.steps))
+            if not domain.is_final(s.steps[k])
+        }
+    )
+    completed = sample_solutions(
+        sampler,
+        backbone,
+        domain,
+        builder,
+        prefixes,
+        completions,
+        jax.random.fold_in(key, 1),
+        max_steps=max_steps,
+        temperature=temperature,
+    )
+    quality: dict[tuple[str, tuple[str, ...]], float] = {}
+    for (question, steps), ends in zip(prefixes, completed, strict=True):
+        right = [
+            end.finished
+            and domain.same_answer(domain.answer(end.steps), answers[question])
+            for end in ends
+        ]
+        quality[(question, steps)] = float(np.mean(right))
+    out = []
+    for solution in solutions:
+        question = solution.question
+        for k, step in enumerate(solution.steps):
+            steps = solution.steps[: k + 1]
+            if domain.is_final(step):
+                value = float(
+                    domain.same_answer(domain.answer(steps), answers[question])
+                )
+            else:
+                value = quality[(question, steps)]
+            label = value if soft else float(value > 0)
+            out.append(
+                LabelledStep(question, solution.steps[:k], step, label, "monte_carlo")
+            )
+            if value == 0.0:
+                break
+    return out

@@ -1,0 +1,127 @@
+"""Scores of many solutions' steps: equal rows once, few shapes, input order out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float32
+
+from aprm_jax.data.steps import StepBatch, StepBuilder, StepRow
+from aprm_jax.models import heads
+from aprm_jax.models.decoder import Decoder
+
+StepScorer = Callable[[Any, StepBatch], Any]
+
+
+class Scorer:
+    """Scores the steps of solutions with a compiled function of (params, batch).
+
+    Args:
+      step_scores: gives float32 [B, S]; see `prm_scorer`, `likelihood_scorer`.
+      builder: makes the rows.
+      max_steps: S, most steps of a solution.
+      batch_sizes: numbers of rows that are compiled for, ascending.
+      max_tokens: most tokens of a batch, where that leaves the least batch size;
+        attention's memory grows with the square of a row's length.
+    """
+
+    def __init__(
+        self,
+        step_scores: StepScorer,
+        builder: StepBuilder,
+        *,
+        max_steps: int,
+        batch_sizes: Sequence[int] = (16, 128),
+        max_tokens: int = 1 << 15,
+    ):
+        self._score = step_scores
+        self._builder = builder
+        self._max_steps = max_steps
+        self._batch_sizes = tuple(batch_sizes)
+        self._max_tokens = max_tokens
+
+    def solutions(
+        self, params: Any, solutions: Sequence[tuple[str, Sequence[str]]]
+    ) -> list[Float32[np.ndarray, " S"]]:
+        """One float32 score for each step of each (question, steps).
+
+        Raises:
+          TooLongError: a solution does not fit the longest bucket.
+        """
+        if self._builder.window is None:
+            rows = {
+                (q, tuple(s)): self._builder.solution(q, s) for q, s in solutions if s
+            }
+            scored = self.rows(params, rows)
+            empty = np.zeros(0, np.float32)
+            return [scored[(q, tuple(s))] if s else empty for q, s in solutions]
+        # A windowed step depends on what it sees alone: score each such pair once.
+        window = self._builder.window
+        keys = [
+            [(tuple([q, *s[:k]][-window:]), s[k]) for k in range(len(s))]
+            for q, s in solutions
+        ]
+        steps = {}
+        for key in {key for row in keys for key in row}:
+            lines, step = key
+            steps[key] = self._builder.step(lines[0], lines[1:], step)
+        scored = self.rows(params, steps)
+        return [np.array([scored[key][0] for key in row], np.float32) for row in keys]
+
+    def rows(
+        self, params: Any, rows: dict[Any, StepRow]
+    ) -> dict[Hashable, Float32[np.ndarray, " S"]]:
+        """Scores of keyed rows, in batches of one length bucket each."""
+        by_bucket: dict[int, list[Any]] = {}
+        # Sorted by content, not by dict order: a set's order changes between runs.
+        for key in sorted(rows, key=lambda k: rows[k].tokens.tobytes()):
+            by_bucket.setdefault(self._builder.bucket(len(rows[key])), []).append(key)
+        pending = []
+        for length, keys in sorted(by_bucket.items()):
+            allowed = [b for b in self._batch_sizes if b * length <= self._max_tokens]
+            most = max(allowed, default=self._batch_sizes[0])
+            for start in range(0, len(keys), most):
+                part = keys[start : start + most]
+                size = next(b for b in self._batch_sizes if len(part) <= b)
+                widest = max(len(rows[k].labels) for k in part)
+                batch = self._builder.collate(
+                    [rows[k] for k in part],
+                    length=length,
+                    max_steps=1 if widest == 1 else max(widest, self._max_steps),
+                    batch_size=size,
+                )
+                pending.append((part, self._score(params, batch)))
+        out = {}
+        for part, scores in pending:
+            values = np.asarray(scores, np.float32)
+            for i, key in enumerate(part):
+                out[key] = values[i, : len(rows[key].labels)]
+        return out
+
+
+def prm_scorer(decoder: Decoder, reading: str) -> StepScorer:
+    """Log-odds that each step is correct under a PRM.
+
+    Log-odds, because probabilities of float32 saturate at 1 and best-of-n would tie.
+    """
+
+    def score(params, batch):
+        return heads.step_logits(decoder, params, batch, reading)
+
+    return jax.jit(score)
+
+
+def likelihood_scorer(decoder: Decoder) -> StepScorer:
+    """The least token log-probability of each step under a solver's LM."""
+
+    def score(params, batch):
+        logprobs = heads.token_logprobs(decoder, params["backbone"], batch)
+        steps = jnp.arange(batch.labels.shape[1])
+        member = jnp.asarray(batch.step_ids)[:, None, :] == steps[None, :, None]
+        return jnp.min(jnp.where(member, logprobs[:, None, :], 0.0), axis=-1)
+
+    return jax.jit(score)

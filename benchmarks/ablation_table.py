@@ -1,0 +1,106 @@
+"""Pools several seeds of `configs/ablation.py` into the README's ablation table.
+
+    python benchmarks/ablation_table.py --command='…' RUN_SEED_0 RUN_SEED_1 RUN_SEED_2
+
+Writes `benchmarks/results/ablation.json` and what stands between the `ablation` markers
+of README.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+from compare_table import (
+    ROOT,
+    commit,
+    interval_row,
+    pooled_row,
+    replace_between,
+    table,
+)
+
+from aprm_jax.evals.intervals import over_seeds
+from aprm_jax.training.metrics import read_metrics
+
+LAST = 50  # rounds that the last columns are means over
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("runs", nargs="+", type=Path)
+    parser.add_argument("--command", required=True, help="what made the runs")
+    args = parser.parse_args()
+    configs = [json.loads((run / "config.json").read_text()) for run in args.runs]
+    splits, n = configs[0]["evaluate"]["splits"], configs[0]["evaluate"]["samples"][0]
+    # The base is the compare run's APRM: a folder, so its name differs by seed.
+    bases = [c["evaluate"]["prms"][0] for c in configs]
+    names = configs[0]["evaluate"]["prms"][1:]
+    results: dict = {"command": args.command, "commit": commit(), "rows": {}}
+    results["seeds"] = [c["seed"] for c in configs]
+    for split in splits:
+        arrays = [
+            np.load(run / "evaluate/per_problem" / f"{split}.npz") for run in args.runs
+        ]
+        pairs = zip(arrays, bases, strict=True)
+        base = np.stack([a[f"{name}.min@{n}"] for a, name in pairs])
+        results["rows"].setdefault("aprm", {})[f"{split}.accuracy"] = pooled_row(base)
+        for name in names:
+            values = np.stack([a[f"{name}.min@{n}"] for a in arrays])
+            row = results["rows"].setdefault(name, {})
+            row[f"{split}.accuracy"] = pooled_row(values)
+            row[f"{split}.difference"] = pooled_row(values - base)
+    stages = {name: [run / name for run in args.runs] for name in names}
+    stages["aprm"] = [Path(base).parent for base in bases]
+    for name, folders in stages.items():
+        for metric in ("game/fool_rate", "kind_share/illegal_contraction"):
+            found = [_last(folder, metric) for folder in folders]
+            means = [m for m in found if m is not None]
+            if len(means) == len(args.runs):
+                row = interval_row(over_seeds(np.array(means)), means)
+                results["rows"][name][metric] = row
+    out = ROOT / "benchmarks/results/ablation.json"
+    out.write_text(json.dumps(results, indent=1) + "\n")
+    replace_between(ROOT / "README.md", "ablation", render(results, splits, n))
+
+
+def _last(stage: Path, metric: str) -> float | None:
+    rows = read_metrics(stage)[-LAST:]
+    values = [row[metric] for row in rows if metric in row]
+    return float(np.mean(values)) if values else None
+
+
+def render(results: dict, splits: list[str], n: int) -> str:
+    """The table as Markdown."""
+    rows = []
+    for name, row in results["rows"].items():
+        cells = []
+        for split in splits:
+            mean = 100 * row[f"{split}.accuracy"]["mean"]
+            change = row.get(f"{split}.difference")
+            cell = f"{mean:.1f}"
+            if change and change["stderr"] is not None:
+                cell += f" ({100 * change['mean']:+.1f} ± {100 * change['stderr']:.1f})"
+            cells.append(cell)
+        for metric in ("game/fool_rate", "kind_share/illegal_contraction"):
+            found = row.get(metric)
+            cells.append(f"{100 * found['mean']:.1f} %" if found else "–")
+        rows.append((name, cells))
+    header = [
+        f"best of {n}",
+        *splits,
+        "fool rate at the end",
+        "illegal contractions among G's errors at the end",
+    ]
+    seeds = ", ".join(map(str, results["seeds"]))
+    return (
+        f"{table(header, rows)}\n\nSeeds {seeds}; in brackets the paired difference to "
+        f"`aprm` and its standard error. Made by `benchmarks/ablation_table.py` from "
+        f"`benchmarks/results/ablation.json` (`{results['command']}`)."
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,258 @@
+"""Pools several seeds of `configs/compare.py` into the README's tables.
+
+    python benchmarks/compare_table.py --command='…' RUN_SEED_0 RUN_SEED_1 RUN_SEED_2
+
+reads each run's `evaluate/` folder, writes `benchmarks/results/compare.json` with every
+figure, and replaces what stands between the `results` markers of README.md. Nothing in
+those tables is typed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import re
+import subprocess
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from aprm_jax.evals.intervals import Interval, over_seeds, pooled
+
+ROOT = Path(__file__).resolve().parent.parent
+TITLES = {
+    "sample": "one sample",
+    "greedy": "greedy",
+    "majority@{n}": "majority of {n}",
+    "likelihood.{how}@{n}": "solver's own likelihood",
+    "prm_static.{how}@{n}": "PRM, static corruptions",
+    "prm_monte_carlo.{how}@{n}": "PRM, Monte-Carlo labels",
+    "prm_frozen.{how}@{n}": "PRM, frozen Generator",
+    "aprm.{how}@{n}": "**APRM**",
+    "prm_oracle.{how}@{n}": "PRM, exact labels of the solver's samples",
+    "pass@{n}": "pass@{n}",
+}
+RIVALS = {
+    "majority": "majority@{n}",
+    "likelihood": "likelihood.{how}@{n}",
+    "static": "prm_static.{how}@{n}",
+    "Monte-Carlo": "prm_monte_carlo.{how}@{n}",
+    "frozen Generator": "prm_frozen.{how}@{n}",
+    "oracle labels": "prm_oracle.{how}@{n}",
+}
+PAPER_RIVALS = ("majority", "likelihood", "static", "Monte-Carlo")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("runs", nargs="+", type=Path)
+    parser.add_argument("--command", required=True, help="what made the runs")
+    parser.add_argument("--aggregation", default="min")
+    parser.add_argument(
+        "--out", type=Path, default=ROOT / "benchmarks/results/compare.json"
+    )
+    parser.add_argument("--readme", type=Path, default=ROOT / "README.md")
+    args = parser.parse_args()
+    results = collect(args.runs, args.aggregation)
+    results["command"] = args.command
+    results["commit"] = commit()
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    args.out.write_text(json.dumps(results, indent=1) + "\n")
+    replace_between(args.readme, "results", render(results))
+
+
+def collect(runs: Sequence[Path], how: str) -> dict:
+    """Every figure of the tables, with intervals over seeds and problems."""
+    configs = [json.loads((run / "config.json").read_text()) for run in runs]
+    splits = list(configs[0]["evaluate"]["splits"])
+    sizes = list(configs[0]["evaluate"]["samples"])
+    out: dict = {
+        "seeds": [c["seed"] for c in configs],
+        "problems": configs[0]["evaluate"]["problems"],
+        "splits": splits,
+        "sizes": sizes,
+        "aggregation": how,
+        "accuracy": {},
+        "difference": {},
+        "best_rival": {},
+    }
+    for split in splits:
+        arrays = [
+            np.load(run / "evaluate/per_problem" / f"{split}.npz") for run in runs
+        ]
+        names = [n for n in arrays[0].files if all(n in a.files for a in arrays)]
+        values = {n: np.stack([np.asarray(a[n], float) for a in arrays]) for n in names}
+        for name in names:
+            out["accuracy"][f"{split}/{name}"] = pooled_row(values[name])
+        for n in sizes:
+            ours = values[f"aprm.{how}@{n}"]
+            means = {}
+            for rival, pattern in RIVALS.items():
+                name = pattern.format(how=how, n=n)
+                if name in values:
+                    out["difference"][f"{split}/{rival}@{n}"] = pooled_row(
+                        ours - values[name]
+                    )
+                    means[rival] = float(values[name].mean())
+            best = max((r for r in PAPER_RIVALS if r in means), key=lambda r: means[r])
+            out["best_rival"][f"{split}@{n}"] = best
+    summaries = [_summary(run) for run in runs]
+    keys = [
+        k for k in summaries[0] if k.startswith(("robustness.", "steps.", "kinds."))
+    ]
+    out["summary"] = {}
+    for key in keys:
+        found = [s[key] for s in summaries if _is_number(s.get(key))]
+        if len(found) == len(runs):
+            out["summary"][key] = interval_row(over_seeds(np.array(found)), found)
+    return out
+
+
+def _summary(run: Path) -> dict:
+    """The evaluation's figures, also of one that has not reached its last attack."""
+    parts = sorted((run / "evaluate/parts").glob("*.json"))
+    found = [json.loads(path.read_text())["summary"] for path in parts]
+    return {key: value for part in found for key, value in part.items()}
+
+
+def render(results: dict) -> str:
+    """The tables as Markdown."""
+    how = results["aggregation"]
+    parts = []
+    for n in results["sizes"]:
+        parts += [_accuracy_table(results, how, n), _difference_table(results, n)]
+    parts.append(_verifier_table(results))
+    seeds = ", ".join(map(str, results["seeds"]))
+    brackets = "95 % intervals over seeds and problems"
+    if len(results["seeds"]) < 3:
+        brackets = "each seed's figure (too few for an interval)"
+    parts.append(
+        f"Seeds {seeds}; {results['problems']} problems a split; accuracy in %, "
+        f"differences in points, in brackets {brackets}. Made by "
+        "`benchmarks/compare_table.py` from `benchmarks/results/compare.json` "
+        f"(`{results['command']}`)."
+    )
+    return "\n\n".join(parts)
+
+
+def _accuracy_table(results: dict, how: str, n: int) -> str:
+    rows = []
+    for pattern, title in TITLES.items():
+        name = pattern.format(how=how, n=n)
+        cells = [results["accuracy"].get(f"{s}/{name}") for s in results["splits"]]
+        if all(cells):
+            rows.append((title.format(n=n), [_percent(c) for c in cells]))
+    return table([f"best of {n}", *results["splits"]], rows)
+
+
+def _difference_table(results: dict, n: int) -> str:
+    rows = []
+    for rival in RIVALS:
+        keys = [f"{s}/{rival}@{n}" for s in results["splits"]]
+        if not all(k in results["difference"] for k in keys):
+            continue
+        cells = []
+        for split, key in zip(results["splits"], keys, strict=True):
+            cell = _points(results["difference"][key])
+            best = results["best_rival"][f"{split}@{n}"] == rival
+            cells.append(f"**{cell}**" if best else cell)
+        rows.append((f"APRM − {rival}", cells))
+    text = table([f"best of {n}", *results["splits"]], rows)
+    return f"{text}\n\nBold: the strongest of {', '.join(PAPER_RIVALS)} on that split."
+
+
+def _verifier_table(results: dict) -> str:
+    prms = [p.split(".")[0] for p in TITLES if ".{how}@" in p]
+    splits = results["splits"]
+    rows = []
+    for prm in prms:
+        aucs = [results["summary"].get(f"steps.{s}.{prm}.auc") for s in splits]
+        if not all(aucs):
+            continue
+        fooled = results["summary"].get(f"robustness.{prm}.fool_rate")
+        start = results["summary"].get(f"robustness.{prm}.start_fool_rate")
+        cells = [f"{c['mean']:.3f} ± {c['stderr']:.3f}" for c in aucs if c]
+        cells.append(_rate(start))
+        cells.append(_rate(fooled))
+        rows.append((prm, cells))
+    header = [
+        "verifier",
+        *(f"step AUC, {s}" for s in splits),
+        "fooled at first",
+        "fooled by a trained attacker",
+    ]
+    return table(header, rows) + "\n\n± is the standard error over seeds."
+
+
+def table(header: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]]) -> str:
+    lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
+    lines += ["| " + " | ".join([title, *cells]) + " |" for title, cells in rows]
+    return "\n".join(lines)
+
+
+def _percent(c: dict) -> str:
+    if len(c["by_seed"]) < 3:
+        return f"{100 * c['mean']:.1f} ({_each(c, '.1f')})"
+    return f"{100 * c['mean']:.1f} ({100 * c['low']:.1f}–{100 * c['high']:.1f})"
+
+
+def _each(c: dict, form: str) -> str:
+    """Every seed's figure: an interval over one or two of them would say nothing."""
+    return ", ".join(f"{100 * value:{form}}" for value in c["by_seed"])
+
+
+def _points(c: dict) -> str:
+    if len(c["by_seed"]) < 3:
+        return f"{100 * c['mean']:+.1f} ({_each(c, '+.1f')})"
+    return f"{100 * c['mean']:+.1f} ({100 * c['low']:+.1f} to {100 * c['high']:+.1f})"
+
+
+def _rate(c: dict | None) -> str:
+    return "–" if c is None else f"{100 * c['mean']:.1f} ± {100 * c['stderr']:.1f} %"
+
+
+def pooled_row(values: np.ndarray) -> dict:
+    return interval_row(pooled(values), [float(v) for v in values.mean(axis=1)])
+
+
+def interval_row(interval: Interval, by_seed: Sequence[float]) -> dict:
+    clean: Callable[[float], float | None] = lambda x: None if math.isnan(x) else x  # noqa: E731
+    return {
+        "mean": interval.mean,
+        "low": clean(interval.low),
+        "high": clean(interval.high),
+        "stderr": clean(interval.stderr),
+        "by_seed": [round(v, 6) for v in by_seed],
+    }
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not math.isnan(value)
+
+
+def commit() -> str:
+    out = subprocess.run(
+        ["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True
+    )
+    return out.stdout.strip()
+
+
+def replace_between(path: Path, name: str, text: str) -> None:
+    """Replaces what stands between two HTML comments of a Markdown file.
+
+    Raises:
+      ValueError: the file lacks the markers.
+    """
+    begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
+    old = path.read_text()
+    pattern = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
+    if not pattern.search(old):
+        raise ValueError(f"{path}: no {begin} … {end}")
+    new = pattern.sub(lambda _: f"{begin}\n{text}\n{end}", old, count=1)
+    path.write_text(new)
+
+
+if __name__ == "__main__":
+    main()

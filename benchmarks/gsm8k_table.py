@@ -1,0 +1,87 @@
+"""Turns a finished `configs/gsm8k.py` run into the README's GSM8K table.
+
+    python benchmarks/gsm8k_table.py --command='…' RUN
+
+Writes `benchmarks/results/gsm8k.json` and what stands between the `gsm8k` markers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from compare_table import ROOT, commit, replace_between, table
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--command", required=True, help="what made the run")
+    args = parser.parse_args()
+    config = json.loads((args.run / "config.json").read_text())
+    summary = json.loads((args.run / "evaluate/summary.json").read_text())
+    stages = {
+        path.parent.name: round(json.loads(path.read_text())["seconds"], 1)
+        for path in sorted(args.run.glob("*/done.json"))
+    }
+    results = {
+        "command": args.command,
+        "commit": commit(),
+        "seeds": [config["seed"]],
+        "prms": ["likelihood", *config["evaluate"]["prms"]],
+        "samples": config["evaluate"]["samples"][0],
+        "stage_seconds": stages,
+        "summary": summary,
+    }
+    (ROOT / "benchmarks/results/gsm8k.json").write_text(
+        json.dumps(results, indent=1) + "\n"
+    )
+    replace_between(ROOT / "README.md", "gsm8k", render(results))
+
+
+def render(results: dict) -> str:
+    """The table as Markdown."""
+    s, n = results["summary"], results["samples"]
+    rows = []
+    for name in results["prms"]:
+        cells = [
+            _number(s.get(f"outcome.{name}.auc")),
+            _number(s.get(f"outcome.{name}.auc_within")),
+            _number(s.get(f"processbench.{name}.f1")),
+            _number(s.get(f"processbench.{name}.error_accuracy")),
+            _number(s.get(f"processbench.{name}.correct_accuracy")),
+            _number(s.get(f"processbench.{name}.threshold")),
+            _number(s.get(f"solver.test.{name}.min@{n}")),
+        ]
+        rows.append((name, cells))
+    header = [
+        "verifier",
+        "outcome AUC, least step score",
+        "the same within one writer",
+        "ProcessBench-gsm8k F1",
+        "on erroneous",
+        "on correct",
+        "threshold",
+        f"solver, best of {n}",
+    ]
+    minutes = sum(results["stage_seconds"].values()) / 60
+    return (
+        f"{table(header, rows)}\n\nOutcome: {s['outcome.likelihood.count']:.0f} "
+        "graded solutions of other models "
+        f"({s['outcome.likelihood.left_out']:.0f} too long). "
+        f"ProcessBench: {s['processbench.count']:.0f} rows, "
+        f"{s['processbench.cut']:.0f} cut at the longest bucket; the metric is its "
+        "own, the harmonic mean of both accuracies. The solver alone: greedy "
+        f"{_number(s['solver.test.greedy'])}, majority of {n} "
+        f"{_number(s[f'solver.test.majority@{n}'])}. One seed, {minutes:.0f} minutes "
+        "on two cores shared with another run. Made by `benchmarks/gsm8k_table.py`."
+    )
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
+
+
+if __name__ == "__main__":
+    main()

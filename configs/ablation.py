@@ -1,0 +1,71 @@
+"""What each part of the game is worth: APRM with one thing changed at a time.
+
+Solver, Generator and the PRM's warm-up are those of a finished `configs/compare.py` run
+of the same seed, so rows differ in the game alone.
+
+    for seed in 0 1 2; do
+      python -m aprm_jax.main --config=configs/ablation.py:runs/compare-$seed \\
+        --config.seed=$seed --workdir=runs/ablation-$seed
+    done
+
+Hardware: 2 CPU cores, no GPU; peak memory below 4 GiB.
+Time, scores: see README.md, "Ablations".
+A cut that trains its own models, under a minute: --config=configs/ablation.py:runlocal
+"""
+
+from pathlib import Path
+
+from aprm_jax.config import ConfigError, override, read_config_file, run_local
+
+ROWS = {
+    "no_regulariser": {
+        "game.beta_generator": 0.0,
+        "game.eta_generator": 0.0,
+        "game.beta_prm": 0.0,
+        "game.eta_prm": 0.0,
+    },
+    "no_optimism": {"game.optimistic": False},
+    "no_replay": {"game.prm_replay": 0, "game.prm_fresh": 40},
+    "caught_pays_0": {"game.rewards.generator_caught": 0.0},
+}
+# The same static negatives, read in the two ways that a PRM has.
+HEADS = {"token_head": "token", "two_class_head": "two_class"}
+
+
+def get_config(arg: str = ""):
+    """`arg` is the folder of a finished compare run, or `runlocal`."""
+    c = read_config_file(Path(__file__).with_name("quickstart.py"))
+    c.name = "ablation"
+    games = tuple(f"{name}:aprm" for name in ROWS)
+    c.stages = (*games, *(f"{name}:prm" for name in HEADS), "evaluate", "report")
+    base = "aprm"
+    if arg in ("", "runlocal"):
+        whole = ("solver:sft", "generator:sft", "prm_warmup:prm", "aprm:aprm")
+        c.stages = (*whole, *c.stages)
+    else:
+        run = Path(arg)
+        for stage in ("solver", "generator", "prm_warmup", "aprm"):
+            if not (run / stage / "model" / "model.json").is_file():
+                raise ConfigError(
+                    f"ablation.py takes a finished compare run or 'runlocal'; "
+                    f"{arg!r} has no {stage}/model"
+                )
+        c.evaluate.solver = str(run / "solver" / "model")
+        c.game.generator_from = str(run / "generator" / "model")
+        c.game.prm_from = str(run / "prm_warmup" / "model")
+        base = str(run / "aprm" / "model")
+    with c.overrides.unlocked():
+        for stage in list(c.overrides):
+            if f"{stage}:" not in " ".join(c.stages):
+                del c.overrides[stage]
+    for name, fields in ROWS.items():
+        override(c, name, fields)
+    for name, reading in HEADS.items():
+        start = {"prm.init_from": c.evaluate.solver, "prm.reading": reading}
+        override(c, name, {**start, "prm.updates": 400})
+    c.evaluate.prms = (base, *ROWS, *HEADS)
+    c.evaluate.attack_prms = ()
+    c.evaluate.samples = (8,)
+    if arg == "runlocal":
+        run_local(c)
+    return c

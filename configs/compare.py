@@ -1,0 +1,49 @@
+"""The quickstart's settings with every baseline beside APRM: the table in the README.
+
+All PRMs start from one warm-up and get as many updates of as many steps. They differ
+in where their wrong steps come from: static corruptions, a frozen Generator, the
+solver's own samples labelled by Monte-Carlo completions, the same labelled by the
+exact oracle (an upper bound), and the Generator that learns.
+
+    for seed in 0 1 2; do
+      python -m aprm_jax.main --config=configs/compare.py --config.seed=$seed \\
+        --workdir=runs/compare-$seed
+    done
+
+Hardware: 2 CPU cores, no GPU; peak memory below 4 GiB.
+Time, scores: see README.md, "Results".
+A cut of every stage, under a minute: --config=configs/compare.py:runlocal
+"""
+
+from pathlib import Path
+
+from aprm_jax.config import check_arg, override, read_config_file, run_local
+
+PRMS = ("prm_static", "prm_monte_carlo", "prm_frozen", "prm_oracle", "aprm")
+
+
+def get_config(arg: str = ""):
+    check_arg(arg)
+    c = read_config_file(Path(__file__).with_name("quickstart.py"))
+    c.name = "compare"
+    c.stages = (
+        "solver:sft",
+        "generator:sft",
+        "prm_warmup:prm",
+        "prm_static:prm",
+        "prm_monte_carlo:prm",
+        "prm_oracle:prm",
+        "prm_frozen:aprm",
+        "aprm:aprm",
+        "evaluate",
+        "report",
+    )
+    override(c, "prm_monte_carlo", {"prm.negatives": "monte_carlo"})
+    override(c, "prm_oracle", {"prm.negatives": "oracle"})
+    override(c, "prm_frozen", {"game.freeze_generator": True})
+    c.evaluate.prms = PRMS
+    c.evaluate.attack_prms = PRMS
+    c.evaluate.samples = (8, 32)
+    if arg == "runlocal":
+        run_local(c)
+    return c

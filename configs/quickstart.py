@@ -1,0 +1,57 @@
+"""A Generator and a PRM play their game on embedded arithmetic; the README's first run.
+
+A solver is trained on a corpus of careful and careless authors, a Generator on wrong
+steps, a PRM on static corruptions; then PRM and Generator train against each other.
+Rows of the final table that cost no training of their own: a single sample, greedy,
+majority vote, best-of-8 by the solver's own likelihood.
+
+    python -m aprm_jax.main --config=configs/quickstart.py
+
+Hardware: 2 CPU cores, no GPU; peak memory below 4 GiB.
+Time: 8.6 minutes, compilation included; scores: see README.md, "Quickstart".
+A cut of every stage, under a minute: --config=configs/quickstart.py:runlocal
+"""
+
+from aprm_jax.config import check_arg, default_config, override, run_local
+
+STAGES = (
+    "solver:sft",
+    "generator:sft",
+    "prm_warmup:prm",
+    "prm_static:prm",
+    "aprm:aprm",
+    "evaluate",
+    "report",
+)
+
+
+def get_config(arg: str = ""):
+    check_arg(arg)
+    c = default_config()
+    c.name = "quickstart"
+    c.stages = STAGES
+
+    # G: the solver's backbone, taught to answer a correct step with a wrong one.
+    override(
+        c,
+        "generator",
+        {
+            "sft.task": "perturb",
+            "sft.init_from": "solver",
+            "sft.updates": 200,
+            "sft.batch_size": 48,
+            "sft.learning_rate": 1e-3,
+            "sft.warmup": 10,
+        },
+    )
+    # R's start, common to every PRM of the table: what the game starts from, and what
+    # the baselines go on from for as many updates as the game has.
+    override(c, "prm_warmup", {"prm.init_from": "solver", "prm.updates": 100})
+    c.prm.init_from = "prm_warmup"
+    c.prm.updates = c.game.updates
+
+    c.evaluate.prms = ("prm_static", "aprm")
+    c.evaluate.attack_prms = ("prm_static", "aprm")
+    if arg == "runlocal":
+        run_local(c)
+    return c

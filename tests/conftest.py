@@ -1,0 +1,35 @@
+"""Settings of the whole test run: offline, on CPU, every warning and shape checked."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+# Before anything imports JAX or Hugging Face's libraries, which read these once.
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+import jax
+import jaxtyping
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+# Shapes and types of every function of the package, checked on every call.
+jaxtyping.install_import_hook("aprm_jax", "shape_checks.check")
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+# A second run compiles next to nothing.
+_caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+jax.config.update("jax_compilation_cache_dir", str(_caches / "aprm_jax" / "tests"))
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of public data sets beside the repository; skips without it."""
+    folder = Path(os.environ.get("APRM_SHARED_DATA", REPOSITORY / "../shared/data"))
+    if not folder.is_dir():
+        pytest.skip(f"no data sets at {folder}: set APRM_SHARED_DATA")
+    return folder.resolve()

@@ -1,0 +1,118 @@
+"""Which of several solutions is chosen, on two problems made by hand."""
+
+from __future__ import annotations
+
+import inspect
+
+import numpy as np
+import pytest
+from tiny_game import DOMAIN
+
+from aprm_jax.data.domain import Problem
+from aprm_jax.evals import selection
+from aprm_jax.search.solve import Solution
+
+PROBLEMS = [
+    Problem("1 + 2 + 3", ("3 + 3", "6"), "6"),
+    Problem("4 + 4", ("8",), "8"),
+]
+
+
+def _solution(question: str, *steps: str, finished: bool = True) -> Solution:
+    zeros = (0.0,) * len(steps)
+    return Solution(question, steps, finished, zeros, zeros)
+
+
+SOLUTIONS = [
+    [
+        _solution("1 + 2 + 3", "3 + 3", "6"),
+        _solution("1 + 2 + 3", "5"),
+        _solution("1 + 2 + 3", "5 + 0", "5"),
+        # The right answer's text, but the step never closed.
+        _solution("1 + 2 + 3", "6", finished=False),
+    ],
+    [
+        _solution("4 + 4", "7"),
+        _solution("4 + 4", "8"),
+        _solution("4 + 4", "9", finished=False),
+        _solution("4 + 4", "9 + 1", finished=False),
+    ],
+]
+# Log-probabilities of the steps; the unfinished ones look best.
+SCORES = [
+    [[-0.1, -0.9], [-0.5], [-0.2, -0.7], [-0.01]],
+    [[-0.3], [-0.2], [-0.01], [-0.01]],
+]
+
+
+def test_an_unfinished_solution_is_not_right():
+    correct = selection.correctness(DOMAIN, PROBLEMS, SOLUTIONS)
+    assert correct.tolist() == [
+        [True, False, False, False],
+        [False, True, False, False],
+    ]
+
+
+def test_majority_counts_answers_and_leaves_out_the_unfinished():
+    vote = [selection.majority(DOMAIN, PROBLEMS, SOLUTIONS, n) for n in (1, 3, 4)]
+    assert [v.tolist() for v in vote] == [[1.0, 0.0], [0.0, 0.0], [0.0, 0.0]]
+    # 5, 5, 6 and an abstention; 7 and 8 tie, and the first wins.
+    more = [[*SOLUTIONS[0], SOLUTIONS[0][0], SOLUTIONS[0][0]]]
+    assert selection.majority(DOMAIN, PROBLEMS[:1], more, 6).tolist() == [1.0]
+
+
+@pytest.mark.parametrize(
+    ("how", "expected"),
+    [
+        # Highest score: 5 (-0.5) beats 5 (-0.7) and 6 (-0.9); 8 (-0.2) beats 7.
+        ("min", [0.0, 1.0]),
+        ("last", [0.0, 1.0]),
+        ("product", [0.0, 1.0]),
+    ],
+)
+def test_best_of_all_takes_the_highest_score_of_the_finished(how, expected):
+    correct = selection.correctness(DOMAIN, PROBLEMS, SOLUTIONS)
+    got = selection.best_of_n(SCORES, SOLUTIONS, correct, how, 4)
+    assert got.tolist() == expected
+    better = [[[-0.1, -0.3], *SCORES[0][1:]], SCORES[1]]
+    got = selection.best_of_n(better, SOLUTIONS, correct, how, 4)
+    assert got.tolist() == [1.0, 1.0]
+
+
+def test_the_aggregation_changes_the_choice():
+    correct = selection.correctness(DOMAIN, PROBLEMS, SOLUTIONS)
+    scores = [[[-0.6, -0.1], [-0.5], [-3.0, -3.0], [0.0]], SCORES[1]]
+    by_min = selection.best_of_n(scores, SOLUTIONS, correct, "min", 4)
+    by_last = selection.best_of_n(scores, SOLUTIONS, correct, "last", 4)
+    assert by_min.tolist() == [0.0, 1.0] and by_last.tolist() == [1.0, 1.0]
+
+
+def test_a_subset_without_a_finished_solution_is_chosen_from_all_the_same():
+    """n = 2 of the second problem: of six pairs three hold the right one."""
+    correct = selection.correctness(DOMAIN, PROBLEMS, SOLUTIONS)
+    got = selection.best_of_n(SCORES, SOLUTIONS, correct, "min", 2)
+    assert got[1] == pytest.approx(3 / 6)
+    # First problem: (6, unfinished) alone is won by the right one.
+    assert got[0] == pytest.approx(1 / 6)
+
+
+def test_every_row_of_the_table():
+    names = list(inspect.signature(selection.table).parameters)
+    assert names[:6] == [
+        "domain",
+        "problems",
+        "solutions",
+        "scored",
+        "aggregations",
+        "sizes",
+    ]
+    rows = selection.table(
+        DOMAIN, PROBLEMS, SOLUTIONS, {"aprm": SCORES}, ("min", "last"), (1, 4)
+    )
+    verifier = {f"aprm.{how}@{n}" for how in ("min", "last") for n in (1, 4)}
+    assert verifier | {"majority@1", "majority@4", "pass@1", "pass@4"} <= rows.keys()
+    assert rows["sample"].tolist() == [0.25, 0.25]
+    assert rows["pass@4"].tolist() == [1.0, 1.0]
+    # One of one: whatever the verifier says, it is a random sample.
+    np.testing.assert_allclose(rows["aprm.min@1"], rows["sample"])
+    np.testing.assert_allclose(rows["pass@1"], rows["sample"])

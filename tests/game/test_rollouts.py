@@ -1,0 +1,318 @@
+"""A round's perturbations, made by hand: merged, judged, batched and counted."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import jax
+import numpy as np
+import pytest
+import tiny_game
+from tiny_game import DOMAIN, EASY
+
+from aprm_jax.data.steps import StepBuilder, TooLongError
+from aprm_jax.game import rollouts
+from aprm_jax.game.rewards import RewardTable
+from aprm_jax.game.rollouts import Perturbation, Situation
+from aprm_jax.oracle.verdict import Label, Verdict
+from aprm_jax.sampling.sampler import Samples
+
+BUILDER = tiny_game.builder(line_stride=16)
+OTHER = Situation("( 1 + 2 ) * 3", (), "3 * 3")
+STEP = BUILDER.step_id
+KINDS = DOMAIN.kinds
+
+
+def _reply(text: str) -> tuple[int, ...]:
+    return (*BUILDER.encode(text), STEP)
+
+
+def _draw(group: int, reply: tuple[int, ...], stopped: bool = True):
+    logprobs = -0.1 * np.arange(1, len(reply) + 1, dtype=np.float32)
+    return group, reply, logprobs, stopped
+
+
+def _verify(draws, points=(EASY, OTHER), builder: StepBuilder = BUILDER):
+    return rollouts.verify(draws, points, DOMAIN, builder)
+
+
+def test_equal_replies_of_a_group_are_merged_with_their_counts():
+    wrong, right = _reply("2 + 3"), _reply("2 + 2")
+    draws = [_draw(0, wrong), _draw(0, right), _draw(0, wrong), _draw(0, wrong)]
+    draws += [_draw(1, wrong), _draw(1, wrong)]
+    found = _verify(draws)
+    assert [(p.group, p.text, p.count) for p in found] == [
+        (0, "2 + 3", 3),
+        (0, "2 + 2", 1),
+        (1, "2 + 3", 2),
+    ]
+    assert [p.situation for p in found] == [EASY, EASY, OTHER]
+    assert [p.verdict.label for p in found] == [0, 1, 0]
+    assert found[1].verdict.kind == "copied"
+    assert sum(p.count for p in found) == len(draws)
+    for p in found:
+        np.testing.assert_allclose(p.logprobs, -0.1 * np.arange(1, len(p.reply) + 1))
+    # The same ids, closed and cut off, are two replies only if their ids differ.
+    assert len(_verify([_draw(0, wrong), _draw(0, wrong[:-1], False)])) == 2
+
+
+def _no_oracle(monkeypatch):
+    def judge(*args):
+        raise AssertionError(f"the oracle was asked about {args}")
+
+    monkeypatch.setattr(DOMAIN.oracle, "judge", judge)
+
+
+@pytest.mark.parametrize("last", ["room", "eos", "empty"])
+def test_what_is_not_one_closed_step_is_undecidable_by_rule(monkeypatch, last):
+    _no_oracle(monkeypatch)
+    body = BUILDER.encode("2 + 3")
+    draw = {
+        "room": _draw(0, body, False),
+        "eos": _draw(0, (*body, int(DOMAIN.tokenizer.eos_token_id))),
+        "empty": _draw(0, (STEP,)),
+    }[last]
+    (found,) = _verify([draw])
+    assert found.verdict == rollouts.UNFINISHED
+    assert found.verdict.label == Label.UNDECIDABLE
+    assert rollouts.prm_rows([found], BUILDER) == [None]
+    # It never reaches R, and G pays for it as for a step that is still correct.
+    table = RewardTable(generator_still_correct=-0.75)
+    batch = _generator_batch([found], np.ones(1, np.float32), table)
+    assert batch.reward[0] == -0.75 and batch.weight[0] == 1
+
+
+def test_a_reply_too_long_for_rs_rows_is_undecidable_by_rule(monkeypatch):
+    _no_oracle(monkeypatch)
+    tight = StepBuilder(DOMAIN.tokenizer, 1, (16,))
+    long = _reply(" ".join("2 + " * 6 + "3"))
+    (found,) = _verify([_draw(0, long)], builder=tight)
+    assert found.verdict == rollouts.UNFINISHED
+    with pytest.raises(TooLongError):
+        tight.collate([tight.step(EASY.question, (), found.text)])
+
+
+@pytest.mark.parametrize("token", ["perturb_id", "bos_id", "pad_id", "step_id"])
+def test_special_ids_inside_a_reply_never_reach_r(token):
+    """`<step>` cannot: the sampler stops there. If it did, the text would end there."""
+    special = getattr(BUILDER, token)
+    reply = (*BUILDER.encode("2 +"), special, *BUILDER.encode("2"), STEP)
+    found = _verify([_draw(0, reply)])
+    assert found[0].verdict.label == Label.INCORRECT
+    assert found[0].verdict.kind == "malformed"
+    (row,) = rollouts.prm_rows(found, BUILDER)
+    assert row is not None
+    specials = [BUILDER.perturb_id, BUILDER.bos_id, BUILDER.pad_id, STEP]
+    expected = [i for i in BUILDER.context(EASY.question, ()) if i in specials]
+    assert [i for i in row.tokens if i in specials] == [*expected, STEP]
+    # G learns from the ids that it drew, not from their text.
+    batch = _generator_batch(found, np.ones(1, np.float32))
+    assert batch.rows.tokens[0][batch.rows.step_ids[0] >= 0].tolist() == list(reply)
+
+
+def _perturbation(text: str, label: Label, **changes) -> Perturbation:
+    kind = {0: "wrong_result", 1: "correct", 2: "leap"}[int(label)]
+    fields = {
+        "situation": EASY,
+        "group": 0,
+        "text": text,
+        "reply": _reply(text),
+        "logprobs": np.full(len(_reply(text)), -0.5, np.float32),
+        "count": 1,
+        "verdict": Verdict(label, changes.pop("kind", kind)),
+    }
+    return Perturbation(**(fields | changes))
+
+
+def _generator_batch(found, p_correct, table=tiny_game.TABLE, rows=4, length=40):
+    rng = np.random.default_rng(0)
+    return rollouts.generator_batch(found, p_correct, table, BUILDER, rng, rows, length)
+
+
+HAND = [
+    _perturbation("2 + 3", Label.INCORRECT, count=3),
+    _perturbation("2 + 2", Label.CORRECT, count=2),
+    _perturbation("4", Label.UNDECIDABLE, count=5),
+    _perturbation("3 + 3", Label.INCORRECT, situation=OTHER, group=1),
+    _perturbation("9", Label.UNDECIDABLE, kind="unfinished", group=1, situation=OTHER),
+]
+P_CORRECT = np.array([0.25, 0.9, 0.5, 0.75, 0.5], np.float32)
+
+
+def test_rows_for_r_are_labelled_and_none_where_undecidable():
+    rows = rollouts.prm_rows(HAND, BUILDER)
+    assert [row is None for row in rows] == [False, False, True, False, True]
+    assert [row.labels.tolist() for row in rows if row] == [[0.0], [1.0], [0.0]]
+    for p, row in zip(HAND, rows, strict=True):
+        if row:
+            expected = BUILDER.step(p.situation.question, (), p.text, 0.0)
+            assert row.tokens.tolist() == expected.tokens.tolist()
+
+
+def test_generator_batch_holds_what_can_be_learned_from():
+    batch = _generator_batch(HAND, P_CORRECT, rows=6)
+    # 4 of 5 (the undecidable one is left out), then padding.
+    assert batch.weight.tolist() == [3, 2, 1, 1, 0, 0]
+    assert batch.group.tolist() == [0, 0, 1, 1, 0, 0]
+    assert batch.reward.tolist() == [0.25, -1, 0.75, -1, 0, 0]
+    assert batch.old_logprobs is None
+    kept = [HAND[i] for i in (0, 1, 3, 4)]
+    for b, p in enumerate(kept):
+        prompt = BUILDER.perturb_context(p.situation.question, (), p.situation.step)
+        ids = [*prompt, *p.reply]
+        n = len(ids)
+        assert batch.rows.tokens[b, :n].tolist() == ids
+        before = BUILDER.positions(prompt)
+        after = before[-1] + 1 + np.arange(len(p.reply))
+        np.testing.assert_array_equal(
+            batch.rows.positions[b, :n], np.concatenate([before, after])
+        )
+        reply = np.arange(40) >= len(prompt)
+        reply[n:] = False
+        assert (batch.rows.step_ids[b] >= 0).tolist() == reply.tolist()
+        np.testing.assert_array_equal(
+            batch.sampler_logprobs[b], np.where(reply, -0.5, 0).astype(np.float32)
+        )
+    assert (batch.rows.tokens[4:] == BUILDER.pad_id).all()
+    assert not batch.rows.segment_ids[4:].any() and not batch.sampler_logprobs[4:].any()
+
+
+def test_what_does_not_fit_is_left_out_uniformly():
+    learnable = Counter()
+    for seed in range(200):
+        batch = rollouts.generator_batch(
+            HAND,
+            P_CORRECT,
+            tiny_game.TABLE,
+            BUILDER,
+            np.random.default_rng(seed),
+            2,
+            40,
+        )
+        assert (batch.weight > 0).all()
+        learnable.update(zip(batch.group.tolist(), batch.reward.tolist(), strict=True))
+    assert set(learnable) == {(0, 0.25), (0, -1), (1, 0.75), (1, -1)}
+    assert min(learnable.values()) > 70  # 100 +- 7 each
+
+
+def test_a_round_without_a_decided_perturbation_gives_a_batch_of_weight_zero():
+    batch = _generator_batch([HAND[2]], P_CORRECT[:1])
+    assert not batch.weight.any() and not batch.reward.any()
+    assert batch.rows.tokens.shape == (4, 40)
+
+
+def test_fresh_rows_are_distinct_first_then_as_often_as_drawn():
+    rows = rollouts.prm_rows(HAND, BUILDER)
+    name = {id(row): i for i, row in enumerate(rows)}
+    one_or_two = Counter()
+    for seed in range(300):
+        rng = np.random.default_rng(seed)
+        chosen = [name[id(r)] for r in rollouts.fresh_rows(HAND, rows, rng, 4)]
+        assert set(chosen[:3]) == {0, 1, 3} and len(chosen) == 4
+        one_or_two[chosen[3]] += 1
+        assert len(rollouts.fresh_rows(HAND, rows, rng, 2)) == 2
+    # The fourth is drawn by count: 3, 2 and 1 of 6.
+    for i, share in ((0, 1 / 2), (1, 1 / 3), (3, 1 / 6)):
+        assert abs(one_or_two[i] / 300 - share) < 0.1
+    assert rollouts.fresh_rows([HAND[2]], [None], np.random.default_rng(0), 3) == []
+
+
+def test_prm_batch_says_where_its_rows_come_from():
+    rows = [row for row in rollouts.prm_rows(HAND, BUILDER) if row]
+    batch = rollouts.prm_batch(rows[1:2], rows[:1], rows[2:], BUILDER, 5, 40)
+    assert batch.source[:3].tolist() == [0, 1, 2]
+    assert batch.rows.labels[:, 0].tolist() == [1, 0, 0, 0, 0]
+    assert batch.rows.label_mask[:, 0].tolist() == [1, 1, 1, 0, 0]
+
+
+def test_static_rows_are_wrong_and_no_more_than_asked():
+    points = tiny_game.POINTS
+    rows = rollouts.static_rows(points, DOMAIN, BUILDER, np.random.default_rng(0), 99)
+    assert 0 < len(rows) <= len(points)
+    remaining = list(points)
+    for row in rows:
+        text = BUILDER.decode(row.tokens[row.step_ids >= 0])
+        assert row.labels.tolist() == [0.0]
+        # Its context is that of one of the points, in their order.
+        context = row.tokens[row.step_ids < 0].tolist()
+        while context != BUILDER.context(remaining[0].question, remaining[0].prefix):
+            remaining.pop(0)
+        point = remaining.pop(0)
+        verdict = DOMAIN.oracle.judge(point.question, point.prefix, point.step, text)
+        assert verdict.label == Label.INCORRECT
+    few = rollouts.static_rows(points, DOMAIN, BUILDER, np.random.default_rng(0), 2)
+    assert [r.tokens.tolist() for r in few] == [r.tokens.tolist() for r in rows[:2]]
+
+
+def test_correct_corruptions_are_no_static_negatives(monkeypatch):
+    monkeypatch.setattr(type(DOMAIN), "corrupt", lambda self, rng, q, p, step: step)
+    rng = np.random.default_rng(0)
+    assert rollouts.static_rows([EASY], DOMAIN, BUILDER, rng, 1) == []
+    monkeypatch.setattr(type(DOMAIN), "corrupt", lambda self, rng, q, p, step: None)
+    assert rollouts.static_rows([EASY], DOMAIN, BUILDER, rng, 1) == []
+
+
+def test_round_metrics_of_a_case_made_by_hand():
+    """Counts 3 wrong, 2 copied, 5 undecidable, 1 wrong that passes, 1 unfinished."""
+    metrics = rollouts.round_metrics(HAND, P_CORRECT, 0.5, KINDS)
+    expected = {
+        "game/incorrect_rate": 4 / 12,
+        "game/still_correct_rate": 2 / 12,
+        "game/undecidable_rate": 6 / 12,
+        "game/success_rate": 1 / 12,
+        "game/distinct_rate": 5 / 12,
+        "game/copied_rate": 2 / 12,
+        "game/fool_rate": 1 / 4,
+        "game/caught_rate": 3 / 4,
+        "kind_share/wrong_result": 1.0,
+        "kind_caught/wrong_result": 3 / 4,
+    }
+    for name, value in expected.items():
+        assert metrics.pop(name) == pytest.approx(value), name
+    # Shares of equal words: 2 of 3, 3 of 3, 1 of 3 and 1, 2 of 3 ("3 * 3"), 0.
+    distance = (3 * (1 - 4 / 6) + 2 * 0 + 5 * 1 + 1 * (1 - 4 / 6) + 1 * 1) / 12
+    assert metrics.pop("game/edit_distance") == pytest.approx(distance)
+    kinds = {name for name in metrics if name.startswith("kind_share/")}
+    assert all(metrics.pop(name) == 0.0 for name in kinds)
+    assert not metrics  # no rate at which a kind that does not occur was caught
+
+
+def test_rates_of_nothing_are_left_out():
+    metrics = rollouts.round_metrics(HAND[1:3], P_CORRECT[1:3], 0.5, KINDS)
+    assert metrics["game/incorrect_rate"] == metrics["game/success_rate"] == 0.0
+    assert not any(
+        name.startswith("kind_") or name in ("game/fool_rate", "game/caught_rate")
+        for name in metrics
+    )
+    assert all(np.isfinite(list(metrics.values())))
+
+
+def test_situations_depend_on_seed_and_index_alone():
+    points = rollouts.situations(DOMAIN, range(20), seed=4)
+    assert points[7:9] == rollouts.situations(DOMAIN, [7, 8], seed=4)
+    assert points != rollouts.situations(DOMAIN, range(20), seed=5)
+    for index, point in enumerate(points):
+        problem = DOMAIN.train(index)
+        assert problem.question == point.question
+        k = len(point.prefix)
+        assert problem.steps[: k + 1] == (*point.prefix, point.step)
+    assert len({len(point.prefix) for point in points}) > 2
+
+
+def test_perturb_gives_every_point_its_group():
+    sampler = tiny_game.sampler(BUILDER)
+    backbone = tiny_game.generator()["backbone"]
+    key = jax.random.key(2)
+    draws = rollouts.perturb(sampler, backbone, [EASY, OTHER], 3, BUILDER, key)
+    assert [group for group, *_ in draws] == [0, 0, 0, 1, 1, 1]
+    prompts = [
+        BUILDER.perturb_context(p.question, p.prefix, p.step)
+        for p in (EASY, OTHER)
+        for _ in range(3)
+    ]
+    samples: Samples = sampler.sample(backbone, prompts, key)
+    for i, (_, reply, logprobs, stopped) in enumerate(draws):
+        n = samples.lengths[i]
+        assert reply == tuple(samples.tokens[i, :n].tolist()) and len(reply) == n
+        np.testing.assert_array_equal(logprobs, samples.logprobs[i, :n])
+        assert stopped == (samples.stopped[i])

@@ -1,0 +1,190 @@
+"""Whole rounds: same bits from the same seed, also from the middle on."""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import numpy as np
+import pytest
+import tiny_game
+
+from aprm_jax.game.rounds import LoopState
+from aprm_jax.sampling.sampler import Samples
+from aprm_jax.training.metrics import to_scalar
+from aprm_jax.training.timing import PhaseTimer
+
+
+@functools.cache
+def _place():
+    """One arena: its compiled sampler serves all games."""
+    return tiny_game.arena()
+
+
+def _play(rounds, state: LoopState, steps) -> tuple[LoopState, list[dict]]:
+    """Rounds `steps` from `state`; what they logged, without times."""
+    logged = []
+    for step in steps:
+        output = rounds.step_fn(state, step, PhaseTimer())
+        state = output.state
+        logged.append({k: to_scalar(v) for k, v in output.metrics.items()})
+    return state, logged
+
+
+def _bits(tree):
+    return jax.tree.map(np.array, tree)
+
+
+@functools.cache
+def _three_rounds():
+    seen: list[dict] = []
+    rounds = tiny_game.rounds(_place(), tiny_game.game_config(), sink=seen.append)
+    before = _bits((rounds.refs.generator, rounds.refs.prm))
+    state, logged = _play(rounds, rounds.state, range(3))
+    return rounds, before, _bits(state), logged, seen
+
+
+def test_a_game_is_a_function_of_its_seed_and_can_go_on_from_the_middle():
+    _, _, expected, logged, _ = _three_rounds()
+    again = tiny_game.rounds(_place(), tiny_game.game_config())
+    state, first = _play(again, again.state, range(1))
+    # As a checkpoint does: arrays on the host, another game, the step's number.
+    restored = _bits(state)
+    _, rest = _play(again, state, range(1, 3))
+    np.testing.assert_equal(first + rest, logged)
+    resumed = tiny_game.rounds(_place(), tiny_game.game_config())
+    resumed.update = again.update  # compiled already
+    state, rest = _play(resumed, restored, range(1, 3))
+    np.testing.assert_equal(rest, logged[1:])
+    jax.tree.map(np.testing.assert_array_equal, _bits(state), expected)
+
+
+def test_what_a_round_measures():
+    _, _, state, logged, _ = _three_rounds()
+    for metrics in logged:
+        assert metrics["nonfinite"] == 0.0
+        assert 0.0 <= metrics["generator/sampler_gap_max"] < 1e-4
+        assert metrics["generator/sampler_gap_mean"] > 0.0 or (
+            metrics["generator/sampler_gap_max"] == 0.0
+        )
+        rates = [
+            metrics[f"game/{name}_rate"]
+            for name in ("incorrect", "still_correct", "undecidable")
+        ]
+        assert sum(rates) == pytest.approx(1.0)
+        for player in ("generator", "prm"):
+            assert metrics[f"{player}/grad_norm"] > 0
+    # In the first round both players are their references, and no KL is paid.
+    for name in ("generator/kl_token", "prm/kl"):
+        assert abs(logged[0][name]) < 1e-5 < abs(logged[2][name])
+    assert any("game/fool_rate" in metrics for metrics in logged)
+    assert 0 < state.replay.size <= 8
+    assert len({metrics["generator/entropy_token"] for metrics in logged}) == 3
+
+
+def test_references_survive_the_donation_of_the_state():
+    rounds, before, state, _, _ = _three_rounds()
+    jax.tree.map(
+        np.testing.assert_array_equal,
+        _bits((rounds.refs.generator, rounds.refs.prm)),
+        before,
+    )
+    moved = jax.tree.map(lambda a, b: np.any(a != b), state.game.generator, before[0])
+    assert any(jax.tree.leaves(moved))
+
+
+def test_logged_perturbations_are_plain_rows():
+    _, _, _, _, seen = _three_rounds()
+    assert {row["step"] for row in seen} == {0, 2}  # every second round
+    for row in seen:
+        assert row["label"] in ("correct", "incorrect", "undecidable")
+        assert (row["p_correct"] is None) == (row["label"] == "undecidable")
+        if row["p_correct"] is not None:
+            assert 0.0 <= row["p_correct"] <= 1.0
+    assert len(seen) <= 2 * 8
+
+
+def _scripted(monkeypatch, reply: str):
+    """The arena's sampler answers every prompt with one text."""
+    place = _place()
+    ids = [*place.builder.encode(reply), place.builder.step_id]
+
+    def sample(params, prompts, key, *, temperature=1.0):
+        del params, key, temperature
+        n, width = len(prompts), place.sampler.max_new_tokens
+        tokens = np.full((n, width), place.builder.pad_id, np.int32)
+        tokens[:, : len(ids)] = ids
+        return Samples(
+            tokens=tokens,
+            logprobs=np.zeros((n, width), np.float32),
+            lengths=np.full(n, len(ids), np.int32),
+            stopped=np.ones(n, bool),
+        )
+
+    monkeypatch.setattr(place.sampler, "sample", sample)
+    return place
+
+
+def test_a_generator_that_says_one_thing_is_one_row_a_group(monkeypatch):
+    place = _scripted(monkeypatch, "1 + + 1")
+    trained, *_ = _three_rounds()
+    rounds = tiny_game.rounds(place, tiny_game.game_config())
+    rounds.update, rounds.scorer = trained.update, trained.scorer
+    output = rounds.step_fn(rounds.state, 0, PhaseTimer())
+    assert output.metrics["game/incorrect_rate"] == 1.0
+    assert output.metrics["kind_share/malformed"] == 1.0
+    assert output.metrics["game/distinct_rate"] == pytest.approx(1 / 6)
+    weight = output.batch["generator"].weight
+    assert np.sort(weight).tolist() == [0.0] * 9 + [6.0] * 3
+    # One row a group enters the buffer; R's rows are padded up to their number.
+    assert int(output.state.replay.added) == 3
+    source = np.asarray(output.batch["prm"].source)
+    labelled = np.asarray(output.batch["prm"].rows.label_mask)[:, 0] > 0
+    assert labelled.sum() == 12 and (source[labelled] == 1).sum() == 8
+
+
+def test_a_round_without_a_decided_perturbation_goes_on(monkeypatch):
+    """Copies of an empty step: nothing is fresh, nothing is replayed."""
+    place = _scripted(monkeypatch, "")
+    trained, *_ = _three_rounds()
+    rounds = tiny_game.rounds(place, tiny_game.game_config())
+    rounds.update, rounds.scorer = trained.update, trained.scorer
+    output = rounds.step_fn(rounds.state, 0, PhaseTimer())
+    assert output.metrics["game/undecidable_rate"] == 1.0
+    assert "game/fool_rate" not in output.metrics
+    assert to_scalar(output.metrics["nonfinite"]) == 0.0
+    assert np.isnan(to_scalar(output.metrics["prm/accuracy_fresh"]))
+    assert int(output.state.replay.added) == 0
+
+
+def test_a_frozen_prm_is_attacked_without_replay():
+    rounds = tiny_game.rounds(
+        _place(), tiny_game.game_config(epochs=2), train_prm=False
+    )
+    before = _bits((rounds.state.game.prm, rounds.state.replay))
+    state, logged = _play(rounds, rounds.state, range(2))
+    jax.tree.map(
+        np.testing.assert_array_equal, _bits((state.game.prm, state.replay)), before
+    )
+    assert not any(name.startswith("prm/grad") for name in logged[0])
+    assert logged[1]["generator/grad_norm"] > 0
+
+
+def test_too_little_room_for_replies_is_explained():
+    rows = tiny_game.builder(buckets=(12,))
+    place = tiny_game.Arena(
+        tiny_game.DOMAIN,
+        rows,
+        tiny_game.DECODER,
+        tiny_game.sampler(rows),
+        _place().mesh,
+    )
+    rounds = tiny_game.rounds(place, tiny_game.game_config())
+    with pytest.raises(ValueError, match=r"raise builder\.buckets"):
+        rounds.step_fn(rounds.state, 0, PhaseTimer())
+
+
+def test_the_same_step_draws_the_same_problems_and_another_step_others():
+    rounds = tiny_game.rounds(_place(), tiny_game.game_config())
+    one, again, two = (rounds._situations(step) for step in (3, 3, 4))
+    assert one == again and not set(one) & set(two)

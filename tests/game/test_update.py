@@ -1,0 +1,406 @@
+"""The joint update beside gradients and optimiser steps taken one by one."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import tiny_game
+from tiny_game import DECODER, DOMAIN, EASY
+
+from aprm_jax.game import rollouts
+from aprm_jax.game.ogda import ogda
+from aprm_jax.game.rollouts import Situation
+from aprm_jax.game.update import (
+    GameState,
+    GeneratorBatch,
+    PrmBatch,
+    References,
+    UpdateConfig,
+    game_optimiser,
+    generator_loss,
+    make_update,
+    policy,
+)
+from aprm_jax.models import heads
+from aprm_jax.models.decoder import Decoder
+from aprm_jax.verifiers.objective import PrmObjective, prm_loss
+
+BUILDER = tiny_game.builder()
+LENGTH, ROWS = 32, 9  # as many rows as replies drawn, so that merged or not fits
+POINTS = (EASY, Situation("( 1 + 2 ) * 3", (), "3 * 3"))
+REPLIES = (
+    (0, "2 + 3", 2),
+    (0, "2 + 2", 1),
+    (0, "5 * 4", 1),
+    (1, "3 * 4", 3),
+    (1, "8", 1),
+    (1, "1 + 6", 1),
+)
+KEY = jax.random.key_data(jax.random.key(7))
+SCHEDULE: dict[str, Any] = {
+    "warmup": 2,
+    "total": 10,
+    "b1": 0.0,
+    "b2": 0.99,
+    "clip_norm": 1.0,
+}
+OPTIMISERS = game_optimiser(1e-2, **SCHEDULE), game_optimiser(2e-2, **SCHEDULE)
+
+
+def _draws(number: int) -> list:
+    """Replies that depend on the step's number, with arbitrary log-probabilities."""
+    out = []
+    for group, text, count in REPLIES:
+        text = text.replace("2 + 3", f"2 + {3 + number}")
+        reply = (*BUILDER.encode(text), BUILDER.step_id)
+        rng = np.random.default_rng([number, len(out)])
+        logprobs = -rng.exponential(size=len(reply)).astype(np.float32)
+        out += [(group, reply, logprobs, True)] * count
+    return out
+
+
+def _generator_batch(number: int = 0, rows: int = ROWS) -> GeneratorBatch:
+    """Merged replies: their weights are their counts, the last rows are padding."""
+    found = rollouts.verify(_draws(number), POINTS, DOMAIN, BUILDER)
+    p = np.linspace(0.1, 0.8, len(found), dtype=np.float32)
+    rng = np.random.default_rng(0)
+    return rollouts.generator_batch(
+        found, p, tiny_game.TABLE, BUILDER, rng, rows, LENGTH
+    )
+
+
+def _prm_batch(number: int = 0) -> PrmBatch:
+    clean = [BUILDER.step(p.question, p.prefix, p.step, 1.0) for p in POINTS]
+    wrong = [BUILDER.step(EASY.question, (), f"2 + {n}", 0.0) for n in (3, 4 + number)]
+    return rollouts.prm_batch(clean, wrong, wrong[:1], BUILDER, 6, LENGTH)
+
+
+def _state(reading: str = "token") -> GameState:
+    generator, prm = tiny_game.generator(), tiny_game.prm(reading=reading)
+    return GameState(
+        # Copies: a cached backbone must survive the update's donation.
+        generator=jax.tree.map(lambda x: x + 0, generator),
+        prm=jax.tree.map(lambda x: x + 0, prm),
+        generator_opt=OPTIMISERS[0].init(generator),
+        prm_opt=OPTIMISERS[1].init(prm),
+    )
+
+
+def _refs(reading: str = "token") -> References:
+    """Other parameters than the players', so that no KL is 0."""
+    return References(tiny_game.generator(2), tiny_game.prm(3, reading))
+
+
+def _close(got, expected, atol=1e-6, rtol=1e-5):
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, atol=atol, rtol=rtol),
+        got,
+        expected,
+    )
+
+
+def _same(got, expected):
+    jax.tree.map(np.testing.assert_array_equal, got, expected)
+
+
+@functools.cache
+def _generator_loss(config: UpdateConfig):
+    """Compiled: (params, reference, batch) to ((loss, metrics), gradient)."""
+
+    def run(params, ref_params, batch):
+        ref = policy(DECODER, ref_params, batch.rows)[0]
+        return jax.value_and_grad(generator_loss, has_aux=True)(
+            params, ref, batch, DECODER, config
+        )
+
+    return jax.jit(run)
+
+
+def _prm_gradient(params, batch: PrmBatch, config: UpdateConfig, refs, key):
+    rows = batch.rows
+
+    def loss(params):
+        logits = heads.step_logits(DECODER, params, rows, config.reading)
+        ref = heads.step_logits(DECODER, refs.prm, rows, config.reading)
+        labels, mask = jnp.asarray(rows.labels), jnp.asarray(rows.label_mask)
+        return prm_loss(logits, ref, labels, mask, config.prm, key)[0]
+
+    return jax.grad(loss)(params)
+
+
+@functools.cache
+def _update(config: UpdateConfig):
+    """One compiled update for all tests of a config."""
+    return make_update(DECODER, config, *OPTIMISERS)
+
+
+def test_policy_gives_log_probability_entropy_and_value_at_the_replys_tokens():
+    batch, params = _generator_batch(), tiny_game.generator()
+    rows = batch.rows
+
+    @jax.jit
+    def forward(params, rows):
+        apply = functools.partial(DECODER.apply, {"params": params})
+        hidden = apply(rows.tokens, rows.positions, rows.segment_ids)
+        return hidden, apply(hidden, method=Decoder.logits)
+
+    hidden, logits = forward(params["backbone"], rows)
+    z = np.asarray(logits, np.float64)
+    logp = z - np.log(np.exp(z).sum(-1, keepdims=True))
+    kernel, bias = (np.asarray(params["value_head"][n]) for n in ("kernel", "bias"))
+    expected = np.zeros((3, *rows.tokens.shape))
+    for b, t in np.argwhere(rows.step_ids >= 0):
+        expected[0, b, t] = logp[b, t - 1, rows.tokens[b, t]]
+        expected[1, b, t] = -(np.exp(logp[b, t - 1]) * logp[b, t - 1]).sum()
+        expected[2, b, t] = (np.asarray(hidden)[b, t - 1] @ kernel + bias)[0]
+    got = jax.jit(policy, static_argnums=0)(DECODER, params, rows)
+    np.testing.assert_allclose(np.stack(got), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize(("advantage", "normalise"), [("group", False), ("gae", True)])
+def test_merging_equal_replies_is_exact(advantage, normalise):
+    """Counts as weights give the loss and the gradient of the rows one by one."""
+    config = tiny_game.update_config(advantage=advantage, normalise_advantage=normalise)
+    merged = _generator_batch()
+    assert sorted(merged.weight.tolist()) == [0, 0, 0, 1, 1, 1, 1, 2, 3]
+    index = np.repeat(np.arange(ROWS), merged.weight.astype(int))
+    apart = jax.tree.map(lambda x: x[index], merged).replace(
+        weight=np.ones(len(index), np.float32)
+    )
+    run = _generator_loss(config)
+    params, ref = tiny_game.generator(), _refs().generator
+    (loss, metrics), gradient = run(params, ref, merged)
+    (loss_2, metrics_2), gradient_2 = run(params, ref, apart)
+    np.testing.assert_allclose(loss, loss_2, rtol=1e-5, atol=1e-6)
+    _close(metrics, metrics_2)
+    _close(gradient, gradient_2)
+    assert max(np.abs(leaf).max() for leaf in jax.tree.leaves(gradient)) > 1e-2
+
+
+@pytest.mark.parametrize(("advantage", "normalise"), [("group", False), ("gae", True)])
+def test_rows_of_weight_zero_have_no_influence(advantage, normalise):
+    config = tiny_game.update_config(advantage=advantage, normalise_advantage=normalise)
+    batch = _generator_batch()
+    off = np.flatnonzero(batch.weight == 0)
+    tokens, positions = batch.rows.tokens.copy(), batch.rows.positions.copy()
+    segments, steps = batch.rows.segment_ids.copy(), batch.rows.step_ids.copy()
+    tokens[off], positions[off], segments[off] = 5, np.arange(LENGTH), 1
+    steps[off, 7:] = 0
+    noise = np.random.default_rng(0).normal(size=(ROWS, LENGTH)).astype(np.float32)
+    other = batch.replace(
+        rows=dataclasses.replace(
+            batch.rows,
+            tokens=tokens,
+            positions=positions,
+            segment_ids=segments,
+            step_ids=steps,
+        ),
+        reward=np.where(batch.weight == 0, 77.0, batch.reward).astype(np.float32),
+        sampler_logprobs=np.where(
+            batch.weight[:, None] == 0, noise, batch.sampler_logprobs
+        ),
+    )
+    run = _generator_loss(config)
+    params, ref = tiny_game.generator(), _refs().generator
+    (_, metrics), gradient = run(params, ref, batch)
+    (_, metrics_2), gradient_2 = run(params, ref, other)
+    _close(metrics, metrics_2)
+    _close(gradient, gradient_2)
+
+
+def test_generator_metrics_on_a_hand_checked_batch():
+    batch, params, refs = _generator_batch(), tiny_game.generator(), _refs()
+    config = tiny_game.update_config(advantage="gae")
+    read = jax.jit(policy, static_argnums=0)
+    here, entropy, values = (
+        np.asarray(x, np.float64) for x in read(DECODER, params, batch.rows)
+    )
+    ref = np.asarray(read(DECODER, refs.generator, batch.rows)[0], np.float64)
+    reply = batch.rows.step_ids >= 0
+    weight = batch.weight[:, None] * reply
+    (_, metrics), _ = _generator_loss(config)(params, refs.generator, batch)
+    gap = np.abs(here - batch.sampler_logprobs)
+    expected = {
+        "reward": np.average(batch.reward, weights=batch.weight),
+        "kl_sequence": np.average((here - ref).sum(1), weights=batch.weight),
+        "kl_token": np.average(here - ref, weights=weight),
+        "entropy_token": np.average(entropy, weights=weight),
+        "sampler_gap_mean": np.average(gap, weights=weight),
+        "clipped": 0.0,
+    }
+    for name, value in expected.items():
+        np.testing.assert_allclose(metrics[name], value, rtol=1e-4, err_msg=name)
+    # The critic's loss: half the squared distance to lambda-returns, here by a loop.
+    total = 0.0
+    for b in np.flatnonzero(batch.weight):
+        span = np.flatnonzero(reply[b])
+        advantage = after = 0.0
+        for i, t in reversed(list(enumerate(span))):
+            reward = 0.1 * ref[b, t] - (0.1 + 0.03) * here[b, t]
+            reward += batch.reward[b] if i == len(span) - 1 else 0.0
+            residual = reward + 0.95 * after - values[b, t]
+            advantage, after = residual + 0.95 * 0.9 * advantage, values[b, t]
+            total += batch.weight[b] * 0.5 * advantage**2
+    np.testing.assert_allclose(metrics["value_loss"], total / weight.sum(), rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("advantage", "reading", "objective"),
+    [
+        ("group", "token", PrmObjective("cross_entropy", beta=0.05, eta=0.07)),
+        ("gae", "two_class", PrmObjective("ppo", eta=0.07)),
+    ],
+)
+def test_three_steps_equal_both_players_steps_taken_apart(
+    advantage, reading, objective
+):
+    """At each step both gradients are of the same iterate, then both players move."""
+    config = tiny_game.update_config(
+        advantage=advantage, reading=reading, prm=objective
+    )
+    update, refs = _update(config), _refs(reading)
+    start = _state(reading)
+    state, by_hand = _state(reading), _state(reading)
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def step(player, gradient, opt, params):
+        moves, opt = OPTIMISERS[player].update(gradient, opt, params)
+        return optax.apply_updates(params, moves), opt, optax.tree.norm(gradient)
+
+    prm_gradient = jax.jit(_prm_gradient, static_argnums=2)
+    compiled = update._cache_size()
+    for number in range(3):
+        batches = _generator_batch(number), _prm_batch(number)
+        key = jax.random.key_data(jax.random.key(number))
+        _, g = _generator_loss(config)(by_hand.generator, refs.generator, batches[0])
+        r = prm_gradient(by_hand.prm, batches[1], config, refs, key)
+        generator, generator_opt, g_norm = step(
+            0, g, by_hand.generator_opt, by_hand.generator
+        )
+        prm, prm_opt, r_norm = step(1, r, by_hand.prm_opt, by_hand.prm)
+        by_hand = GameState(generator, prm, generator_opt, prm_opt)
+        state, metrics = update(state, refs, *batches, key)
+        assert metrics["nonfinite"] == 0.0
+        norms = metrics["generator/grad_norm"], metrics["prm/grad_norm"]
+        _close(norms, (g_norm, r_norm), rtol=1e-4)
+    assert update._cache_size() <= max(1, compiled)  # one program for all three steps
+    # Adam's preconditioner turns rounding of a tiny gradient into a visible step.
+    _close(state.generator, by_hand.generator, atol=2e-4)
+    _close(state.prm, by_hand.prm, atol=2e-4)
+    assert _moved(state.generator, start.generator) > 1e-2
+    assert _moved(state.prm, start.prm) > 1e-2
+
+
+def _moved(after, before) -> float:
+    """The largest change of any parameter."""
+    change = jax.tree.map(lambda a, b: float(np.abs(a - b).max()), after, before)
+    return max(jax.tree.leaves(change))
+
+
+def test_gradient_change_is_measured_on_what_optimism_keeps():
+    """R alone: both players share the code."""
+    config = tiny_game.update_config(train_generator=False)
+    tx = ogda(1e-2)
+    update = make_update(DECODER, config, tx, tx)
+    refs, batch = _refs(), _prm_batch()
+    gradient = jax.jit(_prm_gradient, static_argnums=2)
+    prm = jax.tree.map(lambda x: x + 0, tiny_game.prm())
+    state = GameState(generator=None, prm=prm, generator_opt=None, prm_opt=tx.init(prm))
+    gradients, change = [], np.nan
+    for number in range(2):
+        batch = _prm_batch(number)
+        gradients.append(gradient(state.prm, batch, config, refs, KEY))
+        state, metrics = update(state, refs, None, batch, KEY)
+        change = metrics["prm/grad_change"]
+    before, now = (
+        np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(g)])
+        for g in gradients
+    )
+    expected = np.linalg.norm(now - before) / np.linalg.norm(now)
+    np.testing.assert_allclose(change, expected, rtol=1e-3)
+
+
+@pytest.mark.parametrize("frozen", ["generator", "prm"])
+def test_a_frozen_player_keeps_its_bits_and_the_other_moves_as_before(frozen):
+    batches = _generator_batch(), _prm_batch()
+    out = {}
+    for freeze in (False, True):
+        update = _update(tiny_game.update_config(**{f"train_{frozen}": not freeze}))
+        state = _state()
+        for _ in range(2):
+            state, _ = update(state, _refs(), *batches, KEY)
+        out[freeze] = state
+    other = "prm" if frozen == "generator" else "generator"
+    for part in (frozen, f"{frozen}_opt"):
+        _same(getattr(out[True], part), getattr(_state(), part))
+    for part in (other, f"{other}_opt"):
+        _close(getattr(out[True], part), getattr(out[False], part), atol=1e-4)
+    assert _moved(getattr(out[True], other), getattr(_state(), other)) > 1e-3
+    assert _moved(getattr(out[False], frozen), getattr(_state(), frozen)) > 1e-3
+
+
+@pytest.mark.parametrize("broken", ["generator", "prm"])
+def test_a_batch_that_is_not_finite_changes_nothing(broken):
+    """Neither player moves where one of them cannot."""
+    update = _update(tiny_game.update_config())
+    state, _ = update(_state(), _refs(), _generator_batch(), _prm_batch(), KEY)
+    before = jax.tree.map(np.array, state)  # copies: the state will be donated
+    generator_batch, prm_batch = _generator_batch(1), _prm_batch(1)
+    if broken == "generator":
+        reward = generator_batch.reward.copy()
+        reward[0] = np.nan
+        generator_batch = generator_batch.replace(reward=reward)
+    else:
+        labels = prm_batch.rows.labels.copy()
+        labels[1] = np.inf
+        rows = dataclasses.replace(prm_batch.rows, labels=labels)
+        prm_batch = prm_batch.replace(rows=rows)
+    state, metrics = update(state, _refs(), generator_batch, prm_batch, KEY)
+    assert metrics["nonfinite"] == 1.0
+    _same(state, before)
+    # The next good batch is applied.
+    state, metrics = update(state, _refs(), _generator_batch(), _prm_batch(), KEY)
+    assert metrics["nonfinite"] == 0.0
+    assert _moved(state.generator, before.generator) > 0
+
+
+def test_several_epochs_clip_against_the_policy_that_drew():
+    """With `old_logprobs` the ratio is not 1."""
+    batch, params = _generator_batch(), tiny_game.generator()
+    config = tiny_game.update_config()
+    here, _, _ = jax.jit(policy, static_argnums=0)(DECODER, params, batch.rows)
+    run, ref = _generator_loss(config), _refs().generator
+    (at_once, _), gradient = run(params, ref, batch)
+    same = batch.replace(old_logprobs=here)
+    (loss, metrics), gradient_2 = run(params, ref, same)
+    np.testing.assert_allclose(loss, at_once, rtol=1e-5)
+    _close(gradient, gradient_2)
+    assert metrics["clipped"] == 0.0
+    reply = batch.rows.step_ids >= 0
+    old = np.where(reply, np.asarray(here) + 0.5, 0).astype(np.float32)
+    (_, metrics), _ = run(params, ref, batch.replace(old_logprobs=jnp.array(old)))
+    assert metrics["clipped"] == 1.0  # exp(-0.5) < 1 - 0.2 at every token
+
+
+def test_accuracy_by_source_and_nothing_for_an_empty_one():
+    update = _update(tiny_game.update_config())
+    batch, params = _prm_batch(), tiny_game.prm()
+    logits = jax.jit(heads.step_logits, static_argnums=(0, 3))(
+        DECODER, params, batch.rows, "token"
+    )
+    right = (np.asarray(logits[:, 0]) > 0) == (batch.rows.labels[:, 0] > 0.5)
+    _, metrics = update(_state(), _refs(), _generator_batch(), batch, KEY)
+    for name, rows in (("clean", [0, 1]), ("fresh", [2, 3]), ("replayed", [4])):
+        np.testing.assert_allclose(
+            metrics[f"prm/accuracy_{name}"], right[rows].mean(), rtol=1e-6
+        )
+    no_replay = batch.replace(source=np.minimum(batch.source, 1))
+    _, metrics = update(_state(), _refs(), _generator_batch(), no_replay, KEY)
+    assert np.isnan(metrics["prm/accuracy_replayed"])

@@ -1,0 +1,116 @@
+"""The quickstart cut short: from the command to the report, and started again."""
+
+import json
+import shutil
+
+import command
+import numpy as np
+import pytest
+
+import aprm_jax
+from aprm_jax.jobs import tables
+from aprm_jax.report.contents import Cell, Column, Row, Table
+from aprm_jax.training.metrics import read_metrics
+
+TRAINED = ("solver", "generator", "prm_warmup", "prm_static", "aprm")
+SPLITS = ("test", "longer", "larger", "worded")
+
+
+def test_every_stage_leaves_its_model_and_its_log(whole):
+    for stage in TRAINED:
+        assert (whole / stage / "model" / "params.safetensors").is_file()
+        rows = read_metrics(whole / stage)
+        assert [row["step"] for row in rows] == list(range(1, len(rows) + 1))
+        assert not any(row["nonfinite"] for row in rows)
+    first, last = (read_metrics(whole / "solver")[k]["loss"] for k in (0, -1))
+    assert last < first
+
+
+def test_the_summary_is_flat_and_holds_together(whole):
+    numbers = json.loads((whole / "summary.json").read_text())
+    assert all(isinstance(v, int | float) for v in numbers.values())
+    for split in SPLITS:
+        sample, best, bound = (
+            numbers[f"solver.{split}.{row}"]
+            for row in ("sample", "aprm.min@4", "pass@4")
+        )
+        assert 0 <= best <= bound <= 1
+        assert sample <= bound
+        low, high = (numbers[f"solver.{split}.aprm.min@4.{e}"] for e in ("low", "high"))
+        assert low <= best <= high
+        other = numbers[f"solver.{split}.prm_static.min@4"]
+        difference = numbers[f"difference.{split}.prm_static.min@4"]
+        assert difference == pytest.approx(best - other)
+    for name in ("aprm", "prm_static"):
+        assert 0 <= numbers[f"robustness.{name}.success_rate"] <= 1
+    assert numbers["train.aprm.steps"] == 10
+    assert numbers["time.aprm.seconds"] > 0
+    with np.load(whole / "evaluate" / "per_problem" / "test.npz") as rows:
+        assert rows["aprm.min@4"].mean() == pytest.approx(
+            numbers["solver.test.aprm.min@4"]
+        )
+
+
+def test_the_report_shows_what_the_run_made(whole):
+    page = (whole / "report.html").read_text()
+    for text in ("APRM", "static corruptions", "majority of 4", "solver", "worded"):
+        assert text in page
+    for section in ("results", "progression", "curves", "perturbations", "solutions"):
+        assert f'id="{section}"' in page
+    row = json.loads(
+        (whole / "aprm" / "perturbations.jsonl").read_text().split("\n")[0]
+    )
+    assert row["question"].replace("<", "&lt;") in page
+
+
+def test_the_models_load_from_the_api(whole):
+    prm = aprm_jax.PRM.load(whole / "aprm" / "model")
+    scores = prm.score("2 + 3 * 4", ["2 + 2", "4"])
+    assert scores.shape == (2,) and np.all((scores > 0) & (scores < 1))
+    generator = aprm_jax.Generator.load(whole / "aprm" / "generator" / "model")
+    assert len(generator.perturb("2 + 3 * 4", [], "2 + 2", n=2)) == 2
+
+
+def test_a_second_start_runs_the_report_alone(whole, tmp_path):
+    again = shutil.copytree(whole, tmp_path / "run")
+    (again / "report.html").unlink()
+    # A log that a resumed game wrote on: one row twice, one cut.
+    log = again / "aprm" / "perturbations.jsonl"
+    log.write_text(
+        log.read_text().split("\n")[0] + '\n{"step": 3, "ques\n' + log.read_text()
+    )
+    code, output = command.call(
+        tmp_path,
+        command.QUICKSTART,
+        command.CACHE,
+        "--workdir=run",
+        "--config.log_every=3",  # computes nothing else
+    )
+    assert code == 0, output
+    assert output.count("complete, skipped") == 6
+    # On the console: the rows of the table, with intervals.
+    assert "APRM" in output and "report.html" in output
+    page = (again / "report.html").read_text()
+    assert _perturbations(page) == _perturbations((whole / "report.html").read_text())
+
+
+def _perturbations(page: str) -> str:
+    return page.partition('<section id="perturbations">')[2].partition("</section>")[0]
+
+
+def test_the_console_table_is_aligned():
+    table = Table(
+        "t",
+        [Column("test"), Column("longer")],
+        [
+            Row("greedy", [Cell(0.5), None]),
+            Row("APRM", [Cell(0.5, 0.25, 1.0), Cell(1)]),
+        ],
+        corner="by",
+    )
+    assert tables.as_text(table).splitlines() == [
+        "by                    test  longer",
+        "----------------------------------",
+        "greedy                50.0       -",
+        "APRM    50.0 [25.0, 100.0]   100.0",
+    ]

@@ -1,0 +1,179 @@
+"""The page: complete, self-contained, deterministic, and safe with hostile text."""
+
+import base64
+import dataclasses
+import hashlib
+import html.parser
+import math
+import re
+
+import pytest
+
+from aprm_jax.report import contents, page, text
+
+VOID = {"meta", "br", "link", "img", "input", "hr"}
+HOSTILE = (
+    "</code><script>alert(1)</script>\"'><img src=x onerror=alert(1)>\u202e\ud800\x00$x"
+)
+
+
+class Checker(html.parser.HTMLParser):
+    """Collects tags, and fails on what is not nested."""
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.tags, self.attributes, self.ids = [], [], [], []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += attrs
+        self.ids += [value for name, value in attrs if name == "id"]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += attrs
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def parsed(markup):
+    checker = Checker()
+    checker.feed(markup)
+    checker.close()
+    assert checker.open == []
+    assert len(set(checker.ids)) == len(checker.ids)
+    return checker
+
+
+def test_every_section_is_there_once_and_deterministic(report_data):
+    markup = page.render(report_data)
+    assert parsed(markup).ids == [
+        "results",
+        "progression",
+        "curves",
+        "perturbations",
+        "solutions",
+        "tables",
+        "time",
+        "numbers",
+    ]
+    assert page.render(report_data) == markup
+    assert len(markup) < 600_000
+
+
+def test_loads_nothing(report_data):
+    markup = page.render(report_data)
+    checker = parsed(markup)
+    names = {name for name, _ in checker.attributes}
+    assert not names & {"src", "srcset", "data", "action", "background"}
+    links = [value for name, value in checker.attributes if name == "href"]
+    assert all(link.startswith("#") for link in links)
+    assert {link[1:] for link in links} == set(checker.ids)
+    assert "url(" not in markup
+    assert "@import" not in markup
+    # The namespace is the only address, and it is no request.
+    assert set(re.findall(r"https?://[^\s\"'<]+", markup)) == {
+        "http://www.w3.org/2000/svg"
+    }
+
+
+def test_the_policy_admits_exactly_the_script(report_data):
+    markup = page.render(report_data)
+    (script,) = re.findall(r"<script>(.*?)</script>", markup, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}'" in markup
+
+
+def _poison(value):
+    """The same data with hostile text for every string that is not a fixed choice."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        kept = {"style", "best"}
+        return dataclasses.replace(
+            value,
+            **{
+                f.name: _poison(getattr(value, f.name))
+                for f in dataclasses.fields(value)
+                if f.name not in kept
+            },
+        )
+    if isinstance(value, str):
+        return value and f"{HOSTILE}{value}"
+    if isinstance(value, dict):
+        return {f"{HOSTILE}{k}": _poison(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(_poison(v) for v in value)
+    return value
+
+
+def test_hostile_text_stays_text(report_data, tmp_path):
+    page.write_report(tmp_path / "report.html", _poison(report_data))
+    markup = (tmp_path / "report.html").read_text(encoding="utf-8")
+    poisoned, clean = parsed(markup), parsed(page.render(report_data))
+    assert poisoned.tags.count("script") == 1
+    assert "img" not in poisoned.tags
+    assert set(poisoned.tags) == set(clean.tags)
+    assert not [n for n, _ in poisoned.attributes if n.startswith("on")]
+    assert not set("\u202e\x00") & set(markup)
+    assert [p.name for p in tmp_path.iterdir()] == ["report.html"]
+
+
+def test_nothing_to_show_leaves_sections_out():
+    bare = page.render(contents.ReportData(title="sft only"))
+    assert parsed(bare).ids == []
+    losses = contents.Chart("loss", [contents.Series("loss", [1, 2], [2.0, 1.0])])
+    empty = contents.Chart("empty", [contents.Series("a", [], [])])
+    some = contents.ReportData(
+        title="t", charts=[losses, empty], timings=[contents.Timing("sft", {})]
+    )
+    assert parsed(page.render(some)).ids == ["curves"]
+
+
+def table(**changes):
+    rows = [
+        contents.Row("a", [contents.Cell(0.5, 0.4, 0.6), 0.3]),
+        contents.Row("b", [contents.Cell(0.70001, 0.6, 0.8), None]),
+        contents.Row("ours", [contents.Cell(0.7, 0.65, 0.75), 0.2], own=True),
+        contents.Row("bound", [0.9, 0.1], reference=True),
+    ]
+    columns = [contents.Column("dev"), contents.Column("fooled", best="min")]
+    return contents.Table("t", columns, changes.get("rows", rows))
+
+
+def test_the_best_is_bold_ties_and_directions_included():
+    data = contents.ReportData(title="t", main_table=table())
+    markup = page.render(data)
+    best = re.findall(r'<td class="best"><span class="value">([\d.]+)', markup)
+    assert best == ["70.0", "70.0", "20.0"]
+    assert "40.0\u201360.0" in markup
+    headline = page.derived_headline(table())
+    assert headline.startswith("ours: 70.0\u202f% (65.0 to 75.0) in the column")
+    assert "1 of 2 columns" in headline
+    assert page.derived_headline(None) == ""
+
+
+def test_a_ragged_table_is_refused():
+    ragged = table(rows=[contents.Row("a", [0.5])])
+    with pytest.raises(ValueError, match="1 cells for 2 columns"):
+        page.render(contents.ReportData(title="t", tables=[ragged]))
+
+
+def test_text_formats():
+    assert text.number(0.7321, "percent") == "73.2"
+    assert text.number(-0.031, "points") == "\u22123.1"
+    assert text.number(12345, "count") == "12\u202f345"
+    assert text.number(math.nan) == "\u2013"
+    assert text.number(1.5e-7) == "1.50e-07"
+    assert text.duration(3.21) == "3.2 s"
+    assert text.duration(59.99) == "1 min 00 s"
+    assert text.duration(3600 * 3 + 299) == "3 h 05 min"
+    assert len(text.clean("x" * 10_000)) == text.MAX_TEXT
+
+
+def test_diff_marks_what_changed():
+    before, after = text.diff("4 - 5 < 8", "4 - 13 < 8")
+    assert before == "4 - <del>5</del> &lt; 8"
+    assert after == "4 - <ins>13</ins> &lt; 8"
+    assert text.diff("a", "a") == ("a", "a")

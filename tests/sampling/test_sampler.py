@@ -1,0 +1,209 @@
+"""The sampler against teacher forcing: log-probabilities, order, stops, compilation."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from tiny_decoder import CONFIGS, SMALL, forward, make_params
+
+from aprm_jax.sampling.methods import draw, row_uniforms
+from aprm_jax.sampling.sampler import Sampler
+
+STOPS, PAD, NEW = (5, 6), 0, 7
+KEY = jax.random.key(3)
+
+
+def make_sampler(config=SMALL, **changes):
+    options = {
+        "stop_ids": STOPS,
+        "pad_id": PAD,
+        "prompt_buckets": (6, 12),
+        "max_new_tokens": NEW,
+        "batch_buckets": (4, 16),
+    }
+    return Sampler(config, **{**options, **changes})
+
+
+def make_prompts(n=10, seed=0):
+    """Prompts of 1 to 12 tokens, a third of them repeated."""
+    rng = np.random.default_rng(seed)
+    lengths = [*rng.integers(1, 13, n - 2), 1, 12]
+    distinct = [rng.integers(7, 37, k).tolist() for k in lengths]
+    return [*distinct, *distinct[: n // 2]]
+
+
+@pytest.fixture(scope="module")
+def params():
+    return make_params(SMALL)
+
+
+@pytest.fixture(scope="module")
+def sampler():
+    return make_sampler()
+
+
+def teacher_forced(config, params, prompts, samples, temperature=1.0, start=0):
+    """Log-probabilities of the drawn tokens and the best token, from one batch."""
+    rows = np.zeros((len(prompts), 12 + NEW), np.int32)
+    segments, positions = np.zeros_like(rows), np.zeros_like(rows)
+    for i, prompt in enumerate(prompts):
+        ids = [*prompt, *samples.tokens[i, : samples.lengths[i]]]
+        rows[i, : len(ids)], segments[i, : len(ids)] = ids, 1
+        positions[i] = np.arange(12 + NEW) + start * (np.arange(12 + NEW) > 0)
+    logits = forward(config, params, rows, positions, segments)
+    logprobs = np.asarray(jax.nn.log_softmax(logits / temperature))
+    out = np.zeros(samples.tokens.shape, np.float32)
+    best = np.full(samples.tokens.shape, -1)
+    for i, prompt in enumerate(prompts):
+        for t in range(samples.lengths[i]):
+            at = logprobs[i, len(prompt) - 1 + t]
+            out[i, t], best[i, t] = at[samples.tokens[i, t]], at.argmax()
+    return out, best
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_logprobs_equal_the_training_graphs(name):
+    config, prompts = CONFIGS[name], make_prompts()
+    weights = make_params(config)
+    samples = make_sampler(config).sample(weights, prompts, KEY)
+    expected, _ = teacher_forced(config, weights, prompts, samples)
+    np.testing.assert_allclose(samples.logprobs, expected, atol=1e-4)
+    assert samples.lengths.max() > 1
+
+
+def test_new_tokens_count_on_from_the_prompts_own_positions(params):
+    """Positions that jump, as those of lines do: all but the first token are late."""
+
+    def jump(prompt):
+        return np.arange(len(prompt), dtype=np.int32) + 50 * (
+            np.arange(len(prompt)) > 0
+        )
+
+    prompts = [prompt for prompt in make_prompts() if len(prompt) > 1]
+    samples = make_sampler(positions=jump).sample(params, prompts, KEY)
+    expected, _ = teacher_forced(SMALL, params, prompts, samples, start=50)
+    np.testing.assert_allclose(samples.logprobs, expected, atol=1e-4)
+
+
+def test_temperature_divides_the_logits(sampler, params):
+    prompts = make_prompts()
+    samples = sampler.sample(params, prompts, KEY, temperature=0.5)
+    expected, _ = teacher_forced(SMALL, params, prompts, samples, 0.5)
+    np.testing.assert_allclose(samples.logprobs, expected, atol=1e-4)
+
+
+def test_greedy_takes_the_teacher_forced_best(sampler, params):
+    prompts = make_prompts()
+    samples = sampler.sample(params, prompts, KEY, temperature=0.0)
+    expected, best = teacher_forced(SMALL, params, prompts, samples)
+    inside = np.arange(NEW)[None] < samples.lengths[:, None]
+    np.testing.assert_array_equal(samples.tokens[inside], best[inside])
+    np.testing.assert_allclose(samples.logprobs, expected, atol=1e-4)
+    other = sampler.sample(params, prompts, jax.random.key(9), temperature=0.0)
+    np.testing.assert_array_equal(samples.tokens, other.tokens)
+
+
+def test_rows_end_at_their_first_stop(sampler, params):
+    samples = sampler.sample(params, make_prompts(40), KEY)
+    assert 0 < samples.stopped.sum() < len(samples.stopped)
+    for i, n in enumerate(samples.lengths):
+        row = samples.tokens[i]
+        stops = np.isin(row[:n], STOPS)
+        assert not stops[: n - 1].any()
+        assert stops[n - 1] == samples.stopped[i]
+        assert samples.stopped[i] or n == NEW
+        assert (row[n:] == PAD).all() and (samples.logprobs[i, n:] == 0).all()
+
+
+def test_a_row_depends_on_its_index_not_on_its_batch(sampler, params):
+    prompts = make_prompts(40)
+    one = {"prompt_buckets": (12,)}
+    whole = make_sampler(batch_buckets=(64,), **one).sample(params, prompts, KEY)
+    split = make_sampler(batch_buckets=(9,), **one).sample(params, prompts, KEY)
+    part = sampler.sample(params, prompts[:11], KEY)
+    np.testing.assert_array_equal(whole.tokens, split.tokens)
+    np.testing.assert_array_equal(whole.tokens[:11], part.tokens)
+    np.testing.assert_allclose(whole.logprobs, split.logprobs, atol=1e-4)
+
+
+def test_equal_prompts_get_different_samples_and_other_keys_too(sampler, params):
+    prompts = [[8, 9, 10]] * 12
+    samples = sampler.sample(params, prompts, KEY)
+    assert len({tuple(row) for row in samples.tokens}) > 6
+    other = sampler.sample(params, prompts, jax.random.key(4))
+    assert (samples.tokens != other.tokens).any()
+
+
+def test_draws_follow_the_distribution():
+    shares = np.array([0.5, 0.0, 0.3, 0.2], np.float32)
+    n = 20_000
+    uniforms = row_uniforms(KEY, jnp.arange(n, dtype=jnp.int32), 1)[:, 0]
+    logits = jnp.broadcast_to(jnp.log(jnp.asarray(shares)), (n, 4))
+    tokens, logprobs = draw(logits, uniforms, jnp.float32(1.0))
+    share = np.bincount(tokens, minlength=4) / n
+    # Four standard errors of a share of one half.
+    np.testing.assert_allclose(share, shares, atol=4 * 0.5 / n**0.5)
+    assert share[1] == 0
+    np.testing.assert_allclose(np.exp(logprobs), shares[tokens], rtol=1e-5)
+
+
+def test_the_extreme_uniforms_draw_possible_tokens():
+    logits = jnp.array([[-jnp.inf, 1.0, 0.0, -jnp.inf]])
+    for uniform, token in ((0.0, 1), (1.0 - 2.0**-23, 2)):
+        drawn, _ = draw(logits, jnp.array([uniform]), jnp.float32(1.0))
+        assert int(drawn[0]) == token
+
+
+def test_second_call_compiles_nothing(params):
+    sampler, prompts = make_sampler(), make_prompts()
+    assert sampler.num_compiled == 0
+    sampler.sample(params, prompts, KEY)
+    compiled = sampler.num_compiled
+    assert compiled >= 2
+    # Other tokens, but as many distinct prompts: their number picks a batch bucket.
+    others = [[(t + 1) % SMALL.vocab_size for t in prompt] for prompt in prompts]
+    sampler.sample(params, others, jax.random.key(8), temperature=0.3)
+    sampler.sample(jax.tree.map(jnp.ones_like, params), prompts, KEY, temperature=0.0)
+    assert sampler.num_compiled == compiled
+
+
+def test_equal_prompts_are_read_once(params):
+    sampler, seen = make_sampler(), []
+    prefill = sampler._prefill
+
+    def spy(params, tokens, lengths, positions):
+        seen.append(int((np.asarray(lengths) > 0).sum()))
+        return prefill(params, tokens, lengths, positions)
+
+    sampler._prefill = spy
+    sampler.sample(params, [[8, 9], [10], [8, 9], [8, 9], [10]], KEY)
+    assert seen == [2]
+
+
+def test_no_prompts_give_no_samples(sampler, params):
+    samples = sampler.sample(params, [], KEY)
+    assert samples.tokens.shape == (0, NEW) and samples.lengths.shape == (0,)
+
+
+def test_prompts_that_do_not_fit_are_named(sampler, params):
+    with pytest.raises(ValueError, match="prompt 1 has 13 tokens"):
+        sampler.sample(params, [[8], [8] * 13], KEY)
+    with pytest.raises(ValueError, match="prompt 0 has 0 tokens"):
+        sampler.sample(params, [[]], KEY)
+    with pytest.raises(ValueError, match="temperature"):
+        sampler.sample(params, [[8]], KEY, temperature=-1.0)
+
+
+def test_a_mesh_changes_nothing(sampler, params):
+    mesh = jax.make_mesh(
+        (1, 1, 1),
+        ("data", "fsdp", "tensor"),
+        axis_types=(jax.sharding.AxisType.Auto,) * 3,
+        devices=jax.devices()[:1],
+    )
+    prompts = make_prompts()
+    meshed = make_sampler(mesh=mesh).sample(params, prompts, KEY)
+    alone = sampler.sample(params, prompts, KEY)
+    np.testing.assert_array_equal(meshed.tokens, alone.tokens)

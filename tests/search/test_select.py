@@ -1,0 +1,81 @@
+"""Votes, best-of-n, and the estimators against enumeration of all subsets."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from aprm_jax.search import select
+
+
+def test_majority():
+    assert select.majority_vote(["3", "5", "5", "3", "7"]) == "3"  # tie: the first
+    assert select.majority_vote([None, None, None, "7"]) == "7"
+    assert select.majority_vote([None, None]) is None
+    assert select.majority_vote([]) is None
+    assert select.majority_of_n([["1", "2", "2"], ["4", "5", "5"]], 2) == ["1", "4"]
+
+
+def test_weighted_vote():
+    assert select.weighted_vote(["a", "b", "b"], [0.9, 0.4, 0.4]) == "a"
+    assert select.weighted_vote(["a", "b", "b"], [0.7, 0.4, 0.4]) == "b"
+    assert select.weighted_vote([None, "b"], [9.0, 0.0]) == "b"
+    with pytest.raises(ValueError, match="nan"):
+        select.weighted_vote(["a"], [float("nan")])
+    with pytest.raises(ValueError, match="2 answers but 1"):
+        select.weighted_vote(["a", "b"], [1.0])
+
+
+def test_best_of_n_takes_the_first_of_equals():
+    scores = np.array([[0.1, 0.7, 0.7], [-np.inf, -np.inf, -np.inf]])
+    assert select.best_of_n(scores).tolist() == [1, 0]
+    with pytest.raises(ValueError, match="NaN"):
+        select.best_of_n(np.array([0.9, np.nan]))
+
+
+def enumerate_best(scores, correct, n):
+    values = []
+    for subset in itertools.combinations(range(len(scores)), n):
+        best = max(scores[i] for i in subset)
+        top = [correct[i] for i in subset if scores[i] == best]
+        values.append(sum(top) / len(top))
+    return np.mean(values)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 5, 7])
+def test_expectations_equal_enumeration(n):
+    rng = np.random.default_rng(n)
+    # Few distinct scores, so ties abound; one row of -inf (no steps) as well.
+    scores = rng.integers(0, 4, size=(20, 7)).astype(float)
+    scores[0] = -np.inf
+    correct = rng.integers(0, 2, size=(20, 7))
+    expected = [enumerate_best(s, c, n) for s, c in zip(scores, correct, strict=True)]
+    got = select.expected_best_of_n(scores, correct, n)
+    np.testing.assert_allclose(got, expected, atol=1e-12)
+    passed = [
+        np.mean([max(s) for s in itertools.combinations(row, n)]) for row in correct
+    ]
+    np.testing.assert_allclose(select.pass_at_n(correct, n), passed, atol=1e-12)
+
+
+def test_limits():
+    rng = np.random.default_rng(0)
+    scores = rng.normal(size=(50, 64))
+    correct = rng.integers(0, 2, size=(50, 64))
+    mean = correct.mean(axis=1)
+    np.testing.assert_allclose(select.expected_best_of_n(scores, correct, 1), mean)
+    chosen = np.take_along_axis(correct, select.best_of_n(scores)[:, None], 1)[:, 0]
+    np.testing.assert_allclose(select.expected_best_of_n(scores, correct, 64), chosen)
+    # An oracle's scores reach pass@n.
+    np.testing.assert_allclose(
+        select.expected_best_of_n(correct.astype(float), correct, 8),
+        select.pass_at_n(correct, 8),
+    )
+
+
+@pytest.mark.parametrize("n", [0, 5])
+def test_impossible_n(n):
+    with pytest.raises(ValueError, match="there are 4 samples"):
+        select.expected_best_of_n(np.zeros(4), np.zeros(4), n)
+    with pytest.raises(ValueError, match="there are 4 samples"):
+        select.pass_at_n(np.zeros(4), n)

@@ -1,0 +1,127 @@
+"""The Python API gives what the training graph gives, whatever the batch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+import tiny
+
+import aprm_jax
+from aprm_jax.data.steps import TooLongError
+from aprm_jax.models import heads
+from aprm_jax.models.io import ModelFileError, ModelSpec, save_model
+
+BUCKETS = (16, 32)
+
+
+def _save(folder: Path, kind: str, **extra) -> Path:
+    config = tiny.decoder()
+    backbone = tiny.backbone(config)
+    spec = ModelSpec(
+        kind=kind,  # pyright: ignore[reportArgumentType]
+        decoder=config,
+        reading="token" if kind == "prm" else None,
+        window=1,
+        buckets=BUCKETS,
+        domain="arithmetic",
+        line_stride=16,
+        **extra,
+    )
+    params = (
+        heads.init_prm(jax.random.key(1), backbone, 16, "token")
+        if kind == "prm"
+        else {"backbone": backbone}
+    )
+    save_model(folder, params, spec, tiny.tokenizer())
+    return folder
+
+
+@pytest.fixture(scope="module")
+def prm(tmp_path_factory) -> aprm_jax.PRM:
+    return aprm_jax.PRM.load(_save(tmp_path_factory.mktemp("m") / "prm", "prm"))
+
+
+@pytest.fixture(scope="module")
+def generator(tmp_path_factory) -> aprm_jax.Generator:
+    folder = tmp_path_factory.mktemp("m") / "generator"
+    return aprm_jax.Generator.load(_save(folder, "generator", max_new_tokens=6))
+
+
+def test_score_is_the_sigmoid_of_the_training_graphs_logits(prm):
+    question, steps, _ = tiny.solutions()[1]
+    got = prm.score(question, steps)
+    assert got.dtype == np.float32 and got.shape == (len(steps),)
+    batch = prm.builder.collate([prm.builder.solution(question, steps)])
+    logits = heads.step_logits(prm.decoder, prm.params, batch, "token")[0]
+    np.testing.assert_allclose(got, 1 / (1 + np.exp(-logits)), rtol=1e-4)
+    assert len(set(got.tolist())) == len(steps)
+
+
+def test_a_batch_of_mixed_lengths_scores_like_one_by_one(prm):
+    solutions = [(q, steps) for q, steps, _ in tiny.solutions()] * 25
+    together = prm.score_batch(solutions)
+    assert [len(s) for s in together] == [len(steps) for _, steps in solutions]
+    for (question, steps), scores in zip(solutions[:3], together[-3:], strict=True):
+        np.testing.assert_allclose(
+            scores, prm.score(question, steps), rtol=1e-4, atol=1e-5
+        )
+
+
+def test_other_sizes_in_the_same_buckets_compile_nothing(prm):
+    prm.score_batch([("7 - 7 =", ["0"])] * 5 + [("2 =", ["2"])] * 2)
+    with jax.no_tracing():
+        prm.score_batch([("1 =", ["1", "1"]), ("1 + 1 =", ["2"])] * 2)
+
+
+def test_no_steps_and_no_solutions_score_nothing(prm):
+    assert prm.score("1 + 1 =", []).shape == (0,)
+    assert prm.score_batch([]) == []
+
+
+def test_too_long_is_named_or_nan(prm):
+    fine, long = ("1 =", ["1"]), ("1 =", ["1 " * 50, "2"])
+    with pytest.raises(TooLongError, match="solution 1 needs"):
+        prm.score_batch([fine, long])
+    scores = prm.score_batch([fine, long], too_long="nan")
+    assert np.isfinite(scores[0]).all()
+    assert scores[1].shape == (2,) and np.isnan(scores[1]).all()
+
+
+def test_one_string_is_not_a_list_of_steps(prm, generator):
+    with pytest.raises(TypeError, match="list"):
+        prm.score("1 + 1 =", "2")
+    with pytest.raises(TypeError, match="list"):
+        generator.perturb("1 + 1 =", "2", "2")
+
+
+def test_perturb_repeats_with_its_seed_and_varies_with_another(generator):
+    arguments = ("1 + 2 * 3 =", [], "1 + 6")
+    first = generator.perturb(*arguments, n=5, temperature=3.0)
+    assert len(first) == 5
+    assert first == generator.perturb(*arguments, n=5, temperature=3.0, seed=0)
+    assert first != generator.perturb(*arguments, n=5, temperature=3.0, seed=1)
+    assert len(set(first)) > 1
+    for text in first:
+        assert len(text.split()) <= 6
+        assert "<step>" not in text
+
+
+def test_greedy_perturbations_are_all_alike(generator):
+    greedy = generator.perturb("1 + 2 =", [], "3", n=3, temperature=0.0)
+    assert len(set(greedy)) == 1
+
+
+def test_perturb_refuses_what_it_cannot_do(generator):
+    with pytest.raises(TooLongError, match="longest bucket"):
+        generator.perturb("1 " * 40, [], "1")
+    with pytest.raises(ValueError, match="at least 1"):
+        generator.perturb("1 =", [], "1", n=0)
+
+
+def test_loading_the_wrong_kind_says_which_it_is(tmp_path):
+    folder = _save(tmp_path / "generator", "generator")
+    with pytest.raises(ModelFileError, match="holds a generator"):
+        aprm_jax.PRM.load(folder)

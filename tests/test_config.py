@@ -1,0 +1,172 @@
+import json
+import os
+import subprocess
+import sys
+
+import command
+import pytest
+
+from aprm_jax.config import (
+    ConfigError,
+    default_config,
+    flat,
+    for_stage,
+    nearest,
+    override,
+    read_config_file,
+    run_local,
+    set_field,
+    stages,
+    validate,
+)
+
+FILES = sorted((command.REPOSITORY / "configs").glob("*.py"))
+
+
+def quickstart(arg=""):
+    return read_config_file(command.REPOSITORY / "configs" / "quickstart.py", arg)
+
+
+@pytest.mark.parametrize("arg", ["", "runlocal"])
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_config_files_are_valid_and_survive_json(path, arg, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # a config is found from anywhere
+    config = read_config_file(path, arg)
+    validate(config)
+    assert config.name == path.stem
+    assert config.is_locked
+    assert json.loads(json.dumps(config.to_dict()))["stages"] == list(config.stages)
+
+
+@pytest.mark.parametrize("name", ["quickstart", "compare", "gsm8k"])
+def test_an_argument_that_a_config_file_does_not_know_is_refused(name):
+    with pytest.raises(ConfigError, match=r"'runlocl'.*'runlocal'"):
+        read_config_file(command.REPOSITORY / "configs" / f"{name}.py", "runlocl")
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_config_files_open_with_what_a_reader_needs(path):
+    opening = path.read_text().split('"""')[1]
+    for text in (f"--config=configs/{path.name}", "Hardware:", "Time", ":runlocal"):
+        assert text in opening
+    assert "/work" not in opening
+
+
+def test_runlocal_cuts_overrides_too():
+    whole, cut = quickstart(), quickstart("runlocal")
+    assert flat(whole).keys() == flat(cut).keys()
+    for name, _ in stages(whole):
+        updates = (for_stage(c, name).sft.updates for c in (cut, whole))
+        assert next(updates) < next(updates)
+    assert for_stage(cut, "generator").sft.task == "perturb"
+
+
+def test_runlocal_keeps_every_stage_and_every_choice():
+    compare = command.REPOSITORY / "configs" / "compare.py"
+    whole, cut = (read_config_file(compare, arg) for arg in ("", "runlocal"))
+    assert whole.stages == cut.stages
+    for name, _ in stages(whole):
+        left, right = flat(for_stage(whole, name)), flat(for_stage(cut, name))
+        for field in ("sft.task", "prm.negatives", "game.freeze_generator"):
+            assert left[field] == right[field]
+
+
+def test_baselines_get_as_many_updates_as_the_game():
+    for name in ("quickstart", "compare"):
+        config = read_config_file(command.REPOSITORY / "configs" / f"{name}.py")
+        updates = {
+            for_stage(config, stage).game.updates
+            if job == "aprm"
+            else for_stage(config, stage).prm.updates
+            for stage, job in stages(config)
+            if job in ("prm", "aprm") and stage != "prm_warmup"
+        }
+        assert len(updates) == 1
+
+
+def test_overrides_hold_for_their_stage_alone():
+    config = default_config()
+    override(config, "solver", {"sft.updates": 7, "evaluate.samples": [2, 3]})
+    assert for_stage(config, "solver").sft.updates == 7
+    assert for_stage(config, "solver").evaluate.samples == (2, 3)
+    assert for_stage(config, "aprm").sft.updates == config.sft.updates != 7
+    override(config, "solver", {"sft.updates": 8})
+    assert for_stage(config, "solver").sft.updates == 8
+    assert config.is_locked
+    validate(config)
+    with pytest.raises(ConfigError, match=r"'sft.updats'.*'sft.updates'"):
+        override(config, "solver", {"sft.updats": 7})
+    with pytest.raises(ConfigError, match="takes int"):
+        override(config, "solver", {"sft.updates": "7"})
+    override(config, "sovler", {"sft.updates": 7})
+    with pytest.raises(ConfigError, match=r"'sovler'.*'solver'"):
+        validate(config)
+
+
+def test_a_wrong_value_in_an_override_names_the_stage():
+    config = default_config()
+    override(config, "solver", {"sft.task": "sleep"})
+    with pytest.raises(ConfigError, match=r"overrides\.solver: sft\.task"):
+        validate(config)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("job", "evalute", "'evaluate'"),
+        ("domain.name", "gsm9k", "'gsm8k'"),
+        ("stages", ("solver:sft", "solver:prm"), "twice"),
+        ("stages", ("solver:stf",), "'sft'"),
+        ("builder.buckets", (32, 24), "ascend"),
+        ("builder.buckets", (32, 48.0), "48.0"),
+        ("builder.buckets", (), "ascend"),
+        ("model.num_kv_heads", 3, "must divide"),
+        ("sft.learning_rate", float("nan"), "must not be negative"),
+        ("sft.solver_share", 1.5, "share"),
+        ("prm.negatives", "statik", "'static'"),
+        ("evaluate.aggregations", ("min", "max"), "'max'"),
+        ("evaluate.samples", (), "best-of-n"),
+        ("game.group_size", 1, "group_size"),
+        ("checkpoint.every", 0, "at least 1"),
+    ],
+)
+def test_wrong_values_are_named(field, value, message):
+    config = default_config()
+    set_field(config, field, value)
+    with pytest.raises(ConfigError) as caught:
+        validate(config)
+    assert field in str(caught.value) and message in str(caught.value)
+
+
+def test_a_field_that_is_missing_or_unknown_is_named():
+    config = default_config()
+    with config.unlocked():
+        config.sft.updats = 3
+    with pytest.raises(ConfigError, match=r"'sft.updats'.*'sft.updates'"):
+        validate(config)
+    config = default_config()
+    with config.unlocked():
+        del config.sft["updates"]
+    with pytest.raises(ConfigError, match=r"'sft.updates' is missing"):
+        validate(config)
+
+
+def test_nearest_says_nothing_where_nothing_is_near():
+    assert nearest("updats", ["updates", "data"]) == " Did you mean 'updates'?"
+    assert nearest("xyz", ["updates", "data"]) == ""
+
+
+def test_runlocal_is_small_whatever_it_cuts():
+    config = default_config()
+    run_local(config)
+    validate(config)
+    assert max(config.sft.updates, config.prm.updates, config.game.updates) <= 100
+
+
+def test_a_config_is_read_without_jax():
+    code = (
+        "import sys, aprm_jax.config as c; c.validate(c.default_config());"
+        "sys.exit('jax' in sys.modules)"
+    )
+    environment = os.environ | {"PYTHONPATH": str(command.REPOSITORY)}
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True)

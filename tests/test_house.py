@@ -1,0 +1,155 @@
+"""The house: what an install brings, what the package ships, what the README names."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+import aprm_jax
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
+UNWANTED = {"torch", "tensorflow", "tensorflow-cpu", "tf-nightly", "clu"}
+
+IMPORT_ALL = """
+import importlib, pkgutil, sys
+
+class Hiding:  # makes some packages look as if they were not installed
+    def __init__(self, finder):
+        self.finder = finder
+    def __getattr__(self, name):
+        return getattr(self.finder, name)
+    def find_spec(self, name, *args):
+        if name.partition(".")[0] in {blocked!r}:
+            return None
+        return self.finder.find_spec(name, *args)
+
+sys.meta_path[:] = [Hiding(finder) for finder in sys.meta_path]
+package = importlib.import_module({package!r})
+for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
+    importlib.import_module(module.name)
+print("imported all")
+"""
+
+
+def _applies(requirement: Requirement, extra: str) -> bool:
+    return requirement.marker is None or requirement.marker.evaluate({"extra": extra})
+
+
+def _closure(requirements: list[str]) -> set[str]:
+    """Names of all that an install brings, by the metadata of what is installed."""
+    found: set[str] = set()
+    pending = [(Requirement(text), "") for text in requirements]
+    seen = set()
+    while pending:
+        requirement, extra = pending.pop()
+        if not _applies(requirement, extra):
+            continue
+        name = canonicalize_name(requirement.name)
+        found.add(name)
+        for wanted in ("", *sorted(requirement.extras)):
+            if (name, wanted) in seen:
+                continue
+            seen.add((name, wanted))
+            try:
+                texts = importlib.metadata.requires(name) or ()
+            except importlib.metadata.PackageNotFoundError:
+                continue  # an optional one
+            pending.extend((Requirement(text), wanted) for text in texts)
+    return found
+
+
+def test_the_runtime_install_brings_neither_torch_nor_tensorflow():
+    closure = _closure(PROJECT["project"]["dependencies"])
+    assert {"jax", "transformers", "tensorflow-datasets", "numpy"} <= closure
+    assert not closure & UNWANTED
+    # The search itself must be able to find it.
+    assert "torch" in _closure(PROJECT["project"]["optional-dependencies"]["parity"])
+
+
+def _python(code: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=REPOSITORY
+    )
+
+
+@pytest.mark.parametrize(
+    ("package", "blocked"),
+    [
+        ("aprm_jax", ("torch", "tensorflow", "clu", "wandb", "beartype", "pytest")),
+        ("aprm_jax.oracle", ("jax", "jaxlib", "flax", "transformers")),
+    ],
+)
+def test_modules_import_without_what_they_must_not_need(package, blocked):
+    done = _python(IMPORT_ALL.format(package=package, blocked=blocked))
+    assert done.stdout.endswith("imported all\n"), done.stderr
+
+
+def test_importing_the_package_leaves_jax_alone():
+    done = _python("import sys, aprm_jax; print('jax' in sys.modules)")
+    assert done.stdout == "False\n", done.stderr
+    assert set(dir(aprm_jax)) == {"PRM", "Generator", "__version__"}
+    with pytest.raises(AttributeError, match="Solver"):
+        aprm_jax.Solver  # noqa: B018  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def test_constraints_hold_every_direct_dependency_and_no_address():
+    lines = (REPOSITORY / "constraints.txt").read_text().splitlines()
+    pinned = {}
+    for line in lines:
+        if not line.startswith("#"):
+            requirement = Requirement(line)  # plain name==version, so no address
+            assert requirement.url is None
+            assert re.fullmatch(r"==[0-9][^,]*", str(requirement.specifier)), line
+            if _applies(requirement, ""):
+                name = canonicalize_name(requirement.name)
+                assert name not in pinned, f"{name} is pinned twice"
+                pinned[name] = requirement.specifier
+    project = PROJECT["project"]
+    extras = project["optional-dependencies"]
+    for text in (*project["dependencies"], *extras["test"], *extras["parity"]):
+        direct = Requirement(text)
+        version = str(pinned[canonicalize_name(direct.name)]).removeprefix("==")
+        assert direct.specifier.contains(version), f"{text}, but constraints {version}"
+
+
+def test_version_is_the_same_everywhere():
+    changelog = (REPOSITORY / "CHANGELOG.md").read_text()
+    newest = re.findall(r"^## (\S+)", changelog, re.MULTILINE)[0]
+    assert aprm_jax.__version__ == PROJECT["project"]["version"] == newest
+
+
+def test_every_file_of_the_package_is_shipped():
+    shipped = PROJECT["tool"]["setuptools"]["package-data"]
+    for path in sorted((REPOSITORY / "aprm_jax").rglob("*")):
+        if path.suffix in (".py", ".pyc") or path.is_dir():
+            continue
+        package = ".".join(path.parent.relative_to(REPOSITORY).parts)
+        assert any(path.match(glob) for glob in shipped.get(package, ())), path
+    for path in (REPOSITORY / "aprm_jax").rglob("*.py"):
+        assert (path.parent / "__init__.py").is_file(), f"{path.parent}: no __init__.py"
+
+
+def test_what_the_readme_names_exists():
+    readme = (REPOSITORY / "README.md").read_text()
+    places = "aprm_jax|benchmarks|configs|docs|notebooks"
+    named = re.findall(rf"(?<![\w/])((?:{places})/[\w/.-]+\.\w+)", readme)
+    assert "configs/quickstart.py" in named
+    missing = sorted(name for name in set(named) if not (REPOSITORY / name).exists())
+    assert not missing
+
+
+def test_ci_runs_the_readmes_test_command():
+    command = "pip install -e '.[test]'"
+    assert command in (REPOSITORY / "README.md").read_text()
+    script = (REPOSITORY / ".ci/run").read_text()
+    assert "pip install --quiet -e '.[test]'" in script
+    assert 'check "pytest" pytest\n' in script

@@ -1,0 +1,117 @@
+"""A tiny game for tests: the arithmetic problems, models of width 16, small rounds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import ml_collections
+import tiny
+
+from aprm_jax.config import default_config
+from aprm_jax.data.arithmetic import ArithmeticDomain
+from aprm_jax.data.steps import StepBuilder
+from aprm_jax.game.rewards import RewardTable
+from aprm_jax.game.rollouts import Situation, situations
+from aprm_jax.game.rounds import Arena, GameConfig, Rounds
+from aprm_jax.game.update import UpdateConfig
+from aprm_jax.models import heads
+from aprm_jax.models.decoder import Decoder
+from aprm_jax.sampling.sampler import Sampler
+from aprm_jax.training.mesh import MeshConfig, make_mesh
+from aprm_jax.verifiers.objective import PrmObjective
+
+DOMAIN = ArithmeticDomain(seed=3)
+CONFIG = tiny.decoder(len(DOMAIN.tokenizer))
+DECODER = Decoder(CONFIG)
+POINTS = situations(DOMAIN, range(6), seed=1)
+EASY = Situation("2 + 3 * 4", (), "2 + 2")  # 3 * 4 = 12, modulo 10
+
+
+def builder(
+    window: int | None = 1, buckets: tuple[int, ...] = (40, 64), line_stride: int = 0
+) -> StepBuilder:
+    """The domain's step builder."""
+    return StepBuilder(DOMAIN.tokenizer, window, buckets, line_stride)
+
+
+def sampler(rows: StepBuilder, new: int = 10, **changes: Any) -> Sampler:
+    """Draws steps of at most `new` tokens."""
+    fields: dict[str, Any] = {
+        "stop_ids": (rows.step_id, int(DOMAIN.tokenizer.eos_token_id)),
+        "pad_id": rows.pad_id,
+        "prompt_buckets": rows.buckets,
+        "max_new_tokens": new,
+        "batch_buckets": (4, 16),
+        "positions": rows.positions,
+    }
+    return Sampler(CONFIG, **(fields | changes))
+
+
+def generator(seed: int = 0) -> Any:
+    """A Generator with a critic that is not zero."""
+    head = heads.init_value_head(jax.random.key(seed + 50), CONFIG.d_model)
+    return {"backbone": tiny.backbone(CONFIG, seed), "value_head": head}
+
+
+def prm(seed: int = 1, reading: str = "token") -> Any:
+    """A PRM."""
+    key = jax.random.key(seed + 60)
+    return heads.init_prm(key, tiny.backbone(CONFIG, seed), CONFIG.d_model, reading)
+
+
+def update_config(**changes: Any) -> UpdateConfig:
+    """What the joint update needs; no field at a value that hides its effect."""
+    fields: dict[str, Any] = {
+        "reading": "token",
+        "advantage": "group",
+        "normalise_advantage": False,
+        "gae_lambda": 0.9,
+        "gamma": 0.95,
+        "value_weight": 0.5,
+        "clip_ratio": 0.2,
+        "beta_generator": 0.1,
+        "eta_generator": 0.03,
+        "prm": PrmObjective("cross_entropy", beta=0.05, eta=0.07),
+    }
+    return UpdateConfig(**(fields | changes))
+
+
+def game_config(**changes: Any) -> GameConfig:
+    """A game of a few perturbations a round; `changes` replace any field."""
+    game: ml_collections.ConfigDict = default_config().game
+    small: dict[str, Any] = {
+        "updates": 20,
+        "groups": 3,
+        "group_size": 6,
+        "generator_rows": 12,
+        "prm_clean": 4,
+        "prm_fresh": 4,
+        "prm_replay": 4,
+        "static_probe": 3,
+        "replay_capacity": 8,
+        "warmup": 2,
+        "sample_log": 2,
+    }
+    return GameConfig.of(game, **(small | changes))
+
+
+def arena() -> Arena:
+    """Where tiny games are played: on one device."""
+    rows = builder(line_stride=16)
+    mesh = make_mesh(MeshConfig(), jax.devices()[:1])
+    return Arena(DOMAIN, rows, DECODER, sampler(rows), mesh)
+
+
+def rounds(place: Arena, config: GameConfig, **changes: Any) -> Rounds:
+    """A game of fresh players."""
+    fields: dict[str, Any] = {
+        "generator": generator(),
+        "prm": prm(),
+        "reading": "token",
+        "seed": 5,
+    }
+    return Rounds(place, config, **(fields | changes))
+
+
+TABLE = RewardTable()
