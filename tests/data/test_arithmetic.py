@@ -128,7 +128,9 @@ def test_splits_are_what_they_are_called(domain):
     assert shape("worded") == ({4, 5}, 0.0, 300)
     assert shape("longer") == ({6, 7}, 0.0, 0)
     counts, two_digits, worded = shape("larger")
-    assert counts == {4, 5} and worded == 0 and 0.65 < two_digits < 0.85
+    assert counts == {4, 5} and worded == 0 and 0.3 < two_digits < 0.5
+    for problem in domain.problems("larger", 300):
+        assert any(len(t) == 2 for t in parse(expression(problem)) if is_number(t))
     longest = max(len(p.question.split()) for p in domain.problems("worded", 1000))
     assert longest <= 28
 
