@@ -14,6 +14,7 @@ from absl import app, flags
 from ml_collections import config_flags
 
 from aprm_jax.jobs import command_line, start
+from aprm_jax.training.allocator import keep_freed_memory
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Config file, FILE[:arg]; --config.x.y=VALUE sets a field of it."
@@ -33,6 +34,7 @@ def main(argv: list[str]) -> None:
     source = flags.FLAGS["config"].config_filename  # pyright: ignore[reportAttributeAccessIssue]
     file, _, arg = source.partition(":")
     name = "-".join(part for part in (Path(file).stem, arg) if part)
+    keep_freed_memory()
     default = Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
     start.run(_CONFIG.value, Path(_WORKDIR.value or default))
 

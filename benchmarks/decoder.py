@@ -30,6 +30,7 @@ import transformers
 
 from aprm_jax.models.decoder import Decoder, DecoderConfig
 from aprm_jax.sampling.sampler import Sampler
+from aprm_jax.training.allocator import keep_freed_memory
 
 RESULTS = pathlib.Path(__file__).parent / "results" / "decoder.json"
 CONFIG = DecoderConfig(
@@ -254,6 +255,7 @@ def main() -> None:
     parser.add_argument("--only", default="", help="substring of the workloads to run")
     parser.add_argument("--no-compile", action="store_true", help="no torch.compile")
     args = parser.parse_args()
+    keep_freed_memory()  # as the command does; torch has the good of it as well
     torch.set_num_threads(os.cpu_count() or 1)
     pairs, scale = (3, 1) if args.quick else (7, 2)
     modes = (False,) if args.no_compile else (False, True)
