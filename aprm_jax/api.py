@@ -15,7 +15,8 @@ import numpy as np
 from jaxtyping import Float32
 from transformers import PreTrainedTokenizerFast
 
-from aprm_jax.data.steps import StepBuilder, TooLongError
+from aprm_jax.data.steps import TooLongError
+from aprm_jax.hf.builders import open_builder
 from aprm_jax.models.decoder import Decoder
 from aprm_jax.models.io import ModelFileError, ModelSpec, load_model
 from aprm_jax.sampling.sampler import Sampler
@@ -38,9 +39,7 @@ class _Model:
         self.params = params
         self.spec = spec
         self.decoder = Decoder(spec.decoder)
-        self.builder = StepBuilder(
-            tokenizer, spec.window, spec.buckets, spec.line_stride
-        )
+        self.builder = open_builder(spec, tokenizer)
 
     @classmethod
     def load(cls, directory: str | os.PathLike[str]) -> Self:

@@ -10,17 +10,29 @@ from __future__ import annotations
 import difflib
 import importlib.util
 import os
+import re
 from collections.abc import Mapping
 from typing import Any
 
 import ml_collections
 
-JOBS = ("sft", "prm", "aprm", "evaluate", "report")
-DOMAINS = ("arithmetic", "gsm8k")
-READINGS = ("token", "two_class")
+JOBS = ("prepare", "sft", "prm", "aprm", "evaluate", "export", "report")
+DOMAINS = ("arithmetic", "gsm8k", "labelled")
+READINGS = ("token", "two_class", "three_class")
 PRM_OBJECTIVES = ("expected", "ppo", "cross_entropy")
-NEGATIVES = ("static", "monte_carlo", "oracle")
+NEGATIVES = ("static", "monte_carlo", "oracle", "labels")
+NEUTRAL = ("correct", "incorrect", "ignore", "class")
+PREPARED_LABELS = ("hard", "soft", "three_class")
+CONTAMINATED = ("drop", "refuse")
 ADVANTAGES = ("group", "gae")
+EXPORT_FORMATS = (
+    "auto",
+    "causal_lm",
+    "token_classification",
+    "qwen2_prm",
+    "peft",
+    "merged",
+)
 AGGREGATIONS = ("min", "product", "mean", "last")
 
 
@@ -48,11 +60,12 @@ def default_config() -> ml_collections.ConfigDict:
     c.domain = ml_collections.ConfigDict()
     c.domain.name = "arithmetic"  # one of DOMAINS
     c.domain.train = ""  # gsm8k: JSONL path, "datasets:NAME" or "tfds:NAME"
+    # labelled: "READER:SOURCE", a reader of data/readers and a path or name
     c.domain.test = ""  # gsm8k: the same for the test split
     c.domain.model_solutions = ""  # gsm8k: JSONL of graded model solutions, "" = none
     c.domain.processbench = ""  # gsm8k: ProcessBench JSON, "" = none
-    c.domain.vocab_size = 2048  # gsm8k: BPE tokens
-    c.domain.dev_count = 500  # gsm8k: training problems held out as the dev split
+    c.domain.vocab_size = 2048  # gsm8k, labelled: BPE tokens
+    c.domain.dev_count = 500  # training questions held out as the dev split
     c.domain.strip_annotations = False  # gsm8k: drop <<a*b=c>>; the oracle knows less
     c.domain.max_bad_share = 0.01  # share of malformed rows past which a job stops
 
@@ -74,7 +87,15 @@ def default_config() -> ml_collections.ConfigDict:
     c.model.rope_theta = 10_000.0
     c.model.tie_embeddings = True
     c.model.dtype = "float32"  # of activations; bfloat16 gains nothing on a CPU
+    c.model.param_dtype = "float32"  # of a backbone's frozen base; with lora.rank alone
     c.model.remat = False  # recompute layers in the backward pass: memory for time
+
+    # Models of Hugging Face, a local folder or the name of one on the hub, in place of
+    # a decoder from scratch (c.model) with the domain's tokenizer; "" = from scratch.
+    c.solver = ml_collections.ConfigDict()
+    c.solver.backbone = ""
+    c.generator = ml_collections.ConfigDict()
+    c.generator.backbone = ""
 
     c.mesh = ml_collections.ConfigDict()
     c.mesh.data = -1  # devices along the batch; -1 = all that are left
@@ -91,11 +112,25 @@ def default_config() -> ml_collections.ConfigDict:
     c.metrics.tensorboard = True
     c.metrics.wandb = ""  # project name; "" = off
 
+    c.prepare = ml_collections.ConfigDict()
+    # "READER:SOURCE" each: one of data/readers, and a path or name ("" = the hub's)
+    c.prepare.sources = ()
+    c.prepare.against = ()  # the same: evaluation sets whose questions must stay out
+    c.prepare.contaminated = "drop"  # what overlaps them is one of CONTAMINATED
+    c.prepare.ngram = 10  # words of the n-grams that two questions may share
+    c.prepare.max_overlap = 0.5  # share of common n-grams that is an overlap
+    c.prepare.label = "soft"  # one of PREPARED_LABELS; "soft" = as the source says
+    c.prepare.dev_share = 0.02  # share of the questions in the split "dev"
+    c.prepare.max_tokens = 0  # longer solutions are left out; 0 = the longest bucket
+    c.prepare.rows_per_file = 16384  # solutions of one ArrayRecord file, at most
+
     c.sft = ml_collections.ConfigDict()
     c.sft.task = "solve"  # "solve": next step; "perturb": the Generator's format
     c.sft.init_from = ""  # stage or directory of a model; "" = from scratch
-    c.sft.updates = 2000
-    c.sft.batch_size = 16  # solutions (solve) or perturbations (perturb) an update
+    c.sft.data = ""  # solve: a prepare stage or its folder; "" = the domain's corpus
+    c.sft.updates = 3500
+    # Solutions (solve), perturbations (perturb) or packed rows (data) an update.
+    c.sft.batch_size = 16
     c.sft.learning_rate = 1.5e-3
     c.sft.warmup = 100  # updates
     c.sft.weight_decay = 0.01
@@ -105,9 +140,14 @@ def default_config() -> ml_collections.ConfigDict:
     c.sft.pool = 2048  # perturb: how many such samples are drawn, once
 
     c.prm = ml_collections.ConfigDict()
+    c.prm.backbone = ""  # as solver.backbone; existing PRMs too
     c.prm.init_from = "solver"  # a solver's backbone, or a PRM to go on from
     c.prm.reading = "token"  # one of READINGS
     c.prm.negatives = "static"  # one of NEGATIVES
+    c.prm.data = ()  # labels: "READER:SOURCE" each; () = the labelled domain's own
+    c.prm.soft = False  # labels: a label between 0 and 1 stays as it is; else rounded
+    c.prm.neutral = "correct"  # labels: what a neutral rating is, one of NEUTRAL
+    c.prm.balance = True  # labels: every class has the same weight in the loss
     c.prm.updates = 400
     c.prm.batch_size = 64  # steps an update, half of them clean
     c.prm.objective = "cross_entropy"  # one of PRM_OBJECTIVES
@@ -123,6 +163,15 @@ def default_config() -> ml_collections.ConfigDict:
     c.prm.mc_completions = 8  # monte_carlo: completions from every prefix
     c.prm.mc_soft = True  # monte_carlo: label = share of right completions, else > 0
     c.prm.solver = "solver"  # stage or directory of the solver that is sampled
+
+    c.lora = ml_collections.ConfigDict()  # of the game's players; see models/lora.py
+    c.lora.rank = 0  # 0 = no adapters: all parameters are trained
+    c.lora.alpha = 32.0  # the adapter's product is scaled by alpha / rank
+    c.lora.targets = ""  # regex over "layers/attention/q/kernel"; "" = all linear maps
+
+    c.prompt = ml_collections.ConfigDict()  # of instruction models; see data/prompts.py
+    c.prompt.generator = ""  # {question} {prefix} {step}; "" = the default there
+    c.prompt.solver = ""  # {question} {prefix}; "" = the default there
 
     c.game = ml_collections.ConfigDict()
     c.game.generator_from = "generator"  # stage or directory G starts from
@@ -166,7 +215,7 @@ def default_config() -> ml_collections.ConfigDict:
     c.game.rewards.prm_wrong = 0.0
 
     c.evaluate = ml_collections.ConfigDict()
-    c.evaluate.solver = "solver"
+    c.evaluate.solver = "solver"  # "" = none: no splits, no row of its likelihood
     c.evaluate.prms = ("prm_static", "aprm")  # stages or directories
     c.evaluate.splits = ("test", "longer", "larger", "worded")
     c.evaluate.problems = 200  # a split
@@ -178,6 +227,19 @@ def default_config() -> ml_collections.ConfigDict:
     c.evaluate.attack_updates = 40  # budget of the fresh attacker, rounds
     c.evaluate.graded = 0  # gsm8k: solutions of domain.model_solutions; 0 = all
     c.evaluate.bootstrap = 2000  # resamples
+    # labelled: what verifiers are measured on, "NAME=READER:SOURCE" each
+    c.evaluate.sets = ()
+    c.evaluate.neutral = "correct"  # labelled: what a neutral rating is; not "class"
+    # labelled: scores of other PRMs, "NAME=PATH" each; see evals/scores_file.py
+    c.evaluate.scores = ()
+
+    c.export = ml_collections.ConfigDict()
+    c.export.model = ""  # "aprm", "aprm/generator", another stage, or a model's folder
+    c.export.format = "auto"  # one of EXPORT_FORMATS; "auto" = by the kind of model
+    c.export.directory = ""  # "" = in the stage's folder
+    c.export.max_shard_size = 5000  # MB of one file of weights
+    c.export.push_to_hub = ""  # user/name on the hub; "" = nowhere
+    c.export.private = True  # of a repository that is made
 
     c.report = ml_collections.ConfigDict()
     c.report.title = ""  # "" = the config's name
@@ -408,15 +470,39 @@ def _wrong_type(name: str, default: Any, value: Any) -> ConfigError:
 def _validate_one(c: ml_collections.ConfigDict) -> None:
     _one_of("domain.name", c.domain.name, DOMAINS)
     _one_of("sft.task", c.sft.task, ("solve", "perturb"))
+    if c.sft.data and c.sft.task != "solve":
+        raise ConfigError(f"sft.data={c.sft.data!r} needs sft.task='solve'")
+    _one_of("prepare.label", c.prepare.label, PREPARED_LABELS)
+    _one_of("prepare.contaminated", c.prepare.contaminated, CONTAMINATED)
+    if not 0 < c.prepare.max_overlap <= 1:
+        raise ConfigError(
+            f"prepare.max_overlap is a share in (0, 1], not {c.prepare.max_overlap!r}"
+        )
+    _at_least("prepare.max_tokens", c.prepare.max_tokens, 0)
     _one_of("prm.reading", c.prm.reading, READINGS)
     _one_of("prm.negatives", c.prm.negatives, NEGATIVES)
     _one_of("prm.objective", c.prm.objective, PRM_OBJECTIVES)
+    _one_of("prm.neutral", c.prm.neutral, NEUTRAL)
+    _one_of("evaluate.neutral", c.evaluate.neutral, NEUTRAL[:-1])
+    _validate_labels(c)
     _one_of("game.prm_objective", c.game.prm_objective, PRM_OBJECTIVES)
     _one_of("game.advantage", c.game.advantage, ADVANTAGES)
-    _one_of("model.dtype", c.model.dtype, ("float32", "bfloat16"))
+    _one_of("export.format", c.export.format, EXPORT_FORMATS)
+    for name in ("dtype", "param_dtype"):
+        _one_of(f"model.{name}", c.model[name], ("float32", "bfloat16"))
+    _validate_backbones(c)
     for name in c.evaluate.aggregations:
         _one_of("evaluate.aggregations", name, AGGREGATIONS)
     _at_least("builder.window", c.builder.window, 0)
+    _at_least("lora.rank", c.lora.rank, 0)
+    if not c.lora.alpha > 0:
+        raise ConfigError(f"lora.alpha must be positive, not {c.lora.alpha!r}")
+    try:
+        re.compile(c.lora.targets)
+    except re.error as error:
+        raise ConfigError(
+            f"lora.targets is no regular expression: {c.lora.targets!r}: {error}"
+        ) from None
     buckets = c.builder.buckets
     if not buckets or list(buckets) != sorted(set(buckets)):
         raise ConfigError(f"builder.buckets must ascend, not {buckets!r}")
@@ -432,13 +518,14 @@ def _validate_one(c: ml_collections.ConfigDict) -> None:
         "game.updates game.groups game.group_size game.generator_rows "
         "game.prm_clean game.prm_fresh game.replay_capacity game.epochs "
         "checkpoint.every checkpoint.keep_last checkpoint.max_nonfinite "
+        "export.max_shard_size "
         "evaluate.problems evaluate.bootstrap evaluate.attack_updates log_every "
-        "domain.dev_count"
+        "domain.dev_count prepare.ngram prepare.rows_per_file"
     )
     values = flat(c)
     for name in positive.split():
         _at_least(name, values[name], 1)
-    for name in ("sft.solver_share", "domain.max_bad_share"):
+    for name in ("sft.solver_share", "domain.max_bad_share", "prepare.dev_share"):
         if not 0 <= values[name] <= 1:
             raise ConfigError(f"{name} is a share in [0, 1], not {values[name]!r}")
     for name, value in values.items():
@@ -453,6 +540,53 @@ def _validate_one(c: ml_collections.ConfigDict) -> None:
             "game.group_size must be at least 2 for game.advantage='group', "
             f"not {c.game.group_size}"
         )
+
+
+def _validate_labels(c: ml_collections.ConfigDict) -> None:
+    """What stages on labelled solutions need of each other's fields."""
+    if (c.prm.neutral == "class") != (c.prm.reading == "three_class"):
+        raise ConfigError(
+            f"prm.neutral={c.prm.neutral!r} and prm.reading={c.prm.reading!r}: a class "
+            "of neutral steps needs prm.neutral='class' and prm.reading='three_class'"
+        )
+    plain = c.prm.objective == "cross_entropy" and c.prm.beta == c.prm.eta == 0
+    if c.prm.reading == "three_class" and not plain:
+        raise ConfigError(
+            "prm.reading='three_class' learns by cross-entropy alone: "
+            "prm.objective='cross_entropy', prm.beta=0 and prm.eta=0"
+        )
+    for field in ("evaluate.sets", "evaluate.scores"):
+        entries = flat(c)[field]
+        if entries and c.domain.name != "labelled":
+            raise ConfigError(f"{field} needs domain.name='labelled'")
+        for entry in entries:
+            name, _, source = str(entry).partition("=")
+            if not name or not source or not name.replace("_", "").isalnum():
+                raise ConfigError(
+                    f"{field}: {entry!r} must be NAME=SOURCE, the name of letters, "
+                    "digits and underscores"
+                )
+        names = [str(entry).partition("=")[0] for entry in entries]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ConfigError(f"{field}: {twice[0]!r} stands there twice")
+
+
+def _validate_backbones(c: ml_collections.ConfigDict) -> None:
+    """What models of Hugging Face need of other fields."""
+    named = [r for r in ("solver", "generator", "prm") if c[r].backbone]
+    if named and c.builder.line_stride:
+        raise ConfigError(
+            f"{named[0]}.backbone was trained on contiguous positions: set "
+            f"builder.line_stride=0, not {c.builder.line_stride}"
+        )
+    if c.model.param_dtype != "float32" and not (named and c.lora.rank):
+        raise ConfigError(
+            f"model.param_dtype={c.model.param_dtype!r}: small updates would be lost in "
+            "it. It is for the frozen base of lora.rank > 0 on a backbone"
+        )
+    if c.evaluate.splits and not c.evaluate.solver and c.domain.name != "labelled":
+        raise ConfigError("evaluate.splits needs evaluate.solver, or set both empty")
 
 
 def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:

@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import json
 import logging
+import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 T = TypeVar("T")
 
 _SHOWN = 400  # characters of a bad row that the quarantine file keeps
+_UNDECODED = re.compile("[\udc80-\udcff]")  # what `surrogateescape` leaves
 
 
 class DataError(ValueError):
@@ -30,6 +32,7 @@ class RawRow(NamedTuple):
     line: int
     text: str
     value: Any
+    file: str = ""  # where a source consists of several
 
 
 class Rows(list[T], Generic[T]):
@@ -58,21 +61,32 @@ def read_rows(
       DataError: the file is missing, empty, binary or malformed, or too many rows
         are bad.
     """
-    path = Path(path)
-    text = _read_text(path)
-    if not text.strip():
-        raise DataError(f"{path}: the file is empty")
-    if text.lstrip()[0] == "[":
-        rows = _array_rows(path, text)
-    else:
-        rows = list(_line_rows(text))
     return parse_rows(
         str(path),
-        rows,
+        raw_rows(Path(path)),
         parse,
         quarantine_dir=quarantine_dir,
         max_bad_share=max_bad_share,
     )
+
+
+def raw_rows(path: Path) -> list[RawRow]:
+    """The unparsed rows of a file: JSONL, a JSON array, or one JSON object.
+
+    Raises:
+      DataError: see `read_rows`.
+    """
+    text = _read_text(path)
+    if not text.strip():
+        raise DataError(f"{path}: the file is empty")
+    if text.lstrip()[0] == "[":
+        return _array_rows(path, text)
+    rows = list(_line_rows(text))
+    if path.suffix == ".json" and len(rows) > 1 and isinstance(rows[0].value, RowError):
+        value = _load(text)  # one object over several lines, as MATH has them
+        if isinstance(value, dict):
+            return [RawRow(1, text, value)]
+    return rows
 
 
 def parse_rows(
@@ -98,13 +112,15 @@ def parse_rows(
             except RowError as error:
                 raw = row.text[:_SHOWN]
                 reason = str(error)
+                file = row.file or source
                 bad.append(
-                    {"file": source, "line": row.line, "reason": reason, "raw": raw}
+                    {"file": file, "line": row.line, "reason": reason, "raw": raw}
                 )
                 if len(bad) > allowed:
+                    first = bad[0]
                     raise DataError(
-                        f"{source}, line {bad[0]['line']}: {bad[0]['reason']}. More "
-                        f"than {max_bad_share:.2%} of {len(rows)} rows are bad "
+                        f"{first['file']}, line {first['line']}: {first['reason']}. "
+                        f"More than {max_bad_share:.2%} of {len(rows)} rows are bad "
                         f"({len(bad)} by line {row.line}, "
                         f"{len(bad) / len(rows):.2%})"
                     ) from None
@@ -236,7 +252,7 @@ def _line_rows(text: str) -> Iterator[RawRow]:
 
 
 def _load(line: str) -> Any:
-    if any("\udc80" <= char <= "\udcff" for char in line):
+    if _UNDECODED.search(line):
         return RowError("not UTF-8 text")
     try:
         return json.loads(line)

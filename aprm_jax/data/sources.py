@@ -1,6 +1,8 @@
 """Rows from where users keep them: a file path, a `datasets:` or a `tfds:` name.
 
     data/train.jsonl                          a file (JSONL or a JSON array, or .gz)
+    data/train.parquet                        a Parquet file
+    data/scibench                             a folder: all such files in it, sorted
     datasets:openai/gsm8k                     Hugging Face datasets, by name
     datasets:json?data_files=train.jsonl      one of its file readers
     datasets:folder/of/save_to_disk           a data set saved to disk
@@ -20,10 +22,18 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl
 
-from aprm_jax.data.jsonl import DataError, RawRow, RowError, Rows, parse_rows, read_rows
+from aprm_jax.data.jsonl import (
+    DataError,
+    RawRow,
+    RowError,
+    Rows,
+    parse_rows,
+    raw_rows,
+)
 
 T = TypeVar("T")
 
+_SUFFIXES = (".json", ".jsonl", ".parquet")
 _OPTIONS = ("config", "split", "data_files", "data_dir", "rename")
 # Names that need a configuration, or that TFDS' own catalogue does not have.
 _DEFAULT_CONFIG = {"openai/gsm8k": "main", "gsm8k": "main"}
@@ -56,8 +66,12 @@ def read_source(
       DataError: the source cannot be had, or too many of its rows are bad.
     """
     if not is_name(source):
-        return read_rows(
-            source, parse, quarantine_dir=quarantine_dir, max_bad_share=max_bad_share
+        return parse_rows(
+            source,
+            _from_path(Path(source)),
+            parse,
+            quarantine_dir=quarantine_dir,
+            max_bad_share=max_bad_share,
         )
     scheme, _, rest = source.partition(":")
     name, _, query = rest.partition("?")
@@ -85,6 +99,33 @@ def read_source(
         quarantine_dir=quarantine_dir,
         max_bad_share=max_bad_share,
     )
+
+
+def _from_path(path: Path) -> list[RawRow]:
+    if not path.is_dir():
+        return _parquet_rows(path) if path.suffix == ".parquet" else raw_rows(path)
+    files = sorted(
+        file
+        for file in path.rglob("*")
+        if file.is_file() and file.name.removesuffix(".gz").endswith(_SUFFIXES)
+    )
+    if not files:
+        raise DataError(f"{path}: the folder holds no file {' or '.join(_SUFFIXES)}")
+    return [row._replace(file=str(file)) for file in files for row in _from_path(file)]
+
+
+def _parquet_rows(path: Path) -> list[RawRow]:
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        rows = pyarrow.parquet.read_table(path).to_pylist()
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file") from None
+    except (pyarrow.ArrowException, OSError) as error:
+        reason = str(error).strip().split("\n")[0][:300]
+        raise DataError(f"{path}: not a Parquet file: {reason}") from None
+    return [_raw_row(k, row, {}) for k, row in enumerate(rows, start=1)]
 
 
 def _options(source: str, query: str) -> dict[str, str]:

@@ -148,6 +148,17 @@ class StepBuilder:
             ids = ids[: ids.index(self.step_id)]
         return self._backend.decode(ids, skip_special_tokens=False).strip()
 
+    def reply_text(self, reply: Sequence[int], stopped: bool) -> str | None:
+        """The step that a sampled reply consists of; None where it is not one step.
+
+        Args:
+          reply: its ids, the stop token included.
+          stopped: whether a stop token ended it.
+        """
+        if not stopped or reply[-1] != self.step_id:
+            return None
+        return self.decode(reply[:-1]) or None
+
     def context(self, question: str, prefix: Sequence[str]) -> list[int]:
         """`<bos>` and the visible lines, each closed by `<step>`: a solver's prompt."""
         lines = [question, *prefix]
@@ -323,24 +334,43 @@ class StepBuilder:
         )
 
 
-def pack(rows: Sequence[StepRow], length: int) -> list[StepRow]:
+def pack(
+    rows: Sequence[StepRow], length: int, max_steps: int | None = None
+) -> list[StepRow]:
     """Packs rows first-fit into rows of at most `length` tokens.
 
     Segments and steps are renumbered, so that no row attends to another and each label
     stays with its step.
+
+    Args:
+      rows: any number of rows.
+      length: most tokens of a packed row.
+      max_steps: most steps of a packed row; None for no limit.
+
+    Raises:
+      TooLongError: a row alone is longer, or has more steps.
     """
+    # A step has at least its `<step>` token, so `length` limits nothing.
+    most = length if max_steps is None else max_steps
     bins: list[list[StepRow]] = []
     free: list[int] = []
+    free_steps: list[int] = []
     for row in rows:
-        if len(row) > length:
-            raise TooLongError(f"a row of {len(row)} tokens does not fit {length}")
-        index = next((i for i, left in enumerate(free) if len(row) <= left), None)
+        size, steps = len(row), len(row.labels)
+        if size > length:
+            raise TooLongError(f"a row of {size} tokens does not fit {length}")
+        if steps > most:
+            raise TooLongError(f"a row of {steps} steps does not fit {most}")
+        pairs = enumerate(zip(free, free_steps, strict=True))
+        index = next((i for i, (n, s) in pairs if size <= n and steps <= s), None)
         if index is None:
             bins.append([])
             free.append(length)
+            free_steps.append(most)
             index = len(bins) - 1
         bins[index].append(row)
-        free[index] -= len(row)
+        free[index] -= size
+        free_steps[index] -= steps
     return [_concatenate(part) for part in bins]
 
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float
 
-from aprm_jax.data.domain import Domain
+from aprm_jax.data.domain import Domain, Problem
 from aprm_jax.evals.processbench import (
     NO_ERROR,
     auc,
@@ -75,14 +75,33 @@ def first_error_report(
     return out
 
 
-def oracle_first_error(
-    domain: Domain, question: str, steps: Sequence[str]
-) -> int | None:
-    """The index of the first wrong step, -1 for none, None where it is undecidable."""
-    for k, step in enumerate(steps):
-        verdict = domain.oracle.judge(question, steps[:k], None, step)
-        if verdict.label == Label.UNDECIDABLE:
-            return None
-        if verdict.label == Label.INCORRECT:
-            return k
-    return NO_ERROR
+def located_errors(
+    domain: Domain, problems: Sequence[Problem], seed: int
+) -> list[tuple[str, tuple[str, ...], int]]:
+    """Solutions with the index of their first error, to choose a threshold on.
+
+    Of each problem the given solution, without an error, and the same with one step
+    corrupted at random where the oracle confirms that it is wrong now.
+
+    Args:
+      domain: corrupts and judges.
+      problems: of the dev split, their solutions correct.
+      seed: of the corruptions.
+
+    Returns:
+      Question, steps, and ProcessBench's label: an index, or -1.
+    """
+    out: list[tuple[str, tuple[str, ...], int]] = []
+    for index, problem in enumerate(problems):
+        question, steps = problem.question, problem.steps
+        out.append((question, steps, NO_ERROR))
+        rng = np.random.default_rng([seed, index])
+        for k in (int(i) for i in rng.permutation(len(steps))):
+            text = domain.corrupt(rng, question, steps[:k], steps[k])
+            if text is None:
+                continue
+            verdict = domain.oracle.judge(question, steps[:k], steps[k], text)
+            if verdict.label == Label.INCORRECT:
+                out.append((question, (*steps[:k], text, *steps[k + 1 :]), k))
+                break
+    return out

@@ -100,6 +100,7 @@ def verify(
     points: Sequence[Situation],
     domain: Domain,
     builder: StepBuilder,
+    prm_builder: StepBuilder,
 ) -> list[Perturbation]:
     """Merges equal draws and asks the oracle, once for each distinct reply.
 
@@ -114,16 +115,13 @@ def verify(
             continue
         seen.add((group, reply))
         point = points[group]
-        body = reply[:-1] if stopped else reply
-        text = builder.decode(body)
-        closed = stopped and reply[-1] == builder.step_id and bool(text)
-        row = builder.step(point.question, point.prefix, text)
-        if closed and builder.fits(row):
+        text, verdict = builder.reply_text(reply, stopped), UNFINISHED
+        if text is None:
+            text = builder.decode(reply)
+        elif prm_builder.fits(prm_builder.step(point.question, point.prefix, text)):
             verdict = domain.oracle.judge(
                 point.question, point.prefix, point.step, text
             )
-        else:
-            verdict = UNFINISHED
         count = counts[(group, reply)]
         out.append(Perturbation(point, group, text, reply, logprobs, count, verdict))
     return out

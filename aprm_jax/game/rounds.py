@@ -28,6 +28,7 @@ from aprm_jax.game.update import (
     make_update,
     policy,
 )
+from aprm_jax.models import lora
 from aprm_jax.models.decoder import Decoder
 from aprm_jax.oracle.verdict import Label
 from aprm_jax.sampling.sampler import Sampler
@@ -42,7 +43,10 @@ THRESHOLD = 0.5  # R's verdict in the game is a draw from p; 0.5 is its mode
 
 @dataclasses.dataclass(frozen=True)
 class GameConfig:
-    """The fields of `config.game`; see `aprm_jax.config` for their meaning."""
+    """The fields of `config.game`; see `aprm_jax.config` for their meaning.
+
+    `lora` is `config.lora`; None trains full parameters.
+    """
 
     updates: int
     groups: int
@@ -74,11 +78,12 @@ class GameConfig:
     optimistic: bool
     sample_log: int
     rewards: RewardTable
+    lora: lora.LoraConfig | None = None
 
     @classmethod
     def of(cls, fields: ml_collections.ConfigDict, **changes: Any) -> GameConfig:
         """From `config.game`; `changes` win."""
-        names = [f.name for f in dataclasses.fields(cls)]
+        names = [f.name for f in dataclasses.fields(cls) if f.name != "lora"]
         values: dict[str, Any] = {name: fields[name] for name in names}
         values["rewards"] = RewardTable(**fields.rewards.to_dict())
         return cls(**(values | changes))
@@ -124,6 +129,7 @@ class GameConfig:
             ),
             train_generator=train_generator,
             train_prm=train_prm,
+            lora=self.lora,
         )
 
 
@@ -136,14 +142,38 @@ class LoopState:
 
 
 @dataclasses.dataclass(frozen=True)
+class Player:
+    """How a player reads text, and its architecture."""
+
+    builder: StepBuilder
+    decoder: Decoder
+
+
+@dataclasses.dataclass(frozen=True)
 class Arena:
-    """Where a game is played: the problems, the architecture, the devices."""
+    """Where a game is played: the problems, the architecture, the devices.
+
+    Attributes:
+      domain: the problems and their oracle.
+      builder: G's; R's too, unless `prm` says otherwise.
+      decoder: likewise.
+      sampler: draws G's replies.
+      mesh: the devices.
+      prm: R's, where it reads with another tokenizer or is another model. The players
+        share nothing but text.
+    """
 
     domain: Domain
     builder: StepBuilder
     decoder: Decoder
     sampler: Sampler
     mesh: jax.sharding.Mesh
+    prm: Player | None = None
+
+    @property
+    def judge(self) -> Player:
+        """R's builder and decoder."""
+        return self.prm or Player(self.builder, self.decoder)
 
 
 class Rounds:
@@ -152,8 +182,8 @@ class Rounds:
     Args:
       arena: where it is played.
       config: how.
-      generator: G's parameters and reference.
-      prm: R's parameters and reference.
+      generator: G's parameters and reference; with LoRA the base of its adapter.
+      prm: R's, likewise.
       reading: how R reads its verdict.
       seed: of the problems, the sampling and the batches.
       train_generator: False freezes G.
@@ -183,22 +213,30 @@ class Rounds:
             generator_tx,
             prm_tx,
             arena.mesh,
+            prm_decoder=arena.judge.decoder,
         )
         self.refs = References(generator=generator, prm=prm)
+        # Copies: the update donates its state, and the references stay.
+        trained, trained_prm = (
+            jax.tree.map(
+                lambda x: x + 0,
+                _place(arena.mesh, lora.player(self._key(10, i), full, config.lora)),
+            )
+            for i, full in enumerate((generator, prm))
+        )
         self.state = LoopState(
             game=GameState(
-                # Copies: the update donates its state, and the references stay.
-                generator=jax.tree.map(lambda x: x + 0, generator),
-                prm=jax.tree.map(lambda x: x + 0, prm),
-                generator_opt=_place(arena.mesh, generator_tx.init(generator)),
-                prm_opt=_place(arena.mesh, prm_tx.init(prm)),
+                generator=trained,
+                prm=trained_prm,
+                generator_opt=_place(arena.mesh, generator_tx.init(trained)),
+                prm_opt=_place(arena.mesh, prm_tx.init(trained_prm)),
             ),
             replay=ReplayBuffer.empty(
-                config.replay_capacity, arena.builder.buckets[-1]
+                config.replay_capacity, arena.judge.builder.buckets[-1]
             ),
         )
         self.scorer = Scorer(
-            prm_scorer(arena.decoder, reading), arena.builder, max_steps=1
+            prm_scorer(arena.judge.decoder, reading), arena.judge.builder, max_steps=1
         )
         self.old_logprobs = jax.jit(
             lambda params, rows: policy(arena.decoder, params, rows)[0]
@@ -215,22 +253,24 @@ class Rounds:
         with timer("data"):
             points = self._situations(step)
             static = rollouts.static_rows(
-                points, arena.domain, arena.builder, rng, c.static_probe
+                points, arena.domain, arena.judge.builder, rng, c.static_probe
             )
         with timer("sample"):
             draws = rollouts.perturb(
                 arena.sampler,
-                state.game.generator["backbone"],
+                self.players(state)[0]["backbone"],
                 points[: c.groups],
                 c.group_size,
                 arena.builder,
                 self._key(8, step),
             )
         with timer("verify"):
-            found = rollouts.verify(draws, points, arena.domain, arena.builder)
-            rows = rollouts.prm_rows(found, arena.builder)
+            found = rollouts.verify(
+                draws, points, arena.domain, arena.builder, arena.judge.builder
+            )
+            rows = rollouts.prm_rows(found, arena.judge.builder)
         with timer("score"):
-            p_correct, p_static = self._scores(state.game.prm, rows, static)
+            p_correct, p_static = self._scores(self.players(state)[1], rows, static)
         metrics = rollouts.round_metrics(
             found, p_correct, THRESHOLD, arena.domain.kinds
         )
@@ -254,6 +294,22 @@ class Rounds:
             {"generator": generator_batch, "prm": prm_batch},
         )
 
+    def players(self, state: LoopState) -> tuple[Any, Any]:
+        """G and R as models, adapters applied."""
+        adapted, refs = self.config.lora, self.refs
+        return (
+            lora.materialise(refs.generator, state.game.generator, adapted),
+            lora.materialise(refs.prm, state.game.prm, adapted),
+        )
+
+    def merged_players(self, state: LoopState) -> tuple[Any, Any]:
+        """G and R as models in plain kernels, as folders of models hold them."""
+        adapted, refs = self.config.lora, self.refs
+        return (
+            lora.merged(refs.generator, state.game.generator, adapted),
+            lora.merged(refs.prm, state.game.prm, adapted),
+        )
+
     def _key(self, *path: int) -> Any:
         key = jax.random.key(self.seed)
         for part in path:
@@ -262,7 +318,7 @@ class Rounds:
 
     def _situations(self, step: int) -> list[rollouts.Situation]:
         """This round's (Q, S, s); those without room for a reply are left out."""
-        builder, c = self.arena.builder, self.config
+        builder, judge, c = self.arena.builder, self.arena.judge.builder, self.config
         wanted = max(c.groups, c.prm_clean, c.static_probe)
         room = builder.buckets[-1] - self.arena.sampler.max_new_tokens
         start = step * 2 * wanted
@@ -273,6 +329,7 @@ class Rounds:
             p
             for p in points
             if len(builder.perturb_context(p.question, p.prefix, p.step)) <= room
+            and judge.fits(judge.step(p.question, p.prefix, p.step))
         ]
         if len(chosen) < wanted:
             raise TooLongError(
@@ -312,7 +369,7 @@ class Rounds:
         )
 
     def _prm_batch(self, found, rows, points, replay, rng) -> PrmBatch:
-        c, builder = self.config, self.arena.builder
+        c, builder = self.config, self.arena.judge.builder
         clean = [
             builder.step(p.question, p.prefix, p.step, 1.0)
             for p in points[: c.prm_clean]
@@ -331,7 +388,10 @@ class Rounds:
         generator_batch = shard_batch(mesh, generator_batch)
         prm_batch = shard_batch(mesh, prm_batch)
         if self.config.epochs > 1:
-            old = self.old_logprobs(game.generator, generator_batch.rows)
+            full = lora.materialise(
+                self.refs.generator, game.generator, self.config.lora
+            )
+            old = self.old_logprobs(full, generator_batch.rows)
             generator_batch = dataclasses.replace(generator_batch, old_logprobs=old)
         metrics = {}
         for epoch in range(self.config.epochs):

@@ -22,6 +22,7 @@ from aprm_jax.game import ppo
 from aprm_jax.game.ogda import ogda_adam
 from aprm_jax.models import heads
 from aprm_jax.models.decoder import Decoder
+from aprm_jax.models.lora import LoraConfig, materialise
 from aprm_jax.training.masked import masked_mean, mean_or_nan
 from aprm_jax.training.mesh import pin
 from aprm_jax.training.schedules import warmup_cosine
@@ -37,8 +38,9 @@ class GameState:
     """Everything of the game that a joint update changes.
 
     Attributes:
-      generator: `{"backbone", "value_head"}`.
-      prm: `{"backbone", "head"}`.
+      generator: `{"backbone", "value_head"}`, or with LoRA `{"lora", "value_head"}`:
+        an adapter on the backbone of its reference.
+      prm: `{"backbone", "head"}`, or with LoRA `{"lora", "head"}`.
       generator_opt: optimiser state of G; None where it is not trained.
       prm_opt: optimiser state of R; likewise.
     """
@@ -51,7 +53,10 @@ class GameState:
 
 @flax.struct.dataclass
 class References:
-    """The fixed policies that both players are regularised towards."""
+    """The fixed policies that both players are regularised towards.
+
+    With LoRA they are also the frozen bases under the players' adapters.
+    """
 
     generator: Params
     prm: Params
@@ -97,6 +102,7 @@ class UpdateConfig:
     prm: PrmObjective
     train_generator: bool = True
     train_prm: bool = True
+    lora: LoraConfig | None = None  # None: players are full parameters
 
 
 def policy(
@@ -231,14 +237,17 @@ def make_update(
     generator_tx: optax.GradientTransformation,
     prm_tx: optax.GradientTransformation,
     mesh: jax.sharding.Mesh | None = None,
+    prm_decoder: Decoder | None = None,
 ) -> Callable[..., tuple[GameState, Metrics]]:
     """Compiles `update(state, refs, generator_batch, prm_batch, key)`.
 
     The state is donated. Where any loss or gradient is not finite the old state
     comes back and `metrics["nonfinite"]` is 1. A player that is not trained
     (`train_generator`, `train_prm`) keeps its parameters, and its batch may be None.
-    On a `mesh` the state stays where `training.mesh` puts it.
+    On a `mesh` the state stays where `training.mesh` puts it. `prm_decoder` is R's
+    architecture where it is not G's.
     """
+    prm_decoder = decoder if prm_decoder is None else prm_decoder
 
     def update(
         state: GameState,
@@ -253,9 +262,16 @@ def make_update(
         if config.train_generator:
             assert generator_batch is not None
             ref_logprobs, _, _ = policy(decoder, refs.generator, generator_batch.rows)
-            (_, g_metrics), g_grad = jax.value_and_grad(generator_loss, has_aux=True)(
-                state.generator, ref_logprobs, generator_batch, decoder, config
-            )
+
+            def loss_of_generator(trained):
+                params = materialise(refs.generator, trained, config.lora)
+                return generator_loss(
+                    params, ref_logprobs, generator_batch, decoder, config
+                )
+
+            (_, g_metrics), g_grad = jax.value_and_grad(
+                loss_of_generator, has_aux=True
+            )(state.generator)
             g_norm = optax.tree.norm(g_grad)
             finite &= jnp.isfinite(g_norm) & jnp.isfinite(g_metrics["loss"])
             new["generator"], new["generator_opt"], change = _step(
@@ -268,10 +284,17 @@ def make_update(
             ref_logits = jnp.zeros_like(jnp.asarray(prm_batch.rows.labels))
             if config.prm.beta > 0:
                 ref_logits = heads.step_logits(
-                    decoder, refs.prm, prm_batch.rows, config.reading
+                    prm_decoder, refs.prm, prm_batch.rows, config.reading
                 )
-            (_, r_metrics), r_grad = jax.value_and_grad(_prm_step_loss, has_aux=True)(
-                state.prm, ref_logits, prm_batch, decoder, config, key
+
+            def loss_of_prm(trained):
+                params = materialise(refs.prm, trained, config.lora)
+                return _prm_step_loss(
+                    params, ref_logits, prm_batch, prm_decoder, config, key
+                )
+
+            (_, r_metrics), r_grad = jax.value_and_grad(loss_of_prm, has_aux=True)(
+                state.prm
             )
             if config.prm.beta == 0:
                 del r_metrics["kl"]  # of no reference: nothing was measured

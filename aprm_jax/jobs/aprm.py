@@ -7,19 +7,23 @@ from pathlib import Path
 
 from aprm_jax.game.matrix import regulariser_warning
 from aprm_jax.game.rounds import GameConfig, Rounds
+from aprm_jax.game.update import GameState
 from aprm_jax.jobs.context import Context, log
 from aprm_jax.jobs.prm import initial_prm
+from aprm_jax.models.lora import LoraConfig
 from aprm_jax.training.loop import run_loop
 
 
 def run(context: Context) -> dict[str, float]:
     """Plays the game; saves R as `model/` and G as `generator/model/`."""
     c = context.config
-    generator, _ = context.load(
+    generator, _ = context.of("generator").load(
         c.game.generator_from, "game.generator_from", "generator"
     )
-    prm = initial_prm(context, c.game.prm_from, "game.prm_from", c.prm.reading)
-    config = GameConfig.of(c.game)
+    prm = initial_prm(
+        context.of("prm"), c.game.prm_from, "game.prm_from", c.prm.reading
+    )
+    config = GameConfig.of(c.game, lora=LoraConfig.of(c.lora))
     pay = config.rewards
     warning = regulariser_warning(
         config.beta_generator,
@@ -49,11 +53,25 @@ def run(context: Context) -> dict[str, float]:
         config=context.loop_config(c.game.updates),
         name=context.stage,
     )
-    context.save(state.game.generator, "generator", folder="generator/model")
-    context.save(state.game.prm, "prm", c.prm.reading)
+    trained_generator, trained_prm = rounds.merged_players(state)
+    context.of("generator").save(
+        trained_generator, "generator", folder="generator/model"
+    )
+    context.of("prm").save(trained_prm, "prm", c.prm.reading)
+    if config.lora is not None:  # alone too, for `export.format="peft"`
+        _save_adapters(context, state.game)
     return {}
 
 
 def _append(path: Path, row: dict) -> None:
     with path.open("a") as file:
         file.write(json.dumps(row) + "\n")
+
+
+def _save_adapters(context: Context, game: GameState) -> None:
+    context.of("generator").save(
+        game.generator, "generator", folder="generator/adapter"
+    )
+    context.of("prm").save(
+        game.prm, "prm", context.config.prm.reading, folder="adapter"
+    )

@@ -17,8 +17,12 @@ from absl import flags
 from aprm_jax.config import ConfigError, flat, nearest, read_config_file
 from aprm_jax.data.jsonl import DataError
 from aprm_jax.data.steps import TooLongError
+from aprm_jax.hf.config import UnsupportedModelError
+from aprm_jax.hf.export import ExportError
+from aprm_jax.hf.tables import CheckpointMismatchError
 from aprm_jax.jobs.context import JobError, log
 from aprm_jax.models.io import ModelFileError
+from aprm_jax.models.lora import AdapterMismatchError
 from aprm_jax.training.checkpoints import CheckpointError
 from aprm_jax.training.loop import NonFiniteError
 from aprm_jax.training.mesh import MeshError
@@ -39,6 +43,10 @@ USER_ERRORS = (
     MeshError,
     CheckpointError,
     ModelFileError,
+    UnsupportedModelError,
+    CheckpointMismatchError,
+    AdapterMismatchError,
+    ExportError,
     NonFiniteError,
     JobError,
 )

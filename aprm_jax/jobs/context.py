@@ -10,16 +10,23 @@ from typing import Any
 
 import jax
 import ml_collections
+from transformers import PreTrainedTokenizerFast
 
 from aprm_jax.config import ConfigError
 from aprm_jax.data.arithmetic import ArithmeticDomain
 from aprm_jax.data.bpe import save_tokenizer
 from aprm_jax.data.domain import Domain
 from aprm_jax.data.gsm8k import Gsm8kDomain
+from aprm_jax.data.labelled_domain import LabelledDomain
 from aprm_jax.data.steps import StepBuilder
-from aprm_jax.game.rounds import Arena
+from aprm_jax.game.rounds import Arena, Player
+from aprm_jax.hf import prm_layouts
+from aprm_jax.hf.builders import open_builder
+from aprm_jax.hf.export import Origin
+from aprm_jax.jobs import backbones
 from aprm_jax.models.decoder import Decoder, DecoderConfig
 from aprm_jax.models.io import Kind, ModelSpec, load_model, save_model
+from aprm_jax.models.lora import LoraConfig
 from aprm_jax.sampling.sampler import Sampler
 from aprm_jax.training.loop import LoopConfig
 from aprm_jax.training.mesh import MeshConfig, make_mesh, param_shardings
@@ -40,11 +47,29 @@ class Context:
       config: with the stage's overrides applied.
       root: the workdir.
       stage: the stage's name and folder under `root`.
+      role: whose tokenizer, architecture and sampler these are, of `backbones.ROLES`;
+        they differ where the config names models of Hugging Face.
     """
 
     config: ml_collections.ConfigDict
     root: Path
     stage: str
+    role: str = "solver"
+
+    def of(self, role: str) -> Context:
+        """The same stage for another role; this one where both are alike."""
+        if backbones.alike(self.config, self.role, role):
+            return self
+        return self._others.setdefault(role, dataclasses.replace(self, role=role))
+
+    @functools.cached_property
+    def _others(self) -> dict[str, Context]:
+        return {}
+
+    @functools.cached_property
+    def source(self) -> backbones.Source | None:
+        """The role's model of Hugging Face; None where it is made from scratch."""
+        return backbones.open_source(self.config, self.role)
 
     @functools.cached_property
     def directory(self) -> Path:
@@ -59,12 +84,14 @@ class Context:
         return open_domain(self.config, self.root)
 
     @functools.cached_property
+    def tokenizer(self) -> PreTrainedTokenizerFast:
+        """The role's tokenizer."""
+        return self.source.tokenizer if self.source else self.domain.tokenizer
+
+    @functools.cached_property
     def builder(self) -> StepBuilder:
-        """The step builder."""
-        c = self.config.builder
-        return StepBuilder(
-            self.domain.tokenizer, c.window or None, c.buckets, c.line_stride
-        )
+        """The role's step builder."""
+        return open_builder(self.spec(), self.tokenizer)
 
     @functools.cached_property
     def mesh(self) -> jax.sharding.Mesh:
@@ -74,7 +101,9 @@ class Context:
 
     @functools.cached_property
     def decoder_config(self) -> DecoderConfig:
-        """The architecture that solver, G and R share."""
+        """The role's architecture."""
+        if self.source:
+            return self.source.decoder
         c = self.config.model
         return DecoderConfig(
             vocab_size=len(self.domain.tokenizer),
@@ -116,7 +145,9 @@ class Context:
     @functools.cached_property
     def arena(self) -> Arena:
         """Where games of this run are played."""
-        return Arena(self.domain, self.builder, self.decoder, self.sampler, self.mesh)
+        g, r = self.of("generator"), self.of("prm")
+        judge = None if r is g else Player(r.builder, r.decoder)
+        return Arena(self.domain, g.builder, g.decoder, g.sampler, self.mesh, judge)
 
     def key(self, *path: int) -> Any:
         """A random key of this run: seed, then whatever tells draws apart."""
@@ -146,7 +177,14 @@ class Context:
         )
 
     def load(self, source: str, field: str, *kinds: str) -> tuple[Any, ModelSpec]:
-        """Parameters on the mesh, and the spec, of a model of one of `kinds`."""
+        """Parameters on the mesh, and the spec, of a model of one of `kinds`.
+
+        The source `backbone` is the role's model of Hugging Face, as the first kind.
+        """
+        if source == backbones.BACKBONE:
+            layout = self.source is not None and self.source.layout is not None
+            kind = "prm" if layout and "prm" in kinds else kinds[0]
+            return self._from_backbone(field, kind)
         path = self.model_path(source, field)
         params, spec, tokenizer = load_model(path)
         if spec.kind not in kinds:
@@ -158,9 +196,49 @@ class Context:
                 f"{field}={source!r} has another architecture: {spec.decoder} there, "
                 f"{self.decoder_config} here"
             )
-        if tokenizer.get_vocab() != self.domain.tokenizer.get_vocab():
+        if tokenizer.get_vocab() != self.tokenizer.get_vocab():
             raise ConfigError(f"{field}={source!r} has another tokenizer")
         return self.place(params), spec
+
+    def _from_backbone(self, field: str, kind: str) -> tuple[Any, ModelSpec]:
+        if self.source is None:
+            raise ConfigError(
+                f"{field}={backbones.BACKBONE!r} needs {self.role}.backbone, a model "
+                "of Hugging Face"
+            )
+        layout = self.source.layout
+        if layout is not None and kind != "prm":
+            raise ConfigError(
+                f"{self.role}.backbone={backbones.name_of(self.config, self.role)!r} is "
+                f"a PRM ({layout}); {field} needs a language model"
+            )
+        params = backbones.load(self.source, self.mesh, self.key(4), kind)
+        reading = prm_layouts.READING if kind == "prm" else None
+        return params, self.spec(kind, reading)
+
+    def spec(self, kind: Kind = "solver", reading: str | None = None) -> ModelSpec:
+        """What a model of this role and stage is."""
+        c = self.config.builder
+        return ModelSpec(
+            kind=kind,
+            decoder=self.decoder_config,
+            reading=reading,
+            window=c.window or None,
+            buckets=tuple(c.buckets),
+            domain=self.domain.name,
+            line_stride=c.line_stride,
+            max_new_tokens=c.max_new_tokens,
+            family=self.source.family if self.source else "llama",
+            layout=self.source.layout if self.source else None,
+            prompt=self.config.prompt.generator if self.prompted else None,
+            extra={"stage": self.stage, "seed": self.config.seed}
+            | (self.source.origin.extra() if self.source else {}),
+        )
+
+    @property
+    def prompted(self) -> bool:
+        """Whether the role is a Generator that is told in words what to do."""
+        return self.role == "generator" and self.source is not None
 
     def save(
         self,
@@ -170,19 +248,14 @@ class Context:
         folder: str = "model",
     ) -> Path:
         """Writes a model of the stage and returns its folder."""
-        spec = ModelSpec(
-            kind=kind,
-            decoder=self.decoder_config,
-            reading=reading,
-            window=self.builder.window,
-            buckets=self.builder.buckets,
-            domain=self.domain.name,
-            line_stride=self.builder.line_stride,
-            max_new_tokens=self.config.builder.max_new_tokens,
-            extra={"stage": self.stage, "seed": self.config.seed},
-        )
         path = self.directory / folder
-        save_model(path, jax.device_get(params), spec, self.domain.tokenizer)
+        spec = self.spec(kind, reading)
+        if "lora" in params:
+            origin = Origin.of(spec)
+            fields = dataclasses.asdict(LoraConfig.of(self.config.lora))
+            adapted = dataclasses.replace(origin, lora=fields)
+            spec = dataclasses.replace(spec, extra=spec.extra | adapted.extra())
+        save_model(path, jax.device_get(params), spec, self.tokenizer)
         return path
 
     def loop_config(self, num_steps: int) -> LoopConfig:
@@ -214,17 +287,21 @@ def _open_domain(fields: tuple[tuple[str, Any], ...], seed: int, root: Path) -> 
     if c["name"] == "arithmetic":
         return ArithmeticDomain(seed=seed)
     saved = root / "tokenizer"
-    domain = Gsm8kDomain(
+    common: dict[str, Any] = dict(
         train=c["train"],
-        test=c["test"],
         seed=seed,
         tokenizer=saved if saved.is_dir() else None,
         vocab_size=c["vocab_size"],
         dev_count=c["dev_count"],
-        strip_annotations=c["strip_annotations"],
         quarantine_dir=root / "quarantine",
         max_bad_share=c["max_bad_share"],
     )
+    if c["name"] == "labelled":
+        domain = LabelledDomain(**common)
+    else:
+        domain = Gsm8kDomain(
+            test=c["test"], strip_annotations=c["strip_annotations"], **common
+        )
     if not saved.is_dir():
         scratch = saved.with_name(f".{saved.name}.part")
         save_tokenizer(domain.tokenizer, scratch)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import json
 import time
@@ -17,7 +18,9 @@ from aprm_jax.data.gsm8k import ModelSolution, clean_line, read_model_solutions
 from aprm_jax.evals import intervals, outcome, processbench, selection, steps
 from aprm_jax.evals.robustness import attack
 from aprm_jax.game.rounds import GameConfig
+from aprm_jax.jobs import evaluate_labelled
 from aprm_jax.jobs.context import Context, log
+from aprm_jax.models.lora import LoraConfig
 from aprm_jax.search.aggregate import log_sigmoid
 from aprm_jax.search.solve import Solution, sample_solutions
 from aprm_jax.training.workdir import atomic_write
@@ -27,6 +30,7 @@ from aprm_jax.verifiers.scoring import likelihood_scorer, prm_scorer
 DEV_PROBLEMS = 150  # enough for a threshold, the only thing that dev decides here
 DEV_SAMPLES = 4
 LIKELIHOOD = "likelihood"
+THRESHOLD_SEED = 1_000_033  # of the corruptions that a threshold is chosen on
 ATTACK_SEED = 1_000_003  # no training run uses it
 
 # [problem][sample] -> log-scale score of each step
@@ -39,6 +43,10 @@ def run(context: Context) -> dict[str, Any]:
     Each split and each attack is kept as it ends: a killed evaluation goes on there.
     """
     c = context.config.evaluate
+    if context.config.domain.name == "labelled":
+        summary = evaluate_labelled.run(context, functools.partial(_part, context))
+        _write_json(context.directory / "summary.json", summary)
+        return {}
     dev = _part(context, "thresholds", lambda: _dev(context))
     parts = [dev]
     for split in c.splits:
@@ -76,16 +84,16 @@ def _dev(context: Context) -> dict[str, Any]:
     """Thresholds, chosen on a split that nothing else is reported on."""
     c = context.config.evaluate
     problems = context.domain.problems("dev", min(DEV_PROBLEMS, c.problems))
-    solutions = _sample(context, 0, problems, DEV_SAMPLES)
-    scored = _scores(context, solutions)
     summary = {}
+    solutions = _sample(context, 0, problems, DEV_SAMPLES) if c.splits else []
+    scored = _scores(context, solutions) if c.splits else {}
     for name, scores in scored.items():
         values, labels, _ = _labelled(context, solutions, scores, name)
         summary[f"steps.dev.{name}.threshold"] = (
             steps.best_threshold(values, labels, "accuracy") if len(labels) else 0.5
         )
     if context.config.domain.processbench:
-        summary |= _first_error_thresholds(context, solutions, scored)
+        summary |= _first_error_thresholds(context, problems)
     return {"summary": summary}
 
 
@@ -172,14 +180,15 @@ def _scores_of(
     c = context.config.evaluate
     flat = [_scorable(context, *solution) for solution in solutions]
     out = {}
-    for name in (LIKELIHOOD, *c.prms):
+    for name in (*([LIKELIHOOD] if c.solver else []), *c.prms):
         if name == LIKELIHOOD:
             params, _ = context.load(c.solver, "evaluate.solver", "solver")
             scorer = context.scorer(likelihood_scorer(context.decoder))
         else:
-            params, spec = context.load(name, "evaluate.prms", "prm")
+            judge = context.of("prm")
+            params, spec = judge.load(name, "evaluate.prms", "prm")
             assert spec.reading is not None
-            scorer = context.scorer(prm_scorer(context.decoder, spec.reading))
+            scorer = judge.scorer(prm_scorer(judge.decoder, spec.reading))
         out[name] = scorer.solutions(params, flat)
     return out
 
@@ -188,9 +197,9 @@ def _scorable(
     context: Context, question: str, steps: Sequence[str]
 ) -> tuple[str, tuple[str, ...]]:
     """A solution without the steps from the first that does not fit a row."""
-    builder = context.builder
+    builders = {context.builder, context.of("prm").builder}
     for k, step in enumerate(steps):
-        if not builder.fits(builder.step(question, steps[:k], step)):
+        if not all(b.fits(b.step(question, steps[:k], step)) for b in builders):
             return question, tuple(steps[:k])
     return question, tuple(steps)
 
@@ -268,9 +277,8 @@ def _processbench(context: Context, dev: dict[str, Any]) -> dict[str, Any]:
         for row in rows
     ]
     scored = _scores_of(context, solutions)
-    cut = sum(
-        len(a) < len(b) for a, (_, b) in zip(scored[LIKELIHOOD], solutions, strict=True)
-    )
+    first = next(iter(scored.values()))  # all are cut alike
+    cut = sum(len(a) < len(b) for a, (_, b) in zip(first, solutions, strict=True))
     summary = {"processbench.count": float(len(rows)), "processbench.cut": float(cut)}
     for name, scores in scored.items():
         report = outcome.first_error_report(
@@ -293,39 +301,38 @@ def _processbench(context: Context, dev: dict[str, Any]) -> dict[str, Any]:
 
 
 def _first_error_thresholds(
-    context: Context, solutions: list[list[Solution]], scored: dict[str, Scores]
+    context: Context, problems: Sequence[Problem]
 ) -> dict[str, float]:
-    """For ProcessBench: the best ones on the solver's dev samples, oracle-labelled."""
-    flat = [s for row in solutions for s in row]
-    labels = [
-        outcome.oracle_first_error(context.domain, s.question, s.steps) for s in flat
-    ]
+    """For ProcessBench: the best ones on corrupted solutions of the dev split.
+
+    The solver's own samples will not do: of a weak solver hardly one is without error.
+    """
+    rows = outcome.located_errors(context.domain, problems, THRESHOLD_SEED)
+    scored = _scores_of(context, [(question, steps) for question, steps, _ in rows])
     thresholds = {}
     for name, scores in scored.items():
-        values = [_probability(name, v) for row in scores for v in row]
         known = [
-            (v, label)
-            for v, label in zip(values, labels, strict=True)
-            if label is not None and label < len(v)
+            (_probability(name, values), label)
+            for values, (_, _, label) in zip(scores, rows, strict=True)
+            if label < len(values)
         ]
-        thresholds[f"processbench.{name}.threshold"] = (
-            processbench.best_threshold(*map(list, zip(*known, strict=True)))
-            if known
-            else 0.5
+        thresholds[f"processbench.{name}.threshold"] = processbench.best_threshold(
+            *map(list, zip(*known, strict=True))
         )
     return thresholds
 
 
 def _attack(context: Context, name: str) -> dict[str, Any]:
     c = context.config
-    generator, _ = context.load(
+    generator, _ = context.of("generator").load(
         c.game.generator_from, "game.generator_from", "generator"
     )
-    prm, spec = context.load(name, "evaluate.attack_prms", "prm")
+    prm, spec = context.of("prm").load(name, "evaluate.attack_prms", "prm")
     config = GameConfig.of(
         c.game,
         updates=c.evaluate.attack_updates,
         generator_learning_rate=c.evaluate.attack_learning_rate,
+        lora=LoraConfig.of(c.lora),
     )
     assert spec.reading is not None
 

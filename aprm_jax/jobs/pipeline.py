@@ -13,13 +13,24 @@ from aprm_jax.jobs.context import Context, log
 from aprm_jax.training.workdir import is_done, mark_done
 
 
+def chosen_stages(config: ml_collections.ConfigDict) -> list[tuple[str, str]]:
+    """(stage, job) of all stages, or of those of one job (`config.job`).
+
+    job=export needs no stage of its own: it is asked for when training is over.
+    """
+    chosen = [s for s in stages(config) if config.job in ("pipeline", s[1])]
+    if not chosen and config.job == "export":
+        return [("export", "export")]
+    return chosen
+
+
 def run(config: ml_collections.ConfigDict, root: Path) -> None:
     """Runs every stage, or those of one job (`config.job`).
 
     A stage that ended left `done.json` and is skipped; one that was killed goes on from
-    its newest checkpoint. `evaluate` and `report` alone are made again on request.
+    its newest checkpoint. `report` is made again each time, `export` on request.
     """
-    chosen = [s for s in stages(config) if config.job in ("pipeline", s[1])]
+    chosen = chosen_stages(config)
     if not chosen:
         raise ConfigError(
             f"job={config.job!r}: none of this config's stages runs it; stages are "
@@ -27,7 +38,8 @@ def run(config: ml_collections.ConfigDict, root: Path) -> None:
         )
     for index, (name, job) in enumerate(chosen, 1):
         directory = root / name
-        if is_done(directory) and job != "report":
+        again = job == "report" or config.job == job == "export"
+        if is_done(directory) and not again:
             log.info("[%d/%d] %s: complete, skipped", index, len(chosen), name)
             continue
         log.info("[%d/%d] %s (%s)", index, len(chosen), name, job)

@@ -1,4 +1,4 @@
-"""A PRM without an adversary: static corruptions, or labelled samples of a solver."""
+"""A PRM without an adversary: corruptions, a solver's samples, or human labels."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from aprm_jax.game.update import (
     make_update,
 )
 from aprm_jax.jobs.context import Context, JobError, log
+from aprm_jax.jobs.prm_labels import train_on_labels
 from aprm_jax.models import heads
 from aprm_jax.search.solve import sample_solutions
 from aprm_jax.training.loop import StepOutput, run_loop
@@ -42,8 +43,11 @@ class PrmState:
 
 def run(context: Context) -> dict[str, float]:
     """Trains R, saves `model/`, and returns what to keep of the run."""
-    c = context.config.prm
+    context, c = context.of("prm"), context.config.prm
     params = initial_prm(context, c.init_from, "prm.init_from", c.reading)
+    if c.negatives == "labels":
+        context.save(train_on_labels(context, params), "prm", c.reading)
+        return {}
     tx = game_optimiser(
         c.learning_rate,
         warmup=c.warmup,
@@ -105,7 +109,7 @@ def initial_prm(context: Context, source: str, field: str, reading: str) -> Any:
             )
         return params
     key = jax.random.wrap_key_data(context.key(4))
-    d_model = context.config.model.d_model
+    d_model = context.decoder_config.d_model
     return context.place(heads.init_prm(key, params["backbone"], d_model, reading))
 
 
@@ -157,6 +161,7 @@ def _rows(
 def _pool(context: Context) -> list[LabelledStep]:
     """The solver's own samples, labelled as the config says."""
     c = context.config
+    context = context.of("solver")
     solver, _ = context.load(c.prm.solver, "prm.solver", "solver")
     problems = [context.domain.train((1 << 40) + i) for i in range(c.prm.pool_problems)]
     common = dict(max_steps=c.builder.max_steps)

@@ -13,7 +13,7 @@ import jax
 
 from aprm_jax import __version__
 from aprm_jax.config import for_stage, stages
-from aprm_jax.jobs import tables
+from aprm_jax.jobs import report_labelled, tables
 from aprm_jax.jobs.context import Context, log
 from aprm_jax.models.io import SPEC_FILE
 from aprm_jax.report.contents import (
@@ -53,6 +53,8 @@ _CHARTS: Mapping[str, tuple[Any, Mapping[str, str]]] = {
             "fresh": "prm/accuracy_fresh",
             "replayed": "prm/accuracy_replayed",
             "static": "prm/accuracy_static",
+            "right steps": "prm/accuracy_correct",
+            "wrong steps": "prm/accuracy_incorrect",
         },
     ),
     "Loss of R, nats": ("number", {"": "prm/loss"}),
@@ -98,7 +100,9 @@ def run(context: Context) -> dict[str, Any]:
         sort_keys=True,
     )
     atomic_write(root / "summary.json", text + "\n")
-    table = tables.main_table(config, numbers) if evaluation is not None else None
+    labelled = config.domain.name == "labelled"
+    views = report_labelled if labelled else tables
+    table = views.main_table(config, numbers) if evaluation is not None else None
     game = _game(context, trained)
     shown = sorted(trained, key=lambda name: name != game)  # the game first
     data = ReportData(
@@ -106,8 +110,11 @@ def run(context: Context) -> dict[str, Any]:
         subtitle=f"seed {config.seed}, problems: {config.domain.name}",
         facts=_facts(context, trained),
         main_table=table,
-        tables=tables.more_tables(config, numbers) if evaluation is not None else (),
-        charts=[c for name in shown for c in _charts(name, trained[name])],
+        tables=views.more_tables(config, numbers) if evaluation is not None else (),
+        charts=[
+            *(report_labelled.charts(config, evaluation) if labelled else ()),
+            *(c for name in shown for c in _charts(name, trained[name])),
+        ],
         progression=_progression(trained[game]) if game else None,
         perturbations=_perturbations(root / game) if game else (),
         solutions=_solutions(context, evaluation) if evaluation is not None else (),
@@ -268,6 +275,8 @@ def _perturbations(directory: Path) -> list[Perturbation]:
 
 def _solutions(context: Context, evaluation: Path) -> list[Solution]:
     """Examples of every split, scored by APRM, else by the last PRM."""
+    if context.config.domain.name == "labelled":
+        return report_labelled.solutions(context.config, evaluation)
     listed = tables.verifiers(context.config)
     chosen = next((v for v in listed if v.own), listed[-1])
     out = []

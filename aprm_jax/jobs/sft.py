@@ -11,9 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from aprm_jax.data.loader import PackedBatches, load_batches
 from aprm_jax.data.steps import StepBatch, StepRow, TooLongError, pack
 from aprm_jax.game.rollouts import Situation, situations
+from aprm_jax.jobs.backbones import BACKBONE
 from aprm_jax.jobs.context import Context, JobError, log
+from aprm_jax.jobs.prepare import prepared_folder
 from aprm_jax.models import heads
 from aprm_jax.models.decoder import Decoder
 from aprm_jax.oracle.verdict import Label
@@ -29,6 +32,14 @@ class SftState:
 
     params: Any
     opt: Any
+
+
+@flax.struct.dataclass
+class SftLoopState:
+    """What a checkpoint holds."""
+
+    sft: SftState
+    position: np.ndarray  # int64 [2]: where prepared data go on, (window, packed row)
 
 
 def make_update(
@@ -69,6 +80,7 @@ def run(context: Context) -> dict[str, float]:
     """Trains, saves `model/`, and returns the last metrics."""
     c = context.config.sft
     perturbing = c.task == "perturb"
+    context = context.of("generator" if perturbing else "solver")
     tx = optax.chain(
         optax.clip_by_global_norm(c.clip_norm),
         optax.adamw(
@@ -79,36 +91,50 @@ def run(context: Context) -> dict[str, float]:
     )
     params = _initial(context)
     pool = _pool(context, params["backbone"]) if perturbing else ()
-    state = SftState(params=params, opt=context.place(tx.init(params)))
+    prepared = _prepared(context) if c.data else None
+    state = SftLoopState(
+        sft=SftState(params=params, opt=context.place(tx.init(params))),
+        position=np.zeros(2, np.int64),
+    )
     update = make_update(context.decoder, tx, context.mesh)
     shards = batch_shards(context.mesh)
     size = c.batch_size
     multiple = max(4, shards)
 
-    def step_fn(state: SftState, step: int, timer) -> StepOutput:
-        with timer("data"):
-            if perturbing:
-                rows = _perturbation_rows(context, step, size, pool)
-            else:
-                rows = _solution_rows(context, step, size)
-            kept = [row for row in rows if context.builder.fits(row)]
-            if not kept:
-                raise TooLongError(
-                    f"step {step}: none of {len(rows)} rows fits the longest bucket "
-                    f"({context.builder.buckets[-1]} tokens); raise builder.buckets"
-                )
-            packed = pack(kept, context.builder.buckets[-1])
-            # Few shapes: the number of packed rows is rounded up.
-            batch = context.builder.collate(
-                packed,
-                length=context.builder.buckets[-1],
-                max_steps=context.config.builder.max_steps * size,
-                batch_size=-(-len(packed) // multiple) * multiple,
+    def text_batch(step: int) -> tuple[StepBatch, int]:
+        """A batch of the domain's text, and how many rows did not fit it."""
+        if perturbing:
+            rows = _perturbation_rows(context, step, size, pool)
+        else:
+            rows = _solution_rows(context, step, size)
+        kept = [row for row in rows if context.builder.fits(row)]
+        if not kept:
+            raise TooLongError(
+                f"step {step}: none of {len(rows)} rows fits the longest bucket "
+                f"({context.builder.buckets[-1]} tokens); raise builder.buckets"
             )
+        packed = pack(kept, context.builder.buckets[-1])
+        # Few shapes: the number of packed rows is rounded up.
+        batch = context.builder.collate(
+            packed,
+            length=context.builder.buckets[-1],
+            max_steps=context.config.builder.max_steps * size,
+            batch_size=-(-len(packed) // multiple) * multiple,
+        )
+        return batch, len(rows) - len(kept)
+
+    def step_fn(state: SftLoopState, step: int, timer) -> StepOutput:
+        with timer("data"):
+            position, left_out = state.position, 0
+            if prepared is None:
+                batch, left_out = text_batch(step)
+            else:
+                batch, *after = prepared.batch_at(*(int(i) for i in position))
+                position = np.asarray(after, np.int64)
         with timer("update"):
-            state, metrics = update(state, shard_batch(context.mesh, batch))
-        metrics = dict(metrics) | {"left_out": float(len(rows) - len(kept))}
-        return StepOutput(state, metrics, batch)
+            sft, metrics = update(state.sft, shard_batch(context.mesh, batch))
+        metrics = dict(metrics) | {"left_out": float(left_out)}
+        return StepOutput(SftLoopState(sft=sft, position=position), metrics, batch)
 
     state = run_loop(
         state,
@@ -118,14 +144,36 @@ def run(context: Context) -> dict[str, float]:
         name=context.stage,
     )
     kind = "generator" if perturbing else "solver"
-    context.save(state.params, kind)
+    context.save(state.sft.params, kind)
     return {}
+
+
+def _prepared(context: Context) -> PackedBatches:
+    """This host's batches of prepared data, without end."""
+    c = context.config
+    hosts, shards = jax.process_count(), batch_shards(context.mesh)
+    if c.sft.batch_size % shards or c.sft.batch_size % hosts:
+        raise JobError(
+            f"sft.batch_size={c.sft.batch_size} packed rows cannot be shared by "
+            f"{shards} shards on {hosts} hosts: set a multiple of {shards}"
+        )
+    return load_batches(
+        prepared_folder(context),
+        "train",
+        context.builder,
+        batch_size=c.sft.batch_size // hosts,
+        length=context.builder.buckets[-1],
+        seed=c.seed,
+        process_index=jax.process_index(),
+        process_count=hosts,
+    )
 
 
 def _initial(context: Context) -> Any:
     c = context.config
-    if c.sft.init_from:
-        params, _ = context.load(c.sft.init_from, "sft.init_from", "solver")
+    source = c.sft.init_from or (BACKBONE if context.source else "")
+    if source:
+        params, _ = context.load(source, "sft.init_from", "solver")
         params = {"backbone": params["backbone"]}
     else:
         row = np.zeros((1, 8), np.int32)
@@ -139,7 +187,7 @@ def _initial(context: Context) -> Any:
         params = init_sharded(context.mesh, init, context.key(1))
     if c.sft.task == "perturb":
         head = heads.init_value_head(
-            jax.random.wrap_key_data(context.key(2)), c.model.d_model
+            jax.random.wrap_key_data(context.key(2)), context.decoder_config.d_model
         )
         # Values start at zero: before the game nothing is known of the rewards.
         params |= {"value_head": context.place(jax.tree.map(jnp.zeros_like, head))}
@@ -185,6 +233,10 @@ def _perturbation_rows(
 def _pool(context: Context, backbone: Any) -> list[tuple[Situation, str]]:
     """Wrong steps of the solver's own, each beside a correct one to start from."""
     c = context.config
+    if context.source and c.sft.solver_share > 0:
+        # G's prompts are not the solver's, nor need its start be the solver.
+        context = context.of("solver")
+        backbone = context.load(c.prm.solver, "prm.solver", "solver")[0]["backbone"]
     wanted = c.sft.pool if c.sft.solver_share > 0 else 0
     pool: list[tuple[Situation, str]] = []
     batch = min(512, 2 * wanted)
@@ -203,13 +255,13 @@ def _pool(context: Context, backbone: Any) -> list[tuple[Situation, str]]:
         for i, point in enumerate(points):
             n = int(samples.lengths[i])
             ids = [int(t) for t in samples.tokens[i, :n]]
-            if not samples.stopped[i] or ids[-1] != context.builder.step_id:
+            text = context.builder.reply_text(ids, bool(samples.stopped[i]))
+            if text is None:
                 continue
-            text = context.builder.decode(ids[:-1])
             verdict = context.domain.oracle.judge(
                 point.question, point.prefix, point.step, text
             )
-            if text and verdict.label == Label.INCORRECT:
+            if verdict.label == Label.INCORRECT:
                 pool.append((point, text))
     if wanted:
         log.info("%s: %d wrong samples of the solver", context.stage, len(pool))

@@ -14,9 +14,18 @@ import ml_collections
 from aprm_jax import __version__
 from aprm_jax.config import ConfigError, for_stage, nearest, stages, validate
 from aprm_jax.data.jsonl import DataError
+from aprm_jax.data.labelled_domain import split_source
 from aprm_jax.data.sources import is_name
 from aprm_jax.data.steps import StepBuilder, TooLongError
-from aprm_jax.jobs import evaluate, pipeline
+from aprm_jax.jobs import (
+    evaluate,
+    evaluate_labelled,
+    export,
+    pipeline,
+    prepare,
+    prm_labels,
+)
+from aprm_jax.jobs.backbones import BACKBONE
 from aprm_jax.jobs.context import Context, log
 from aprm_jax.training.signals import prompt_stop
 from aprm_jax.training.workdir import open_workdir
@@ -29,6 +38,7 @@ MAY_DIFFER = (
     "compilation_cache",
     "checkpoint",
     "metrics",
+    "export",
     "report",
 )
 _PROBED = 256  # training problems whose lengths are looked at
@@ -44,15 +54,23 @@ def run(config: ml_collections.ConfigDict, root: Path) -> None:
     with prompt_stop("What was finished is kept; the same command goes on from there."):
         _log_to_stdout()
         validate(config)
-        check_files(config)
+        if config.job != "export":  # which reads a model, no problems
+            check_files(config)
+            check_labelled_files(config)
         _use_compilation_cache(config.compilation_cache)
         contexts = [
             (Context(for_stage(config, name), root, name), job)
-            for name, job in stages(config)
+            for name, job in (
+                pipeline.chosen_stages(config)
+                if config.job == "export"
+                else stages(config)
+            )
         ]
+        export.check(contexts)
         for context, _ in contexts:
             _ = context.mesh  # compared with the devices
         check_sources(contexts)
+        prepare.check(contexts)
         open_workdir(root, config.to_dict(), __version__, may_differ=MAY_DIFFER)
         log.info("workdir: %s", root)
         check_problems(contexts)
@@ -79,6 +97,28 @@ def check_files(config: ml_collections.ConfigDict) -> None:
             raise DataError(f"domain.{field}: {source}: no such file")
 
 
+def check_labelled_files(config: ml_collections.ConfigDict) -> None:
+    """The labelled solutions and the scores that the config names exist.
+
+    Raises:
+      DataError: names the field and the file.
+    """
+    c = config
+    named = [("prm.data", entry) for entry in c.prm.data]
+    if c.domain.name == "labelled":
+        named.append(("domain.train", c.domain.train))
+        for entry in c.evaluate.sets:
+            named.append(("evaluate.sets", entry.partition("=")[2]))
+    for field, entry in named:
+        _, source = split_source(entry, field)
+        if source and not is_name(source) and not Path(source).exists():
+            raise DataError(f"{field}: {source}: no such file")
+    for entry in c.evaluate.scores:
+        path = entry.partition("=")[2]
+        if not Path(path).exists():
+            raise DataError(f"evaluate.scores: {path}: no such file or folder")
+
+
 def check_sources(contexts: Sequence[tuple[Context, str]]) -> None:
     """Each model that a stage starts from is an earlier stage's, or a folder.
 
@@ -90,6 +130,8 @@ def check_sources(contexts: Sequence[tuple[Context, str]]) -> None:
         for field, source in _sources(context.config, job):
             folders = (context.root / source / "model", Path(source))
             found = any((path / "model.json").is_file() for path in folders)
+            found |= source == BACKBONE  # `Context.load` says what it needs
+            found |= job == "export" and source.partition("/")[0] in before
             if source not in before and not found:
                 raise ConfigError(
                     f"stage {context.stage!r}: {field}={source!r} is neither an "
@@ -109,13 +151,18 @@ def check_problems(contexts: Sequence[tuple[Context, str]]) -> None:
     """
     measured: list[str] = []
     for context, job in contexts:
-        if job == "report":
+        if job in ("export", "report"):
             continue
         setting = f"{context.config.builder}{context.config.domain}"
         if setting not in measured:  # most stages share one
             measured.append(setting)
             _check_lengths(context)
+        if job == "prm" and context.config.prm.negatives == "labels":
+            prm_labels.labelled_solutions(context)
         if job != "evaluate":
+            continue
+        if context.config.domain.name == "labelled":
+            evaluate_labelled.check(context)
             continue
         if context.config.domain.model_solutions:
             evaluate.read_graded(context)
@@ -172,14 +219,17 @@ def _sources(c: ml_collections.ConfigDict, job: str) -> Iterator[tuple[str, str]
         yield "sft.init_from", c.sft.init_from
     if job == "prm":
         yield "prm.init_from", c.prm.init_from
-        if c.prm.negatives != "static":
+        if c.prm.negatives in ("monte_carlo", "oracle"):
             yield "prm.solver", c.prm.solver
     if job == "aprm" or (job == "evaluate" and c.evaluate.attack_prms):
         yield "game.generator_from", c.game.generator_from
     if job == "aprm":
         yield "game.prm_from", c.game.prm_from
+    if job == "export":
+        yield "export.model", c.export.model
     if job == "evaluate":
-        yield "evaluate.solver", c.evaluate.solver
+        if c.evaluate.solver:
+            yield "evaluate.solver", c.evaluate.solver
         for name in c.evaluate.prms:
             yield "evaluate.prms", name
         for name in c.evaluate.attack_prms:

@@ -23,6 +23,7 @@ _NEGATIVES = {
     "static": "PRM, static corruptions",
     "monte_carlo": "PRM, Monte-Carlo labels",
     "oracle": "PRM, oracle labels",
+    "labels": "PRM, labels of the data",
 }
 
 

@@ -14,13 +14,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Float32, Int32
 
 from aprm_jax.models.decoder import Decoder
-from aprm_jax.models.layers import (
-    DecoderConfig,
-    Layer,
-    causal_mask,
-    rotation,
-    scan_unroll,
-)
+from aprm_jax.models.layers import DecoderConfig, Layer, scan_unroll
+from aprm_jax.models.positions import layer_kinds, sight, sight_of_last
 
 
 @flax.struct.dataclass
@@ -69,16 +64,18 @@ def read_prompts(
     decoder: Any = Decoder(config)
     layer: Any = Layer(config)
     variables = {"params": params}
-    cos_sin = rotation(positions, config.head_dim, config.rope_theta)
-    mask, before = causal_mask(segment_ids), config.num_layers - 1
+    seen, before = sight(config, positions, segment_ids), config.num_layers - 1
 
-    def body(x, layer_params):
-        return layer.apply({"params": layer_params}, x, cos_sin, mask, True)
+    def body(x, scanned):
+        layer_params, local = scanned
+        return layer.apply({"params": layer_params}, x, seen, True, local)
 
     x = decoder.apply(variables, tokens, method=Decoder.embedded)
-    stack = jax.tree.map(lambda p: p[:before], params["layers"])
+    scanned = (params["layers"], layer_kinds(config))
+    stack = jax.tree.map(lambda p: p[:before], scanned)
     x, (keys, values) = jax.lax.scan(body, x, stack, unroll=scan_unroll(before))
     top = {"params": jax.tree.map(lambda p: p[before], params["layers"])}
+    cos_sin, mask = seen.of(config.local_layers[before])
     x, (key, value) = layer.apply(top, x, cos_sin, mask, last, method=Layer.last)
     logits = decoder.apply(variables, x[:, 0], method=Decoder.norm_logits)
     return logits, KVCache((*keys, key), (*values, value))
@@ -104,19 +101,20 @@ def decode_step(
       positions: its position in its row.
       cache: keys and values so far.
       slot: where to write, the same for every row.
-      visible: the slots that a row may attend to, `slot` included.
+      visible: the slots that hold a row's tokens, in their order, `slot` the last.
     """
     decoder: Any = Decoder(config)
     layer: Any = Layer(config)
     variables, kvs = {"params": params}, []
     x = decoder.apply(variables, tokens[:, None], method=Decoder.embedded)
-    cos_sin = rotation(positions[:, None], config.head_dim, config.rope_theta)
+    seen = sight_of_last(config, positions[:, None], visible)
     for i, layer_params in enumerate(layers):
+        cos_sin, mask = seen.of(config.local_layers[i])
         x, kv = layer.apply(
             {"params": layer_params},
             x,
             cos_sin,
-            visible[:, None],
+            mask,
             cache.keys[i],
             cache.values[i],
             slot,

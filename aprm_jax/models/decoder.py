@@ -1,7 +1,8 @@
 """The one decoder: every model here is this module with another config.
 
-A pre-norm transformer in the Llama family. Training and prefill scan over layers whose
-parameters are stacked on a leading axis; a decode step unrolls the same parameters.
+A pre-norm transformer in the Llama family, with the options of `DecoderConfig`.
+Training and prefill scan over layers whose parameters are stacked on a leading axis; a
+decode step unrolls the same parameters.
 
 Axes: B batch, T target/query, S cache slots, K KV heads, H head size, D model, V
 vocabulary, L layers. Parameters are a plain tree:
@@ -12,6 +13,12 @@ vocabulary, L layers. Parameters are a plain tree:
     final_norm/scale [D]                  layers/attention/o/kernel [L, N, H, D]
                                           layers/mlp/{gate,up}/kernel [L, D, F]
                                           layers/mlp/down/kernel [L, F, D]
+
+and where a family has them
+
+    layers/attention/{q_norm,k_norm}/scale [L, H]
+    layers/attention/q/bias [L, N, H], {k,v}/bias [L, K, H], o/bias [L, D]
+    layers/{attention_post_norm,mlp_post_norm}/scale [L, D]
 """
 
 from __future__ import annotations
@@ -25,10 +32,10 @@ from aprm_jax.models.layers import (
     DecoderConfig,
     Layer,
     RMSNorm,
-    causal_mask,
-    rotation,
     scan_unroll,
+    soft_cap,
 )
+from aprm_jax.models.positions import layer_kinds, sight
 
 __all__ = ["ONE_HOT_VOCAB", "Decoder", "DecoderConfig"]
 
@@ -84,7 +91,11 @@ class Embed(nn.Module):
             rows = _lookup(self.embedding, tokens)
         else:
             rows = self.embedding[tokens]
-        return rows.astype(self.config.dtype)
+        rows = rows.astype(self.config.dtype)
+        if self.config.scale_embeddings:
+            # Rounded to the activations' precision, as Gemma was trained.
+            rows = rows * jnp.asarray(self.config.d_model**0.5, self.config.dtype)
+        return rows
 
     def attend(self, hidden: Float[Array, "... D"]) -> Float32[Array, "... V"]:
         return _head(hidden, self.embedding.astype(self.config.dtype).T)
@@ -115,12 +126,12 @@ class Decoder(nn.Module):
     def setup(self):
         c = self.config
         self.embed = Embed(c)
-        layer = nn.remat(Layer, static_argnums=(4,)) if c.remat else Layer
+        layer = nn.remat(Layer, static_argnums=(3,)) if c.remat else Layer
         self.layers = nn.scan(
             layer,
             variable_axes={"params": 0},
             split_rngs={"params": True},
-            in_axes=(nn.broadcast,) * 3,  # pyright: ignore[reportArgumentType]
+            in_axes=(nn.broadcast, nn.broadcast, 0),  # pyright: ignore[reportArgumentType]
             length=c.num_layers,
             unroll=scan_unroll(c.num_layers),
         )(c)
@@ -135,9 +146,11 @@ class Decoder(nn.Module):
         segment_ids: Int32[Array, "B T"],
     ) -> Float[Array, "B T D"]:
         """Final hidden states; causal within a segment, segment 0 is padding."""
-        cos_sin = rotation(positions, self.config.head_dim, self.config.rope_theta)
-        mask = causal_mask(segment_ids)
-        hidden, _ = self.layers(self.embed(tokens), cos_sin, mask, False)
+        seen, kinds = (
+            sight(self.config, positions, segment_ids),
+            layer_kinds(self.config),
+        )
+        hidden, _ = self.layers(self.embed(tokens), seen, False, kinds)
         hidden = self.final_norm(hidden)
         if self.is_initializing() and not self.config.tie_embeddings:
             self.head(hidden)
@@ -145,9 +158,8 @@ class Decoder(nn.Module):
 
     def logits(self, hidden: Float[Array, "... D"]) -> Float32[Array, "... V"]:
         """The LM head."""
-        if self.config.tie_embeddings:
-            return self.embed.attend(hidden)
-        return self.head(hidden)
+        head = self.embed.attend if self.config.tie_embeddings else self.head
+        return soft_cap(head(hidden), self.config.logit_softcap)
 
     def embedded(self, tokens: Int32[Array, "B T"]) -> Float[Array, "B T D"]:
         """What the first layer reads."""

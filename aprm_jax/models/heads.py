@@ -1,10 +1,12 @@
 """Heads on the decoder's hidden states: values of tokens, verdicts on steps.
 
-A PRM reads its verdict in one of two ways. `"token"`: the language head's raw logit
+A PRM reads its verdict in one of three ways. `"token"`: the language head's raw logit
 of a token that stands in the step is the log-odds that the token is right (a learned
 scale and bias apart), and a step is as right as its worst token. `"two_class"`: a
 linear layer of two classes on the `<step>` that closes the step, as most published
-PRMs have it. One forward pass reads all the steps of a row, packed or not.
+PRMs have it. `"three_class"`: the same with a class of neutral steps between both,
+which count as not incorrect. One forward pass reads all the steps of a row, packed or
+not.
 
 Axes: B batch, T tokens, S steps, D model, V vocabulary.
 """
@@ -20,11 +22,12 @@ from jaxtyping import Array, Float, Float32, Int32, Key, UInt32
 
 from aprm_jax.data.steps import StepBatch
 from aprm_jax.models.decoder import ONE_HOT_VOCAB, Decoder
+from aprm_jax.models.layers import soft_cap
 
 Params = Mapping[str, Any]
 PRNGKey = Key[Array, ""] | UInt32[Array, "2"]
 
-READINGS = ("token", "two_class")
+READINGS = ("token", "two_class", "three_class")
 
 
 def init_value_head(key: PRNGKey, d_model: int) -> dict[str, Float32[Array, "..."]]:
@@ -37,6 +40,11 @@ def init_class_head(key: PRNGKey, d_model: int) -> dict[str, Float32[Array, "...
     return _init_linear(key, d_model, 2)
 
 
+def init_neutral_head(key: PRNGKey, d_model: int) -> dict[str, Float32[Array, "..."]]:
+    """Parameters of a head of incorrect, neutral, correct: kernel [D, 3]."""
+    return _init_linear(key, d_model, 3)
+
+
 def init_prm(
     key: PRNGKey, backbone_params: Params, d_model: int, reading: str
 ) -> dict[str, Any]:
@@ -47,8 +55,10 @@ def init_prm(
     check_reading(reading)
     if reading == "token":
         head = {"scale": jnp.ones((), jnp.float32), "bias": jnp.zeros((), jnp.float32)}
-    else:
+    elif reading == "two_class":
         head = init_class_head(key, d_model)
+    else:
+        head = init_neutral_head(key, d_model)
     return {"backbone": backbone_params, "head": head}
 
 
@@ -63,6 +73,19 @@ def values(head: Params, hidden: Float[Array, "B T D"]) -> Float32[Array, "B T"]
     return _linear(head, hidden)[..., 0]
 
 
+def class_logits(
+    head: Params, hidden: Float[Array, "B T D"]
+) -> Float32[Array, "B T C"]:
+    """Logits of the classes at each token.
+
+    A head is linear; one that holds another under `hidden`, as Qwen2.5-Math-PRM's
+    does, has that and a ReLU before it.
+    """
+    if "hidden" in head:
+        hidden = jax.nn.relu(_linear(head["hidden"], hidden))
+    return _linear(head, hidden)
+
+
 def step_logits(
     decoder: Decoder, prm_params: Params, batch: StepBatch, reading: str
 ) -> Float32[Array, "B S"]:
@@ -74,7 +97,7 @@ def step_logits(
       decoder: the backbone's module.
       prm_params: `{"backbone": ..., "head": ...}` as `init_prm` makes them.
       batch: rows from the step builder.
-      reading: which of the two heads `prm_params` holds.
+      reading: which of the heads `prm_params` holds.
 
     Raises:
       ValueError: an unknown reading.
@@ -88,10 +111,28 @@ def step_logits(
         scores = chosen * head["scale"] + head["bias"]
         logits = _step_minimum(scores, jnp.asarray(batch.step_ids), num_steps)
     else:
-        classes = _linear(head, hidden)
-        scores = classes[..., 1] - classes[..., 0]
+        classes = class_logits(head, hidden)
+        right = classes[..., 1]
+        if reading == "three_class":
+            right = jnp.logaddexp(right, classes[..., 2])
+        scores = right - classes[..., 0]
         logits = _step_last(scores, jnp.asarray(batch.step_ids), num_steps)
     return jnp.where(jnp.asarray(batch.step_mask) > 0, logits, 0.0)
+
+
+def step_class_logprobs(
+    decoder: Decoder, prm_params: Params, batch: StepBatch
+) -> Float32[Array, "B S 3"]:
+    """Log-probabilities of incorrect, neutral and correct for each step.
+
+    For the three-class reading, whose `step_logits` are the log-odds of "neutral or
+    correct". Steps where `step_mask` is 0 have meaningless finite values.
+    """
+    hidden = _hidden(decoder, prm_params["backbone"], batch)
+    classes = class_logits(prm_params["head"], hidden)
+    step_ids, num_steps = jnp.asarray(batch.step_ids), batch.step_mask.shape[-1]
+    read = [_step_last(classes[..., k], step_ids, num_steps) for k in range(3)]
+    return jax.nn.log_softmax(jnp.stack(read, axis=-1), axis=-1)
 
 
 def token_logprobs(
@@ -166,6 +207,7 @@ def _chosen_logits(
             rows.astype(before.dtype),
             preferred_element_type=jnp.float32,
         )
+        picked = soft_cap(picked, config.logit_softcap)
     return jnp.pad(picked, ((0, 0), (1, 0)))
 
 

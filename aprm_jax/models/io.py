@@ -8,13 +8,14 @@ bit silently.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -54,6 +55,9 @@ class ModelSpec:
         start.
       max_new_tokens: the longest step that the model is sampled for, its `<step>`
         included; None where it is not sampled.
+      family: of Hugging Face, that the model is exported as.
+      layout: of a published PRM, that lays its rows out; None for the step builder's.
+      prompt: in words, to a Generator that is an instruction model; None for others.
       extra: whatever else its maker wants to keep; must survive JSON.
     """
 
@@ -66,6 +70,9 @@ class ModelSpec:
     threshold: float = 0.5
     line_stride: int = 0
     max_new_tokens: int | None = None
+    family: str = "llama"
+    layout: str | None = None
+    prompt: str | None = None
     extra: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
@@ -92,14 +99,7 @@ def save_model(
       spec: what the model is.
       tokenizer: saved beside the parameters.
     """
-    target = Path(directory).absolute()
-    target.parent.mkdir(parents=True, exist_ok=True)
-    prefix = f".{target.name}.writing-"
-    for left_behind in target.parent.glob(prefix + "*"):
-        shutil.rmtree(left_behind, ignore_errors=True)
-    scratch = Path(tempfile.mkdtemp(prefix=prefix, dir=target.parent))
-    try:
-        os.chmod(scratch, 0o755)  # mkdtemp lets nobody else read
+    with written_whole(directory) as scratch:
         safetensors.flax.save_file(_flatten(params), scratch / PARAMS_FILE)
         tokenizer.save_pretrained(scratch)
         files = sorted(path for path in scratch.iterdir() if path.is_file())
@@ -110,6 +110,24 @@ def save_model(
         }
         text = json.dumps(description, indent=2, allow_nan=False) + "\n"
         (scratch / SPEC_FILE).write_text(text, encoding="utf-8")
+
+
+@contextlib.contextmanager
+def written_whole(directory: str | os.PathLike[str]) -> Iterator[Path]:
+    """A scratch folder that takes the place of `directory` if the block ends well.
+
+    A kill or an error leaves what was there before, never half a folder; what a kill
+    leaves beside it is cleared by the next start.
+    """
+    target = Path(directory).absolute()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    prefix = f".{target.name}.writing-"
+    for left_behind in target.parent.glob(prefix + "*"):
+        shutil.rmtree(left_behind, ignore_errors=True)
+    scratch = Path(tempfile.mkdtemp(prefix=prefix, dir=target.parent))
+    try:
+        os.chmod(scratch, 0o755)  # mkdtemp lets nobody else read
+        yield scratch
         for path in scratch.iterdir():
             _sync(path)
         _replace(scratch, target)

@@ -85,7 +85,7 @@ def read_claims(text: str) -> Claims:
 
 def holds(claim: Claim) -> bool | None:
     """Whether a claim is true; None for a quotient cut to an integer."""
-    verdicts = [_agrees(v, claim.stated) for v in claim.left.readings]
+    verdicts = [agrees(v, claim.stated) for v in claim.left.readings]
     if True in verdicts:
         return True
     return None if None in verdicts else False
@@ -93,7 +93,7 @@ def holds(claim: Claim) -> bool | None:
 
 def same_value(a: Stated, b: Stated) -> bool:
     """Whether two statements of one quantity agree up to stated rounding."""
-    return bool(_agrees(a.value, b) or _agrees(b.value, a))
+    return bool(agrees(a.value, b) or agrees(b.value, a))
 
 
 def miscopied(claim: Claim) -> str | None:
@@ -110,11 +110,11 @@ def _echoes(claim: Claim, echo: Stated) -> bool:
     percent = Stated(echo.value / 100, echo.decimals + 2)
     exact = *claim.left.readings, claim.stated.value
     return any(
-        _agrees(value, shown) for value in exact for shown in (echo, percent)
+        agrees(value, shown) for value in exact for shown in (echo, percent)
     ) or same_value(claim.stated, echo)
 
 
-def _agrees(value: Fraction, stated: Stated) -> bool | None:
+def agrees(value: Fraction, stated: Stated) -> bool | None:
     """Equality up to rounding to the stated decimals; None if cut to an integer.
 
     With two decimals or more, truncation counts as rounding (2/3 = 0.66).
@@ -212,7 +212,7 @@ def _bare_claim(left: str, right: str) -> Claim | None:
     stated = Stated(b.bare_value, decimals)
     if b.value != b.bare_value:  # `60% * 40% = 24%`, but also `80 + 10 = 90%`
         share = Stated(b.value, decimals + 2)
-        stated = share if _agrees(a.value, share) else stated
+        stated = share if agrees(a.value, share) else stated
     return Claim(a, stated, None, None, f"{left.strip()} = {right.strip()}")
 
 

@@ -26,11 +26,14 @@ class Verdict:
         an incorrect one, `"correct"` or `"copied"` for a correct one, and
         the cause for an undecidable one.
       reason: one sentence for a person.
+      span: the characters of the candidate that it rests on, where the oracle knows
+        them.
     """
 
     label: Label
     kind: str
     reason: str = ""
+    span: tuple[int, int] | None = None
 
 
 @runtime_checkable

@@ -33,7 +33,7 @@ def _draw(group: int, reply: tuple[int, ...], stopped: bool = True):
 
 
 def _verify(draws, points=(EASY, OTHER), builder: StepBuilder = BUILDER):
-    return rollouts.verify(draws, points, DOMAIN, builder)
+    return rollouts.verify(draws, points, DOMAIN, builder, builder)
 
 
 def test_equal_replies_of_a_group_are_merged_with_their_counts():

@@ -68,7 +68,7 @@ def _draws(number: int) -> list:
 
 def _generator_batch(number: int = 0, rows: int = ROWS) -> GeneratorBatch:
     """Merged replies: their weights are their counts, the last rows are padding."""
-    found = rollouts.verify(_draws(number), POINTS, DOMAIN, BUILDER)
+    found = rollouts.verify(_draws(number), POINTS, DOMAIN, BUILDER, BUILDER)
     p = np.linspace(0.1, 0.8, len(found), dtype=np.float32)
     rng = np.random.default_rng(0)
     return rollouts.generator_batch(

@@ -1,0 +1,224 @@
+"""Solutions with labelled steps as a domain: text to learn from, and no oracle.
+
+Human labels stand in for the oracle: a language model learns the steps that nobody
+called wrong, a PRM learns the labels. Nothing can be corrupted or sampled here.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from transformers import PreTrainedTokenizerFast
+
+from aprm_jax.data.bpe import load_tokenizer, train_bpe
+from aprm_jax.data.domain import Problem
+from aprm_jax.data.gsm8k import clean_line
+from aprm_jax.data.jsonl import DataError
+from aprm_jax.data.labelled import NEUTRAL, LabelledSolution, Solutions, question_id
+from aprm_jax.data.readers import read_steps
+from aprm_jax.oracle.verdict import Label, Oracle, Verdict
+
+
+class NoOracle:
+    """Knows nothing of any step."""
+
+    def judge(
+        self, question: str, prefix: Sequence[str], original: str | None, candidate: str
+    ) -> Verdict:
+        """Undecidable."""
+        return Verdict(Label.UNDECIDABLE, "no_oracle", "this domain has labels only")
+
+
+class LabelledDomain:
+    """Implements `Domain` on solutions of one of `data.readers`.
+
+    Args:
+      train: "READER:SOURCE"; the dev split is taken out of it.
+      seed: of the order in which training texts are drawn.
+      tokenizer: a trained one, or a folder that holds one; None trains a BPE on the
+        training text, the dev split left out.
+      vocab_size: of the tokenizer to train.
+      dev_count: questions held out, chosen by a hash of the question.
+      quarantine_dir: where bad rows are recorded.
+      max_bad_share: share of bad rows past which reading stops.
+
+    Attributes:
+      labelled: solutions to train on.
+      dev: those of the held-out questions.
+    """
+
+    name = "labelled"
+    kinds = ()
+    splits = ("dev",)
+
+    def __init__(
+        self,
+        *,
+        train: str,
+        seed: int = 0,
+        tokenizer: PreTrainedTokenizerFast | str | Path | None = None,
+        vocab_size: int = 2048,
+        dev_count: int = 100,
+        quarantine_dir: str | Path | None = None,
+        max_bad_share: float = 0.01,
+    ):
+        rows = read_labelled(
+            train, quarantine_dir=quarantine_dir, max_bad_share=max_bad_share
+        )
+        held = _held_out(rows, dev_count, train)
+        self.labelled = tuple(r for r in rows if r.problem_id not in held)
+        self.dev = tuple(r for r in rows if r.problem_id in held)
+        self._texts = right_texts(self.labelled)
+        if not self._texts:
+            raise DataError(f"{train}: no solution begins with a step that is right")
+        self.seed = seed
+        self.oracle: Oracle = NoOracle()
+        if tokenizer is None:
+            tokenizer = train_bpe(_lines(self.labelled), vocab_size)
+        elif isinstance(tokenizer, str | Path):
+            tokenizer = load_tokenizer(tokenizer)
+        self.tokenizer: PreTrainedTokenizerFast = tokenizer
+        self._order = functools.lru_cache(maxsize=4)(self._shuffled)
+
+    @property
+    def num_train(self) -> int:
+        """How many texts there are; one epoch."""
+        return len(self._texts)
+
+    def corpus(self, index: int) -> Problem:
+        """The same as `train`."""
+        return self.train(index)
+
+    def train(self, index: int) -> Problem:
+        """Text number `index`; each epoch is a permutation of its own."""
+        epoch, at = divmod(index, len(self._texts))
+        return self._texts[self._order(epoch)[at]]
+
+    def problems(self, split: str, count: int) -> Sequence[Problem]:
+        """The first `count` right texts of "dev"."""
+        if split not in self.splits:
+            raise ValueError(f"no split {split!r}; there is {', '.join(self.splits)}")
+        return right_texts(self.dev)[:count]
+
+    def corrupt(
+        self, rng: np.random.Generator, question: str, prefix: Sequence[str], step: str
+    ) -> None:
+        """None: nothing here could tell whether the result is wrong."""
+
+    def is_final(self, step: str) -> bool:
+        """False: these texts have no common way to conclude."""
+        return False
+
+    def answer(self, steps: Sequence[str]) -> None:
+        """None: these texts have no common way to state an answer."""
+
+    def same_answer(self, given: str | None, expected: str) -> bool:
+        """Equality as text."""
+        return given is not None and given.strip() == expected.strip()
+
+    def _shuffled(self, epoch: int) -> np.ndarray:
+        return np.random.default_rng([self.seed, epoch]).permutation(len(self._texts))
+
+
+def split_source(text: str, field: str) -> tuple[str, str]:
+    """ "READER:SOURCE" as (reader, source); the source may be "" for the hub's name.
+
+    Raises:
+      DataError: there is no colon.
+    """
+    reader, colon, source = text.partition(":")
+    if not colon or not reader:
+        raise DataError(
+            f"{field}: {text!r} must be READER:SOURCE, for example "
+            "prm800k:data/prm800k/phase1_train.jsonl.gz"
+        )
+    return reader, source
+
+
+def read_labelled(
+    text: str,
+    *,
+    unique: bool = True,
+    quarantine_dir: str | Path | None = None,
+    max_bad_share: float = 0.01,
+) -> Solutions:
+    """Reads "READER:SOURCE" with lines cleaned as every text of this domain is.
+
+    A step is one line with single spaces, in training and in evaluation alike.
+
+    Raises:
+      DataError: see `readers.read_steps`; or no solution has a label.
+    """
+    reader, source = split_source(text, "labelled solutions")
+    rows = read_steps(
+        source,
+        reader,
+        unique=unique,
+        quarantine_dir=quarantine_dir,
+        max_bad_share=max_bad_share,
+    )
+    if not rows:
+        raise DataError(f"{text}: no solution has a labelled step")
+    rows[:] = [_cleaned(row) for row in rows]
+    return rows
+
+
+def right_texts(solutions: Sequence[LabelledSolution]) -> tuple[Problem, ...]:
+    """The longest texts without a wrong step, none of them a beginning of another.
+
+    A step is taken where its label, in whichever row, is at least neutral, or where it
+    has none but a row goes on behind it.
+    """
+    wrong = {
+        (s.question, s.steps[: k + 1])
+        for s in solutions
+        for k, label in enumerate(s.labels)
+        if label < NEUTRAL
+    }
+    found: dict[tuple[str, tuple[str, ...]], None] = {}
+    for s in solutions:
+        size = next(
+            (k for k in range(len(s.steps)) if (s.question, s.steps[: k + 1]) in wrong),
+            len(s.steps),
+        )
+        if size:
+            found[(s.question, s.steps[:size])] = None
+    inside = {(q, steps[:k]) for q, steps in found for k in range(1, len(steps))}
+    return tuple(
+        Problem(q, steps, "") for q, steps in found if (q, steps) not in inside
+    )
+
+
+def _cleaned(row: LabelledSolution) -> LabelledSolution:
+    """One line a step. A blank step keeps its place: labels must not shift."""
+    return LabelledSolution(
+        clean_line(row.question),
+        tuple(clean_line(step) for step in row.steps),
+        row.labels,
+        row.ratings,
+        row.source,
+        row.split,
+        row.problem_id or question_id(row.question),
+        row.category,
+    )
+
+
+def _lines(solutions: Sequence[LabelledSolution]) -> list[str]:
+    """Every distinct line, in order of first appearance."""
+    return list(dict.fromkeys(t for s in solutions for t in (s.question, *s.steps)))
+
+
+def _held_out(rows: Sequence[LabelledSolution], count: int, source: str) -> set[str]:
+    """Ids of the `count` questions whose hashes come last."""
+    ids = {row.problem_id for row in rows}
+    if count >= len(ids):
+        raise DataError(
+            f"{source}: {len(ids)} questions, too few to hold {count} out "
+            "(domain.dev_count)"
+        )
+    ranked = sorted(ids, key=lambda i: (hashlib.sha256(i.encode()).digest(), i))
+    return set(ranked[len(ranked) - count :])

@@ -1,0 +1,220 @@
+"""A prepared data set on disk: rows of ids as a TFDS builder, without TensorFlow.
+
+The folder is a builder that `tfds.builder_from_directory(folder / VERSION)` and
+`tfds.data_source(NAME, data_dir=...)` read: ArrayRecord files, and what is known of
+the data in the builder's metadata. It is written beside its place and renamed into it,
+so a kill leaves no half of one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from transformers import PreTrainedTokenizerFast
+
+from aprm_jax.data.jsonl import DataError
+from aprm_jax.data.steps import StepBuilder, StepRow
+
+NAME = "prepared"
+VERSION = "1.0.0"
+_ARRAYS = ("tokens", "positions", "segment_ids", "step_ids", "labels")
+_CHUNK = 1024  # rows between two calls of the writer, which rewrites its metadata
+
+
+@dataclasses.dataclass(frozen=True)
+class PreparedRow:
+    """A row of ids and where it comes from."""
+
+    row: StepRow
+    question_id: str
+    source: str
+
+
+def tokenizer_hash(tokenizer: PreTrainedTokenizerFast) -> str:
+    """What decides the ids of a row: SHA-256 of vocabulary, merges, splitting, <bos>."""
+    content = json.loads(tokenizer.backend_tokenizer.to_str())
+    parts = ("added_tokens", "normalizer", "pre_tokenizer", "model")
+    known = {part: content.get(part) for part in parts}
+    text = json.dumps([known, str(tokenizer.bos_token)], sort_keys=True)
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()
+
+
+def builder_settings(builder: StepBuilder) -> dict[str, Any]:
+    """What a reader's step builder must agree on."""
+    return {
+        "tokenizer": tokenizer_hash(builder.tokenizer),
+        "window": builder.window,
+        "line_stride": builder.line_stride,
+    }
+
+
+def write_prepared(
+    folder: Path,
+    splits: Mapping[str, Iterable[PreparedRow]],
+    metadata: Callable[[], Mapping[str, Any]],
+    *,
+    rows_per_file: int = 16384,
+) -> None:
+    """Writes the builder `folder`; one that is there already is replaced.
+
+    Args:
+      folder: `<data_dir>/prepared`; TFDS looks for the builder's name there.
+      splits: the rows of each split, consumed once; an empty split is left out.
+      metadata: called once the rows are written; JSON values, which the counts of
+        each split join.
+      rows_per_file: most rows of one ArrayRecord file.
+
+    Raises:
+      DataError: no split has a row.
+    """
+    tfds = _tfds()
+    scratch = folder.with_name(f".{folder.name}.part")
+    shutil.rmtree(scratch, ignore_errors=True)
+    target = scratch / VERSION
+    target.mkdir(parents=True)
+    identity = tfds.core.dataset_info.DatasetIdentity(
+        name=NAME,
+        version=tfds.core.Version(VERSION),
+        data_dir=os.fspath(target),
+        module_name="aprm_jax.data.prepared",
+    )
+    known: dict[str, Any] = tfds.core.MetadataDict(splits={})
+    info = tfds.core.DatasetInfo(
+        builder=identity,
+        features=_features(tfds),
+        description="Solutions as rows of token ids with the labels of their steps.",
+        metadata=known,
+    )
+    writer = tfds.core.SequentialWriter(
+        info, max_examples_per_shard=rows_per_file, file_format="array_record"
+    )
+    for name, rows in splits.items():
+        counts = _write_split(writer, name, rows)
+        if counts["rows"]:
+            known["splits"][name] = counts
+    if not known["splits"]:
+        shutil.rmtree(scratch)
+        raise DataError(f"{folder}: nothing is left to write: no split has a row")
+    known.update(metadata())
+    writer.close_all()
+    shutil.rmtree(folder, ignore_errors=True)
+    scratch.rename(folder)
+
+
+def read_metadata(folder: str | Path) -> dict[str, Any]:
+    """What `write_prepared` was told, and the counts of each split.
+
+    Raises:
+      DataError: there is no prepared data set.
+    """
+    path = Path(folder) / VERSION / "metadata.json"
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DataError(
+            f"{folder}: not a prepared data set ({path} is missing): give the folder "
+            f"{NAME!r} that job=prepare wrote"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read: {error}") from None
+
+
+def check_builder(folder: str | Path, builder: StepBuilder) -> dict[str, Any]:
+    """The metadata, once it is sure that the ids in the data set mean the same here.
+
+    Raises:
+      DataError: see `read_metadata`; or the data set was made with another tokenizer
+        or another layout of rows.
+    """
+    metadata = read_metadata(folder)
+    here = builder_settings(builder)
+    for name, value in metadata["builder"].items():
+        if here[name] != value:
+            raise DataError(
+                f"{folder} was prepared with another {name}: {_short(value)} there, "
+                f"{_short(here[name])} here. Prepare it again with this config"
+            )
+    return metadata
+
+
+def open_split(folder: str | Path, split: str) -> Any:
+    """The rows of a split, as `to_row` takes them, by index: a `tfds` data source.
+
+    Raises:
+      DataError: there is no such data set or split.
+    """
+    splits = read_metadata(folder)["splits"]
+    if split not in splits:
+        raise DataError(f"{folder}: no split {split!r}, only {', '.join(splits)}")
+    builder = _tfds().builder_from_directory(os.fspath(Path(folder) / VERSION))
+    return builder.as_data_source(split=split)
+
+
+def to_row(example: Mapping[str, Any]) -> StepRow:
+    """A row as it was before it was written."""
+    return StepRow(**{name: np.asarray(example[name]) for name in _ARRAYS})
+
+
+def _tfds() -> Any:
+    """Imported on demand: it takes half a second, and most runs need none."""
+    import tensorflow_datasets
+
+    return tensorflow_datasets
+
+
+def _features(tfds: Any) -> Any:
+    def ids() -> Any:
+        return tfds.features.Tensor(shape=(None,), dtype=np.int32)
+
+    return tfds.features.FeaturesDict(
+        {
+            **{name: ids() for name in _ARRAYS[:-1]},
+            "labels": tfds.features.Tensor(shape=(None,), dtype=np.float32),
+            "question_id": tfds.features.Text(),
+            "source": tfds.features.Text(),
+        }
+    )
+
+
+def _write_split(writer: Any, name: str, rows: Iterable[PreparedRow]) -> dict[str, int]:
+    counts = dict.fromkeys(
+        ("rows", "tokens", "steps", "labelled_steps", "longest", "most_steps"), 0
+    )
+    questions: set[str] = set()
+    chunk: list[dict[str, Any]] = []
+    for item in rows:
+        row = item.row
+        if not counts["rows"]:
+            writer.initialize_splits([name])
+        chunk.append(
+            {
+                **{array: getattr(row, array) for array in _ARRAYS},
+                "question_id": item.question_id,
+                "source": item.source,
+            }
+        )
+        counts["rows"] += 1
+        counts["tokens"] += len(row)
+        counts["steps"] += len(row.labels)
+        counts["labelled_steps"] += int(np.count_nonzero(~np.isnan(row.labels)))
+        counts["longest"] = max(counts["longest"], len(row))
+        counts["most_steps"] = max(counts["most_steps"], len(row.labels))
+        questions.add(item.question_id)
+        if len(chunk) == _CHUNK:
+            writer.add_examples({name: chunk})
+            chunk = []
+    if chunk:
+        writer.add_examples({name: chunk})
+    return counts | {"questions": len(questions)}
+
+
+def _short(value: Any) -> str:
+    return f"{value[:12]}…" if isinstance(value, str) else repr(value)

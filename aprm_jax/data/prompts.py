@@ -1,0 +1,419 @@
+"""Words for instruction models: what G and a solver are told, and what a reply is.
+
+A prompt is text with named places, the chat template around it where the tokenizer has
+one. What the places hold (questions, steps, text of models) is text always: where it
+spells a special token, the spelling is broken up. A reply is one step or it is not, by
+the rules of `parse_reply`; nothing is repaired.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import json
+import re
+import string
+from collections import Counter
+from collections.abc import Sequence
+
+from tokenizers import AddedToken, Tokenizer
+from transformers import PreTrainedTokenizerFast
+
+from aprm_jax.config import ConfigError, nearest
+from aprm_jax.data.steps import PERTURB_TOKEN, STEP_TOKEN
+from aprm_jax.oracle.verdict import Label, Verdict
+
+GENERATOR_PLACES = ("question", "prefix", "step")
+SOLVER_PLACES = ("question", "prefix")
+GENERATOR_PROMPT = """\
+Below are a problem, the steps of a solution so far, and the correct next step. \
+Rewrite the next step so that it has one subtle error that is easy to overlook, as \
+a wrong number, a wrong operation or a rule applied where it does not hold. Keep its \
+style, length and notation.
+
+Problem:
+{question}
+
+Steps so far:
+{prefix}
+
+Correct next step:
+{step}
+
+Answer with the rewritten step alone, on one line: no introduction, no explanation, no \
+other steps."""
+SOLVER_PROMPT = """\
+Solve the problem step by step. Below are the problem and the steps so far.
+
+Problem:
+{question}
+
+Steps so far:
+{prefix}
+
+Answer with the next step alone, on one line: no introduction, no other steps."""
+_NO_PREFIX = "(none)"
+# What a plain prompt, without a chat template, ends with.
+_GENERATOR_CUE = "\n\nRewritten step: "
+_SOLVER_CUE = "\n\nNext step: "
+
+Messages = list[dict[str, str]]
+
+
+def check_prompt(field: str, text: str, places: Sequence[str]) -> None:
+    """Refuses a prompt whose places are not those that are filled in.
+
+    Args:
+      field: of the config, for the message.
+      text: the prompt; "" stands for the default.
+      places: names that may, and must, stand in it.
+
+    Raises:
+      ConfigError: names the place and those that there are.
+    """
+    if not text:
+        return
+    try:
+        found = [part[1:] for part in string.Formatter().parse(text)]
+    except ValueError as error:
+        raise ConfigError(
+            f"{field}: {error}; write a brace that names no place twice: {{{{ or }}}}"
+        ) from None
+    names = [name for name, _, _ in found if name is not None]
+    for name, form, conversion in found:
+        if name is not None and (name not in places or form or conversion):
+            written = name + (f"!{conversion}" if conversion else "")
+            written += f":{form}" if form else ""
+            raise ConfigError(
+                f"{field}: {{{written}}} names no place; there are "
+                f"{', '.join(f'{{{place}}}' for place in places)}."
+                f"{nearest(name, list(places))}"
+            )
+    for place in places:
+        if place not in names:
+            raise ConfigError(f"{field} lacks the place {{{place}}}")
+
+
+def generator_messages(
+    question: str, prefix: Sequence[str], step: str, prompt: str = ""
+) -> Messages:
+    """What G is told, as the messages of a chat: one, of the user.
+
+    Args:
+      question: the problem.
+      prefix: the correct steps before.
+      step: the correct step to rewrite.
+      prompt: of `config.prompt.generator`; "" for the default.
+    """
+    values = {"question": question, "prefix": _lines(prefix), "step": step}
+    return [{"role": "user", "content": _fill(prompt or GENERATOR_PROMPT, values)}]
+
+
+def solver_messages(question: str, prefix: Sequence[str], prompt: str = "") -> Messages:
+    """What a solver is told, likewise; `prompt` of `config.prompt.solver`."""
+    values = {"question": question, "prefix": _lines(prefix)}
+    return [{"role": "user", "content": _fill(prompt or SOLVER_PROMPT, values)}]
+
+
+def generator_prompt_ids(
+    tokenizer: PreTrainedTokenizerFast,
+    question: str,
+    prefix: Sequence[str],
+    step: str,
+    prompt: str = "",
+) -> list[int]:
+    """The ids that G's reply follows."""
+    messages = generator_messages(question, prefix, step, prompt)
+    return _reply_ids(tokenizer, messages, _GENERATOR_CUE)
+
+
+def solver_prompt_ids(
+    tokenizer: PreTrainedTokenizerFast,
+    question: str,
+    prefix: Sequence[str],
+    prompt: str = "",
+) -> list[int]:
+    """The ids that a solver's next step follows."""
+    messages = solver_messages(question, prefix, prompt)
+    return _reply_ids(tokenizer, messages, _SOLVER_CUE)
+
+
+def chat_ids(
+    tokenizer: PreTrainedTokenizerFast, messages: Messages, *, reply: bool
+) -> list[int]:
+    """The ids of a chat by the tokenizer's own template.
+
+    Args:
+      tokenizer: has a chat template.
+      messages: special tokens in them count: see `defuse`.
+      reply: whether an opening of the assistant's answer follows.
+
+    Raises:
+      ConfigError: the template refuses the messages.
+    """
+    try:
+        # A template that knows no thinking ignores the switch.
+        text = tokenizer.apply_chat_template(
+            messages,
+            tokenize=False,
+            add_generation_prompt=reply,
+            enable_thinking=False,
+        )
+    except Exception as error:  # whatever Jinja or the template raises
+        raise ConfigError(
+            f"the tokenizer's chat template refuses a prompt: {error}"
+        ) from error
+    return encode(tokenizer, str(text), special=True)
+
+
+def encode(
+    tokenizer: PreTrainedTokenizerFast, text: str, *, special: bool = False
+) -> list[int]:
+    """Ids of a text without anything around it.
+
+    Args:
+      tokenizer: it is left as it is found.
+      text: any.
+      special: whether a special token that it spells is that token, or text.
+    """
+    backend = tokenizer.backend_tokenizer
+    before = backend.encode_special_tokens
+    backend.encode_special_tokens = not special
+    try:
+        return list(backend.encode(text, add_special_tokens=False).ids)
+    finally:
+        backend.encode_special_tokens = before
+
+
+def defuse(tokenizer: PreTrainedTokenizerFast, text: str) -> str:
+    """The text with every special token's spelling broken up by a space."""
+    added = tokenizer.added_tokens_decoder.values()
+    # The longest first: a token may be a part of another.
+    words = sorted({t.content for t in added if t.special}, key=lambda w: (-len(w), w))
+    for word in words:
+        if len(word) > 1:
+            text = text.replace(word, f"{word[0]} {word[1:]}")
+    return text
+
+
+# Why a reply is not one step, in the order in which it is asked.
+REASONS = (
+    "unfinished",  # cut off before its end
+    "empty",
+    "too_long",
+    "several",  # more than one line, or more than one numbered step
+    "unprintable",  # control characters
+    "refusal",
+    "preamble",  # or an explanation beside the step
+    "copy",  # the correct step itself
+)
+_REFUSAL = re.compile(
+    r"(i['’]?m sorry|i am sorry|sorry\b|i (can ?not|can['’]t|won['’]t|will not|am not "
+    r"able|am unable)|i['’]m (not able|unable)|as an ai\b|unfortunately\b)",
+    re.IGNORECASE,
+)
+_PREAMBLE = re.compile(
+    r"(<think|```|(sure|certainly|of course|absolutely|okay|ok|alright)\b\s*[,.!:]"
+    r"|here\s*(is|are|['’]s)\b|below (is|are)\b|this is (the|a) (rewritten|modified)"
+    r"|(the )?(rewritten|modified|altered|perturbed|incorrect|corrected|new|next) "
+    r"(next )?(step|version)\b)",
+    re.IGNORECASE,
+)
+_COMMENT = re.compile(
+    r"\b(subtle (error|mistake)|the (error|mistake) (is|here|was)|(introduces?|"
+    r"introduced) (an?|the|one) (subtle )?(error|mistake)|(original|rewritten) step)\b",
+    re.IGNORECASE,
+)
+_NUMBERED = re.compile(r"\bstep\s+\d+\s*[:.)]", re.IGNORECASE)
+
+
+@dataclasses.dataclass(frozen=True)
+class Reply:
+    """What a reply of an instruction model is.
+
+    Attributes:
+      step: the one step; None where it is not one, or is no new one.
+      reason: one of REASONS; "" for a step.
+    """
+
+    step: str | None
+    reason: str
+
+
+def parse_reply(
+    text: str,
+    step: str | None = None,
+    *,
+    finished: bool = True,
+    longest: int = 2000,
+) -> Reply:
+    """Whether a reply is one step; never raises on any text.
+
+    Args:
+      text: the reply, without the token that ended it.
+      step: the correct step that it rewrites; None where there is none.
+      finished: whether the model ended it itself.
+      longest: most characters of a step.
+    """
+    text = text.strip()
+    reason = _reason(text, step, finished, longest)
+    return Reply(None, reason) if reason else Reply(text, "")
+
+
+def reply_verdict(reply: Reply) -> Verdict | None:
+    """The rule's verdict on what is not one step; None where the oracle decides.
+
+    A copy is still correct. Of anything else nobody knows what it claims: it is
+    undecidable, so R never sees it, and G is paid as for a step still correct.
+    """
+    if not reply.reason:
+        return None
+    if reply.reason == "copy":
+        return Verdict(Label.CORRECT, "copied", "the reply is the correct step")
+    return Verdict(
+        Label.UNDECIDABLE, "unfinished", f"the reply is not one step: {reply.reason}"
+    )
+
+
+def reply_rates(replies: Sequence[Reply]) -> dict[str, float]:
+    """The share of each reason, and of `one_step`, among replies; {} of none."""
+    counts = Counter(reply.reason or "one_step" for reply in replies)
+    names = ("one_step", *REASONS) if replies else ()
+    return {f"reply/{name}": counts[name] / len(replies) for name in names}
+
+
+def prepare_tokenizer(
+    tokenizer: PreTrainedTokenizerFast, vocab_rows: int
+) -> PreTrainedTokenizerFast:
+    """A copy of a pretrained tokenizer that the step builder can use.
+
+    `<step>` and `<perturb>` become special tokens: on ids behind the vocabulary while
+    the embedding has free rows (most families pad it), else in the place of reserved
+    tokens that no text uses, else on new ids, for which the embedding must grow
+    (`missing_rows`). A model without `bos` (Qwen2) opens its rows with the token that
+    separates documents in pretraining, `<|endoftext|>`, and failing that with `eos`;
+    one without `pad` pads with `eos`. Padding is masked, so it may be any token.
+
+    Args:
+      tokenizer: it is left as it is.
+      vocab_rows: of the model's embedding.
+
+    Raises:
+      ConfigError: the tokenizer has no token to open or to pad a row with.
+    """
+    vocab = tokenizer.get_vocab()
+    missing = [t for t in (STEP_TOKEN, PERTURB_TOKEN) if t not in vocab]
+    free = vocab_rows - (max(vocab.values()) + 1)
+    reserved = _reserved(tokenizer)
+    backend = tokenizer.backend_tokenizer
+    if missing and free < len(missing) <= len(reserved):
+        renamed = dict(zip(reserved, missing, strict=False))
+        backend = _rename(backend, renamed)
+    else:
+        backend = copy.deepcopy(backend)
+        backend.add_special_tokens(
+            [AddedToken(token, special=True, normalized=False) for token in missing]
+        )
+    named = {
+        name: str(token)
+        for name in ("bos", "eos", "pad", "unk")
+        if (token := getattr(tokenizer, f"{name}_token")) is not None
+    }
+    spare = {
+        "bos": "<|endoftext|>" if "<|endoftext|>" in vocab else named.get("eos"),
+        "pad": named.get("eos"),
+    }
+    for name, token in spare.items():
+        if name not in named and token is None:
+            raise ConfigError(
+                f"the tokenizer has neither a {name} nor an eos token: its "
+                "tokenizer_config.json must name one"
+            )
+        named.setdefault(name, str(token))
+    out = PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        clean_up_tokenization_spaces=False,
+        model_max_length=tokenizer.model_max_length,
+        **{f"{name}_token": token for name, token in named.items()},
+    )
+    out.chat_template = tokenizer.chat_template
+    return out
+
+
+def missing_rows(tokenizer: PreTrainedTokenizerFast, vocab_rows: int) -> int:
+    """By how many rows an embedding must grow to hold all of a tokenizer's ids."""
+    return max(0, max(tokenizer.get_vocab().values()) + 1 - vocab_rows)
+
+
+def _lines(prefix: Sequence[str]) -> str:
+    return "\n".join(prefix) or _NO_PREFIX
+
+
+def _fill(prompt: str, values: dict[str, str]) -> str:
+    """Fills the places once: braces in what is filled in stay as they are."""
+    parts = string.Formatter().parse(prompt)
+    return "".join(
+        text + (values[name] if name is not None else "") for text, name, _, _ in parts
+    )
+
+
+def _reply_ids(
+    tokenizer: PreTrainedTokenizerFast, messages: Messages, cue: str
+) -> list[int]:
+    if tokenizer.chat_template:
+        calm = [m | {"content": defuse(tokenizer, m["content"])} for m in messages]
+        return chat_ids(tokenizer, calm, reply=True)
+    text = "\n\n".join(message["content"] for message in messages) + cue.rstrip()
+    bos = str(tokenizer.bos_token or "")
+    return encode(tokenizer, bos, special=True) + encode(tokenizer, text)
+
+
+def _reason(text: str, step: str | None, finished: bool, longest: int) -> str:
+    """The first reason of REASONS that holds, "" for none."""
+    lines = [line for line in text.splitlines() if line.strip()]
+    opening = text.lstrip("*_#>\"'“”‘’ ")
+    found = {
+        "unfinished": not finished,
+        "empty": not lines,
+        "too_long": len(text) > longest,
+        "several": len(lines) > 1 or len(_NUMBERED.findall(text)) > 1,
+        "unprintable": any(not c.isprintable() and c != "\t" for c in text),
+        "refusal": bool(_REFUSAL.match(opening)),
+        "preamble": bool(_PREAMBLE.match(opening) or _COMMENT.search(text)),
+        "copy": step is not None and text.split() == step.split(),
+    }
+    return next((reason for reason in REASONS if found[reason]), "")
+
+
+# Llama 3, Gemma, Phi-3 and Mistral keep tokens for whoever needs one.
+_RESERVED = re.compile(
+    r"<\|reserved_special_token_(\d+)\|>|<unused(\d+)>|<\|placeholder(\d+)\|>"
+    r"|\[control_(\d+)\]"
+)
+
+
+def _reserved(tokenizer: PreTrainedTokenizerFast) -> list[str]:
+    """Reserved special tokens, the last first: templates of families use early ones."""
+    found = {
+        token.content: index
+        for index, token in tokenizer.added_tokens_decoder.items()
+        if _RESERVED.fullmatch(token.content)
+        and token.content not in str(tokenizer.chat_template)
+    }
+    return sorted(found, key=lambda content: -found[content])
+
+
+def _rename(backend: Tokenizer, names: dict[str, str]) -> Tokenizer:
+    """A tokenizer with other spellings of some added tokens, on the same ids."""
+    description = json.loads(backend.to_str())
+    for token in description["added_tokens"]:
+        if token["content"] in names:
+            token.update(
+                content=names[token["content"]], special=True, normalized=False
+            )
+    vocab = description["model"].get("vocab")
+    if isinstance(vocab, dict):
+        description["model"]["vocab"] = {names.get(k, k): v for k, v in vocab.items()}
+    elif isinstance(vocab, list):  # Unigram: [piece, score]
+        description["model"]["vocab"] = [[names.get(k, k), v] for k, v in vocab]
+    return Tokenizer.from_str(json.dumps(description))

@@ -1,0 +1,172 @@
+"""Readers of published data sets: one small module each, found by `SOURCES` in it.
+
+    read_problems("datasets:openai/gsm8k", "gsm8k", split="test")
+    read_steps("data/phase1_train.jsonl.gz", "prm800k")
+
+To add a data set, add a module here whose `SOURCES` lists `ProblemSource` or
+`StepSource` values.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import functools
+import importlib
+import pkgutil
+from pathlib import Path
+from typing import Any, TypeVar
+
+from aprm_jax.data.jsonl import DataError, Rows
+from aprm_jax.data.labelled import (
+    LABEL_KINDS,
+    LabelledSolution,
+    Solutions,
+    as_kind,
+)
+from aprm_jax.data.readers.base import (
+    MathProblem,
+    ProblemSource,
+    Source,
+    StepSource,
+)
+from aprm_jax.data.sources import is_name, read_source
+
+__all__ = [
+    "MathProblem",
+    "ProblemSource",
+    "Source",
+    "StepSource",
+    "read_problems",
+    "read_steps",
+    "sources",
+]
+
+T = TypeVar("T", MathProblem, LabelledSolution)
+
+
+@functools.cache
+def sources() -> dict[str, Source]:
+    """Every known data set by name."""
+    found: dict[str, Source] = {}
+    for module in pkgutil.iter_modules(__path__):
+        loaded = importlib.import_module(f"{__name__}.{module.name}")
+        for source in getattr(loaded, "SOURCES", ()):
+            if source.name in found:
+                raise ValueError(f"two readers are called {source.name!r}")
+            found[source.name] = source
+    return dict(sorted(found.items()))
+
+
+def read_problems(
+    source: str,
+    name: str,
+    *,
+    split: str = "",
+    quarantine_dir: str | Path | None = None,
+    max_bad_share: float = 0.01,
+) -> Rows[MathProblem]:
+    """Reads the problems of a data set.
+
+    Args:
+      source: a file, a folder of files, or a name (see `data/sources.py`); "" for the
+        data set's own name on the Hugging Face hub.
+      name: of the data set, one of `sources()`.
+      split: of a named source; "" for the data set's usual one.
+      quarantine_dir: where bad rows are recorded; see `jsonl.read_rows`.
+      max_bad_share: share of bad rows past which reading stops.
+
+    Raises:
+      DataError: there is no such reader or source, or too many rows are bad.
+    """
+    reader = _reader(name, ProblemSource, "problems")
+    problems, num_bad = _read(reader, source, split, quarantine_dir, max_bad_share)
+    rows: Rows[MathProblem] = Rows(problems)
+    rows.num_bad = num_bad
+    return rows
+
+
+def read_steps(
+    source: str,
+    name: str,
+    *,
+    split: str = "",
+    label: str = "soft",
+    unique: bool = True,
+    quarantine_dir: str | Path | None = None,
+    max_bad_share: float = 0.01,
+) -> Solutions:
+    """Reads solutions with labelled steps.
+
+    Args:
+      source: see `read_problems`.
+      name: of the data set, one of `sources()`.
+      split: see `read_problems`.
+      label: kind of the labels, see `labelled.as_kind`. "soft" is what the data set
+        says, a neutral rating as 0.5.
+      unique: leaves out a solution whose text and labels came before.
+      quarantine_dir: see `read_problems`.
+      max_bad_share: see `read_problems`.
+
+    Returns:
+      The solutions that have a label at all; the others are counted.
+    """
+    if label not in LABEL_KINDS:
+        raise ValueError(f"label must be one of {LABEL_KINDS}, not {label!r}")
+    reader = _reader(name, StepSource, "labelled steps")
+    read, num_bad = _read(reader, source, split, quarantine_dir, max_bad_share)
+    kept = Solutions()
+    kept.num_bad = num_bad
+    seen: set[Any] = set()
+    for solution in read:
+        if not solution.num_labelled:
+            kept.num_unlabelled += 1
+            continue
+        # repr: NaN equals nothing, itself included.
+        key = (solution.question, solution.steps, repr(solution.labels))
+        if unique and key in seen:
+            kept.num_repeated += 1
+            continue
+        seen.add(key)
+        kept.append(as_kind(solution, label))
+    return kept
+
+
+def _reader(name: str, kind: type[Source[T]], what: str) -> Source[T]:
+    known = [n for n, source in sources().items() if isinstance(source, kind)]
+    if name not in known:
+        close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+        hint = f" Did you mean {close[0]!r}?" if close else ""
+        raise DataError(
+            f"no reader of {what} is called {name!r}; there are "
+            f"{', '.join(known)}.{hint}"
+        )
+    return sources()[name]
+
+
+def _read(
+    reader: Source[T],
+    source: str,
+    split: str,
+    quarantine_dir: str | Path | None,
+    max_bad_share: float,
+) -> tuple[list[T], int]:
+    if not source:
+        if not reader.hub:
+            raise DataError(f"{reader.name} has no name on the hub: give a path")
+        source = reader.hub[0]
+    split = split or reader.split
+    rows = read_source(
+        source,
+        split,
+        reader.parse,
+        quarantine_dir=quarantine_dir,
+        max_bad_share=max_bad_share,
+    )
+    where = split if is_name(source) else Path(source).name.partition(".")[0]
+    items = [
+        item if item.split else dataclasses.replace(item, split=where)
+        for row in rows
+        for item in row
+    ]
+    return items, rows.num_bad

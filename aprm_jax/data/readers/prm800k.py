@@ -1,0 +1,135 @@
+"""PRM800K (Lightman et al., arXiv 2305.20050): human ratings of single steps.
+
+Two forms. The original has one row a labelling session: at each step several
+candidates, each rated, one of them chosen to go on from. The flat form has one row a
+candidate: `instruction`, `responses` (the prefix), `next_response` and its `rating`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from aprm_jax.data.jsonl import (
+    RowError,
+    require_dict,
+    require_str,
+    require_strings,
+)
+from aprm_jax.data.labelled import LabelledSolution, from_ratings, question_id
+from aprm_jax.data.readers.base import StepSource
+
+
+def parse(row: dict) -> list[LabelledSolution]:
+    """Solutions of one row of either form.
+
+    A flat row is one solution whose last step alone is labelled. An original row is
+    the chosen path, each step with its rating, and one solution for every candidate
+    beside the path, where again the last step alone is labelled. A prefix that people
+    wrote or chose is never rated a second time.
+    """
+    if "instruction" in row:
+        return [_flat(row)]
+    if isinstance(row.get("label"), dict):
+        return _nested(row)
+    raise RowError(
+        "neither PRM800K's original form (question, label.steps) nor its flat one "
+        f"(instruction, responses, next_response, rating): {', '.join(sorted(row)[:8])}"
+    )
+
+
+def _flat(row: dict) -> LabelledSolution:
+    question = require_str(row, "instruction")
+    prefix = require_strings(row, "responses", allow_empty=True)
+    steps = [*prefix, require_str(row, "next_response")]
+    ratings: list[int | None] = [None] * len(prefix)
+    ratings.append(_rating(row.get("rating"), "rating"))
+    return from_ratings(
+        question, steps, ratings, source="prm800k", problem_id=question_id(question)
+    )
+
+
+def _nested(row: dict) -> list[LabelledSolution]:
+    question = require_str(require_dict(row, "question"), "problem")
+    where = {"source": "prm800k", "problem_id": question_id(question)}
+    where["category"] = str(row["label"].get("finish_reason") or "")
+    levels = row["label"].get("steps")
+    if not isinstance(levels, list):
+        raise RowError("field 'label.steps' must be a list")
+    path: list[str] = []
+    ratings: list[int | None] = []
+    beside: list[LabelledSolution] = []
+    for k, level in enumerate(levels):
+        candidates = _candidates(level, k)
+        chosen = _chosen(level, candidates, k)
+        for i, (text, rating) in enumerate(candidates):
+            if i == chosen or rating is None:
+                continue
+            unknown: list[int | None] = [None] * len(path)
+            beside.append(
+                from_ratings(question, [*path, text], [*unknown, rating], **where)
+            )
+        if chosen is None:
+            break
+        path.append(candidates[chosen][0])
+        ratings.append(candidates[chosen][1])
+    if not path:
+        raise RowError("no step has a completion")
+    return [from_ratings(question, path, ratings, **where), *beside]
+
+
+def _candidates(level: Any, k: int) -> list[tuple[str, int | None]]:
+    """(text, rating) of a step's completions, the human one last."""
+    if not isinstance(level, dict):
+        raise RowError(f"step {k} must be an object")
+    listed = level.get("completions") or []
+    if not isinstance(listed, list):
+        raise RowError(f"step {k}: field 'completions' must be a list")
+    found = []
+    for entry in [*listed, level.get("human_completion")]:
+        if entry is None:
+            continue
+        if isinstance(entry, str):
+            entry = {"text": entry}
+        if not isinstance(entry, dict):
+            raise RowError(f"step {k}: a completion must be an object")
+        text = require_str(entry, "text")
+        found.append((text, _rating(entry.get("rating"), f"step {k}: rating")))
+    return found
+
+
+def _chosen(level: dict, candidates: list[Any], k: int) -> int | None:
+    """Index of the candidate that the session went on from; None where it ended."""
+    chosen = level.get("chosen_completion")
+    if chosen is not None:
+        listed = len(level.get("completions") or [])
+        if type(chosen) is not int or not 0 <= chosen < listed:
+            raise RowError(
+                f"step {k}: chosen_completion {chosen!r} of {listed} completions"
+            )
+        return chosen
+    if not candidates:
+        return None
+    if level.get("human_completion") is not None:
+        return len(candidates) - 1
+    # The session ended here: its last step belongs to the path all the same.
+    return 0
+
+
+def _rating(value: Any, field: str) -> int | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or value not in (-1, 0, 1):
+        raise RowError(f"{field} must be -1, 0, 1 or null, not {value!r}")
+    return int(value)
+
+
+SOURCES = (
+    StepSource(
+        "prm800k",
+        parse,
+        hub=(
+            "datasets:tasksource/PRM800K",
+            "datasets:Birchlabs/openai-prm800k-stepwise-critic",
+        ),
+    ),
+)

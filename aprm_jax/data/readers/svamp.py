@@ -1,0 +1,37 @@
+"""SVAMP (Patel et al., arXiv 2103.07191): one-step word problems, reworded."""
+
+from __future__ import annotations
+
+from aprm_jax.data.gsm8k import clean_line
+from aprm_jax.data.jsonl import require_str
+from aprm_jax.data.readers.base import (
+    MathProblem,
+    ProblemSource,
+    number_text,
+    optional_text,
+)
+
+
+def parse(row: dict) -> list[MathProblem]:
+    """A problem: body and question in one text."""
+    body = clean_line(require_str(row, "Body"))
+    if body[-1] not in ".?!":
+        body += "."  # some bodies lack it
+    question = f"{body} {clean_line(require_str(row, 'Question'))}"
+    return [
+        MathProblem(
+            question,
+            number_text(row.get("Answer"), "Answer"),
+            source="svamp",
+            problem_id=optional_text(row, "ID"),
+            kind="Numeric",
+            category=optional_text(row, "Type"),
+        )
+    ]
+
+
+SOURCES = (
+    ProblemSource(
+        "svamp", parse, hub=("datasets:ChilleD/SVAMP",), split="test", evaluation=True
+    ),
+)

@@ -1,0 +1,1 @@
+"""Hugging Face checkpoints in and out: key tables, streaming, layouts of PRMs."""

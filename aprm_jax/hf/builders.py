@@ -1,0 +1,19 @@
+"""The step builder that a model was trained with, or that its publishers prescribe."""
+
+from __future__ import annotations
+
+from transformers import PreTrainedTokenizerFast
+
+from aprm_jax.data.prompted import PromptedBuilder
+from aprm_jax.data.steps import StepBuilder
+from aprm_jax.hf.prm_layouts import LayoutBuilder
+from aprm_jax.models.io import ModelSpec
+
+
+def open_builder(spec: ModelSpec, tokenizer: PreTrainedTokenizerFast) -> StepBuilder:
+    """How a model reads questions and steps."""
+    if spec.layout is not None:
+        return LayoutBuilder(spec.layout, tokenizer, spec.buckets)
+    if spec.prompt is not None:
+        return PromptedBuilder(tokenizer, spec.window, spec.buckets, spec.prompt)
+    return StepBuilder(tokenizer, spec.window, spec.buckets, spec.line_stride)

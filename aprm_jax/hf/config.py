@@ -1,0 +1,426 @@
+"""`config.json` to a `DecoderConfig` and back; what we cannot run is refused by name.
+
+Defaults and the two spellings of rotary settings (transformers 5's `rope_parameters`,
+and `rope_theta` beside `rope_scaling` at the top level) are read by transformers' own
+configuration classes, which hold no weights and need no torch.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub.errors import StrictDataclassError
+from transformers import CONFIG_MAPPING
+
+from aprm_jax.models.architecture import DecoderConfig, RopeScaling
+
+# Family → transformers' model type and the prefix of its classes.
+FAMILIES: dict[str, tuple[str, str]] = {
+    "llama": ("llama", "Llama"),
+    "mistral": ("mistral", "Mistral"),
+    "qwen2": ("qwen2", "Qwen2"),
+    "qwen3": ("qwen3", "Qwen3"),
+    "gemma2": ("gemma2", "Gemma2"),
+    "gemma3": ("gemma3_text", "Gemma3"),
+    "phi3": ("phi3", "Phi3"),
+}
+LANGUAGE_HEAD = "ForCausalLM"
+# What may sit on a backbone: an architecture is a family's prefix and one of these.
+# Those after the first have no LM head; who reads them adds their heads.
+HEADS = (
+    LANGUAGE_HEAD,
+    "ForTokenClassification",
+    "ForProcessRewardModel",  # Qwen2.5-Math-PRM
+    "ForPrmModel",  # Skywork-o1-Open-PRM
+    "ForRewardModel",
+    "Model",
+)
+_WITH_IMAGES = "Gemma3ForConditionalGeneration"
+_ACTIVATIONS = {"silu": "silu", "gelu_pytorch_tanh": "gelu_tanh"}
+_LETTERS = {"full_attention": "g", "sliding_attention": "l"}
+# Fields that say that a model computes something which the decoder does not.
+_OPTIONS = (
+    "quantization_config",
+    "mlp_bias",
+    "use_bidirectional_attention",
+    "use_mrope",
+    "dual_chunk_attention_config",
+    "num_experts",
+    "num_local_experts",
+    "n_routed_experts",
+)
+
+
+class UnsupportedModelError(ValueError):
+    """A model that the decoder cannot run; the message names what is in the way."""
+
+
+def read_config(directory: str | os.PathLike[str]) -> dict[str, Any]:
+    """The `config.json` of a model's directory.
+
+    Raises:
+      FileNotFoundError: there is no such directory or no config in it.
+      ValueError: the file is not a JSON object.
+    """
+    path = Path(directory) / "config.json"
+    if not path.is_file():
+        reason = "no such directory" if not path.parent.is_dir() else "no such file"
+        raise FileNotFoundError(
+            f"{path}: {reason}; a Hugging Face model is a directory with config.json, "
+            "*.safetensors and a tokenizer"
+        )
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path}: not JSON: {error}") from None
+    if not isinstance(config, dict):
+        raise ValueError(f"{path}: a JSON {type(config).__name__}, not an object")
+    return config
+
+
+def family_of(config: Mapping[str, Any]) -> str:
+    """The family ("llama", "qwen2", ...) of a `config.json`.
+
+    Raises:
+      UnsupportedModelError: the architecture is none of ours.
+    """
+    return _identify(config)[0]
+
+
+def decoder_config(
+    config: Mapping[str, Any],
+    *,
+    dtype: str = "float32",
+    param_dtype: str = "float32",
+    remat: bool = False,
+) -> DecoderConfig:
+    """The backbone that a `config.json` describes.
+
+    A model without an LM head (a PRM, a bare backbone) comes out tied, so that no head
+    is looked for.
+
+    Args:
+      config: `config.json`, parsed.
+      dtype: of activations.
+      param_dtype: of parameters, whatever the files hold.
+      remat: recompute layers in the backward pass.
+
+    Raises:
+      UnsupportedModelError: the architecture, or an option of it, is one that the
+        decoder cannot run; nothing but the config has been read.
+    """
+    family, head = _identify(config)
+    text = config.get("text_config", config)
+    for name in _OPTIONS:
+        if value := text.get(name) or config.get(name):
+            raise UnsupportedModelError(f"{name}={_short(value)} is not supported")
+    read = _parsed(FAMILIES[family][0], text)
+    try:
+        return DecoderConfig(
+            vocab_size=read.vocab_size,
+            d_model=read.hidden_size,
+            num_layers=read.num_hidden_layers,
+            num_heads=read.num_attention_heads,
+            num_kv_heads=read.num_key_value_heads,
+            head_dim=getattr(read, "head_dim", None)
+            or read.hidden_size // read.num_attention_heads,
+            d_ff=read.intermediate_size,
+            norm_eps=float(read.rms_norm_eps),
+            tie_embeddings=bool(read.tie_word_embeddings) or head != LANGUAGE_HEAD,
+            dtype=dtype,
+            param_dtype=param_dtype,
+            remat=remat,
+            activation=_activation(read),
+            **_attention(family, read),
+            **_windows(family, read),
+            **_rope(read),
+            **_gemma(family, read),
+        )
+    except UnsupportedModelError:
+        raise
+    except ValueError as error:
+        raise UnsupportedModelError(f"{family}: {error}") from None
+
+
+def hf_config(
+    config: DecoderConfig, family: str, *, head: str = LANGUAGE_HEAD, **fields: Any
+) -> dict[str, Any]:
+    """A `config.json` in transformers 5's form for a decoder's weights.
+
+    Args:
+      config: the architecture.
+      family: whose layout the weights are written in; any decoder that uses none of
+        the options is a "llama".
+      head: what sits on the backbone, one of `HEADS`.
+      **fields: besides, such as `eos_token_id` or `max_position_embeddings`.
+
+    Raises:
+      UnsupportedModelError: the family has no field for an option that `config` uses.
+    """
+    if family not in FAMILIES:
+        raise ValueError(f"family must be one of {', '.join(FAMILIES)}, not {family!r}")
+    if head not in HEADS:
+        raise ValueError(f"head must be one of {', '.join(HEADS)}, not {head!r}")
+    model_type, prefix = FAMILIES[family]
+    gated = "hidden_activation" if family.startswith("gemma") else "hidden_act"
+    activations = {ours: theirs for theirs, ours in _ACTIVATIONS.items()}
+    written: dict[str, Any] = {
+        "architectures": [prefix + head],
+        "vocab_size": config.vocab_size,
+        "hidden_size": config.d_model,
+        "intermediate_size": config.d_ff,
+        "num_hidden_layers": config.num_layers,
+        "num_attention_heads": config.num_heads,
+        "num_key_value_heads": config.num_kv_heads,
+        "head_dim": config.head_dim,
+        "rms_norm_eps": config.norm_eps,
+        "tie_word_embeddings": config.tie_embeddings,
+        "attention_bias": config.attention_bias == "all",
+        "query_pre_attn_scalar": config.query_scalar or config.head_dim,
+        "attn_logit_softcapping": config.attention_softcap,
+        "final_logit_softcapping": config.logit_softcap,
+        gated: activations[config.activation],
+        "dtype": config.param_dtype,
+        "rope_parameters": _rope_parameters(config, family),
+        **_window_fields(config, family),
+    }
+    known = CONFIG_MAPPING[model_type]().to_dict().keys() | {"architectures", "dtype"}
+    kept = {key: value for key, value in written.items() if key in known}
+    if family == "phi3":
+        kept["partial_rotary_factor"] = 1.0
+    if "head_dim" not in known and config.head_dim * config.num_heads != config.d_model:
+        kept["head_dim"] = config.head_dim
+    # transformers wants ints where a scalar is whole.
+    scalar = kept.get("query_pre_attn_scalar")
+    if scalar is not None and scalar == int(scalar):
+        kept["query_pre_attn_scalar"] = int(scalar)
+    done = _parsed(model_type, {**kept, **fields}).to_diff_dict()
+    _check_same(config, family, done)
+    return done
+
+
+def _identify(config: Mapping[str, Any]) -> tuple[str, str]:
+    """Family, and what sits on the backbone."""
+    model_type, named = config.get("model_type"), config.get("architectures") or []
+    if not named:
+        by_type = {kind: family for family, (kind, _) in FAMILIES.items()}
+        by_type["gemma3"] = "gemma3"
+        if model_type not in by_type:
+            raise UnsupportedModelError(
+                f"no architectures, and model_type {model_type!r} is not one of "
+                f"{', '.join(by_type)}"
+            )
+        return by_type[model_type], LANGUAGE_HEAD
+    architecture = named[0]
+    if architecture == _WITH_IMAGES:
+        if not isinstance(config.get("text_config"), Mapping):
+            raise UnsupportedModelError(f"{architecture} without a text_config")
+        return "gemma3", LANGUAGE_HEAD
+    for family, (kind, prefix) in FAMILIES.items():
+        for head in HEADS:
+            names = {prefix + head, prefix + "Text" + head}
+            if architecture not in names:
+                continue
+            if model_type not in (None, kind):
+                raise UnsupportedModelError(
+                    f"architecture {architecture} with model_type {model_type!r}, not "
+                    f"{kind!r}"
+                )
+            return family, head
+    prefixes = ", ".join(prefix + LANGUAGE_HEAD for _, prefix in FAMILIES.values())
+    own = " (and code of its own, which is never run)" if "auto_map" in config else ""
+    raise UnsupportedModelError(
+        f"architecture {architecture!r}{own} is not supported; these are: {prefixes}, "
+        f"{_WITH_IMAGES} (its text), and the same with {', '.join(HEADS[1:])}"
+    )
+
+
+def _parsed(model_type: str, fields: Mapping[str, Any]) -> Any:
+    """The fields as transformers reads them, its defaults filled in."""
+    fields = {key: copy.deepcopy(value) for key, value in fields.items()}
+    fields.pop("model_type", None)
+    try:
+        return CONFIG_MAPPING[model_type](**fields)
+    except (StrictDataclassError, ValueError, TypeError, KeyError) as error:
+        message = " ".join(str(error).split())
+        raise UnsupportedModelError(f"not a {model_type} config: {message}") from None
+
+
+def _activation(read: Any) -> str:
+    name = getattr(read, "hidden_activation", None) or getattr(read, "hidden_act", None)
+    if name not in _ACTIVATIONS:
+        raise UnsupportedModelError(
+            f"activation {name!r} is not supported; {', '.join(_ACTIVATIONS)} are"
+        )
+    return _ACTIVATIONS[name]
+
+
+def _attention(family: str, read: Any) -> dict[str, Any]:
+    bias = "all" if getattr(read, "attention_bias", False) else "none"
+    return {
+        "attention_bias": "qkv" if family == "qwen2" else bias,
+        "qk_norm": family in ("qwen3", "gemma3"),
+    }
+
+
+def _windows(family: str, read: Any) -> dict[str, Any]:
+    window = getattr(read, "sliding_window", None)
+    if family in ("mistral", "phi3"):
+        types = ["sliding_attention" if window else "full_attention"]
+    else:
+        types = getattr(read, "layer_types", None) or ["full_attention"]
+    if unknown := sorted(set(types) - _LETTERS.keys()):
+        raise UnsupportedModelError(f"layer type {unknown[0]!r} is not supported")
+    letters = "".join(_LETTERS[kind] for kind in types)
+    return {
+        "layer_pattern": _period(letters),
+        "sliding_window": window if "l" in letters else None,
+    }
+
+
+def _period(letters: str) -> str:
+    """The shortest start of the letters that the rest repeats."""
+    count = len(letters)
+    repeats = (
+        letters[:size]
+        for size in range(1, count + 1)
+        if (letters[:size] * count)[:count] == letters
+    )
+    return next(repeats)
+
+
+def _rope(read: Any) -> dict[str, Any]:
+    given = read.rope_parameters
+    nested = {kind: given[kind] for kind in _LETTERS if given.get(kind) is not None}
+    everywhere = nested.get("full_attention", given)
+    local = nested.get("sliding_attention")
+    for settings in filter(None, (everywhere, local)):
+        if (share := settings.get("partial_rotary_factor", 1.0)) != 1.0:
+            raise UnsupportedModelError(
+                f"partial_rotary_factor={share} is not supported"
+            )
+    kind = everywhere.get("rope_type", "default")
+    if kind not in ("default", "linear", "llama3"):
+        raise UnsupportedModelError(
+            f"rope type {kind!r} is not supported; default, linear and llama3 are"
+        )
+    if local is not None and local.get("rope_type", "default") != "default":
+        raise UnsupportedModelError(
+            f"rope type {local['rope_type']!r} in layers with a window is not supported"
+        )
+    scaling = None
+    if kind == "linear":
+        scaling = RopeScaling("linear", float(everywhere["factor"]))
+    elif kind == "llama3":
+        scaling = RopeScaling(
+            "llama3",
+            float(everywhere["factor"]),
+            float(everywhere["low_freq_factor"]),
+            float(everywhere["high_freq_factor"]),
+            everywhere["original_max_position_embeddings"],
+        )
+    local_theta = None if local is None else float(local["rope_theta"])
+    return {
+        "rope_theta": float(everywhere["rope_theta"]),
+        "rope_scaling": scaling,
+        "local_rope_theta": local_theta if _has_windows(read) else None,
+    }
+
+
+def _has_windows(read: Any) -> bool:
+    return "sliding_attention" in (getattr(read, "layer_types", None) or ())
+
+
+def _gemma(family: str, read: Any) -> dict[str, Any]:
+    """What the Gemmas have and the others have not."""
+    if family not in ("gemma2", "gemma3"):
+        return {}
+    scalar = float(read.query_pre_attn_scalar)
+    if family == "gemma3" and read.attn_logit_softcapping is not None:
+        # transformers' Gemma 3 has the field and computes without it.
+        raise UnsupportedModelError(
+            f"attn_logit_softcapping={read.attn_logit_softcapping} of Gemma 3 is not "
+            "supported"
+        )
+    return {
+        "query_scalar": None if scalar == read.head_dim else scalar,
+        "attention_softcap": read.attn_logit_softcapping,
+        "logit_softcap": read.final_logit_softcapping,
+        "post_norms": True,
+        "unit_offset_norms": True,
+        "scale_embeddings": True,
+    }
+
+
+def _rope_parameters(config: DecoderConfig, family: str) -> dict[str, Any]:
+    everywhere: dict[str, Any] = {
+        "rope_type": "default",
+        "rope_theta": config.rope_theta,
+    }
+    if (scaling := config.rope_scaling) is not None:
+        everywhere |= {"rope_type": scaling.kind, "factor": scaling.factor}
+        if scaling.kind == "llama3":
+            everywhere |= {
+                "low_freq_factor": scaling.low_freq_factor,
+                "high_freq_factor": scaling.high_freq_factor,
+                "original_max_position_embeddings": scaling.original_length,
+            }
+    if family != "gemma3":
+        return everywhere
+    local = config.local_rope_theta or config.rope_theta
+    return {
+        "full_attention": everywhere,
+        "sliding_attention": {"rope_type": "default", "rope_theta": local},
+    }
+
+
+def _window_fields(config: DecoderConfig, family: str) -> dict[str, Any]:
+    names = {letter: kind for kind, letter in _LETTERS.items()}
+    pattern = config.layer_pattern
+    letters = [pattern[i % len(pattern)] for i in range(config.num_layers)]
+    fields: dict[str, Any] = {"sliding_window": config.sliding_window}
+    if family in ("gemma2", "gemma3"):
+        # A window that no layer uses would be kept; the class default stands instead.
+        if config.sliding_window is None:
+            fields = {}
+    elif family in ("qwen2", "qwen3"):
+        fields["use_sliding_window"] = config.sliding_window is not None
+        fields["max_window_layers"] = [*letters, "l"].index("l")
+    return {**fields, "layer_types": [names[letter] for letter in letters]}
+
+
+def _check_same(config: DecoderConfig, family: str, written: Mapping[str, Any]) -> None:
+    """What was written must read back as what was meant."""
+    again = decoder_config(
+        written,
+        dtype=config.dtype,
+        param_dtype=config.param_dtype,
+        remat=config.remat,
+    )
+    ours = {"attention"}  # how a thing is computed, not what
+    if (
+        written["architectures"][0].removesuffix(LANGUAGE_HEAD)
+        == (written["architectures"][0])
+    ):
+        ours.add("tie_embeddings")
+    wrong = [
+        f"{field.name}={_short(getattr(config, field.name))}"
+        for field in dataclasses.fields(config)
+        if field.name not in ours
+        and getattr(again, field.name) != getattr(config, field.name)
+    ]
+    if wrong:
+        raise UnsupportedModelError(
+            f"a {family} config cannot say {', '.join(wrong)}: choose another family"
+        )
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -1,0 +1,393 @@
+"""Exports a trained model in the formats that others load, and uploads it.
+
+Class 1 is "correct" wherever there are two classes, and a verdict is read at the token
+that ends a step.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+from transformers import PreTrainedTokenizerFast
+
+from aprm_jax.config import EXPORT_FORMATS as FORMATS
+from aprm_jax.data.steps import StepBuilder
+from aprm_jax.hf import save
+from aprm_jax.hf.builders import open_builder
+from aprm_jax.hf.card import Card, is_repository, write_card
+from aprm_jax.hf.config import LANGUAGE_HEAD
+from aprm_jax.hf.load import tokenizer_rows
+from aprm_jax.models import lora
+from aprm_jax.models.io import ModelSpec, written_whole
+
+CLASSES = {
+    "two_class": ("incorrect", "correct"),
+    "three_class": ("incorrect", "neutral", "correct"),
+}
+_MARK = "- aprm_jax\n"  # in the metadata of every card that we write
+_NO_TOKEN_CLASSES = ("gemma3",)  # transformers has no such class of it
+
+
+class ExportError(ValueError):
+    """A model cannot be exported so; the message says what can be done instead."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Origin:
+    """What a model's folder remembers of the checkpoint that it comes from.
+
+    It lies in `ModelSpec.extra["origin"]`; a model trained from scratch has none.
+
+    Attributes:
+      base_model: name or folder of the checkpoint; "" for none.
+      vocab_rows: rows of its embedding; None for all that the model has. Rows behind
+        them are kept only as far as the tokenizer has tokens for them.
+      max_positions: `max_position_embeddings` of its config.json.
+      lora: `LoraConfig`'s fields where the folder holds an adapter, as `params["lora"]`
+        without the backbone or beside it.
+    """
+
+    base_model: str = ""
+    vocab_rows: int | None = None
+    max_positions: int | None = None
+    lora: Mapping[str, Any] | None = None
+
+    @classmethod
+    def of(cls, spec: ModelSpec) -> Origin:
+        """What `spec` remembers."""
+        return cls(**spec.extra.get("origin", {}))
+
+    def extra(self) -> dict[str, Any]:
+        """To be merged into `ModelSpec.extra`."""
+        return {"origin": dataclasses.asdict(self)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Provenance:
+    """What the card tells of the run: see `Card`."""
+
+    data: str = ""
+    datasets: tuple[str, ...] = ()
+    config: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    metrics: Mapping[str, float] = dataclasses.field(default_factory=dict)
+
+
+def resolve_format(spec: ModelSpec, format_: str) -> str:
+    """What is written: "auto" and "merged" are a model's usual format.
+
+    Raises:
+      ExportError: the model cannot be expressed in that format; before anything is
+        written.
+    """
+    if format_ not in FORMATS:
+        raise ExportError(
+            f"export.format must be one of {', '.join(FORMATS)}, not {format_!r}"
+        )
+    if spec.line_stride:
+        raise ExportError(
+            f"the model was trained with builder.line_stride={spec.line_stride}: its "
+            "positions leave gaps, which no other library gives a model. Train with "
+            "builder.line_stride=0 to export it"
+        )
+    classes = spec.reading in CLASSES
+    if format_ in ("auto", "merged"):
+        format_ = "token_classification" if classes else "causal_lm"
+    if format_ in ("token_classification", "qwen2_prm"):
+        _check_classes(spec, format_)
+    elif format_ == "causal_lm" and classes:
+        raise ExportError(
+            f"a PRM with the reading {spec.reading!r} has no LM head: export it as "
+            "token_classification"
+        )
+    if format_ == "peft":
+        _check_adapter(spec)
+    return format_
+
+
+def _check_classes(spec: ModelSpec, format_: str) -> None:
+    if spec.kind != "prm":
+        raise ExportError(f"a {spec.kind} is no {format_}: export it as causal_lm")
+    if spec.reading not in CLASSES:
+        raise ExportError(
+            f"the reading {spec.reading!r} is no {format_}: its verdict is the LM's "
+            "logit of each token of a step. Export it as causal_lm, whose card has the "
+            "formula, or train with prm.reading='two_class'"
+        )
+    if format_ == "qwen2_prm":
+        if spec.reading != "two_class":
+            raise ExportError(
+                f"qwen2_prm has two classes, the reading {spec.reading!r} more: export "
+                "it as token_classification"
+            )
+        if spec.family != "qwen2":
+            raise ExportError(
+                f"qwen2_prm is a layout of Qwen 2, and this model is a {spec.family}: "
+                "export it as token_classification"
+            )
+    elif spec.family in _NO_TOKEN_CLASSES:
+        raise ExportError(
+            f"transformers has no token classification on {spec.family}: choose "
+            "another backbone"
+        )
+
+
+def _check_adapter(spec: ModelSpec) -> None:
+    origin = Origin.of(spec)
+    if origin.lora is None or not origin.base_model:
+        raise ExportError(
+            "peft needs a model that was trained with lora.rank > 0 on a Hugging Face "
+            "backbone: this one has parameters of its own; export it as causal_lm or "
+            "token_classification"
+        )
+    if spec.reading == "token":
+        raise ExportError(
+            "peft cannot hold the scale and bias of the reading 'token': export it "
+            "merged, as causal_lm"
+        )
+
+
+def export_model(
+    directory: str | os.PathLike[str],
+    params: Mapping[str, Any],
+    spec: ModelSpec,
+    tokenizer: PreTrainedTokenizerFast,
+    *,
+    format_: str = "auto",
+    max_shard_bytes: int = 5_000_000_000,
+    provenance: Provenance | None = None,
+    name: str = "",
+) -> Path:
+    """Writes a model as a complete folder, or nothing at all.
+
+    Args:
+      directory: the folder; one that an export made is replaced, another is not.
+      params: the model's, as `models.io.load_model` gives them; with an adapter its
+        backbone too, unless the adapter alone is exported.
+      spec: what the model is.
+      tokenizer: its own.
+      format_: one of `FORMATS`.
+      max_shard_bytes: of one file of weights.
+      provenance: what the card tells of the run.
+      name: the repository that it is uploaded to; default: the folder's name.
+
+    Returns:
+      The folder.
+
+    Raises:
+      ExportError: the model is not expressible so, or `directory` is not ours.
+      UnsupportedModelError: the family's config cannot say what the decoder does.
+    """
+    target = Path(directory).absolute()
+    format_ = resolve_format(spec, format_)
+    check_target(target)
+    builder = open_builder(spec, tokenizer)
+    # The builder reads special tokens as text; what is saved must not.
+    tokenizer.backend_tokenizer.encode_special_tokens = False
+    rows = kept_rows(spec, tokenizer)
+    card = _card(spec, builder, params, format_, provenance or Provenance())
+    card = dataclasses.replace(card, name=name or target.name)
+    with written_whole(target) as scratch:
+        if format_ == "peft":
+            _write_peft(scratch, params, spec, tokenizer)
+        else:
+            if "lora" in params:
+                params = _merged(params, spec)
+            _write_weights(
+                scratch,
+                params,
+                spec,
+                tokenizer,
+                builder,
+                format_,
+                rows,
+                max_shard_bytes,
+            )
+        (scratch / "README.md").write_text(write_card(card), encoding="utf-8")
+    return target
+
+
+def kept_rows(spec: ModelSpec, tokenizer: PreTrainedTokenizerFast) -> int:
+    """Rows of the vocabulary that are exported: the checkpoint's, and used ones.
+
+    Raises:
+      ExportError: the tokenizer has ids without a row.
+    """
+    rows, needed = spec.decoder.vocab_size, tokenizer_rows(tokenizer)
+    if needed > rows:
+        raise ExportError(
+            f"the tokenizer has ids up to {needed - 1}, the embedding only {rows} rows"
+        )
+    given = Origin.of(spec).vocab_rows
+    return rows if given is None else min(rows, max(given, needed))
+
+
+def check_target(directory: Path) -> None:
+    """Raises ExportError where a folder stands that no export has made."""
+    if not directory.exists() or (directory.is_dir() and not any(directory.iterdir())):
+        return
+    card = directory / "README.md"
+    ours = card.is_file() and _MARK in card.read_text(encoding="utf-8", errors="ignore")
+    if not ours:
+        raise ExportError(
+            f"export.directory: {directory} exists and is no earlier export, so it is "
+            "not replaced: choose another folder"
+        )
+
+
+def push(
+    directory: str | os.PathLike[str], repository: str, *, private: bool = True
+) -> str:
+    """Uploads an exported folder to the Hugging Face hub and returns its address.
+
+    Args:
+      directory: of `export_model`.
+      repository: user/name; made if it is not there.
+      private: of a repository that is made.
+
+    Raises:
+      ExportError: the hub refused, or cannot be reached.
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+
+    check_repository(repository)
+    api = HfApi()
+    try:
+        api.create_repo(repository, private=private, exist_ok=True)
+        done = api.upload_folder(
+            repo_id=repository,
+            folder_path=directory,
+            commit_message="Export from aprm_jax",
+        )
+    except (HfHubHTTPError, OfflineModeIsEnabled, OSError, ValueError) as error:
+        reason = str(error).strip().split("\n")[0].rstrip(".")
+        raise ExportError(
+            f"export.push_to_hub={repository!r}: {reason}. The folder is at "
+            f"{os.fspath(directory)}; log in with `hf auth login`, or set HF_TOKEN"
+        ) from error
+    return str(getattr(done, "commit_url", done))
+
+
+def check_repository(name: str) -> None:
+    """Raises ExportError unless `name` is user/name."""
+    if not is_repository(name):
+        raise ExportError(f"export.push_to_hub takes user/name, not {name!r}")
+
+
+def _write_weights(
+    scratch: Path,
+    params: Mapping[str, Any],
+    spec: ModelSpec,
+    tokenizer: PreTrainedTokenizerFast,
+    builder: StepBuilder,
+    format_: str,
+    rows: int,
+    max_shard_bytes: int,
+) -> None:
+    origin = Origin.of(spec)
+    stops = list(builder.stop_ids)
+    longest = spec.buckets[-1] + (spec.max_new_tokens or 0)
+    fields: dict[str, Any] = {
+        "bos_token_id": builder.bos_id,
+        "eos_token_id": stops,
+        "pad_token_id": builder.pad_id,
+        "max_position_embeddings": origin.max_positions or longest,
+    }
+    head, tensors, generation = LANGUAGE_HEAD, None, None
+    if format_ == "causal_lm":
+        generation = {
+            "bos_token_id": builder.bos_id,
+            "eos_token_id": stops,
+            "pad_token_id": builder.pad_id,
+            "max_new_tokens": spec.max_new_tokens or spec.buckets[0],
+        }
+    else:
+        labels = CLASSES[str(spec.reading)]
+        fields["id2label"] = dict(enumerate(labels))
+        fields["label2id"] = {label: i for i, label in enumerate(labels)}
+        if format_ == "token_classification":
+            head, tensors = "ForTokenClassification", save.class_head(params["head"])
+        else:
+            head = "ForProcessRewardModel"
+            tensors = save.two_layer_head(params["head"])
+    save.write_folder(
+        scratch,
+        spec.decoder,
+        spec.family,
+        params["backbone"],
+        tokenizer,
+        vocab_rows=rows,
+        max_shard_bytes=max_shard_bytes,
+        head=head,
+        head_tensors=tensors,
+        fields=fields,
+        generation=generation,
+    )
+
+
+def _write_peft(
+    scratch: Path,
+    params: Mapping[str, Any],
+    spec: ModelSpec,
+    tokenizer: PreTrainedTokenizerFast,
+) -> None:
+    origin = Origin.of(spec)
+    task = "TOKEN_CLS" if spec.kind == "prm" else "CAUSAL_LM"
+    tensors, fields = lora.to_peft(
+        jax.device_get(params["lora"]),
+        lora.LoraConfig(**origin.lora or {}),
+        family=spec.family,
+        base=origin.base_model,
+        task=task,
+    )
+    if spec.kind == "prm":
+        heads = save.class_head(params["head"])
+        tensors |= {f"base_model.model.{key}": value for key, value in heads.items()}
+        fields["modules_to_save"] = ["score"]
+    save.write_adapter(scratch, tensors, fields, tokenizer)
+
+
+def _merged(params: Mapping[str, Any], spec: ModelSpec) -> dict[str, Any]:
+    """Plain kernels in place of base and adapter."""
+    if "backbone" not in params:
+        raise ExportError("an adapter without its base: load the base's backbone first")
+    config = lora.LoraConfig(**Origin.of(spec).lora or {})
+    trained = {name: tree for name, tree in params.items() if name != "backbone"}
+    return lora.merged(params, trained, config)
+
+
+def _card(
+    spec: ModelSpec,
+    builder: StepBuilder,
+    params: Mapping[str, Any],
+    format_: str,
+    provenance: Provenance,
+) -> Card:
+    head = params.get("head", {}) if spec.reading == "token" else {}
+    classes = spec.kind == "prm" and spec.reading in CLASSES
+    auto = "AutoModelForTokenClassification" if classes else "AutoModelForCausalLM"
+    origin = Origin.of(spec)
+    return Card(
+        name="",
+        kind=spec.kind,
+        format=format_,
+        auto_class=auto,
+        reading=spec.reading,
+        head={name: float(value) for name, value in head.items()},
+        window=spec.window,
+        bos_id=builder.bos_id,
+        step_id=builder.step_id,
+        perturb_id=builder.perturb_id,
+        threshold=spec.threshold,
+        base_model=origin.base_model,
+        peft=format_ == "peft",
+        data=provenance.data,
+        datasets=provenance.datasets,
+        config=provenance.config,
+        metrics=provenance.metrics,
+    )

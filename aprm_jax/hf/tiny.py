@@ -1,0 +1,104 @@
+"""Random models of a few thousand parameters in Hugging Face's format.
+
+For a cut of a run that wants a real backbone: the same files, the same code, no
+download. What comes out of them means nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from aprm_jax.data.bpe import train_bpe
+from aprm_jax.hf import prm_layouts
+from aprm_jax.hf.load import tokenizer_rows
+from aprm_jax.hf.save import write_folder
+from aprm_jax.models.architecture import DecoderConfig, RopeScaling
+from aprm_jax.models.decoder import Decoder
+
+_OPTIONS: dict[str, dict[str, Any]] = {
+    "llama": {
+        "rope_theta": 5e5,
+        "rope_scaling": RopeScaling("llama3", 8.0, original_length=64),
+    },
+    "mistral": {"layer_pattern": "l", "sliding_window": 64},
+    "qwen2": {"attention_bias": "qkv", "rope_theta": 1e6},
+    "qwen3": {"qk_norm": True, "rope_theta": 1e6},
+}
+_CHAT = (
+    "{% for m in messages %}<|{{ m['role'] }}|>\n{{ m['content'] }}<eos>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
+)
+_HEADS = {"qwen2_prm": "ForProcessRewardModel", "trl": "ForTokenClassification"}
+
+
+def write_tiny(
+    folder: str | Path,
+    family: str,
+    texts: Iterable[str],
+    *,
+    layout: str | None = None,
+    vocab_size: int = 384,
+    seed: int = 0,
+) -> Path:
+    """Writes a random model with a tokenizer of its own.
+
+    Args:
+      folder: is made; what is there is replaced.
+      family: one of those in `_OPTIONS`.
+      texts: what the tokenizer is trained on.
+      layout: of an existing PRM, "qwen2_prm" or "trl"; None for a language model.
+      vocab_size: of the tokenizer, at most.
+      seed: of the weights.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer = train_bpe(texts, vocab_size)
+    if layout == "qwen2_prm":
+        tokenizer.add_special_tokens({"additional_special_tokens": ["<extra_0>"]})
+    tokenizer.chat_template = _CHAT
+    config = DecoderConfig(
+        # Rows to spare: a family's own tokenizer class may add tokens as it loads.
+        vocab_size=-(-tokenizer_rows(tokenizer) // 8) * 8 + 8,
+        d_model=32,
+        num_layers=2,
+        num_heads=4,
+        num_kv_heads=2,
+        head_dim=8,
+        d_ff=64,
+        tie_embeddings=False,
+        **_OPTIONS[family],
+    )
+    row = np.zeros((1, 8), np.int32)
+    key = jax.random.key(seed)
+    params = Decoder(config).init(key, row, row, row + 1)["params"]
+    head = prm_layouts.LAYOUTS[layout] if layout else None
+    write_folder(
+        folder,
+        config,
+        family,
+        params,
+        tokenizer,
+        vocab_rows=config.vocab_size,
+        max_shard_bytes=10_000_000,
+        head=_HEADS[layout] if layout else "ForCausalLM",
+        head_tensors=_head(key, head, config) if head else None,
+        fields={"max_position_embeddings": 4096, "eos_token_id": 2, "bos_token_id": 1},
+    )
+    return folder
+
+
+def _head(
+    key: jax.Array, layout: prm_layouts.Layout, config: DecoderConfig
+) -> dict[str, np.ndarray]:
+    shapes = layout.shapes(config.d_model, config.vocab_size, ())
+    keys = jax.random.split(key, len(shapes))
+    return {
+        name: np.asarray(jax.random.normal(k, shape) * 0.1, jnp.float32)
+        for k, (name, shape) in zip(keys, shapes.items(), strict=True)
+    }

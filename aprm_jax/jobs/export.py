@@ -1,0 +1,162 @@
+"""Exports a stage's model, or a model's folder, for Hugging Face's libraries."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import ml_collections
+
+from aprm_jax.config import ConfigError, default_config, flat
+from aprm_jax.hf.card import is_repository
+from aprm_jax.hf.export import (
+    Origin,
+    Provenance,
+    check_repository,
+    check_target,
+    export_model,
+    push,
+    resolve_format,
+)
+from aprm_jax.hf.load import load_backbone
+from aprm_jax.jobs import backbones
+from aprm_jax.jobs.context import Context, log
+from aprm_jax.models.io import load_model
+
+MEGABYTE = 1_000_000  # bytes, as transformers counts them
+
+
+def check(contexts: Sequence[tuple[Context, str]]) -> None:
+    """What is cheap to check of every export, before anything runs.
+
+    Raises:
+      ConfigError: no model is named.
+      ExportError: the target is somebody else's folder, or no repository's name.
+    """
+    for context, job in contexts:
+        if job != "export":
+            continue
+        c = context.config.export
+        if not c.model:
+            raise ConfigError(
+                f"stage {context.stage!r}: export.model is empty: name a stage, such "
+                "as 'aprm' or 'aprm/generator', or a model's folder"
+            )
+        if c.directory:
+            check_target(Path(c.directory))
+        if c.push_to_hub:
+            check_repository(c.push_to_hub)
+
+
+def run(context: Context) -> dict[str, Any]:
+    """Writes the folder, uploads it where asked for, and says where it is."""
+    c = context.config.export
+    path = context.model_path(c.model, "export.model")
+    params, spec, tokenizer = load_model(path)
+    format_ = resolve_format(spec, c.format)
+    target = context.root / context.stage / f"{_name(c.model)}-{format_}"
+    if c.directory:
+        target = Path(c.directory)
+    if "lora" in params and "backbone" not in params and format_ != "peft":
+        params = {**params, "backbone": _base(context, Origin.of(spec), spec.decoder)}
+    export_model(
+        target,
+        params,
+        spec,
+        tokenizer,
+        format_=c.format,
+        max_shard_bytes=c.max_shard_size * MEGABYTE,
+        provenance=provenance(path),
+        name=c.push_to_hub,
+    )
+    log.info("%s: %s as %s in %s", context.stage, c.model, format_, target)
+    results = {"directory": str(target), "format": format_}
+    if c.push_to_hub:
+        results["address"] = push(target, c.push_to_hub, private=c.private)
+        log.info("%s: uploaded: %s", context.stage, results["address"])
+    return results
+
+
+def provenance(model: Path) -> Provenance:
+    """What the run that a model's folder lies in says of itself."""
+    root = next((p for p in model.absolute().parents if _is_run(p)), None)
+    if root is None:
+        return Provenance()
+    config = _read(root / "config.json")
+    domain = config.get("domain", {})
+    train = str(domain.get("train", ""))
+    kind, _, name = train.rpartition(":")
+    on_hub = kind.endswith("datasets") and is_repository(name)
+    data = f"{domain.get('name', '')} {name if on_hub else Path(train).name}".strip()
+    stage = model.absolute().relative_to(root).parts[0]
+    return Provenance(
+        data=data,
+        datasets=(name,) if on_hub else (),
+        config=_changed(config),
+        metrics=_metrics(_read(root / "summary.json"), stage),
+    )
+
+
+def _base(context: Context, origin: Origin, decoder: Any) -> Any:
+    """The backbone that an adapter was trained beside."""
+    if not origin.base_model:
+        raise ConfigError(
+            f"export.model={context.config.export.model!r} is an adapter that does not "
+            "say what its base is"
+        )
+    base = load_backbone(
+        backbones.find(origin.base_model, "export.model's base"),
+        context.mesh,
+        param_dtype=decoder.param_dtype,
+        vocab_size=decoder.vocab_size,
+    )
+    return base.params
+
+
+def _name(source: str) -> str:
+    """As "aprm-generator": of a folder the last parts that say what it is."""
+    parts = [part for part in Path(source).parts if part not in ("/", "model")]
+    return "-".join(parts[-2:])
+
+
+def _is_run(folder: Path) -> bool:
+    return (folder / "config.json").is_file() and (
+        folder / "fingerprint.json"
+    ).is_file()
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+
+
+def _changed(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields that differ from the default; of local paths the last part alone."""
+    default = flat(default_config())
+    skipped = ("job", "export.", "compilation_cache", "metrics.", "checkpoint.")
+    changed = {}
+    for name, value in flat(ml_collections.ConfigDict(dict(config))).items():
+        before = default.get(name)
+        before = list(before) if isinstance(before, tuple) else before
+        value = list(value) if isinstance(value, tuple) else value
+        if value != before and not name.startswith(skipped):
+            local = isinstance(value, str) and value.startswith(("/", "~"))
+            changed[name] = Path(value).name if local else value
+    return changed
+
+
+def _metrics(summary: Mapping[str, Any], stage: str) -> dict[str, float]:
+    """Numbers about a stage; all of them where none names it."""
+    numbers = {k: v for k, v in summary.items() if isinstance(v, int | float)}
+    numbers = {
+        k: float(v)
+        for k, v in numbers.items()
+        if math.isfinite(v) and not k.startswith("time.")
+    }
+    mine = {k: v for k, v in numbers.items() if stage in k.split(".")}
+    return mine or numbers

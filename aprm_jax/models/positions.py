@@ -1,0 +1,145 @@
+"""Where tokens stand and what they see: rotary angles and masks, by kind of layer.
+
+Axes: B batch, T target/query, S source/key, H head size, L layers.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float32, Int32
+
+from aprm_jax.models.architecture import DecoderConfig, RopeScaling
+
+Rotation = tuple[Float32[Array, "B T half"], Float32[Array, "B T half"]]
+
+
+def rotation(
+    positions: Int32[Array, "B T"],
+    head_dim: int,
+    theta: float,
+    scaling: RopeScaling | None = None,
+) -> Rotation:
+    """Cosine and sine of the rotary angles (Su et al., arXiv:2104.09864)."""
+    exponent = jnp.arange(0, head_dim, 2, dtype=jnp.float32) / head_dim
+    periods = theta ** exponent[None, None]
+    if scaling is not None:
+        periods = _stretched(periods, scaling)
+    angles = positions[..., None].astype(jnp.float32) / periods
+    # Without the barrier XLA recomputes them in every layer, forward and backward.
+    return jax.lax.optimization_barrier((jnp.cos(angles), jnp.sin(angles)))
+
+
+def _stretched(
+    periods: Float32[Array, "..."], scaling: RopeScaling
+) -> Float32[Array, "..."]:
+    """Periods (wavelengths over 2 pi) after scaling."""
+    if scaling.kind == "linear":
+        return periods * scaling.factor
+    low, high = scaling.low_freq_factor, scaling.high_freq_factor
+    turns = scaling.original_length / (2 * math.pi * periods)
+    share = jnp.clip((turns - low) / (high - low), 0.0, 1.0)  # that is not stretched
+    return periods / ((1 - share) / scaling.factor + share)
+
+
+def causal_mask(
+    segment_ids: Int32[Array, "B T"], window: int | None = None
+) -> Bool[Array, "B T T"]:
+    """Which columns a token sees: those of its segment up to itself.
+
+    With a window only the last `window` columns, its own included; a segment's tokens
+    stand side by side, so these are that many tokens.
+    """
+    index = jnp.arange(segment_ids.shape[1])
+    same = segment_ids[:, :, None] == segment_ids[:, None, :]
+    distance = index[:, None] - index[None, :]
+    near = distance >= 0
+    if window is not None:
+        near &= distance < window
+    return same & near[None]
+
+
+@flax.struct.dataclass
+class Sight:
+    """What the layers of a decoder see: one of each, or two where layers differ.
+
+    Attributes:
+      rotations: of layers that see everything, then of those with a window.
+      masks: [B, T, S] of the same.
+    """
+
+    rotations: tuple[Rotation, ...]
+    masks: tuple[Bool[Array, "B T S"], ...]
+
+    def of(self, local: Any) -> tuple[Any, Any]:
+        """Rotation and mask of a layer; `local` may be traced, None where all agree."""
+        return _pick(self.rotations, local), _pick(self.masks, local)
+
+
+def sight(
+    config: DecoderConfig,
+    positions: Int32[Array, "B T"],
+    segment_ids: Int32[Array, "B T"],
+) -> Sight:
+    """What the tokens of whole rows see."""
+    kinds = _kinds(config)
+    masks = tuple(
+        causal_mask(segment_ids, config.sliding_window if local else None)
+        for local in kinds
+    )
+    return Sight(_rotations(config, positions, kinds), masks)
+
+
+def sight_of_last(
+    config: DecoderConfig,
+    positions: Int32[Array, "B 1"],
+    visible: Bool[Array, "B S"],
+) -> Sight:
+    """What the last token of each row sees of a cache.
+
+    Args:
+      config: the decoder's.
+      positions: of that token.
+      visible: the slots of its row, its own included, in the order of the tokens; there
+        may be empty slots between.
+    """
+    kinds, masks = _kinds(config), []
+    for local in kinds:
+        seen = visible
+        if local:
+            from_end = jnp.cumsum(visible[:, ::-1], axis=1)[:, ::-1]
+            seen = visible & (from_end <= config.sliding_window)
+        masks.append(seen[:, None])
+    return Sight(_rotations(config, positions, kinds), tuple(masks))
+
+
+def layer_kinds(config: DecoderConfig) -> Bool[Array, " L"] | None:
+    """Which layers have a window, to scan over; None where all agree."""
+    return jnp.asarray(config.local_layers) if config.mixes_layers else None
+
+
+def _kinds(config: DecoderConfig) -> tuple[bool, ...]:
+    return tuple(sorted(set(config.local_layers)))
+
+
+def _rotations(
+    config: DecoderConfig, positions: Int32[Array, "B T"], kinds: tuple[bool, ...]
+) -> tuple[Rotation, ...]:
+    theta, local_theta = config.rope_theta, config.local_rope_theta
+    scaled = rotation(positions, config.head_dim, theta, config.rope_scaling)
+    if local_theta is None:
+        return (scaled,)
+    own = rotation(positions, config.head_dim, local_theta)
+    return tuple(own if local else scaled for local in kinds)
+
+
+def _pick(options: tuple[Any, ...], local: Any) -> Any:
+    if len(options) == 1:
+        return options[0]
+    if isinstance(local, bool):
+        return options[local]
+    return jax.tree.map(lambda full, near: jnp.where(local, near, full), *options)

@@ -1,0 +1,368 @@
+"""The parts of an expression: numbers, names, brackets, functions, commands."""
+
+from __future__ import annotations
+
+import abc
+import re
+from fractions import Fraction
+
+from aprm_jax.oracle.answer_tokens import (
+    ALIASES,
+    CONSTANTS,
+    FUNCTION_LETTERS,
+    FUNCTIONS,
+    GREEK,
+    INVERSE,
+    MATRICES,
+    OVER,
+    UNREAD,
+    Cursor,
+    Term,
+    TermError,
+    Token,
+    literal_value,
+    number,
+    symbol,
+)
+from aprm_jax.oracle.answer_units import read_unit
+
+_OPERATORS = ("+", "-", "^", "/", "*")
+
+
+class Atoms(Cursor, abc.ABC):
+    """Reads one operand; what stands in brackets is read by the class below it."""
+
+    @abc.abstractmethod
+    def items(self) -> Term:
+        """Items between commas, semicolons, `and`, `or`."""
+
+    @abc.abstractmethod
+    def sum(self) -> Term:
+        """Addends."""
+
+    @abc.abstractmethod
+    def product(self) -> Term:
+        """Factors."""
+
+    @abc.abstractmethod
+    def signed(self) -> Term:
+        """An operand with its signs."""
+
+    @abc.abstractmethod
+    def power(self) -> Term:
+        """An operand with exponents and other signs behind it."""
+
+    @abc.abstractmethod
+    def starts_atom(self) -> bool:
+        """Whether the next token can be a factor."""
+
+    @abc.abstractmethod
+    def applied(self) -> Term:
+        """The argument of a function without brackets: `\\sin 2x`."""
+
+    def argument(self, signed: bool = False) -> Term:
+        """A braced group or one token, as after `^`, `\\frac`, `\\sqrt`."""
+        token = self.peek()
+        if token is None:
+            raise TermError("an argument is missing")
+        if self.sees("{"):
+            return self.atom()
+        if signed and self.sees("-", "+"):
+            return self.signed()
+        if token.kind == "word" and len(token.text) > 1 and "\\" in self.text:
+            self.split(1)  # x^ab is x^a b
+        return self.atom()
+
+    def digit(self) -> Term:
+        """An argument of `\\frac`: one digit of a longer number (`\\frac43`)."""
+        token = self.peek()
+        if token and token.kind == "num" and len(token.text) > 1:
+            self.split(1)
+        return self.argument()
+
+    def atom(self) -> Term:
+        self.enter()
+        term = self.plain_atom()
+        self.depth -= 1
+        return term
+
+    def plain_atom(self) -> Term:
+        token = self.peek()
+        if token is None:
+            raise TermError("the end comes early")
+        if token.kind == "num":
+            return self.literal(token)
+        if token.kind == "word":
+            return self.word(token)
+        if token.kind == "text":
+            return self.wrapped(token)
+        self.at += 1
+        if token.kind == "op":
+            if token.text in "([":
+                return self.bracketed(token.text)
+            if token.text == "{":
+                inner = self.items()
+                self.expect("}")
+                return inner
+            if token.text == "|":
+                return self.bars_until("|")
+            if token.text == "$":
+                return Term("unit", (self.power(),), unit=read_unit("$"))
+            raise TermError(f"unexpected {token.text!a}")
+        return self.command(token)
+
+    def literal(self, token: Token) -> Term:
+        self.at += 1
+        value = literal_value(token.text)
+        if self.sees("_") and "." not in token.text:
+            self.at += 1
+            base = self.argument_text().strip()
+            return Term("based", name=f"{token.text}_{base}")
+        if "." not in token.text and "," not in token.text:
+            mixed = self.mixed(value)
+            if mixed is not None:
+                return mixed
+        return number(value, token.text)
+
+    def mixed(self, whole: Fraction) -> Term | None:
+        """`1\\frac{4}{5}` and `1 4/5`; None where no proper fraction follows."""
+        rest = self.text[self.tokens[self.at - 1].end :]
+        match = re.match(
+            r"\s*\\frac\s*(?:\{\s*([0-9]{1,6})\s*\}|([0-9]))\s*"
+            r"(?:\{\s*([0-9]{1,6})\s*\}|([0-9]))",
+            rest,
+        )
+        if match is None:
+            match = re.match(r"\s+([0-9]{1,6})()\s*/\s*([0-9]{1,6})()(?![0-9.])", rest)
+        if match is None:
+            return None
+        top, bottom = int(match[1] or match[2]), int(match[3] or match[4])
+        if not 0 < top < bottom:
+            return None
+        end = self.tokens[self.at - 1].end + match.end()
+        while (token := self.peek()) is not None and token.end <= end:
+            self.at += 1
+        if token is not None and token.start < end:  # \frac 123: half a token
+            self.split(end - token.start)
+            self.at += 1
+        return number(whole + Fraction(top, bottom), "mixed")
+
+    def word(self, token: Token) -> Term:
+        text = token.text
+        name = ALIASES.get(text.lower(), text)
+        if name.lower() in CONSTANTS:
+            self.at += 1
+            return Term("const", name=CONSTANTS[name.lower()])
+        if name in FUNCTIONS and len(name) > 1:
+            self.at += 1
+            return self.function(name)
+        if len(text) > 1:
+            for known in ("sqrt", "pi"):
+                if text.startswith(known) or (known == "pi" and text.endswith(known)):
+                    self.split(len(known) if text.startswith(known) else -len(known))
+                    return self.atom()
+            if len(text) > 3 or (len(text) == 3 and not self.in_formula()):
+                self.at += 1
+                return Term("text", name=text)
+            self.split(1)
+        self.at += 1
+        return self.subscripted(text[0])
+
+    def in_formula(self) -> bool:
+        """Whether a word stands beside an operator, as a product of letters does."""
+        before = self.peek(-1) if self.at else None
+        after = self.peek(1)
+        return any(
+            t is not None
+            and (
+                (t.kind == "num" and not t.spaced)
+                or t.text in ("+", "-", "^", "/", "*")
+            )
+            for t in (before, after)
+        )
+
+    def wrapped(self, token: Token) -> Term:
+        """The content of `\\text{...}` where a term is due."""
+        self.at += 1
+        content = token.text.replace("~", " ").strip()
+        choice = re.fullmatch(r"\(?([A-Za-z])\)?\.?", content)
+        if choice:
+            return self.subscripted(choice[1])
+        if len(content) == 1 and not content.isascii() and self.starts_atom():
+            return Term("unit", (self.power(),), unit=read_unit(content))  # £7
+        name = ALIASES.get(content, content)
+        if name in FUNCTIONS:
+            return self.function(name)
+        if re.fullmatch(r"-?[0-9][0-9,]*(\.[0-9]+)?", content):
+            return number(literal_value(content), content)
+        if not content:
+            return self.atom() if self.starts_atom() else Term("text")
+        return Term("text", name=content)
+
+    def subscripted(self, name: str) -> Term:
+        if self.sees("_"):
+            self.at += 1
+            raw = self.argument_text()
+            name += "_" + re.sub(r"\\(?:mathrm|text|rm|mathbf)|[{}\s\\~]", "", raw)
+        token = self.peek()
+        if (
+            name[0] in FUNCTION_LETTERS
+            and token is not None
+            and token.text == "("
+            and not token.spaced
+        ):
+            start = self.at
+            self.at += 1
+            self.bracketed("(")
+            return symbol(name + re.sub(r"\s", "", self.raw(start)))
+        if name in ("e", "i"):
+            return Term("const", name=name)
+        return symbol(name)
+
+    def bracketed(self, opening: str) -> Term:
+        bars, self.bars = self.bars, 0
+        inner = self.items()
+        self.bars = bars
+        closing = self.peek()
+        self.expect(")", "]")
+        mark = opening + (closing.text if closing else "")
+        if inner.op == "list":
+            return Term("tuple", inner.args, name=mark)
+        return inner if mark in ("()", "[]") else Term("tuple", (inner,), name=mark)
+
+    def bars_until(self, closing: str) -> Term:
+        self.bars += 1
+        inner = self.sum()
+        self.bars -= 1
+        self.expect(closing)
+        return Term("abs", (inner,))
+
+    def command(self, token: Token) -> Term:
+        name = ALIASES.get(token.text, token.text)
+        if name == "frac":
+            return Term("div", (self.digit(), self.digit()))
+        if name == "sqrt":
+            return self.root()
+        if name in ("binom", "dbinom", "tbinom", "choose"):
+            return Term("binomial", (self.digit(), self.digit()))
+        if name in CONSTANTS:
+            return Term("const", name=CONSTANTS[name])
+        if name in FUNCTIONS:
+            return self.function(name)
+        if name in GREEK:
+            return self.subscripted(name)
+        if name == "{":
+            if self.take("}"):
+                return Term("set")
+            inner = self.items()
+            self.expect("}")
+            return Term("set", inner.args if inner.op == "list" else (inner,))
+        if name in ("emptyset", "varnothing"):
+            return Term("set")
+        if name in ("lfloor", "lceil"):
+            inner = self.sum()
+            self.expect("rfloor" if name == "lfloor" else "rceil")
+            return Term("floor" if name == "lfloor" else "ceil", (inner,))
+        if name in ("lvert", "lVert", "|"):
+            return self.bars_until({"lvert": "rvert", "lVert": "rVert"}.get(name, "|"))
+        if name == "langle":
+            inner = self.items()
+            self.expect("rangle")
+            return Term("tuple", inner.args, name="()")
+        if name == "begin":
+            return self.environment()
+        if name == "mathbb":
+            return symbol("set " + self.argument_text().strip())
+        if name in OVER:
+            return symbol(f"{name} {self.argument_text().strip()}")
+        if name in ("angle", "triangle", "Delta", "measuredangle"):
+            inner = self.argument_text()
+            while (after := self.peek()) and (
+                after.kind == "word" or after.text == "_"
+            ):
+                if len(inner) > 12:
+                    break
+                inner += self.argument_text()
+            return symbol(f"{name} " + re.sub(r"\s", "", inner))
+        if name == "$":
+            if self.starts_atom() or self.sees("-"):
+                return Term("unit", (self.signed(),), unit=read_unit("$"))
+            raise TermError("a currency sign without a number")
+        if name in ("sum", "prod"):
+            return self.series(name)
+        if name in UNREAD:
+            raise TermError(f"the command {name[:20]!a} is not read")
+        return self.subscripted(name)
+
+    def series(self, name: str) -> Term:
+        """`\\sum_{k=1}^{n}` and `\\prod`, of what follows them as one product."""
+        bounds: dict[str, Term] = {}
+        for _ in range(2):
+            for mark in "_^":
+                if self.take(mark):
+                    bounds[mark] = self.argument(signed=True)
+        start = bounds.get("_")
+        if start is None or start.op != "rel" or start.name != "=" or "^" not in bounds:
+            raise TermError(f"the bounds of the {name} are not read")
+        variable, low = (side.args[0] for side in start.args)
+        if variable.op != "sym" and variable.name != "i":
+            raise TermError(f"the index of the {name} is no letter")
+        body = self.product()
+        return Term(name, (low, bounds["^"], body, symbol(variable.name)))
+
+    def root(self) -> Term:
+        order = number(Fraction(2))
+        if self.take("["):
+            order = self.sum()
+            self.expect("]")
+        return Term("root", (self.argument(), order))
+
+    def function(self, name: str) -> Term:
+        if name == "sqrt":
+            return self.root()
+        base: Term | None = None
+        exponent: Term | None = None
+        for _ in range(2):
+            if name == "log" and self.take("_"):
+                base = self.argument()
+            if self.take("^"):
+                exponent = self.argument(signed=True)
+        if exponent == Term("neg", (number(Fraction(1), "1"),)) and name in INVERSE:
+            name, exponent = INVERSE[name], None
+        if self.sees("("):
+            self.at += 1
+            inner = self.bracketed("(")
+            args = inner.args if inner.op == "tuple" else (inner,)
+        elif self.sees("{") and not base:
+            inner = self.atom()
+            args = inner.args if inner.op == "list" else (inner,)
+        else:
+            args = (self.applied(),)
+        if base is not None:
+            term = Term("log", (args[0], base))
+        elif name in ("floor", "ceil", "abs"):
+            term = Term(name, args[:1])
+        else:
+            term = Term("fn", args, name=name)
+        return Term("pow", (term, exponent)) if exponent is not None else term
+
+    def environment(self) -> Term:
+        kind = self.argument_text().strip()
+        if kind not in MATRICES:
+            raise TermError(f"the environment {kind[:20]!a} is not read")
+        if kind == "array" and self.sees("{"):
+            self.argument_text()
+        rows: list[list[Term]] = [[]]
+        while not self.sees("end"):
+            if self.take("\\"):
+                rows.append([])
+            elif not self.take("&", "hline"):
+                rows[-1].append(self.sum())
+        self.at += 1
+        self.argument_text()
+        matrix = Term(
+            "matrix", tuple(Term("row", tuple(row)) for row in rows if row), name=kind
+        )
+        if len({len(row.args) for row in matrix.args}) != 1:
+            raise TermError("a matrix whose rows differ in length")
+        return Term("fn", (matrix,), name="det") if kind == "vmatrix" else matrix

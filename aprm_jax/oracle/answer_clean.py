@@ -1,0 +1,164 @@
+"""Makes spellings of one answer alike before it is parsed: signs, spaces, dollars."""
+
+from __future__ import annotations
+
+import re
+
+_SIGNS = {
+    **dict.fromkeys("−–—﹣－", "-"),
+    **dict.fromkeys("×·⋅∙✕", "*"),
+    "÷": "/",
+    "∕": "/",
+    "≤": r"\le ",
+    "≥": r"\ge ",
+    "⩽": r"\le ",
+    "⩾": r"\ge ",
+    "≠": r"\ne ",
+    "≈": r"\approx ",
+    "∈": r"\in ",
+    "∪": r"\cup ",
+    "∩": r"\cap ",
+    "∖": r"\setminus ",
+    "∅": r"\emptyset ",
+    "∞": r"\infty ",
+    "π": r"\pi ",
+    "√": r"\sqrt ",
+    "±": r"\pm ",
+    "∓": r"\mp ",
+    "°": r"^\circ ",
+    "º": r"^\circ ",
+    "ℝ": r"\mathbb{R}",
+    "→": r"\to ",
+    "½": r"\frac{1}{2}",
+    "¼": r"\frac{1}{4}",
+    "¾": r"\frac{3}{4}",
+    "⅓": r"\frac{1}{3}",
+    "⅔": r"\frac{2}{3}",
+    "²": "^2",
+    "³": "^3",
+    "⁴": "^4",
+    "⌊": r"\lfloor ",
+    "⌋": r"\rfloor ",
+    "⌈": r"\lceil ",
+    "⌉": r"\rceil ",
+    "∶": ":",
+    "：": ":",
+    "，": ",",
+    "；": ";",
+    "（": "(",
+    "）": ")",
+    "％": "%",
+    "μ": r"\mu ",
+    "µ": r"\mu ",
+    "Å": r"\text{Å}",
+    "€": r"\text{€}",
+    "£": r"\text{£}",
+    "¥": r"\text{¥}",
+    "′": "'",
+    "’": "'",
+    "“": '"',
+    "”": '"',
+    "θ": r"\theta ",
+    "\t": " ",
+    "\r": " ",
+    "\n": " ",
+    "\xa0": " ",
+    "\u2009": " ",
+    "\u202f": " ",
+    "\u200b": None,
+}
+_SUBSTITUTE = str.maketrans(_SIGNS)
+_SPACES = re.compile(
+    r"(?<!\\)\\(?:[,;:!> ]|q?quad|thinspace\b|hspace\{[^{}]*\}|space\b)|~"
+)
+_STYLE = re.compile(
+    r"\\(?:left|right|bigg|Bigg|big|Big|bigl|bigr|Bigl|Bigr|mleft|mright|displaystyle|"
+    r"limits|nolimits|textstyle|boldmath|middle)(?![a-zA-Z])\s*\.?"
+)
+_DELIMITED = re.compile(r"\\[()\[\]]")
+_LEADING = re.compile(
+    r"^(?:approximately|about|roughly|exactly|only|is|are|equals|approx\.?|around)\s+",
+    re.IGNORECASE,
+)
+_ENDING = re.compile(r"[\s.,;:?\"`]+$")
+_THOUSANDS = re.compile(
+    r"(?<=[0-9])(?:,\s*\\!\s*|\s*\{\s*,\s*\}\s*)(?=[0-9]{3}(?![0-9]))"
+)
+_SPACED = re.compile(
+    r"(?<![0-9.,^_] )(?<![0-9.,^_])([0-9]{1,3}(?: [0-9]{3})+)(?![0-9])"
+)
+_BLANKS = re.compile(r"(?<![0-9a-zA-Z]) | (?![0-9a-zA-Z])")
+_FINAL_DOT = re.compile(r"(?<=[0-9])\.(?=\s*(?:$|[}$)\\,;]))")
+
+
+def clean(text: str) -> str:
+    """The answer in one spelling; total, and idempotent for what it removes."""
+    # A Python string that was not raw has turned \f and \b into control signs.
+    text = text.replace("\x0crac", "\\frac").replace("\x08oxed", "\\boxed")
+    text = text.translate(_SUBSTITUTE).strip()
+    if "\\begin" not in text:
+        text = re.sub(r"\\\\(?=[a-zA-Z!,%$])", r"\\", text)  # escaped twice
+    text = text.replace('\\"', "").replace('"', "")
+    text = re.sub(r"(?<=[0-9)}])(or|and)(?=[A-Z0-9(\\])", r" \1 ", text)
+    text = _THOUSANDS.sub("", text)
+    text = re.sub(r"\\(?:d|t|c)frac(?![a-zA-Z])", r"\\frac", text)
+    text = re.sub(r"\\(?:[dt]binom)(?![a-zA-Z])", r"\\binom", text)
+    text = _DELIMITED.sub(" ", text) if "\\begin" not in text else _matrix_safe(text)
+    text = _STYLE.sub(" ", text)
+    text = re.sub(r"\\(?:boxed|fbox)\s*(?=\{)", "", text)
+    text = _SPACES.sub(" ", text)
+    text = re.sub(r"\\(?:,|\.)?dots[a-z]?\b|\\ldots\b", r"\\dots ", text)
+    text = _dollars(text)
+    text = re.sub(r"\*\*(?=\s*[-0-9a-zA-Z({])(?<=[0-9a-zA-Z)}]\*\*)", "^", text)
+    text = re.sub(r"\*\*|(?<![0-9a-zA-Z)}\s])\*|`", "", text)  # bold
+    text = re.sub(r"(?<=[0-9)])\s*[xX]\s*(?=10\s*\^)", "*", text)
+    text = re.sub(r"\\%", "%", text)
+    text = _FINAL_DOT.sub("", text)
+    text = _SPACED.sub(lambda m: m[1].replace(" ", ""), text)
+    text = re.sub(r"\s+", " ", text).strip()
+    for _ in range(3):
+        text = _LEADING.sub("", _ENDING.sub("", text)).strip()
+        if text.endswith("\\"):
+            text = text[:-1]
+        text = _unwrap(text)
+    return text
+
+
+def _matrix_safe(text: str) -> str:
+    """Removes `\\(` and the like, but no row separator `\\\\` before a bracket."""
+    return re.sub(r"(?<!\\)\\[()\[\]]", " ", text)
+
+
+def _dollars(text: str) -> str:
+    r"""Removes `$` that delimit mathematics; one that means money becomes `\$`."""
+    bare = re.findall(r"(?<!\\)\$+", text)
+    if len(bare) % 2 == 0 and not re.fullmatch(
+        r"\$[0-9.,]+(?:[^$]*[^0-9.,$\s][^$]*)\$[0-9.,]+", text
+    ):
+        return re.sub(r"(?<!\\)\$+", " ", text)
+    return re.sub(r"(?<!\\)\$+", r"\\$", text)
+
+
+def _unwrap(text: str) -> str:
+    """Strips a brace pair around everything, and quotes."""
+    if len(text) > 1 and text[0] == text[-1] == '"':
+        return text[1:-1].strip()
+    if not (text.startswith("{") and text.endswith("}")):
+        return text
+    depth = 0
+    for at, character in enumerate(text):
+        depth += (character == "{") - (character == "}")
+        if depth == 0 and at < len(text) - 1:
+            return text
+    return text[1:-1].strip()
+
+
+def alike(a: str, b: str) -> bool:
+    """Whether two cleaned answers differ in blanks only, and in none that count."""
+    return a == b or _BLANKS.sub("", a) == _BLANKS.sub("", b)
+
+
+def plain(text: str) -> str:
+    """Words without case, articles and the commands around them."""
+    text = re.sub(r"\\(?:text|mbox|textbf|mathrm|textnormal|mathbf|rm)\b", "", text)
+    return re.sub(r"[\s{}\\$]|\bthe\b", "", text).casefold().rstrip(".")

@@ -1,0 +1,351 @@
+"""Whether two answers, read as terms, say the same: one rule for each form."""
+
+from __future__ import annotations
+
+import decimal
+from collections.abc import Sequence
+from fractions import Fraction
+
+from aprm_jax.oracle import answer_values as values
+from aprm_jax.oracle.answer_clean import plain
+from aprm_jax.oracle.answer_numbers import (
+    CONTEXT,
+    Number,
+    NumberError,
+    is_real,
+    real,
+    same_number,
+)
+from aprm_jax.oracle.answer_rules import (
+    COLLECTIONS,
+    FLIP,
+    MAX_ITEMS,
+    SETS,
+    Tolerance,
+    as_fraction,
+    bare,
+    clock,
+    difference,
+    flat,
+    infinite,
+    is_set_symbol,
+    letter,
+    named,
+    pairing,
+    renamed,
+    rounded,
+    same_brackets,
+    spread,
+    stated,
+    substitute,
+    times,
+    without_letter,
+)
+from aprm_jax.oracle.answer_sets import RealSet, real_set
+from aprm_jax.oracle.answer_tokens import Term, number
+from aprm_jax.oracle.answer_units import conversion
+
+
+class Matcher:
+    """Compares terms; `same` answers None where it cannot tell.
+
+    Args:
+      tolerance: for numbers, beside the rules for rounded decimals.
+    """
+
+    def __init__(self, tolerance: Tolerance):
+        self.tolerance = tolerance
+        self.budget = values.Budget()
+
+    def same(self, given: Term, expected: Term) -> bool | None:
+        """Whether two answers are one; never raises NumberError."""
+        try:
+            return self._same(given, expected)
+        except NumberError:
+            return None
+
+    def _same(self, given: Term, expected: Term) -> bool | None:
+        (name_a, a), (name_b, b) = named(given), named(expected)
+        if name_a and name_b and self._clash(name_a, a, name_b, b):
+            return False
+        if name_a and name_b:
+            a = renamed(name_a, a)
+            b = renamed(name_b, b)
+        if b.op == "rel" and a.op == "rel":
+            return self._relations(a, b)
+        if (b.op == "rel") != (a.op == "rel"):
+            return self._relation_and(given, a, expected, b)
+        a, b = spread(a), spread(b)
+        if a.op in SETS or b.op in SETS or is_set_symbol(a) or is_set_symbol(b):
+            return self._sets(a, b)
+        if a.op in COLLECTIONS or b.op in COLLECTIONS:
+            return self._collections(a, b)
+        return self._single(a, b)
+
+    def _clash(self, name_a: str, a: Term, name_b: str, b: Term) -> bool:
+        """Whether `x = 5` names another unknown than `y = 5`."""
+        x, y = letter(name_a), letter(name_b)
+        if not x or not y or x == y:
+            return False
+        return len(x) == len(y) == 1 and x.islower() and y.islower()
+
+    # Relations.
+
+    def _relations(self, a: Term, b: Term) -> bool | None:
+        signs_a, signs_b = set(a.name.split()), set(b.name.split())
+        if signs_a == signs_b == {"="} and len(a.args) == len(b.args) == 2:
+            return self._equations(a, b)
+        sets = self._real_sets(a, b)
+        if sets is not None:
+            return self._same_set(*sets)
+        if len(a.args) == len(b.args) == 2:
+            return self._inequalities(a, b)
+        if a.name == b.name and len(a.args) == len(b.args):
+            return self._all(a.args, b.args)
+        flipped = " ".join(FLIP.get(s, s) for s in reversed(a.name.split()))
+        if flipped == b.name and len(a.args) == len(b.args):
+            return self._all(tuple(reversed(a.args)), b.args)
+        return False
+
+    def _equations(self, a: Term, b: Term) -> bool | None:
+        left, right = difference(a), difference(b)
+        if values.constant_ratio(left, right, self.budget) is not None:
+            return True
+        for one, other in ((a, right), (b, left)):
+            solved = self._solves(one, other)
+            if solved is not None:
+                return solved
+        if values.identical(left, right, self.budget) is None:
+            return None
+        return False
+
+    def _solves(self, solved: Term, equation: Term) -> bool | None:
+        """Whether `y = f(x)` turns the other equation, linear in y, into 0 = 0."""
+        for name, value in (solved.args, reversed(solved.args)):
+            variable = name.args[0]
+            if variable.op != "sym" or variable.name in values.symbols(value):
+                continue
+            zero, one, two = (
+                substitute(equation, variable.name, number(Fraction(k)))
+                for k in (0, 1, 2)
+            )
+            bend = Term("add", (Term("add", (zero, two)), times(-2, one)))
+            if not values.identical(bend, number(Fraction(0)), self.budget):
+                continue
+            inserted = substitute(equation, variable.name, value.args[0])
+            return values.identical(inserted, number(Fraction(0)), self.budget)
+        return None
+
+    def _inequalities(self, a: Term, b: Term) -> bool | None:
+        sign_a, sign_b = a.name, b.name
+        ratio = values.constant_ratio(difference(a), difference(b), self.budget)
+        if ratio is None:
+            return False
+        if not is_real(ratio):
+            return None
+        if real(ratio) < 0:
+            sign_a = FLIP.get(sign_a, sign_a)
+        return sign_a == sign_b
+
+    def _relation_and(
+        self, given: Term, a: Term, expected: Term, b: Term
+    ) -> bool | None:
+        """An equation or inequality against something that is neither."""
+        sets = self._real_sets(a, b)
+        if sets is not None:
+            return self._same_set(*sets)
+        # `y = 2x + 1` was split into name and value; the other one was not.
+        pair = (given, expected)
+        if all(t.op == "rel" and t.name == "=" and len(t.args) == 2 for t in pair):
+            return self._equations(given, expected)
+        return False
+
+    # Sets of real numbers.
+
+    def _real_sets(self, a: Term, b: Term) -> tuple[RealSet, RealSet] | None:
+        left, right = real_set(a, self.budget), real_set(b, self.budget)
+        return None if left is None or right is None else (left, right)
+
+    def _sets(self, a: Term, b: Term) -> bool | None:
+        sets = self._real_sets(a, b)
+        if sets is not None:
+            return self._same_set(*sets)
+        if is_set_symbol(a) and is_set_symbol(b):
+            return a.name == b.name
+        if a.op == b.op and a.op in SETS:
+            return self._matching(flat(a), flat(b))
+        return None if a.op in SETS and b.op in SETS else False
+
+    def _same_set(self, a: RealSet, b: RealSet) -> bool | None:
+        if len(a.pieces) != len(b.pieces):
+            return False
+        for x, y in zip(a.pieces, b.pieces, strict=True):
+            if (x.low_closed, x.high_closed) != (y.low_closed, y.high_closed):
+                return False
+            for end, other in ((x.low, y.low), (x.high, y.high)):
+                if (end.value is None) != (other.value is None):
+                    return False
+                if end.value is not None and not self._single(end.term, other.term):
+                    return False
+        return True
+
+    # Collections.
+
+    def _collections(self, a: Term, b: Term) -> bool | None:
+        if len(a.args) > MAX_ITEMS or len(b.args) > MAX_ITEMS:
+            return None
+        if a.op == b.op == "tuple":
+            if not same_brackets(a, b):
+                return False
+            return self._all(a.args, b.args)
+        if a.op == "matrix" or b.op == "matrix":
+            return self._matrix_and_tuple(a, b)
+        if "tuple" in (a.op, b.op):
+            return self._tuple_and(a, b)
+        if not a.args or not b.args:  # the empty set
+            return a.op == b.op and len(a.args) == len(b.args)
+        return self._matching(
+            a.args if a.op in COLLECTIONS else (a,),
+            b.args if b.op in COLLECTIONS else (b,),
+        )
+
+    def _tuple_and(self, a: Term, b: Term) -> bool | None:
+        """`(2, 3)` against `2, 3`, a set, or a single value."""
+        other = b if a.op == "tuple" else a
+        if other.op == "list":
+            if any(named(item)[1].op == "tuple" for item in other.args):
+                return False
+            return self._all(a.args, b.args)
+        return False
+
+    def _matrix_and_tuple(self, a: Term, b: Term) -> bool | None:
+        """A row or column against a tuple."""
+        matrix, other = (a, b) if a.op == "matrix" else (b, a)
+        if other.op != "tuple" or other.name not in ("()", "[]"):
+            return False
+        entries = tuple(entry for row in matrix.args for entry in row.args)
+        if len(matrix.args) > 1 and len(matrix.args[0].args) > 1:
+            return False
+        return self._all(entries, b.args) if matrix is a else self._all(a.args, entries)
+
+    def _all(self, given: Sequence[Term], expected: Sequence[Term]) -> bool | None:
+        if len(given) != len(expected):
+            return False
+        verdicts = [self.same(a, b) for a, b in zip(given, expected, strict=True)]
+        return False if False in verdicts else None if None in verdicts else True
+
+    def _matching(self, given: Sequence[Term], expected: Sequence[Term]) -> bool | None:
+        """Whether the items can be paired, in any order; doubles count once."""
+        if len(given) > MAX_ITEMS or len(expected) > MAX_ITEMS:
+            return None
+        table = [[self.same(a, b) for b in expected] for a in given]
+        open_ = any(None in row for row in table)
+        if len(given) != len(expected):
+            covered = all(True in row for row in table) and all(
+                any(row[k] for row in table) for k in range(len(expected))
+            )
+            return True if covered and not open_ else None if open_ else False
+        if pairing([[v is True for v in row] for row in table]):
+            return True
+        return (
+            None
+            if pairing([[v is not False for v in row] for row in table])
+            else (False)
+        )
+
+    # Single values.
+
+    def _single(self, a: Term, b: Term) -> bool | None:
+        if a.op == "text" or b.op == "text":
+            return self._texts(a, b)
+        if a.op == "based" or b.op == "based":
+            return a.op == b.op and a.name == b.name
+        if a.op == "ratio" or b.op == "ratio":
+            return self._ratios(a, b)
+        if b.op == "unit" or a.op == "unit":
+            return self._quantities(a, b)
+        if infinite(a) or infinite(b):
+            return infinite(a) == infinite(b)
+        if a.op == "matrix" and b.op == "matrix":
+            if len(a.args) != len(b.args):
+                return False
+            rows = zip(a.args, b.args, strict=True)
+            verdicts = [self._all(x.args, y.args) for x, y in rows]
+            return False if False in verdicts else None if None in verdicts else True
+        return self._values(a, b)
+
+    def _texts(self, a: Term, b: Term) -> bool | None:
+        if a.op != b.op:
+            return False
+        return plain(a.name) == plain(b.name)
+
+    def _ratios(self, a: Term, b: Term) -> bool | None:
+        if a.op == b.op:
+            if len(a.args) != len(b.args):
+                return False
+            if self._all(a.args, b.args):
+                return True
+            if any(map(clock, (a, b))):
+                return False
+            heads = [Term("div", (x, y)) for x, y in zip(a.args, b.args, strict=True)]
+            return all(
+                values.identical(heads[0], head, self.budget) for head in heads[1:]
+            )
+        return self._values(a, b)
+
+    def _quantities(self, a: Term, b: Term) -> bool | None:
+        a, b = without_letter(a), without_letter(b)
+        unit_a = a.unit if a.op == "unit" else None
+        unit_b = b.unit if b.op == "unit" else None
+        factor = conversion(unit_a, unit_b)
+        if factor is None:
+            return False
+        inner_a = a.args[0] if a.op == "unit" else a
+        inner_b = b.args[0] if b.op == "unit" else b
+        if factor != 1:
+            inner_a = Term("mul", (number(factor), inner_a))
+        return self._single(inner_a, inner_b)
+
+    def _values(self, a: Term, b: Term) -> bool | None:
+        names_a, names_b = values.symbols(a), values.symbols(b)
+        if not names_a and not names_b:
+            return self._numbers(a, b)
+        if names_a and not names_b:  # `5 m`, where the answer is 5
+            a = without_letter(a)
+            if not values.symbols(a):
+                return self._numbers(a, b)
+        verdict = values.identical(a, b, self.budget)
+        if verdict is None and names_a != names_b:
+            return False
+        return verdict
+
+    def _numbers(self, a: Term, b: Term) -> bool | None:
+        with decimal.localcontext(CONTEXT):
+            for percent in ((), ("percent",)):
+                x, y = bare(a, percent), bare(b, percent)
+                if percent and (x, y) == (a, b):
+                    break
+                found = values.samples((x, y), self.budget)
+                if not found:
+                    return None
+                if isinstance(found[0][0], tuple) or isinstance(found[0][1], tuple):
+                    return values.same_value(*found[0])
+                if self._close(x, found[0][0], y, found[0][1]):
+                    return True
+        return False
+
+    def _close(self, a: Term, x: Number, b: Term, y: Number) -> bool:
+        if same_number(x, y):
+            return True
+        if not is_real(x) or not is_real(y):
+            return False
+        given, expected = as_fraction(x), as_fraction(y)
+        gap = abs(given - expected)
+        bounds = self.tolerance
+        if bounds.absolute is not None and gap <= bounds.absolute * Fraction(101, 100):
+            return True
+        if bounds.relative is not None and gap <= bounds.relative * abs(expected):
+            return True
+        if bounds.absolute is not None or bounds.relative is not None:
+            return False
+        return rounded(stated(a), given, stated(b), expected)

@@ -1,0 +1,383 @@
+"""Answers as terms: mathematics in LaTeX or plain text, by our own small parser."""
+
+from __future__ import annotations
+
+import re
+
+from aprm_jax.oracle.answer_atoms import Atoms
+from aprm_jax.oracle.answer_tokens import (
+    ALIASES,
+    CONSTANTS,
+    FUNCTIONS,
+    JOINING,
+    MAX_CHARS,
+    PERCENT,
+    RELATIONS,
+    Term,
+    TermError,
+    Token,
+    is_numeric,
+    literal_value,
+    number,
+    symbol,
+    tokenize,
+)
+from aprm_jax.oracle.answer_units import LETTERS, is_unit, read_unit
+
+
+def parse(text: str) -> Term:
+    """Reads a cleaned answer as one term.
+
+    Args:
+      text: what `answer_clean.clean` returns.
+
+    Raises:
+      TermError: unreadable, or beyond a limit.
+    """
+    if len(text) > MAX_CHARS:
+        raise TermError(f"more than {MAX_CHARS} characters")
+    if _is_words(text):
+        return Term("text", name=text)
+    parser = _Parser(text, tokenize(text))
+    term = parser.items()
+    if parser.at < len(parser.tokens):
+        raise TermError(f"unexpected {parser.tokens[parser.at].text!a}")
+    return term
+
+
+def _is_words(text: str) -> bool:
+    """Whether several words stand there, and no mathematics in letters."""
+    if not re.fullmatch(r"[A-Za-z][A-Za-z'-]*(?: [A-Za-z'-]+)+", text):
+        return False
+    words = {word.lower() for word in text.split()}
+    if words & (FUNCTIONS | JOINING | PERCENT | set(CONSTANTS) | set(ALIASES)):
+        return False
+    return any(len(word) > 2 and not is_unit(word) for word in words)
+
+
+class _Parser(Atoms):
+    """Recursive descent; `items` is the start symbol."""
+
+    def items(self) -> Term:
+        """Items between commas, semicolons, `and`, `or`."""
+        groups: list[list[Term]] = [[]]
+        separated = False
+        while True:
+            groups[-1].append(self.relation())
+            mark = self.separator()
+            if mark is None:
+                break
+            separated = True
+            if self.peek() is None or self.sees(")", "]", "}", "\\}"):
+                break  # a comma at the end
+            if mark == ";":
+                groups.append([])
+        if not separated:
+            return groups[0][0]
+        if len(groups) > 1 and any(len(group) > 1 for group in groups):
+            nested = [
+                Term("list", tuple(group)) if len(group) > 1 else group[0]
+                for group in groups
+            ]
+            return Term("list", tuple(nested))
+        return Term("list", tuple(item for group in groups for item in group))
+
+    def separator(self) -> str | None:
+        mark = None
+        while (token := self.peek()) is not None:
+            if token.kind == "op" and token.text in ",;":
+                mark = ";" if ";" in (token.text, mark) else ","
+            elif token.kind in ("text", "word") and (
+                token.text.strip().lower() in JOINING
+            ):
+                mark = mark or ","
+            elif not (token.kind == "op" and token.text == "&" and mark):
+                break
+            self.at += 1
+        return mark
+
+    def relation(self) -> Term:
+        self.enter()
+        parts: list[Term] = []
+        signs: list[str] = []
+        names: list[str] = []
+        while True:
+            start = self.at
+            if not parts and self.relation_sign():
+                self.take_relation()  # "= 5"
+                start = self.at
+            side = self.ratio()
+            parts.append(side)
+            names.append(self.raw(start))
+            if not self.relation_sign():
+                break
+            signs.append(self.take_relation())
+        self.depth -= 1
+        if not signs:
+            return parts[0]
+        sides = tuple(
+            Term("side", (p,), name=n) for p, n in zip(parts, names, strict=True)
+        )
+        return Term("rel", sides, name=" ".join(signs))
+
+    def relation_sign(self) -> str | None:
+        token = self.peek()
+        if token is None or token.kind not in ("op", "cmd"):
+            return None
+        if token.kind == "op" and token.text not in ("=", "<", ">", "<=", ">=", "!="):
+            return None
+        return RELATIONS.get(token.text)
+
+    def take_relation(self) -> str:
+        sign = self.relation_sign() or ""
+        self.at += 1
+        while self.take("&"):
+            pass
+        if sign in ("<", ">") and self.take("="):
+            sign += "="
+        return sign
+
+    def ratio(self) -> Term:
+        parts = [self.union()]
+        while self.take(":"):
+            parts.append(self.union())
+        if len(parts) == 1 or (len(parts) == 2 and parts[0].op == "text"):
+            return parts[-1]  # "Total: 5"
+        return Term("ratio", tuple(parts))
+
+    def union(self) -> Term:
+        left = self.sum()
+        while True:
+            token = self.peek()
+            if token is None:
+                return left
+            if self.take("cup", "bigcup") or (
+                token.text in ("U", "u") and self.follows_set(left)
+            ):
+                if token.text in ("U", "u"):
+                    self.at += 1
+                op = "union"
+            elif self.take("cap"):
+                op = "intersection"
+            elif self.take("setminus", "backslash"):
+                op = "difference"
+            else:
+                return left
+            left = Term(op, (left, self.sum()))
+
+    def follows_set(self, left: Term) -> bool:
+        return left.op in ("tuple", "set", "union") and self.sees("(", "[", ahead=1)
+
+    def sum(self) -> Term:
+        self.enter()
+        left = self.product()
+        while True:
+            if self.take("+"):
+                left = self.joined("add", (left, self.product()))
+            elif self.take("-"):
+                left = self.joined("add", (left, Term("neg", (self.product(),))))
+            elif self.sees("pm", "mp"):
+                sign = self.tokens[self.at].text
+                self.at += 1
+                left = self.joined("add", (left, Term(sign, (self.product(),))))
+            else:
+                self.depth -= 1
+                return left
+
+    def product(self) -> Term:
+        left = self.signed()
+        while True:
+            if self.take("*", "cdot", "times", "ast"):
+                left = self.joined("mul", (left, self.signed()))
+            elif self.take("/", "div"):
+                left = self.joined("div", (left, self.signed()))
+            elif self.take("mod", "bmod"):
+                left = self.joined("mod", (left, self.signed()))
+            elif self.take("pmod"):
+                self.power()  # 9 (mod 11): the modulus is the question's
+            elif (unit := self.unit(left)) is not None:
+                left = unit
+            elif self.starts_atom():
+                before, here = self.tokens[self.at - 1], self.tokens[self.at]
+                if before.kind == here.kind == "num":
+                    raise TermError("two numbers side by side")
+                left = self.joined("mul", (left, self.power()))
+            else:
+                return left
+
+    def signed(self) -> Term:
+        for sign, op in (("-", "neg"), ("+", ""), ("pm", "pm"), ("mp", "mp")):
+            if self.take(sign):
+                self.enter()
+                inner = self.signed()
+                self.depth -= 1
+                return Term(op, (inner,)) if op else inner
+        return self.power()
+
+    def starts_atom(self) -> bool:
+        token = self.peek()
+        if token is None:
+            return False
+        if token.kind in ("num", "word"):
+            return token.text.lower() not in JOINING and not (
+                token.text in ("U", "u") and self.sees("(", "[", ahead=1)
+            )
+        if token.kind == "text":
+            return token.text.strip().lower() not in JOINING
+        if token.kind == "op":
+            return token.text in "({[" or (token.text == "|" and not self.bars)
+        return token.text not in (
+            *RELATIONS,
+            *("cup", "cap", "setminus", "rfloor", "rceil", "rvert", "end", "\\"),
+            *("}", "%", "$", "&", "cdot", "times", "div", "pm", "mp", "rangle", "mid"),
+            *("pmod", "mod", "bmod", "ast", "bigcup", "backslash", "rVert"),
+        )
+
+    def power(self) -> Term:
+        base = self.atom()
+        while True:
+            if self.sees("^"):
+                if self.is_degree():
+                    base = self.joined("degree", (base,))
+                    continue
+                self.at += 1
+                while self.sees("prime", "'", "ast"):
+                    self.at += 1
+                    base = symbol(base.name + "'")
+                if base.name.endswith("'"):
+                    continue
+                if self.sees("{") and self.sees("prime", ahead=1):
+                    self.argument_text()
+                    base = symbol(base.name + "'")
+                    continue
+                exponent = self.exponent()
+                if base.op == "sym" and exponent.op == "based":  # v^2_0
+                    digits, _, index = exponent.name.partition("_")
+                    base = symbol(f"{base.name}_{index}")
+                    exponent = number(literal_value(digits), digits)
+                elif base.op == "sym" and self.sees("_"):
+                    base = self.subscripted(base.name)
+                base = self.joined("pow", (base, exponent))
+            elif self.take("!"):
+                base = self.joined("factorial", (base,))
+            elif self.take("%"):
+                base = self.joined("percent", (base,))
+            elif self.take("degree"):
+                base = self.joined("degree", (base,))
+            elif self.take("'") and base.op == "sym":
+                base = symbol(base.name + "'")
+            else:
+                token = self.peek()
+                word = token.text.strip().lower() if token else ""
+                if token and token.kind in ("word", "text") and word in PERCENT:
+                    self.at += 1
+                    base = self.joined("percent", (base,))
+                    continue
+                return base
+
+    def exponent(self) -> Term:
+        """What follows `^`; towers lean to the right."""
+        exponent = self.argument(signed=True)
+        if self.sees("^") and not self.sees("circ", "{", "prime", ahead=1):
+            self.enter()
+            self.at += 1
+            exponent = Term("pow", (exponent, self.exponent()))
+            self.depth -= 1
+        return exponent
+
+    def is_degree(self) -> bool:
+        """Takes `^\\circ` or `^{\\circ}`, unless a temperature's letter follows."""
+        if self.sees("circ", ahead=1):
+            width = 2
+        elif self.sees("{", ahead=1) and self.sees("circ", ahead=2):
+            width = 4
+        else:
+            return False
+        token = self.peek(width)
+        if token and token.text.strip(" ~") in ("C", "F"):
+            width += 1
+        self.at += width
+        return True
+
+    def applied(self) -> Term:
+        """The argument of a function without brackets: `\\sin 2x`."""
+        if self.take("-"):
+            return Term("neg", (self.applied(),))
+        self.enter()
+        inner = self.power()
+        while True:
+            token = self.peek()
+            if not self.starts_atom() or token is None or token.text in "([":
+                break
+            name = ALIASES.get(token.text, token.text)
+            if name in FUNCTIONS or token.kind == "text" or name in PERCENT:
+                break
+            inner = self.joined("mul", (inner, self.power()))
+        self.depth -= 1
+        return inner
+
+    def unit(self, left: Term) -> Term | None:
+        """The number with its unit, where one follows; the rest is consumed."""
+        if left.op not in ("unit", "text") and not is_numeric(left):
+            return None
+        token = self.peek()
+        if token is None or not self.names_unit(token):
+            return None
+        start = self.at
+        while (token := self.peek()) is not None:
+            if token.kind == "op" and token.text in ",;)]=<>:+":
+                break
+            if token.kind in ("text", "word") and (
+                token.text.strip().lower() in JOINING
+            ):
+                break
+            if token.kind == "cmd" and token.text in (*RELATIONS, "cup", "}", "\\"):
+                break
+            if self.sees("}") and not self.opened(start):
+                break
+            self.at += 1
+        if self.at == start:
+            return None
+        return Term("unit", (left,), unit=read_unit(self.raw(start)))
+
+    def opened(self, start: int) -> bool:
+        braces = [t.text for t in self.tokens[start : self.at] if t.kind == "op"]
+        return braces.count("{") > braces.count("}")
+
+    def names_unit(self, token: Token) -> bool:
+        content = token.text.replace("~", " ").strip()
+        if token.kind == "text":
+            if content.lower() in JOINING:
+                return False
+            return len(content) != 1 or content in LETTERS or not content.isascii()
+        if token.kind == "cmd":
+            if token.text == "$":
+                return not (self.peek(1) and self.starts_after())
+            return token.text in ("mu", "Omega", "circ") and self.wraps_next()
+        if token.kind == "op":
+            return token.text == "$"
+        if token.kind != "word" or content.lower() in (*CONSTANTS, *PERCENT):
+            return False
+        if content in FUNCTIONS and not is_unit(content):
+            return False
+        if content in ("sq", "cu"):
+            return True
+        if content in ("min", "sec"):  # "5 min", but not "5 min(a, b)"
+            return not self.sees("(", "{", "^", ahead=1)
+        if is_unit(content):
+            return True
+        if len(content) == 1 and content in LETTERS:
+            return (
+                self.sees("/", ahead=1)
+                and self.peek(2) is not None
+                and ((self.peek(2) or token).kind in ("word", "text"))
+            )
+        return len(content) > 2 and (token.spaced or len(content) > 3)
+
+    def wraps_next(self) -> bool:
+        after = self.peek(1)
+        return after is None or after.kind in ("text", "word")
+
+    def starts_after(self) -> bool:
+        after = self.peek(1)
+        return after is not None and after.kind == "num"

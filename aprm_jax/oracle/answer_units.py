@@ -1,0 +1,209 @@
+"""Units of answers: which words are units, and what one is of another."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from fractions import Fraction
+
+MAX_UNIT = 80  # characters that are read of one unit
+
+_TABLE: dict[str, dict[str, str]] = {
+    # dimension: {factor to the base unit: names, by blanks}
+    "length": {
+        "1": "m meter meters metre metres",
+        "1000": "km kilometer kilometers kilometre kilometres",
+        "1/10": "dm decimeter decimeters",
+        "1/100": "cm centimeter centimeters centimetre centimetres",
+        "1/1000": "mm millimeter millimeters millimetre millimetres",
+        "1/1000000": "μm um micrometer micrometers micron microns",
+        "1/1000000000": "nm nanometer nanometers",
+        "1/10000000000": "å angstrom angstroms",
+        "1/1000000000000": "pm picometer picometers",
+        "127/5000": "in inch inches",
+        "381/1250": "ft foot feet",
+        "1143/1250": "yd yard yards",
+        "201168/125": "mi mile miles",
+    },
+    "mass": {
+        "1": "g gram grams gramme grammes",
+        "1000": "kg kilogram kilograms kilo kilos",
+        "1/1000": "mg milligram milligrams",
+        "1000000": "tonne tonnes",
+        "45359237/100000": "lb lbs pound pounds",
+        "45359237/1600000": "oz ounce ounces",
+        "45359237/50": "ton tons",
+    },
+    "time": {
+        "1": "s sec secs second seconds",
+        "1/1000": "ms millisecond milliseconds",
+        "60": "min mins minute minutes",
+        "3600": "h hr hrs hour hours",
+        "86400": "day days",
+        "604800": "week weeks",
+        "2629800": "month months",
+        "31557600": "yr yrs year years",
+    },
+    "money": {
+        "1": "$ dollar dollars usd buck bucks",
+        "1/100": "¢ cent cents",
+    },
+    "euro": {"1": "€ euro euros eur"},
+    "sterling": {"1": "£ gbp"},
+    "yen": {"1": "¥ yen"},
+    "yuan": {"1": "yuan rmb"},
+    "rupee": {"1": "₹ rs rupee rupees"},
+    "angle": {"1": "deg degs degree degrees °"},
+    "radian": {"1": "rad radian radians"},
+    "celsius": {"1": "°c celsius"},
+    "fahrenheit": {"1": "°f fahrenheit"},
+    "kelvin": {"1": "k kelvin kelvins"},
+    "volume": {
+        "1": "l liter liters litre litres",
+        "1/1000": "ml milliliter milliliters millilitre millilitres cc",
+        "3.785411784": "gal gallon gallons",
+        "0.946352946": "qt quart quarts",
+        "0.473176473": "pt pint pints",
+        "0.2365882365": "cup cups",
+    },
+    "force": {"1": "n newton newtons", "1000": "kn"},
+    "energy": {
+        "1": "j joule joules",
+        "1000": "kj kilojoule kilojoules",
+        "4.184": "cal calorie calories",
+        "4184": "kcal",
+    },
+    "electronvolt": {"1": "ev", "1000": "kev", "1000000": "mev", "1000000000": "gev"},
+    "power": {"1": "w watt watts", "1000": "kw kilowatt kilowatts"},
+    "pressure": {
+        "1": "pa pascal pascals",
+        "1000": "kpa",
+        "1000000": "mpa",
+        "100000": "bar bars",
+        "101325": "atm",
+        "20265/152": "torr",
+        "133.322387415": "mmhg",
+    },
+    "voltage": {"1": "v volt volts", "1/1000": "mv"},
+    "current": {"1": "a amp amps ampere amperes", "1/1000": "ma"},
+    "charge": {
+        "1": "c coulomb coulombs",
+        "1/1000000": "μc",
+        "1/1000000000": "nc",
+        "1/1000000000000": "pc",
+    },
+    "resistance": {"1": "ω ohm ohms"},
+    "tesla": {"1": "t tesla teslas"},
+    "frequency": {
+        "1": "hz hertz",
+        "1000": "khz",
+        "1000000": "mhz",
+        "1000000000": "ghz",
+    },
+    "amount": {"1": "mol mols mole moles", "1/1000": "mmol"},
+}
+_DEGREES = [{((scale, 1),), (("angle", 1),)} for scale in ("celsius", "fahrenheit")]
+# What may stand beside a number without saying anything of it.
+_VAGUE = ("unit", "units", "square", "sq", "cubic", "cu", "each", "total", "number")
+
+UNITS: dict[str, tuple[str, Fraction]] = {
+    name: (dimension, Fraction(factor))
+    for dimension, factors in _TABLE.items()
+    for factor, names in factors.items()
+    for name in names.split()
+}
+# Read as a unit when they stand alone behind a number; other letters are variables.
+LETTERS = frozenset("mgsNJVWLhKAC")
+_WORD = re.compile(r"\\[a-zA-Z]+|°[cCfF]?|[A-Za-zμåÅ$€£¥₹¢]+")
+_SPEED = re.compile(r"\b(mp|kp|kmp|km)h\b")
+_POWER = re.compile(r"\s*\^?\s*\{?\s*(-?[0-9])\s*\}?")
+_DROP = re.compile(
+    r"\\(?:mathrm|text|textrm|mbox|operatorname|rm|hat|mathbf|bf)\b|[{}~$]|\\[,;:! ]"
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Unit:
+    """A unit as a product of powers.
+
+    Attributes:
+      powers: the exponent of each dimension or of each unknown word.
+      factor: how many base units it is.
+      known: whether every word of it is in the table.
+    """
+
+    powers: tuple[tuple[str, int], ...]
+    factor: Fraction
+    known: bool
+
+
+def read_unit(text: str) -> Unit | None:
+    """The unit that a text spells; None where it names none.
+
+    Args:
+      text: for example `cm^2`, `km per hour`, `\\mathrm{kJ} \\mathrm{mol}^{-1}`.
+    """
+    money = "$" in text and not any(c.isalnum() for c in text)
+    text = (
+        text[:MAX_UNIT]
+        .replace("\\mu", "μ")
+        .replace("\\Omega", "ohm")
+        .replace("\\degree", "°")
+    )
+    text = _SPEED.sub(lambda m: "mi/h" if m[1] == "mp" else "km/h", text)
+    text = re.sub(r"\^\s*\{?\s*\\circ\s*\}?\s*", "°", text).replace("\\circ", "°")
+    text = re.sub(r"°\s*\\?(?:mathrm|text)?\{?\s*([CF])\b\}?", r"°\1 ", text)
+    text = "$" if money else _DROP.sub(" ", text)
+    powers: dict[str, int] = {}
+    factor, known, below = Fraction(1), True, 1
+    squared = re.search(r"\b(?:square|sq)\b", text), re.search(r"\b(cubic|cu)\b", text)
+    for match in _WORD.finditer(text):
+        word = match[0]
+        before = text[: match.start()].rstrip()
+        if before.endswith("/") or re.search(r"\bper$", before):
+            below = -1
+        if word.lower() in ("per", "a", "an", "of", "in") and len(text.strip()) > 3:
+            continue
+        if word.lower() in _VAGUE:
+            continue
+        exponent = _POWER.match(text, match.end())
+        count = below * (int(exponent[1]) if exponent else 1)
+        if not exponent and (squared[0] or squared[1]):
+            count *= 2 if squared[0] else 3
+            squared = (None, None)
+        found = UNITS.get(word.lower()) if len(word) > 1 else UNITS.get(word)
+        if found is None:
+            found = UNITS.get(word.lower())
+        if found is None:
+            known = False
+            name = word.lower().rstrip("s")
+            powers[name] = powers.get(name, 0) + count
+            continue
+        if abs(count) > 9:
+            return None
+        powers[found[0]] = powers.get(found[0], 0) + count
+        factor *= found[1] ** count
+    rest = tuple(sorted((name, power) for name, power in powers.items() if power))
+    return Unit(rest, factor, known) if rest else None
+
+
+def is_unit(word: str) -> bool:
+    """Whether a word of two letters or more is a unit."""
+    return len(word) > 1 and word.lower() in UNITS
+
+
+def conversion(a: Unit | None, b: Unit | None) -> Fraction | None:
+    """What one `a` is in `b`s; 1 where either says nothing, None where they clash."""
+    if a is None or b is None or a == b:
+        return Fraction(1)
+    if a.powers == b.powers:
+        return a.factor / b.factor
+    if a.known and b.known:
+        if {a.powers, b.powers} in _DEGREES:  # "30 degrees", of temperature
+            return Fraction(1)
+        cube = {("length", 3): Fraction(1000), ("volume", 1): Fraction(1)}  # in liters
+        sizes = [cube.get(u.powers[0]) for u in (a, b) if len(u.powers) == 1]
+        if len(sizes) == 2 and sizes[0] and sizes[1]:
+            return a.factor * sizes[0] / (b.factor * sizes[1])
+        return None
+    return Fraction(1)  # "12 books", "12 pages": the nouns are the asker's

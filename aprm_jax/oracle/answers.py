@@ -1,0 +1,275 @@
+r"""Final answers: finds the one that a solution states, tells whether two agree.
+
+    >>> extract("... so there are $\\boxed{\\frac{14}{3}}$ liters.")
+    '\\frac{14}{3}'
+    >>> same_answer("14/3", "4\\frac{2}{3}").equal
+    True
+
+The rules are those that public graders share: units and currency signs may be left out
+but not contradicted, `10%` is 10 or 0.1, lists have no order but tuples do, `x = 5` is
+5, and a decimal agrees with what it is the rounding of (from three digits on). Nothing
+here raises on any text, and nothing is evaluated but by our own bounded parser.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import re
+from fractions import Fraction
+from typing import Literal, Protocol, get_args, runtime_checkable
+
+from aprm_jax.oracle.answer_clean import alike, clean, plain
+from aprm_jax.oracle.answer_extract import (
+    MAX_ANSWER,
+    Style,
+    choice_letters,
+    extract,
+    reduced,
+)
+from aprm_jax.oracle.answer_match import Matcher
+from aprm_jax.oracle.answer_rules import Tolerance
+from aprm_jax.oracle.answer_terms import parse
+from aprm_jax.oracle.answer_tokens import Term, TermError
+
+__all__ = [
+    "AnswerVerdict",
+    "Kind",
+    "Outcome",
+    "Pool",
+    "Style",
+    "choice_letters",
+    "extract",
+    "jee_score",
+    "same_answer",
+]
+
+Kind = Literal["math", "number", "choice", "choices", "text"]
+JeeKind = Literal["MCQ", "MCQ(multiple)", "Integer", "Numeric"]
+
+
+class Outcome(enum.Enum):
+    """What a comparison says; an answer that cannot be read is neither."""
+
+    EQUAL = "equal"
+    DIFFERENT = "different"
+    UNREADABLE = "unreadable"
+
+
+@dataclasses.dataclass(frozen=True)
+class AnswerVerdict:
+    """An outcome with a reason that a person can read."""
+
+    outcome: Outcome
+    reason: str = ""
+
+    @property
+    def equal(self) -> bool:
+        """Whether the answers agree; an unreadable one does not."""
+        return self.outcome is Outcome.EQUAL
+
+
+@runtime_checkable
+class Pool(Protocol):
+    """Decides what our own rules cannot, in processes that are killed at a deadline."""
+
+    def equal(self, a: str, b: str) -> bool | None:
+        """Whether two expressions are one; None for a timeout or an unreadable one."""
+        ...
+
+
+def same_answer(
+    given: str | None,
+    expected: str,
+    *,
+    kind: Kind | None = None,
+    tolerance: float | None = None,
+    relative: float | None = None,
+    pool: Pool | None = None,
+) -> AnswerVerdict:
+    """Whether a given answer says the same as the expected one; never raises on text.
+
+    Args:
+      given: an answer, or a sentence or a solution with one; None is unreadable.
+      expected: the reference answer, likewise.
+      kind: `number` and `math` read no option letters, `choice` and `choices` nothing
+        else, `text` compares words; None goes by what the expected answer looks like.
+      tolerance: by how much a number may differ. With this or `relative`, the rules
+        for rounded decimals no longer apply.
+      relative: by which share of the expected number it may differ.
+      pool: asked about expressions that our own parser cannot decide.
+
+    Raises:
+      ValueError: an unknown kind, or a negative tolerance.
+    """
+    if kind is not None and kind not in get_args(Kind):
+        raise ValueError(f"kind is {kind!r}; known are {', '.join(get_args(Kind))}")
+    bounds = _tolerance(tolerance, relative)
+    if given is None or not given.strip():
+        return AnswerVerdict(Outcome.UNREADABLE, "no answer is given")
+    if not expected.strip():
+        return AnswerVerdict(Outcome.UNREADABLE, "no answer is expected")
+    if kind in ("choice", "choices"):
+        return _choices(given, expected, several=kind == "choices")
+    wanted, found = _readings(expected), _readings(given)
+    if alike(found[0], wanted[0]):
+        return AnswerVerdict(Outcome.EQUAL, "written alike")
+    if kind == "text":
+        same = any(plain(a) == plain(b) for a in found for b in wanted)
+        return AnswerVerdict(Outcome.EQUAL if same else Outcome.DIFFERENT, "words")
+    if kind is None and _LETTERS.fullmatch(_bare_letters(wanted[-1])):
+        verdict = _choices(found[-1], wanted[-1], several=True)
+        if verdict.outcome is not Outcome.UNREADABLE:
+            return verdict
+    return _compare(found, wanted, bounds, pool)
+
+
+_LETTERS = re.compile(r"\(?([A-J])\)?|[A-D]{2,4}|[A-J](?:\s*(?:,|and|&)\s*[A-J])+")
+
+
+def _tolerance(absolute: float | None, relative: float | None) -> Tolerance:
+    for name, value in (("tolerance", absolute), ("relative", relative)):
+        if value is not None and not 0 <= value < float("inf"):
+            raise ValueError(f"{name} is {value!r}; it must be a number of at least 0")
+    # By its decimal text: 0.01 is meant, not the nearest binary fraction.
+    return Tolerance(
+        None if absolute is None else Fraction(repr(float(absolute))),
+        None if relative is None else Fraction(repr(float(relative))),
+    )
+
+
+def _bare_letters(text: str) -> str:
+    text = re.sub(r"\\(?:text|mathrm|textbf|mathbf|mbox)\b", "", text)
+    return re.sub(r"[{}\\$\s]", " ", text).strip()
+
+
+def _readings(text: str) -> list[str]:
+    """The cleaned answers that a text may state, the likeliest first."""
+    answer = text
+    if len(text) > 300 or "\n" in text.strip() or re.search(_STATES, text):
+        answer = extract(text) or text
+    short = answer[:MAX_ANSWER]
+    readings = [clean(short)]
+    shorter = clean(reduced(short))
+    if shorter and shorter != readings[0]:
+        # Where words surround it, what they surround is the answer.
+        readings.insert(0, shorter)
+    return [reading for reading in readings if reading] or [answer.strip()]
+
+
+_STATES = re.compile(
+    r"\\boxed|\\fbox|####|(?i:\banswers?\b\W{0,3}(?:is\b|are\b|:))|^\s*A:\s"
+)
+
+
+def _choices(given: str, expected: str, several: bool) -> AnswerVerdict:
+    wanted = choice_letters(expected, several)
+    if wanted is None:
+        return AnswerVerdict(Outcome.UNREADABLE, "the expected answer names no option")
+    found = choice_letters(given, several)
+    if found is None:
+        return AnswerVerdict(Outcome.UNREADABLE, "the given answer names no option")
+    outcome = Outcome.EQUAL if found == wanted else Outcome.DIFFERENT
+    return AnswerVerdict(outcome, f"{found}, where {wanted} is expected")
+
+
+def _compare(
+    found: list[str], wanted: list[str], bounds: Tolerance, pool: Pool | None
+) -> AnswerVerdict:
+    matcher = Matcher(bounds)
+    unread: list[str] = []
+    different = False
+    for text in found:
+        for reference in wanted:
+            if alike(text, reference):
+                return AnswerVerdict(Outcome.EQUAL, "written alike")
+            verdict, why = _pair(text, reference, matcher)
+            if verdict:
+                return AnswerVerdict(Outcome.EQUAL, "the same value")
+            if verdict is False:
+                different = True
+            else:
+                unread.append(why)
+    if different and not unread:
+        return AnswerVerdict(Outcome.DIFFERENT, "another value")
+    asked = pool.equal(found[0], wanted[0]) if pool is not None else None
+    if asked is not None:
+        outcome = Outcome.EQUAL if asked else Outcome.DIFFERENT
+        return AnswerVerdict(outcome, "by the pool")
+    if different:
+        return AnswerVerdict(Outcome.DIFFERENT, "another value")
+    return AnswerVerdict(Outcome.UNREADABLE, unread[0] if unread else "nothing to read")
+
+
+def _pair(given: str, expected: str, matcher: Matcher) -> tuple[bool | None, str]:
+    try:
+        wanted = _terms(expected)
+    except TermError as error:
+        return None, f"the expected answer is not read: {error}"
+    try:
+        found = _terms(given)
+    except TermError as error:
+        return None, f"the given answer is not read: {error}"
+    verdicts: list[bool | None] = []
+    for a in found:
+        for b in wanted:
+            try:
+                verdicts.append(matcher.same(a, b))
+            except RecursionError:
+                verdicts.append(None)
+            if verdicts[-1]:
+                return True, ""
+    if None in verdicts:
+        return None, "the two expressions could not be compared"
+    return False, ""
+
+
+_DECIMAL_COMMA = re.compile(r"(?<![0-9.,])([0-9]+),([0-9]+)(?![0-9.,])")
+_GROUPS = re.compile(r"-?[1-9][0-9]{0,2}(?:,[0-9]{3})+")
+
+
+def _terms(text: str) -> list[Term]:
+    """The terms that a cleaned answer may be: `1,22` is a pair or a decimal."""
+    try:
+        first = [parse(text)]
+    except RecursionError as error:
+        raise TermError("nested too deeply") from error
+    if re.search(r"[0-9],[0-9]", text):
+        if re.search(r"[\[({]", text) or _GROUPS.fullmatch(text):
+            # Within brackets a comma separates; `1,234` alone may do so as well.
+            apart = re.sub(r"(?<=[0-9]),(?=[0-9])", ", ", text)
+            terms = [parse(apart), *first]
+            return terms if re.search(r"[\[({]", text) else [*first, terms[0]]
+        if len(_DECIMAL_COMMA.findall(text)) == 1 == text.count(","):
+            return [*first, parse(_DECIMAL_COMMA.sub(r"\1.\2", text))]
+    return first
+
+
+def jee_score(given: str | None, expected: str, kind: JeeKind) -> float:
+    """The mark of an answer to a JEEBench question, by its published rules.
+
+    One option: 1 for the right one. Several: 1 for all of them, else 0.25 for each
+    chosen one if no wrong one is chosen. Numbers: 1 within 0.01. No negative marks.
+    Source: dair-iitd/jeebench, compute_metrics.py.
+
+    Args:
+      given: an answer or a solution; None scores 0.
+      expected: the key: `B`, `ACD`, `7` or `0.75`.
+      kind: the question's type, as the data set calls it.
+
+    Raises:
+      ValueError: an unknown kind, or a key that does not fit it.
+    """
+    if kind not in get_args(JeeKind):
+        raise ValueError(f"kind is {kind!r}; known are {', '.join(get_args(JeeKind))}")
+    if kind in ("Integer", "Numeric"):
+        if not re.fullmatch(r"\s*[-+]?[0-9]*\.?[0-9]+\s*", expected):
+            raise ValueError(f"the key of a {kind} question is {expected!r}, no number")
+        return float(same_answer(given, expected, kind="number", tolerance=0.01).equal)
+    if not re.fullmatch("[A-D]+", expected) or (kind == "MCQ" and len(expected) > 1):
+        raise ValueError(f"the key of a {kind} question is {expected!r}, no option")
+    letters = choice_letters(given, several=True) if given else None
+    chosen, right = set(letters or ""), set(expected)
+    if chosen == right:
+        return 1.0
+    return 0.25 * len(chosen) if kind == "MCQ(multiple)" and chosen <= right else 0.0

@@ -1,0 +1,198 @@
+"""Compares a step with the correct step that it replaces."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import re
+from collections import Counter
+from fractions import Fraction
+
+from aprm_jax.oracle.expression import NUMBER
+from aprm_jax.oracle.formula import FormulaError, operations, variables
+from aprm_jax.oracle.parsing import Formula, parse_formula
+from aprm_jax.oracle.quantities import figures
+from aprm_jax.oracle.relations import Reading, Relation, read_relations
+from aprm_jax.oracle.tokens import Token, tokenize
+from aprm_jax.oracle.truth import readings
+
+_ANSWER = re.compile(r"#\s*Answer\s+(\S.{0,200})", re.DOTALL)
+# Steps that pick one of several ways on: another choice is no error.
+_CHOOSES = re.compile(
+    r"\b(let|let's|try|trying|suppose|assume|consider|cases?|if|when|another|other"
+    r"|check\w*|possib\w*|example|choose|pick|solutions|option|look|looking|start"
+    r"|for \$?[b-z])\b|[<>≤≥]|\\[lg]eq?\b|\?",
+    re.IGNORECASE,
+)
+_FIGURE = re.compile(NUMBER)
+_PLACES = re.compile(r"[0-9]+(?:st|nd|rd|th)\b")
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """A step, read.
+
+    Attributes:
+      text: as written.
+      reading: its relations.
+      words: what it says beside its figures, each piece with its count.
+      order: the same in order, figures blanked.
+      figures: its figures in order.
+      prose: its figures outside its relations, in order.
+      answer: the final answer that it states, if it does.
+    """
+
+    text: str
+    reading: Reading
+    words: Counter[str]
+    order: tuple[str, ...]
+    figures: tuple[Fraction, ...]
+    prose: tuple[Fraction, ...]
+    answer: Formula | None
+
+    @property
+    def computes(self) -> bool:
+        """Whether it has an equation without variables, or a labelled value."""
+        return bool(self.reading.values) or any(
+            relation.closed for relation in self.reading.relations
+        )
+
+    @property
+    def chooses(self) -> bool:
+        """Whether it may pick one of several ways to go on."""
+        return _CHOOSES.search(self.text) is not None
+
+    @property
+    def conclusion(self) -> Formula | None:
+        """What it concludes: an answer, the last right side, or the last figure."""
+        if self.answer is not None:
+            return self.answer
+        ends = [r.right for r in self.reading.relations] + list(self.reading.values)
+        if ends:
+            return max(ends, key=lambda formula: formula.end)
+        if "\\" in self.text or "^" in self.text:
+            return None
+        found = list(_FIGURE.finditer(_PLACES.sub(_blank, self.text)))
+        if not found:
+            return None
+        return _formula(self.text, found[-1].start(), found[-1].end())
+
+
+@functools.lru_cache(maxsize=1 << 12)
+def read_step(text: str) -> Step:
+    """Everything that comparing needs to know of a step."""
+    reading = read_relations(text)
+    tokens = tokenize(text)
+    order = tuple("#" if t.kind == "number" else t.text.lower() for t in tokens)
+    words = Counter(w for w in order if w not in "#(),.;:")
+    spans = [r.span for r in reading.relations] + [
+        (v.start, v.end) for v in reading.values
+    ]
+    found = _ANSWER.search(text)
+    answer = None
+    if found is not None:
+        answer = _formula(text, found.start(1), found.end(1))
+        spans.append(found.span())
+    prose = list(text)
+    for start, end in spans:
+        prose[start:end] = " " * (end - start)
+    return Step(
+        text, reading, words, order, figures(text), figures("".join(prose)), answer
+    )
+
+
+def overlap(a: Step, b: Step) -> float:
+    """The share of words that two steps have in common, from 0 to 1 (Dice)."""
+    total = a.words.total() + b.words.total()
+    if total == 0:
+        return 1.0 if bool(a.figures) == bool(b.figures) else 0.0
+    return 2 * (a.words & b.words).total() / total
+
+
+def assignments(step: Step) -> dict[str, Relation]:
+    """A step's relation for each left side with variables, by its text.
+
+    A left side with several values (`z = -5 and z = -1`) is left out.
+    """
+    found: dict[str, Relation] = {}
+    several = set()
+    for relation in step.reading.relations:
+        if relation.sign != "=" or not variables(relation.left.node):
+            continue
+        name = "".join(relation.left.text.split())
+        if name in found:
+            several.add(name)
+        found[name] = relation
+    return {name: found[name] for name in found if name not in several}
+
+
+def values(step: Step) -> list[Fraction]:
+    """What a step computes: values of its closed expressions with an operation."""
+    found = []
+    for relation in step.reading.relations:
+        if not relation.closed:
+            continue
+        for side in (relation.left, relation.right):
+            if operations(side.node):
+                try:
+                    found.append(readings(side)[0])
+                except FormulaError:
+                    continue
+    return found
+
+
+def compared(a: Step, b: Step, least_overlap: float) -> tuple[Formula, Formula] | None:
+    """The two formulas, of `a` and `b`, that have to be equal; None where none have to.
+
+    Final answers always have to. Values of one variable have to where they have the
+    same other variables. Conclusions have to where the steps say the same otherwise.
+    Steps that choose a way on only have to agree in what they compute.
+    """
+    if a.answer is not None and b.answer is not None:
+        return a.answer, b.answer
+    if (a.chooses or b.chooses) and not (a.computes and b.computes):
+        return None
+    theirs = assignments(b)
+    for text, relation in assignments(a).items():
+        other = theirs.get(text)
+        if other is None:
+            continue
+        names = variables(relation.right.node), variables(other.right.node)
+        if names[0] == names[1]:
+            return relation.right, other.right
+    if overlap(a, b) < least_overlap:
+        return None
+    ends = a.conclusion, b.conclusion
+    if ends[0] is None or ends[1] is None or _of_different(a, b):
+        return None
+    if variables(ends[0].node) != variables(ends[1].node):
+        return None
+    return ends[0], ends[1]
+
+
+def _of_different(a: Step, b: Step) -> bool:
+    """Whether two conclusions are about different things: `15d^2 = 4` and `d^2 = 4`.
+
+    Of prose only a last figure that the other step does not mention is a conclusion.
+    """
+    ours, theirs = (s.reading.relations[-1:] for s in (a, b))
+    if not (ours or a.reading.values) and not (theirs or b.reading.values):
+        return a.figures[-1:] != b.figures[-1:] and a.figures[-1] in b.figures
+    sides = ["".join(r.left.text.split()) for r in (*ours, *theirs) if not r.closed]
+    return len(sides) == 1 or len(set(sides)) > 1
+
+
+def _blank(match: re.Match[str]) -> str:
+    return " " * len(match[0])
+
+
+def _formula(text: str, start: int, end: int) -> Formula | None:
+    tokens: list[Token] = [
+        dataclasses.replace(t, start=t.start + start, end=t.end + start)
+        for t in tokenize(text[start:end].strip())
+        if t.kind not in ("row",) and t.text != "."
+    ]
+    try:
+        return parse_formula(tokens, text)
+    except FormulaError:
+        return None

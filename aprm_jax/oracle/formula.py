@@ -1,0 +1,304 @@
+"""Mathematical formulas as trees: exact values, identity, and LaTeX of them.
+
+A tree is built by `oracle.parsing` within limits, and every function here bounds its
+own work too: a tower of powers or a factorial of a factorial is a `FormulaError`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import math
+from collections.abc import Mapping
+from fractions import Fraction
+
+MAX_BITS = 2_048
+MAX_EXPONENT = 64
+MAX_FACTORIAL = 60
+_POINTS = 3  # exact evaluations that make an identity
+_RADIX = 1_000_003
+
+
+class FormulaError(ValueError):
+    """A formula has no value: division by zero, or beyond a limit."""
+
+
+class IrrationalError(FormulaError):
+    """The value is no rational number, or not known to be one."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Node:
+    """One operation of a formula.
+
+    Attributes:
+      op: `number`, `variable`, `constant` (pi, e, i), `+ - * / ^`, `negate`, `percent`,
+        `root`, `factorial`, `binomial`, or a function's name such as `sin`.
+      args: the operands.
+      value: of a number.
+      name: of a variable or constant.
+    """
+
+    op: str
+    args: tuple[Node, ...] = ()
+    value: Fraction = Fraction(0)
+    name: str = ""
+
+
+def numbers(node: Node) -> tuple[Fraction, ...]:
+    """The literals of a formula, in order of appearance."""
+    if node.op == "number":
+        return (node.value,)
+    return tuple(n for arg in node.args for n in numbers(arg))
+
+
+def variables(node: Node) -> frozenset[str]:
+    """The names of a formula's variables."""
+    if node.op == "variable":
+        return frozenset([node.name])
+    return frozenset(v for arg in node.args for v in variables(arg))
+
+
+def operations(node: Node) -> int:
+    """How many operations a formula has; a sign is none."""
+    own = node.op not in ("number", "variable", "constant", "negate", "percent")
+    return own + sum(operations(arg) for arg in node.args)
+
+
+def exact(
+    node: Node, at: Mapping[str, Fraction] | None = None, percents: bool = True
+) -> Fraction:
+    """The exact value of a formula.
+
+    Args:
+      node: the formula.
+      at: values of its variables.
+      percents: whether `p%` is p/100; else the sign is ignored, as in
+        `100% - 10% = 90`.
+
+    Raises:
+      IrrationalError: a root, a function, or a variable without a value.
+      FormulaError: division by zero, or a number beyond the limits.
+    """
+    if node.op == "number":
+        return node.value
+    if node.op == "variable":
+        if at is None or node.name not in at:
+            raise IrrationalError(f"{node.name} has no value")
+        return at[node.name]
+    args = [exact(arg, at, percents) for arg in node.args]
+    if node.op in _ARITHMETIC:
+        return _bounded(_ARITHMETIC[node.op](*args))
+    if node.op == "percent":
+        return args[0] / 100 if percents else args[0]
+    raise IrrationalError(f"{node.op or node.name} is not rational")
+
+
+def approximate(node: Node) -> float:
+    """The value of a formula without variables in floating point.
+
+    Raises:
+      FormulaError: it has none, or none that floating point can hold.
+    """
+    try:
+        return float(exact(node))
+    except IrrationalError:
+        pass
+    except OverflowError as error:
+        raise FormulaError("a number out of range") from error
+    if node.op == "constant" and node.name in _CONSTANTS:
+        return _CONSTANTS[node.name]
+    if node.op == "variable":
+        raise FormulaError(f"{node.name} has no value")
+    args = [approximate(arg) for arg in node.args]
+    try:
+        value = _FLOATS[node.op](*args)
+    except (KeyError, ValueError, ZeroDivisionError, OverflowError) as error:
+        raise FormulaError(f"{node.op} has no value there") from error
+    if isinstance(value, complex) or not math.isfinite(value):
+        raise FormulaError("no real number")
+    return value
+
+
+def identical(a: Node, b: Node) -> bool | None:
+    """Whether two formulas are the same function of their variables.
+
+    Rational functions are evaluated exactly at random points: one where they differ
+    proves that they do; agreement at all of them proves identity but for a chance below
+    1e-9 (Schwartz–Zippel: degrees are at most a few hundred, coordinates 20 bits).
+    None where that cannot tell, as where a root of a variable chooses a sign.
+    """
+    if _has_root_of_variable(a) or _has_root_of_variable(b):
+        return True if a == b else None
+    names = sorted(variables(a) | variables(b))
+    met = 0
+    for k in range(3 * _POINTS if names else 1):
+        at = {name: _coordinate(name, k) for name in names}
+        try:
+            if exact(a, at) != exact(b, at):
+                return False
+            met += 1
+        except IrrationalError:
+            return True if a == b else None
+        except FormulaError:
+            continue
+        if met == (_POINTS if names else 1):
+            return True
+    return None
+
+
+def _has_root_of_variable(node: Node) -> bool:
+    if node.op == "root" and variables(node):
+        return True
+    if node.op == "^" and variables(node):
+        exponent = node.args[1]
+        if operations(exponent) or any(n.denominator > 1 for n in numbers(exponent)):
+            return True
+    return any(_has_root_of_variable(arg) for arg in node.args)
+
+
+def latex(node: Node) -> str:
+    """A formula in unambiguous LaTeX; variables are renamed `v_{1}`, `v_{2}`, …"""
+    return _latex(node, {name: k for k, name in enumerate(sorted(variables(node)))})
+
+
+def latex_pair(a: Node, b: Node) -> tuple[str, str]:
+    """Two formulas as by `latex`, with the same names for the same variables."""
+    names = {name: k for k, name in enumerate(sorted(variables(a) | variables(b)))}
+    return _latex(a, names), _latex(b, names)
+
+
+def _latex(node: Node, names: Mapping[str, int]) -> str:
+    if node.op == "number":
+        value = node.value
+        if value.denominator == 1:
+            return str(value.numerator)
+        return rf"\frac{{{value.numerator}}}{{{value.denominator}}}"
+    if node.op == "variable":
+        return f"v_{{{names[node.name] + 1}}}"
+    if node.op == "constant":
+        return r"\pi" if node.name == "pi" else node.name
+    args = [_latex(arg, names) for arg in node.args]
+    form = _LATEX.get(node.op, rf"\{node.op}\left({{}}\right)")
+    return form.format(*args)
+
+
+def _coordinate(name: str, k: int) -> Fraction:
+    digest = hashlib.blake2b(f"{k}:{name}".encode(errors="replace")).digest()
+    return Fraction(int.from_bytes(digest[:8], "big") % _RADIX + 2, 7)
+
+
+def _bounded(value: Fraction) -> Fraction:
+    if max(value.numerator.bit_length(), value.denominator.bit_length()) > MAX_BITS:
+        raise FormulaError("a number out of range")
+    return value
+
+
+def _divide(a: Fraction, b: Fraction) -> Fraction:
+    if b == 0:
+        raise FormulaError("division by zero")
+    return a / b
+
+
+def _power(base: Fraction, exponent: Fraction) -> Fraction:
+    if exponent.denominator != 1:
+        if exponent.denominator <= 12 and base >= 0:
+            base = _root(base, Fraction(exponent.denominator))
+            return _power(base, Fraction(exponent.numerator))
+        raise IrrationalError("a fractional power")
+    if abs(exponent) > MAX_EXPONENT and base not in (0, 1, -1):
+        raise FormulaError("an exponent out of range")
+    if base == 0 and exponent < 0:
+        raise FormulaError("division by zero")
+    if base == -1:
+        return Fraction(1 if exponent.numerator % 2 == 0 else -1)
+    if base in (0, 1):
+        return Fraction(1) if exponent == 0 else base
+    bits = max(base.numerator.bit_length(), base.denominator.bit_length())
+    if bits * abs(exponent.numerator) > 2 * MAX_BITS:
+        raise FormulaError("a number out of range")
+    return Fraction(base**exponent.numerator)
+
+
+def _root(value: Fraction, degree: Fraction) -> Fraction:
+    if degree.denominator != 1 or not 2 <= degree <= 12:
+        raise IrrationalError("a root of that degree")
+    n = degree.numerator
+    if value < 0:
+        if n % 2 == 0:
+            raise FormulaError("an even root of a negative number")
+        return -_root(-value, degree)
+    top, bottom = (_integer_root(x, n) for x in (value.numerator, value.denominator))
+    if top**n != value.numerator or bottom**n != value.denominator:
+        raise IrrationalError("a root that is not rational")
+    return Fraction(top, bottom)
+
+
+def _integer_root(value: int, n: int) -> int:
+    """The integer part of the n-th root."""
+    if n == 2:
+        return math.isqrt(value)
+    low, high = 0, 1 << (value.bit_length() // n + 1)
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if middle**n <= value else (low, middle - 1)
+    return low
+
+
+def _factorial(n: Fraction) -> Fraction:
+    if n.denominator != 1 or n < 0:
+        raise FormulaError("a factorial of no natural number")
+    if n > MAX_FACTORIAL:
+        raise FormulaError("a factorial out of range")
+    return Fraction(math.factorial(n.numerator))
+
+
+def _binomial(n: Fraction, k: Fraction) -> Fraction:
+    if n.denominator != 1 or k.denominator != 1 or not 0 <= k <= n <= 1_000:
+        raise FormulaError("a binomial coefficient out of range")
+    if min(k, n - k) > 150:
+        raise FormulaError("a binomial coefficient out of range")
+    return Fraction(math.comb(n.numerator, k.numerator))
+
+
+_ARITHMETIC = {
+    "+": lambda a, b: a + b,
+    "-": lambda a, b: a - b,
+    "*": lambda a, b: a * b,
+    "/": _divide,
+    "^": _power,
+    "negate": lambda a: -a,
+    "root": _root,
+    "factorial": _factorial,
+    "binomial": _binomial,
+}
+_CONSTANTS = {"pi": math.pi, "e": math.e}
+FUNCTIONS = ("sin", "cos", "tan", "ln")
+_FLOATS = {
+    "+": lambda a, b: a + b,
+    "-": lambda a, b: a - b,
+    "*": lambda a, b: a * b,
+    "/": lambda a, b: a / b,
+    "^": lambda a, b: a**b,
+    "negate": lambda a: -a,
+    "percent": lambda a: a / 100,
+    "degrees": math.radians,
+    "root": lambda a, n: a ** (1 / n),
+    "sin": math.sin,
+    "cos": math.cos,
+    "tan": math.tan,
+    "ln": math.log,
+}
+_LATEX = {
+    "+": r"\left({}+{}\right)",
+    "-": r"\left({}-{}\right)",
+    "*": r"\left({}\cdot {}\right)",
+    "/": r"\frac{{{}}}{{{}}}",
+    "^": r"\left({}\right)^{{{}}}",
+    "negate": r"\left(-{}\right)",
+    "percent": r"\frac{{{}}}{{100}}",
+    "degrees": r"\left({}\cdot \frac{{\pi}}{{180}}\right)",
+    "root": r"\sqrt[{1}]{{{0}}}",
+    "factorial": r"\left({}\right)!",
+    "binomial": r"\binom{{{}}}{{{}}}",
+}

@@ -1,0 +1,241 @@
+"""Splits a step, plain text or LaTeX or both, into mathematical tokens with places.
+
+Anything that is not understood becomes a `bad` token, which makes the formula around it
+unreadable and nothing else.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from fractions import Fraction
+from typing import Any
+
+from aprm_jax.oracle.expression import ExpressionError, read_literal
+from aprm_jax.oracle.formula import FUNCTIONS
+
+MAX_TOKENS = 1_500  # of one text; the rest is not read
+
+
+@dataclasses.dataclass(frozen=True)
+class Token:
+    """A piece of a text.
+
+    Attributes:
+      kind: `number`, `variable`, `constant`, `op`, `open`, `close`, `relation`,
+        `command`, `word`, `break`, `row` (a new line), or `bad`.
+      text: the operator, name, word, ...; brackets are all `(` and `)`.
+      start, end: place in the text.
+      spaced: whether white space stands before it.
+      soft: whether a `$` or another border of mathematics stands before it.
+      math: whether it stands between dollar signs.
+      value: of a number.
+      decimals: of a number, as it is written.
+    """
+
+    kind: str
+    text: str
+    start: int
+    end: int
+    spaced: bool = False
+    soft: bool = False
+    math: bool = False
+    value: Fraction = Fraction(0)
+    decimals: int = 0
+
+
+_NUMBER = (
+    r"(?:[0-9]{1,3}(?:(?:,|\{,\}|,\\!)[0-9]{3})+(?![0-9])|[0-9]+)(?:\.[0-9]+)?|\.[0-9]+"
+)
+_SUBSCRIPT = r"(?:_(?:\{[A-Za-z0-9+\-, ]{1,8}\}|[A-Za-z0-9]))?"
+_GREEK = (
+    "alpha|beta|gamma|delta|epsilon|theta|lambda|mu|phi|varphi|psi|omega|sigma|tau|rho"
+)
+_TOKEN = re.compile(
+    r"(?P<space>\s+|\\[,;!: ]|\\(?:left|right|[bB]igg?[lr]?|displaystyle|quad|qquad"
+    r"|boxed|hphantom|phantom)(?![A-Za-z])|~|&)"
+    r"|(?P<row>\\\\|\\(?:begin|end)\s?\{[a-z*]{1,16}\}(?:\{[lcr|]{1,8}\})?)"
+    r"|(?P<soft>\$\$?|\\[\[\]()])"
+    r"|(?P<currency>\\\$|[€£])"
+    r"|\\(?:text|textbf|mathrm|mbox|mathbf|textit|operatorname)\s?"
+    r"\{(?P<label>[^{}$\\]{0,60})\}"
+    r"|(?P<degree>\^\s?(?:\\circ|\{\s?\\circ\s?\})|°|\\degree(?![A-Za-z]))"
+    r"|\\[dtc]?frac\s?(?P<top>[0-9])\s?(?P<bottom>[0-9])"
+    r"|\\sqrt\s?\[\s?(?P<index>[2-9])\s?\]|(?P<indexed>\\sqrt\s?\[)"
+    r"|\\[dtc]?(?P<command>frac|sqrt|binom)(?![A-Za-z])"
+    r"|(?P<function>\\(?:" + "|".join(FUNCTIONS) + r"))(?![A-Za-z])"
+    r"|(?P<times>\\(?:cdot|times|ast)(?![A-Za-z])|\*\*?|[×·⋅∙])"
+    r"|(?P<over>\\div(?![A-Za-z])|[/÷])"
+    r"|(?P<about>\\(?:approx|simeq)(?![A-Za-z])|≈)"
+    r"|(?P<order>\\(?:ne|neq|leq?|geq?|lt|gt|leqslant|geqslant)(?![A-Za-z])"
+    r"|<=|>=|!=|[<>≤≥≠])"
+    r"|(?P<arrow>\\(?:to|implies|iff|equiv|cong|sim|(?:long)?[rR]ightarrow"
+    r"|Leftrightarrow|therefore|because)(?![A-Za-z])|[→⇒≡])"
+    rf"|(?P<number>{_NUMBER})(?P<ellipsis>\.\.\.|…|\\[lc]?dots)?"
+    r"|(?P<vulgar>[½¼¾⅓⅔])"
+    r"|(?P<percent>\\?%)"
+    r"|(?P<pi>\\pi(?![A-Za-z])|π)"
+    rf"|(?P<greek>\\(?:{_GREEK})(?![A-Za-z]){_SUBSCRIPT})"
+    rf"|(?P<letters>[A-Za-z]+){_SUBSCRIPT}(?P<prime>')?"
+    r"|(?P<open>[(\[{])|(?P<close>[)\]}])"
+    r"|(?P<equal>=)|(?P<op>[-+^!]|[−–—])|(?P<root>√)"
+    r"|(?P<break>[.,;:?])"
+    r"|(?P<bad>\\[A-Za-z]+|.)",
+    re.DOTALL,
+)
+_VULGAR = {"½": (1, 2), "¼": (1, 4), "¾": (3, 4), "⅓": (1, 3), "⅔": (2, 3)}
+_UNITS = re.compile(
+    "cm|mm|km|kg|mg|ft|lbs?|oz|hrs?|min|mph|ml|st|nd|rd|th|am|pm|pts|sec"
+)
+_RESERVED = frozenset(["sqrt", "log", "gcd", "lcm", "mod", "max", "min", "deg", "det"])
+_CONSTANTS = frozenset("ei")  # to one step Euler's number, a price to another
+
+
+def tokenize(text: str) -> list[Token]:
+    """The tokens of a text, at most `MAX_TOKENS`."""
+    math_mode = text.count("$") - text.count("\\$")
+    tracked = math_mode % 2 == 0  # else some dollar sign is money
+    inside = spaced = soft = False
+    found: list[Token] = []
+    for match in _TOKEN.finditer(text):
+        group = match.lastgroup or ""
+        if group == "space":
+            spaced = True
+            if "\n" in match[0]:
+                found.append(Token("row", "", match.start(), match.end()))
+            continue
+        if group in ("soft", "currency"):
+            if group == "soft":
+                soft, inside = True, tracked and not inside
+            continue
+        marks: dict[str, Any] = {"spaced": spaced, "soft": soft, "math": inside}
+        for token in _read(match, group, text, marks):
+            found.append(token)
+        spaced = soft = False
+        if len(found) >= MAX_TOKENS:
+            break
+    return _times(_articles(found))
+
+
+def _read(
+    match: re.Match[str], group: str, text: str, marks: dict[str, Any]
+) -> list[Token]:
+    start, end = match.span()
+
+    def token(kind: str, shown: str, **more: Any) -> list[Token]:
+        return [Token(kind, shown, start, end, **marks, **more)]
+
+    if group in ("number", "ellipsis"):
+        digits = re.sub(r"[^0-9.]", "", match["number"])
+        if match["ellipsis"]:
+            return token("bad", match[0])
+        try:
+            value = read_literal(digits)
+        except ExpressionError:
+            return token("bad", digits[:8])
+        return token(
+            "number", digits, value=value, decimals=len(digits.partition(".")[2])
+        )
+    if group == "vulgar":
+        return token("number", match[0], value=Fraction(*_VULGAR[match[0]]), decimals=9)
+    if group == "bottom":
+        if match["bottom"] == "0":
+            return token("bad", match[0])
+        part = Fraction(int(match["top"]), int(match["bottom"]))
+        return token("number", match[0], value=part, decimals=9)
+    if group in ("letters", "prime"):
+        return _letters(match, marks)
+    if group == "greek":
+        return token("variable", match[0])
+    if group == "label":
+        return token("word", match["label"].strip()) if match["label"].strip() else []
+    simple = {
+        "row": ("row", ""),
+        "times": ("op", "^" if match[0] == "**" else "*"),
+        "over": ("op", "/"),
+        "percent": ("op", "%"),
+        "degree": ("op", "degrees"),
+        "op": ("op", "-" if match[0] in "−–—" else match[0]),
+        "about": ("relation", "≈"),
+        "equal": ("relation", "="),
+        "order": ("break", match[0]),
+        "arrow": ("break", match[0]),
+        "break": ("break", match[0]),
+        "pi": ("constant", "pi"),
+        "open": ("open", "("),
+        "close": ("close", ")"),
+        "root": ("command", "sqrt"),
+        "index": ("command", f"root {match['index']}"),
+        "function": ("command", match[0].lstrip("\\")),
+        "command": ("command", match["command"] or ""),
+    }
+    return token(*simple.get(group, ("bad", match[0])))
+
+
+def _letters(match: re.Match[str], marks: dict[str, Any]) -> list[Token]:
+    """Words of prose, variables of mathematics."""
+    start, end = match.span()
+    run, whole = match["letters"], match[0]
+    before = match.string[start - 1] if start else " "
+    glued = before in "0123456789)}^"
+    variable = [Token("variable", whole, start, end, **marks)]
+    if match["prime"] or run in _RESERVED:
+        if run == "sqrt" and whole == run:
+            return [Token("command", "sqrt", start, end, **marks)]
+        follows = match.string[end : end + 1]
+        prose = match["prime"] and (follows.isalpha() or len(run) > 1)
+        kind = "word" if prose and not marks["math"] else "bad"
+        return [Token(kind, whole, start, end, **marks)]
+    if len(run) == 1:
+        if whole in _CONSTANTS:
+            return [Token("constant", whole, start, end, **marks)]
+        return variable
+    if whole != run:  # AB_1: a name, whatever it is
+        return variable
+    if run.isupper() and marks["math"]:
+        return variable  # AB is a segment, not A times B
+    if (marks["math"] and len(run) <= 3) or (
+        glued and len(run) <= 3 and not _UNITS.fullmatch(run) and not run.isupper()
+    ):
+        out = []
+        for k, letter in enumerate(run):
+            kind = "constant" if letter in _CONSTANTS else "variable"
+            place = start + k
+            here = marks if k == 0 else {**marks, "spaced": False, "soft": False}
+            out.append(Token(kind, letter, place, place + 1, **here))
+        return out
+    return [Token("word", run, start, end, **marks)]
+
+
+def _articles(tokens: list[Token]) -> list[Token]:
+    """Makes words of the letters `a`, `A`, `I` that no operator stands beside."""
+    out = list(tokens)
+    for k, token in enumerate(tokens):
+        if token.kind != "variable" or token.text not in ("a", "A", "I") or token.math:
+            continue
+        before = tokens[k - 1] if k else None
+        after = tokens[k + 1] if k + 1 < len(tokens) else None
+        glued = before is not None and before.kind == "number" and not token.spaced
+        joined = any(
+            t is not None
+            and (t.kind == "relation" or (t.kind == "op" and t.text in "+-*/^"))
+            for t in (before, after)
+        )
+        if not glued and not joined:
+            out[k] = dataclasses.replace(token, kind="word")
+    return out
+
+
+def _times(tokens: list[Token]) -> list[Token]:
+    """Reads `3 x 4` as a product: an x between numbers."""
+    out = list(tokens)
+    for k in range(1, len(tokens) - 1):
+        token, before, after = tokens[k], tokens[k - 1], tokens[k + 1]
+        if token.text not in ("x", "X") or token.kind != "variable":
+            continue
+        ended = before.kind in ("number", "close") or before.text == "%"
+        ended = ended or (before.kind == "word" and out[k - 2].kind == "number")
+        opens = after.kind == "open" and token.spaced and after.spaced
+        if ended and (after.kind == "number" or opens):
+            out[k] = dataclasses.replace(token, kind="op", text="*")
+    return out

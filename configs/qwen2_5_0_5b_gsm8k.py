@@ -1,0 +1,81 @@
+"""The game on GSM8K with Qwen2.5-0.5B: solver, Generator and PRM are real LLMs.
+
+The solver is the base model, fine-tuned on the human solutions; R starts from it, with a
+head of two classes; G is the instruction model, told in words to rewrite a step with
+one subtle error. All parameters of both players are trained.
+
+    python -m aprm_jax.main --config=configs/qwen2_5_0_5b_gsm8k.py
+
+Other backbones: --config.generator.backbone=OWNER/NAME or a local folder, likewise
+--config.solver.backbone and --config.prm.backbone. Local data as in configs/gsm8k.py:
+--config.domain.train=… --config.domain.test=…
+
+Hardware: one accelerator with 80 GB; not run on one yet.
+Time, scores: none yet.
+A cut on random models of the same family, under a minute:
+--config=configs/qwen2_5_0_5b_gsm8k.py:runlocal
+"""
+
+import tempfile
+from pathlib import Path
+
+from aprm_jax.config import check_arg, override, read_config_file
+
+SOLVER = "Qwen/Qwen2.5-0.5B"
+GENERATOR = "Qwen/Qwen2.5-0.5B-Instruct"
+
+
+def get_config(arg: str = ""):
+    check_arg(arg)
+    c = read_config_file(Path(__file__).with_name("gsm8k.py"), arg)
+    c.name = "qwen2_5_0_5b_gsm8k"
+    # The instruction model needs no fine-tuning to rewrite a step.
+    c.stages = tuple(s for s in c.stages if s != "generator:sft")
+    with c.overrides.unlocked():
+        del c.overrides["generator"]
+    c.solver.backbone = c.prm.backbone = SOLVER
+    c.generator.backbone = GENERATOR
+    c.game.generator_from = "backbone"
+    c.prm.reading = "two_class"
+    c.game.generator_learning_rate = 1e-6
+    c.game.prm_learning_rate = 5e-6
+    c.prm.learning_rate = 5e-6
+    c.sft.learning_rate = 1e-5
+    if arg == "runlocal":
+        return _random(c)
+    c.domain.train = c.domain.test = "datasets:openai/gsm8k"
+    c.model.dtype = "bfloat16"
+    c.model.remat = True
+    c.builder.buckets = (256, 384, 512)
+    c.builder.max_new_tokens = 128
+    override(c, "evaluate", {"builder.buckets": (256, 384, 512, 1024, 2048)})
+    c.sft.updates = 400
+    c.sft.batch_size = 32
+    override(c, "prm_warmup", {"prm.updates": 100})
+    c.prm.updates = 300
+    c.prm.batch_size = 64
+    c.game.updates = 300
+    c.game.groups = 24
+    c.game.group_size = 8
+    c.game.generator_rows = 96
+    c.game.prm_clean = c.game.prm_fresh = 24
+    c.game.prm_replay = 16
+    c.game.static_probe = 16
+    c.evaluate.problems = 500
+    c.evaluate.samples = (8,)
+    return c
+
+
+def _random(c):
+    """The same with random models of a few thousand parameters."""
+    from aprm_jax.hf.tiny import write_tiny
+
+    folder = Path(tempfile.gettempdir()) / f"{Path(c.domain.train).parent.name}-qwen2"
+    texts = Path(c.domain.train).read_text(encoding="utf-8").splitlines()
+    c.solver.backbone = c.prm.backbone = str(
+        write_tiny(folder / "solver", "qwen2", texts)
+    )
+    c.generator.backbone = str(write_tiny(folder / "generator", "qwen2", texts, seed=1))
+    c.builder.buckets = (768,)
+    c.builder.max_new_tokens = 24
+    return c

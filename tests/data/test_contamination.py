@@ -1,0 +1,82 @@
+"""Overlap of questions: equal, nearly equal, and the known facts about PRM800K."""
+
+from __future__ import annotations
+
+import pytest
+
+from aprm_jax.data.contamination import ContaminationIndex
+from aprm_jax.data.readers import read_problems, read_steps
+
+QUESTION = (
+    "A train leaves the station at noon and travels 60 miles an hour for 3 hours "
+    "before it stops. How far has it travelled?"
+)
+
+
+def _index(*questions: str, ngram: int = 5, share: float = 0.5) -> ContaminationIndex:
+    index = ContaminationIndex(ngram, share)
+    index.add("test", questions)
+    return index
+
+
+def test_equal_questions_are_found_whatever_their_layout():
+    found = _index("What is $2 + 3$?").find("what is 2+3 ?")
+    assert found is not None and found.equal and found.evaluation == "test"
+    assert _index("What is $2 + 3$?").find("What is 2-3?") is None
+
+
+def test_a_sentence_more_or_less_hides_nothing():
+    longer = f"{QUESTION} Give your answer in miles, rounded to the nearest integer."
+    for trained, tested in ((QUESTION, longer), (longer, QUESTION)):
+        found = _index(tested).find(trained)
+        assert found is not None and not found.equal and found.share == 1.0
+    assert _index(QUESTION).find("How far has a bird flown in 3 hours?") is None
+
+
+def test_the_share_is_counted_by_hand():
+    # Words 1-8 and 1-5 + 3 others: 6 and 6 trigrams, 3 of them common.
+    index = _index("a b c d e f g h", ngram=3, share=0.5)
+    found = index.find("a b c d e x y z")
+    assert found is not None and found.share == pytest.approx(3 / 6)
+    assert (
+        _index("a b c d e f g h", ngram=3, share=0.51).find("a b c d e x y z") is None
+    )
+    # The question with most in common is reported.
+    index.add("other", ["a b c d e x y w"])
+    found = index.find("a b c d e x y z")
+    assert found is not None and found.evaluation == "other"
+
+
+def test_short_and_empty_questions_can_only_be_equal():
+    index = _index("2 + 2", "")
+    assert index.find("2 + 2 + 2") is None
+    assert index.find("…") is None and index.find("") is None
+
+
+def test_prm800k_against_the_benchmarks(shared_data):
+    """Train is clean of them; the test half is not."""
+    phase1 = shared_data / "prm800k"
+    test = {
+        s.question for s in read_steps(str(phase1 / "phase1_test.jsonl.gz"), "prm800k")
+    }
+    equal = {}
+    for name, questions in {
+        "math500": [
+            p.question
+            for p in read_problems(
+                str(shared_data / "math500/math500.jsonl"), "math500"
+            )
+        ],
+        "processbench": [
+            s.question
+            for s in read_steps(
+                str(shared_data / "processbench/math.json"), "processbench"
+            )
+        ],
+    }.items():
+        index = ContaminationIndex()
+        index.add(name, questions)
+        hits = [index.find(question) for question in test]
+        equal[name] = sum(hit is not None and hit.equal for hit in hits)
+    # 98 of its 101 questions have a rated step.
+    assert equal == {"math500": len(test), "processbench": 28} and len(test) == 98

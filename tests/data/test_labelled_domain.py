@@ -1,0 +1,104 @@
+"""Labelled solutions as a domain: what is held out, what a language model learns."""
+
+import json
+
+import numpy as np
+import pytest
+
+from aprm_jax.data.domain import Domain
+from aprm_jax.data.jsonl import DataError
+from aprm_jax.data.labelled import from_ratings
+from aprm_jax.data.labelled_domain import LabelledDomain, read_labelled, right_texts
+from aprm_jax.oracle.verdict import Label
+
+
+def write(tmp_path, questions=12):
+    rows = []
+    for q in range(questions):
+        question = f"What is {q}  +\n{q}?"
+        for prefix, step, rating in (
+            ([], f"{q} + {q} =\n{2 * q}", 1),
+            ([], "I do not know", -1),
+            ([f"{q} + {q} =\n{2 * q}"], f"# Answer\n\n{2 * q}", 0),
+            ([f"{q} + {q} =\n{2 * q}"], "# Answer\n\n-1", -1),
+        ):
+            row = {"instruction": question, "responses": prefix, "next_response": step}
+            rows.append({**row, "rating": rating})
+    path = tmp_path / "train.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def make(path, **changes):
+    return LabelledDomain(
+        train=f"prm800k:{path}", **({"dev_count": 3, "vocab_size": 270} | changes)
+    )
+
+
+def test_questions_are_held_out_whole_whatever_the_order(tmp_path):
+    path = write(tmp_path)
+    domain = make(path)
+    assert isinstance(domain, Domain)
+    held = {row.problem_id for row in domain.dev}
+    assert len(held) == 3 and len(domain.dev) == 12 and len(domain.labelled) == 36
+    assert not held & {row.problem_id for row in domain.labelled}
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(reversed(lines)))
+    assert {row.problem_id for row in make(path, seed=5).dev} == held
+    with pytest.raises(DataError, match="too few to hold 12 out"):
+        make(path, dev_count=12)
+
+
+def test_texts_are_the_right_paths_each_once_an_epoch(tmp_path):
+    domain = make(write(tmp_path))
+    assert domain.num_train == 9
+    texts = [domain.train(i) for i in range(9)]
+    assert len({p.question for p in texts}) == 9
+    for p in texts:
+        # Lines are single-spaced, and the neutral answer is no wrong step.
+        assert p.question.count(" ") == 4 and len(p.steps) == 2
+        assert p.steps[1].startswith("# Answer ") and "-1" not in p.steps[1]
+    assert {domain.train(9 + i) for i in range(9)} == set(texts)
+    assert [domain.train(9 + i) for i in range(9)] != texts
+    assert domain.corpus(4) == domain.train(4)
+    assert len(domain.problems("dev", 10)) == 3
+    with pytest.raises(ValueError, match="'test'"):
+        domain.problems("test", 1)
+
+
+def test_there_is_no_oracle(tmp_path):
+    domain = make(write(tmp_path))
+    verdict = domain.oracle.judge("q", (), None, "1 = 2")
+    assert verdict.label == Label.UNDECIDABLE
+    assert domain.corrupt(np.random.default_rng(0), "q", (), "1 = 1") is None
+    assert domain.answer(("a",)) is None and not domain.is_final("# Answer 3")
+
+
+def test_right_texts_end_before_the_first_wrong_step():
+    def rated(steps, *ratings):
+        return from_ratings("q", steps, ratings)
+
+    found = right_texts(
+        [
+            rated(("a", "b", "c"), 1, -1, 1),
+            rated(("a", "b", "d"), None, None, 1),  # its b was called wrong elsewhere
+            rated(("a", "e"), None, 0),
+            rated(("x",), -1),
+        ]
+    )
+    assert [p.steps for p in found] == [("a", "e")]
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("train.jsonl", "READER:SOURCE"),
+        ("prm80k:train.jsonl", "'prm800k'"),
+        ("prm800k:missing.jsonl", "no such file"),
+    ],
+)
+def test_a_source_that_cannot_be_read_is_named(source, message, tmp_path, monkeypatch):
+    write(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DataError, match=message):
+        read_labelled(source)

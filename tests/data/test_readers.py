@@ -1,0 +1,471 @@
+"""Each reader on a row of its data set's form, with the traps that each form has."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import math
+
+import pytest
+
+from aprm_jax.data.jsonl import DataError, RowError
+from aprm_jax.data.labelled import (
+    as_kind,
+    from_first_error,
+    from_labels,
+    from_ratings,
+    question_id,
+)
+from aprm_jax.data.readers import (
+    ProblemSource,
+    StepSource,
+    read_problems,
+    read_steps,
+    sources,
+)
+from aprm_jax.data.readers.math import last_box
+
+NAN = math.nan
+
+
+def _write(path, rows) -> str:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+def _parse(name: str, row: dict) -> list:
+    return list(sources()[name].parse(row))
+
+
+def _same(labels, expected) -> bool:
+    return repr(tuple(labels)) == repr(tuple(expected))
+
+
+def test_every_data_set_has_a_reader_with_its_public_name():
+    steps = {n for n, s in sources().items() if isinstance(s, StepSource)}
+    problems = {n for n, s in sources().items() if isinstance(s, ProblemSource)}
+    assert steps == {
+        "prm800k",
+        "math_shepherd",
+        "processbench",
+        "prmbench",
+        "step_format",
+    }
+    assert problems == {
+        *("gsm8k", "math", "math500", "svamp", "scibench", "jeebench"),
+        *("olympiadbench", "aime", "amc"),
+    }
+    for source in sources().values():
+        assert source.hub and all(n.startswith("datasets:") for n in source.hub)
+    assert sources()["gsm8k"].tfds == "tfds:gsm8k"
+    assert not sources()["prm800k"].evaluation and sources()["math500"].evaluation
+
+
+# PRM800K.
+
+
+def _flat(rating, **changes) -> dict:
+    row = {
+        "instruction": "What is 2+2?",
+        "responses": ["Add them."],
+        "next_response": "It is 4.",
+        "rating": rating,
+        "is_human_response": False,
+    }
+    return row | changes
+
+
+def test_a_flat_row_labels_its_last_step_alone():
+    [neutral] = _parse("prm800k", _flat(0))
+    assert neutral.steps == ("Add them.", "It is 4.")
+    assert _same(neutral.labels, (NAN, 0.5)) and neutral.ratings == (None, 0)
+    assert _same(_parse("prm800k", _flat(-1))[0].labels, (NAN, 0.0))
+    assert _same(_parse("prm800k", _flat(1))[0].labels, (NAN, 1.0))
+
+
+@pytest.mark.parametrize("rating", [2, True, "1", 0.5])
+def test_a_rating_is_one_of_three(rating):
+    with pytest.raises(RowError, match="rating must be -1, 0, 1 or null"):
+        _parse("prm800k", _flat(rating))
+
+
+def _completion(text, rating):
+    return {"text": text, "rating": rating, "flagged": None}
+
+
+def _level(*completions, chosen=None, human=None):
+    return {
+        "completions": [_completion(*c) for c in completions],
+        "chosen_completion": chosen,
+        "human_completion": human,
+    }
+
+
+def _nested(*levels, reason="solution") -> dict:
+    return {
+        "question": {"problem": "Q"},
+        "label": {"steps": list(levels), "finish_reason": reason},
+    }
+
+
+def test_an_original_row_is_its_path_and_what_lies_beside_it():
+    row = _nested(
+        _level(("a", 1), chosen=0),
+        _level(("b", -1), ("c", 0), ("d", None), chosen=1),
+        _level(("e", -1), human={"text": "f", "rating": None}),
+        _level(("g", -1), ("h", -1)),
+    )
+    path, *beside = _parse("prm800k", row)
+    # The session ended at a wrong step: it is on the path. People's own steps are
+    # unrated, and no rating stands in any text.
+    assert path.steps == ("a", "c", "f", "g")
+    assert path.ratings == (1, 0, None, -1)
+    assert _same(path.labels, (1.0, 0.5, NAN, 0.0))
+    assert [(s.steps, s.ratings) for s in beside] == [
+        (("a", "b"), (None, -1)),
+        (("a", "c", "e"), (None, None, -1)),
+        (("a", "c", "f", "h"), (None, None, None, -1)),
+    ]
+    assert {s.category for s in [path, *beside]} == {"solution"}
+
+
+def test_an_original_row_may_end_without_a_step():
+    nothing = {"completions": None, "human_completion": None, "chosen_completion": None}
+    [path] = _parse("prm800k", _nested(_level(("a", 1), chosen=0), nothing))
+    assert path.steps == ("a",)
+    with pytest.raises(RowError, match="no step has a completion"):
+        _parse("prm800k", _nested(nothing))
+
+
+@pytest.mark.parametrize(
+    ("level", "message"),
+    [
+        (_level(("a", 1), chosen=1), "step 0: chosen_completion 1 of 1"),
+        (_level(("a", 7), chosen=0), "step 0: rating must be"),
+        ("a", "step 0 must be an object"),
+    ],
+)
+def test_bad_original_rows_say_which_step(level, message):
+    with pytest.raises(RowError, match=message):
+        _parse("prm800k", _nested(level))
+
+
+def test_unrated_and_repeated_rows_are_dropped_and_counted(tmp_path):
+    rows = [_flat(1), _flat(None), _flat(1), _flat(-1)]
+    found = read_steps(_write(tmp_path / "rows.jsonl", rows), "prm800k")
+    assert (len(found), found.num_unlabelled, found.num_repeated) == (2, 1, 1)
+    assert found[0].split == "rows"
+    again = read_steps(str(tmp_path / "rows.jsonl"), "prm800k", unique=False)
+    assert (len(again), again.num_repeated) == (3, 0)
+
+
+def test_the_real_prm800k_has_the_counts_that_it_is_known_for(shared_data):
+    path = shared_data / "prm800k"
+    found = read_steps(str(path / "phase1_test.jsonl.gz"), "prm800k", unique=False)
+    ratings = [s.ratings[-1] for s in found]
+    assert [ratings.count(r) for r in (1, 0, -1)] == [2245, 867, 1970]
+    assert (found.num_bad, found.num_unlabelled) == (0, 367)
+    nested = read_steps(str(path / "raw_schema_samples.jsonl"), "prm800k")
+    assert nested.num_bad == 0
+    assert sum(len(s.steps) == s.num_labelled > 1 for s in nested) == 4
+    # Both forms of one session give the same steps the same ratings.
+    flat = {(s.question, s.steps): s.ratings[-1] for s in found}
+    both = [s for s in nested if (s.question, s.steps) in flat]
+    assert len(both) > 3
+    assert all(flat[s.question, s.steps] == s.ratings[-1] for s in both)
+
+
+# Other step data.
+
+
+def _shepherd(text: str, signs: str) -> dict:
+    for sign in signs:
+        text = text.replace("ки", sign, 1)
+    return {"label": text, "task": "GSM8K"}
+
+
+def test_math_shepherds_tags_become_labels():
+    text = "What is Step 1: of 5 + 8 - 1? Step 1: 5+8 = 13. ки\nStep 2: 13-1 = 12 ки"
+    [found] = _parse("math_shepherd", {"input": text, **_shepherd(text, "+-")})
+    assert found.question == "What is Step 1: of 5 + 8 - 1?"
+    assert found.steps == ("5+8 = 13.", "13-1 = 12")
+    assert found.labels == (1.0, 0.0) and found.category == "GSM8K"
+    older = {
+        "input": "Q Step 1: a+b ки ?\n\nStep 2: c ки ?",
+        "label": "Q Step 1: a+b ки -\n\nStep 2: c ки +",
+    }
+    [found] = _parse("math_shepherd", older)
+    assert (found.steps, found.labels) == (("a+b", "c"), (0.0, 1.0))
+
+
+@pytest.mark.parametrize(
+    ("text", "label", "message"),
+    [
+        ("Q Step 1: a ки", "Q Step 1: b +", "differ in step 1"),
+        ("Q Step 1: a ки", "Q Step 1: a x", "step 1 ends in 'x'"),
+        ("Q Step 1: a", "Q Step 1: a", "no tag"),
+        ("Step 1: a ки", "Step 1: a +", "no question"),
+        ("Q a ки", "Q a +", "no 'Step 1:'"),
+        ("Q Step 1: a ки tail", "Q Step 1: a + tail", "behind the last tag"),
+        ("Q Step 1: a ки Step 2: ки", "Q Step 1: a + Step 2: +", "step 2 is empty"),
+    ],
+)
+def test_math_shepherd_rows_that_do_not_fit_are_refused(text, label, message):
+    with pytest.raises(RowError, match=message):
+        _parse("math_shepherd", {"input": text, "label": label})
+
+
+def test_processbench_counts_from_zero_and_masks_what_comes_after():
+    row = {"id": "math-3", "generator": "M", "problem": "Q", "steps": ["a", "b", "c"]}
+    [wrong] = _parse("processbench", row | {"label": 1})
+    assert _same(wrong.labels, (1.0, 0.0, NAN)) and wrong.ratings == (1, -1, None)
+    assert (wrong.split, wrong.problem_id, wrong.category) == ("math", "math-3", "M")
+    [right] = _parse("processbench", row | {"label": -1})
+    assert right.labels == (1.0, 1.0, 1.0)
+    for label in (3, -2):
+        with pytest.raises(RowError, match="no step of 3"):
+            _parse("processbench", row | {"label": label})
+
+
+def test_prmbench_counts_from_one_and_knows_every_step():
+    row = {
+        "idx": "circular_prm_test_p1_0",
+        "classification": "circular",
+        "original_question": "Q",
+        "modified_question": "Q'",
+        "original_process": ["a", "b"],
+        "modified_process": ["a", "b", "c"],
+        "error_steps": [1, 3],
+    }
+    [found] = _parse("prmbench", row)
+    assert found.question == "Q'" and found.labels == (0.0, 1.0, 0.0)
+    assert found.category == "circular"
+    modified, original = _parse("prmbench", row | {"classification": "redundency"})
+    assert (modified.category, original.category) == ("redundency", "correct")
+    assert (original.question, original.labels) == ("Q", (1.0, 1.0))
+    assert original.problem_id == modified.problem_id
+    for errors in ([0], [4]):
+        with pytest.raises(RowError, match="of 3, counted from 1"):
+            _parse("prmbench", row | {"error_steps": errors})
+    with pytest.raises(RowError, match="must list integers"):
+        _parse("prmbench", row | {"error_steps": None})
+
+
+def test_the_step_format_takes_truth_values_numbers_and_null():
+    row = {"prompt": "Q", "completions": ["a", "b", "c", "d"]}
+    [found] = _parse("step_format", row | {"labels": [True, 0.75, None, False]})
+    # A fraction survives: it is no rating, and no class.
+    assert _same(found.labels, (1.0, 0.75, NAN, 0.0))
+    assert found.ratings == (1, None, None, -1)
+    for labels in ([1, 1, 1], None, [1, 1, 1, 2], [1, 1, 1, "1"], [1, 1, 1, NAN]):
+        with pytest.raises(RowError, match="label"):
+            _parse("step_format", row | {"labels": labels})
+
+
+# Kinds of labels.
+
+
+def test_labels_by_kind():
+    people = from_ratings("Q", "abcd", [1, 0, -1, None])
+    assert as_kind(people, "soft") is people
+    # A neutral step counts as not incorrect.
+    assert _same(as_kind(people, "hard").labels, (1.0, 1.0, 0.0, NAN))
+    assert as_kind(people, "hard").ratings == people.ratings
+    assert as_kind(people, "three_class") == people
+    sampled = from_labels("Q", "abcde", [0.0, 0.3, 0.5, 0.7, 1.0])
+    assert as_kind(sampled, "hard").labels == (0.0, 0.0, 1.0, 1.0, 1.0)
+    thirds = as_kind(sampled, "three_class")
+    assert thirds.labels == (0.0, 0.0, 0.5, 1.0, 1.0)
+    assert thirds.ratings == (-1, -1, 0, 1, 1)
+    assert _same(from_first_error("Q", "ab", 0).labels, (0.0, NAN))
+    with pytest.raises(ValueError, match="first error 2 of 2"):
+        from_first_error("Q", "ab", 2)
+    with pytest.raises(ValueError, match="2 steps, 1 labels"):
+        from_labels("Q", "ab", [1.0])
+
+
+def test_questions_are_the_same_whatever_their_layout():
+    a = question_id("Find  $\\left(x+1\\right)$ if x = 2.")
+    assert a == question_id("find (x+1) if\n x=2 .")
+    assert a != question_id("Find (x-1) if x = 2.")
+    assert question_id("2+3") != question_id("23")
+    assert len({question_id(""), question_id("?"), question_id("…")}) == 3
+
+
+# Problems.
+
+
+@pytest.mark.parametrize(
+    ("name", "row", "expected"),
+    [
+        (
+            "gsm8k",
+            {"question": "Q", "answer": "1+1 = 2\n#### 2"},
+            ("Q", "2", ("1+1 = 2", "#### 2"), "", ""),
+        ),
+        (
+            "math",
+            {"problem": "Q", "solution": "So\n\nit is \\boxed{\\frac{1}{2}}."},
+            ("Q", "\\frac{1}{2}", ("So", "it is \\boxed{\\frac{1}{2}}."), "", ""),
+        ),
+        ("math500", {"problem": "Q", "answer": "3"}, ("Q", "3", (), "", "")),
+        (
+            "svamp",
+            {"Body": "Bo has 2  pens", "Question": "How many?", "Answer": 145.0},
+            ("Bo has 2 pens. How many?", "145", (), "Numeric", ""),
+        ),
+        (
+            "scibench",
+            {"problem_text": " Q\n", "answer_number": "+65.49", "unit": " $J$ "},
+            ("Q", "+65.49", (), "Numeric", "$J$"),
+        ),
+        (
+            "jeebench",
+            {"question": "Q", "gold": "BC", "type": "MCQ(multiple)", "index": 3},
+            ("Q", "BC", (), "MCQ(multiple)", ""),
+        ),
+        (
+            "olympiadbench",
+            {
+                "id": 7,
+                "context": "C",
+                "question": "Q",
+                "final_answer": ["1", "$x$"],
+                "answer_type": "Tuple",
+                "solution": ["a\n\nb"],
+            },
+            ("C\nQ", "1, $x$", ("a", "b"), "Tuple", ""),
+        ),
+        ("aime", {"Problem": "Q", "Answer": 33}, ("Q", "33", (), "Numeric", "")),
+        ("amc", {"problem": "Q", "answer": 142.0}, ("Q", "142", (), "Numeric", "")),
+    ],
+)
+def test_problems(name, row, expected):
+    [p] = _parse(name, row)
+    assert (p.question, p.answer, p.steps, p.kind, p.unit) == expected
+    assert p.source == name
+
+
+@pytest.mark.parametrize(
+    ("name", "row", "message"),
+    [
+        ("math", {"problem": "Q", "solution": "\\boxed{1"}, "neither a field 'answer'"),
+        ("svamp", {"Body": "B", "Question": "Q", "Answer": True}, "a number or text"),
+        ("svamp", {"Body": "B", "Question": "Q", "Answer": NAN}, "nan, not a number"),
+        ("jeebench", {"question": "Q", "gold": "E", "type": "MCQ", "index": 1}, "ABCD"),
+        ("jeebench", {"question": "Q", "gold": "A", "type": "X", "index": 1}, "type"),
+        ("aime", {"problem": "Q", "answer": "1000"}, "0 to 999"),
+        ("amc", {"text": "Q", "answer": 1}, "none of the fields problem"),
+        ("olympiadbench", {"question": "Q", "final_answer": []}, "empty list"),
+    ],
+)
+def test_bad_problems_are_refused(name, row, message):
+    with pytest.raises(RowError, match=message):
+        _parse(name, row)
+
+
+def test_the_last_box_may_hold_braces():
+    assert last_box("\\boxed{1} then \\boxed{\\frac{a}{b}} end") == "\\frac{a}{b}"
+    assert last_box("\\fbox{ 7 }") == "7"
+    assert last_box("no box") == last_box("\\boxed 3") == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "path", "count"),
+    [
+        ("gsm8k", "gsm8k/test.jsonl", 1319),
+        ("math500", "math500/math500.jsonl", 500),
+        ("svamp", "svamp/svamp.jsonl", 1000),
+        ("scibench", "scibench", 580 + 112),  # a folder
+        ("jeebench", "jeebench/dataset.json", 450),
+        ("olympiadbench", "olympiadbench", 675),
+    ],
+)
+def test_the_real_problems_are_all_read(shared_data, name, path, count):
+    found = read_problems(str(shared_data / path), name)
+    assert (len(found), found.num_bad) == (count, 0)
+    assert all(p.question and p.answer for p in found)
+
+
+def test_the_real_processbench_is_all_read(shared_data):
+    for split, wrong, right in (("gsm8k", 207, 193), ("math", 594, 406)):
+        found = read_steps(
+            str(shared_data / f"processbench/{split}.json"), "processbench"
+        )
+        assert sum(0.0 in s.labels for s in found) == wrong
+        assert sum(0.0 not in s.labels for s in found) == right
+        assert {s.split for s in found} == {split}
+
+
+# Files and names.
+
+
+def test_bad_rows_are_quarantined_with_file_line_and_reason(tmp_path):
+    folder = tmp_path / "set"
+    folder.mkdir()
+    _write(folder / "a.jsonl", [_flat(1, instruction=f"Q{k}") for k in range(3)])
+    _write(folder / "b.jsonl", [_flat(1), _flat(3)])
+    found = read_steps(
+        str(folder), "prm800k", quarantine_dir=tmp_path / "bad", max_bad_share=0.5
+    )
+    assert (len(found), found.num_bad) == (4, 1)
+    [record] = (tmp_path / "bad").iterdir()
+    bad = json.loads(record.read_text())
+    assert bad["file"].endswith("b.jsonl") and bad["line"] == 2
+    assert "rating must be" in bad["reason"]
+    with pytest.raises(DataError, match=r"b\.jsonl, line 2: rating must be.*20\.00%"):
+        read_steps(str(folder), "prm800k")
+
+
+def test_parquet_and_gzip_and_single_objects(tmp_path):
+    import pyarrow
+    import pyarrow.parquet
+
+    rows = [{"prompt": "Q", "completions": ["a", "b"], "labels": [1.0, None]}]
+    pyarrow.parquet.write_table(
+        pyarrow.Table.from_pylist(rows), tmp_path / "rows.parquet"
+    )
+    [found] = read_steps(str(tmp_path / "rows.parquet"), "step_format")
+    assert _same(found.labels, (1.0, NAN))
+    with gzip.open(tmp_path / "rows.jsonl.gz", "wt") as file:
+        file.write(json.dumps(rows[0]) + "\n")
+    assert len(read_steps(str(tmp_path / "rows.jsonl.gz"), "step_format")) == 1
+    # MATH as its authors publish it: a folder of files with one object each.
+    algebra = tmp_path / "MATH" / "algebra"
+    algebra.mkdir(parents=True)
+    for k in range(2):
+        row = {"problem": f"Q{k}", "solution": f"\\boxed{{{k}}}", "type": "Algebra"}
+        (algebra / f"{k}.json").write_text(json.dumps(row, indent=4))
+    found = read_problems(str(tmp_path / "MATH"), "math")
+    assert [(p.answer, p.category) for p in found] == [
+        ("0", "Algebra"),
+        ("1", "Algebra"),
+    ]
+    (tmp_path / "bad.parquet").write_bytes(b"PAR1 no")
+    (tmp_path / "empty").mkdir()
+    for name, message in (
+        ("bad.parquet", "not a Parquet file"),
+        ("none.parquet", "no such file"),
+        ("empty", "holds no file"),
+    ):
+        with pytest.raises(DataError, match=message):
+            read_steps(str(tmp_path / name), "step_format")
+
+
+def test_hub_names_are_read_through_datasets(tmp_path):
+    rows = [{"prompt": "Q", "completions": ["a"], "labels": [True]}]
+    path = _write(tmp_path / "rows.jsonl", rows)
+    [found] = read_steps(f"datasets:json?data_files={path}", "step_format")
+    assert found.labels == (1.0,) and found.split == "train"
+    # No network here: the error names the source and the split, and no traceback.
+    with pytest.raises(DataError, match=r"datasets:Qwen/ProcessBench, split 'math'"):
+        read_steps("", "processbench", split="math")
+
+
+def test_an_unknown_reader_names_the_nearest(tmp_path):
+    with pytest.raises(DataError, match="Did you mean 'prm800k'"):
+        read_steps("x", "prm800")
+    with pytest.raises(DataError, match="no reader of problems is called 'prm800k'"):
+        read_problems("x", "prm800k")
+    with pytest.raises(ValueError, match="label must be one of"):
+        read_steps("x", "prm800k", label="firm")

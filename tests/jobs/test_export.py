@@ -1,0 +1,147 @@
+"""job=export: from a run's stage to a folder, and every way to be asked wrongly."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import jax
+import pytest
+import tiny
+
+from aprm_jax.config import ConfigError, default_config, set_field, validate
+from aprm_jax.hf.export import ExportError
+from aprm_jax.jobs import export, pipeline, start
+from aprm_jax.jobs.context import Context
+from aprm_jax.models import heads
+from aprm_jax.models.io import ModelSpec, save_model
+from aprm_jax.training.workdir import done_info
+
+
+def config(**fields):
+    c = default_config()
+    for name, value in {"job": "export", "compilation_cache": "", **fields}.items():
+        set_field(c, name.replace("__", "."), value)
+    return c
+
+
+def write_model(folder: Path, line_stride: int = 0) -> None:
+    decoder = tiny.decoder()
+    spec = ModelSpec(
+        kind="prm",
+        decoder=decoder,
+        reading="two_class",
+        window=None,
+        buckets=(32,),
+        domain="arithmetic",
+        line_stride=line_stride,
+    )
+    params = heads.init_prm(
+        jax.random.key(0), tiny.backbone(decoder), decoder.d_model, "two_class"
+    )
+    save_model(folder, params, spec, tiny.tokenizer())
+
+
+@pytest.fixture
+def root(tmp_path) -> Path:
+    write_model(tmp_path / "run" / "aprm" / "model")
+    return tmp_path / "run"
+
+
+def test_a_finished_run_is_exported_without_its_data(root):
+    c = config(
+        export__model="aprm",
+        domain__name="gsm8k",
+        domain__train="datasets:openai/gsm8k",
+        domain__test="gone/test.jsonl",  # the data may be gone
+    )
+    start.run(c, root)  # the first start here: it writes the config
+    (root / "summary.json").write_text(
+        json.dumps({"steps.test.aprm.auc": 0.75, "steps.test.other.auc": 0.1})
+    )
+    start.run(c, root)  # on request it is made again
+    folder = root / "export" / "aprm-token_classification"
+    info = done_info(root / "export")
+    assert (info["directory"], info["format"]) == (str(folder), "token_classification")
+    described = json.loads((folder / "config.json").read_text())
+    assert described["architectures"] == ["LlamaForTokenClassification"]
+    card = (folder / "README.md").read_text()
+    assert "0.75" in card and "other" not in card
+    assert '- "openai/gsm8k"' in card
+    assert '"domain.name": "gsm8k"' in card
+    assert str(root) not in card
+
+
+def test_a_folder_can_be_named_and_shards_have_a_size(root, tmp_path, monkeypatch):
+    sizes = []
+    monkeypatch.setattr(export, "MEGABYTE", 1000)
+    monkeypatch.setattr(
+        export, "push", lambda *a, **k: sizes.append((a, k)) or "http://there"
+    )
+    c = config(
+        export__model=str(root / "aprm" / "model"),
+        export__directory=str(tmp_path / "out"),
+        export__max_shard_size=2,
+        export__push_to_hub="me/prm",
+        export__private=False,
+    )
+    start.run(c, tmp_path / "other")
+    shards = sorted((tmp_path / "out").glob("*.safetensors"))
+    assert len(shards) > 2
+    assert sizes == [((tmp_path / "out", "me/prm"), {"private": False})]
+    assert done_info(tmp_path / "other" / "export")["address"] == "http://there"
+
+
+def test_export_may_be_a_stage_of_the_pipeline():
+    c = config(export__model="aprm/generator")
+    c.job = "pipeline"
+    c.stages = ("solver:sft", "aprm:aprm", "hub:export")
+    validate(c)
+    assert pipeline.chosen_stages(c)[-1] == ("hub", "export")
+    contexts = [(Context(c, Path("nowhere"), n), j) for n, j in [("hub", "export")]]
+    with pytest.raises(ConfigError, match=r"export.model='aprm/generator' is neither"):
+        start.check_sources(contexts)
+
+
+@pytest.mark.parametrize(
+    ("fields", "error", "message"),
+    [
+        ({}, ConfigError, "export.model is empty: name a stage"),
+        ({"export__model": "aprn"}, ConfigError, "export.model='aprn' is neither"),
+        (
+            {"export__model": "aprm", "export__format": "ggml"},
+            ConfigError,
+            "export.format must be one of auto",
+        ),
+        (
+            {"export__model": "aprm", "export__max_shard_size": 0},
+            ConfigError,
+            "export.max_shard_size must be at least 1",
+        ),
+        (
+            {"export__model": "aprm", "export__push_to_hub": "prm"},
+            ExportError,
+            "push_to_hub takes user/name, not 'prm'",
+        ),
+        (
+            {"export__model": "aprm", "export__format": "causal_lm"},
+            ExportError,
+            "export it as token_classification",
+        ),
+        ({"export__model": "strided"}, ExportError, "builder.line_stride=32"),
+    ],
+)
+def test_bad_requests_are_one_message(root, fields, error, message):
+    write_model(root / "strided" / "model", line_stride=32)
+    with pytest.raises(error, match=message):
+        start.run(config(**fields), root)
+    assert not list(root.glob("export/*"))
+
+
+def test_a_foreign_folder_is_refused_before_anything_starts(root, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("mine")
+    c = config(export__model="aprm", export__directory=str(tmp_path / "mine"))
+    with pytest.raises(ExportError, match="is no earlier export"):
+        start.run(c, root)
+    assert not (root / "config.json").exists()

@@ -1,0 +1,211 @@
+"""The cut of configs/prm800k.py: from labels to the report; scores of other PRMs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import command
+import numpy as np
+import pytest
+
+from aprm_jax.config import (
+    ConfigError,
+    default_config,
+    read_config_file,
+    set_field,
+    validate,
+)
+from aprm_jax.data.jsonl import DataError
+from aprm_jax.jobs import evaluate_labelled
+from aprm_jax.jobs.context import Context
+from aprm_jax.jobs.start import check_labelled_files
+from aprm_jax.models.io import load_model
+from aprm_jax.training.metrics import read_metrics
+
+FILE = command.REPOSITORY / "configs" / "prm800k.py"
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("labelled")
+    code, output = command.call(
+        folder, f"--config={FILE}:runlocal", command.CACHE, "--workdir=run"
+    )
+    assert code == 0, output
+    return folder / "run"
+
+
+def test_the_run_trains_on_the_labels_and_measures_every_verifier(finished):
+    rows = read_metrics(finished / "prm")
+    assert len(rows) == 10 and not any(row["nonfinite"] for row in rows)
+    assert {"prm/accuracy_correct", "prm/accuracy_incorrect"} <= rows[-1].keys()
+    _, spec, _ = load_model(finished / "prm" / "model")
+    assert (spec.reading, spec.domain) == ("two_class", "labelled")
+    numbers = json.loads((finished / "summary.json").read_text())
+    for name in ("chance", "position", "likelihood", "prm"):
+        steps = f"steps.phase1_test.{name}"
+        assert numbers[f"{steps}.count"] == 4 * 24  # distinct rated steps
+        assert numbers[f"{steps}.left_out"] == 0
+        assert numbers[f"{steps}.incorrect_share"] == 0.5
+        assert (
+            numbers[f"{steps}.auc.low"]
+            <= numbers[f"{steps}.auc"]
+            <= numbers[f"{steps}.auc.high"]
+        )
+        assert 0 <= numbers[f"{steps}.ece_calibrated"] <= 1
+        assert 0 <= numbers[f"first_error.gsm8k.{name}.f1"] <= 1
+    # Half of the steps at each index are wrong: the index says nothing.
+    assert numbers["steps.phase1_test.position.auc"] == 0.5
+    # The threshold is the dev questions', not the test's.
+    key = "threshold"
+    assert (
+        numbers[f"first_error.gsm8k.prm.{key}"] == numbers[f"first_error.dev.prm.{key}"]
+    )
+
+
+def test_the_report_shows_the_sets_and_the_calibration(finished):
+    page = (finished / "report.html").read_text()
+    for text in ("phase1_test", "position of the step", "calibrated", "ECE", "gsm8k"):
+        assert text in page
+    assert 'id="solutions"' in page and "What is" in page
+
+
+def _with(finished: Path, scores: Path, *more: str) -> Context:
+    config = read_config_file(FILE, "runlocal")
+    set_field(config, "evaluate.scores", (f"other={scores}",))
+    set_field(config, "evaluate.sets", (*config.evaluate.sets, *more))
+    set_field(config, "evaluate.prms", ())
+    validate(config)
+    return Context(config, finished, "again")
+
+
+def test_scores_from_files_are_measured_beside_the_baselines(finished, tmp_path):
+    sets = {
+        path.stem: [json.loads(line) for line in path.read_text().splitlines()]
+        for path in (finished / "evaluate" / "sets").iterdir()
+    }
+    assert sets.keys() == {"dev", "phase1_test", "gsm8k"}
+    bench = tmp_path / "bench.jsonl"
+    rows = [
+        {
+            "idx": f"{kind}-{k}",
+            "classification": kind,
+            "modified_question": "What is 2 * 3 + 4?",
+            "modified_process": ["2 * 3 = 6.", "So the answer is 10."],
+            "error_steps": [1 + k % 2],
+        }
+        for kind in ("circular", "confidence")
+        for k in range(4)
+    ]
+    bench.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    context = _with(finished, tmp_path, f"bench=prmbench:{bench}")
+    # Another PRM that knows the labels, shuffled rows and all.
+    for data in evaluate_labelled.evaluation_sets(context):
+        if data.name == "dev":
+            continue
+        lines = [
+            json.dumps(
+                {"id": name, "scores": [0.9 if v != 0 else 0.3 for v in row.labels]}
+            )
+            for name, row in zip(data.ids, data.rows, strict=True)
+        ]
+        (tmp_path / f"{data.name}.jsonl").write_text("\n".join(lines[::-1]))
+    evaluate_labelled.check(context)
+    summary = evaluate_labelled.run(context, lambda _, compute: compute())
+    assert summary["steps.phase1_test.other.auc"] == 1.0
+    assert summary["steps.phase1_test.other.threshold"] == 0.5  # no scores of dev
+    assert summary["steps.phase1_test.other.accuracy"] == 1.0
+    assert summary["steps.phase1_test.other.ece"] == pytest.approx((0.1 + 0.3) / 2)
+    assert summary["first_error.gsm8k.other.f1"] == 1.0
+    assert summary["category.bench.other.all.score"] == 1.0
+    assert summary["category.bench.other.circular.count"] == 8
+    assert summary["category.bench.chance.all.score"] < 1.0
+    assert "steps.dev.other.auc" not in summary
+
+
+def test_scores_that_do_not_match_a_set_stop_before_anything_is_compiled(
+    finished, tmp_path
+):
+    with pytest.raises(DataError, match=r"none of dev\.jsonl, phase1_test\.jsonl"):
+        evaluate_labelled.check(_with(finished, tmp_path))
+    one = tmp_path / "gsm8k.jsonl"
+    one.write_text('{"scores": [0.5, 0.5]}\n')
+    with pytest.raises(DataError, match="23 of 24 solutions have no scores"):
+        evaluate_labelled.check(_with(finished, tmp_path))
+    with pytest.raises(DataError, match="is a file, but there are 2 sets"):
+        evaluate_labelled.check(_with(finished, one))
+
+
+def labelled(**fields):
+    config = default_config()
+    set_field(config, "domain.name", "labelled")
+    set_field(config, "domain.train", "prm800k:")
+    for name, value in fields.items():
+        set_field(config, name.replace("__", "."), value)
+    return config
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"prm__neutral": "maybe"}, "prm.neutral must be one of correct"),
+        ({"evaluate__neutral": "class"}, "evaluate.neutral must be one of"),
+        ({"prm__neutral": "class"}, "prm.reading='three_class'"),
+        ({"prm__reading": "three_class"}, "prm.neutral='class'"),
+        (
+            {
+                "prm__reading": "three_class",
+                "prm__neutral": "class",
+                "prm__eta": 0.1,
+            },
+            "cross-entropy alone",
+        ),
+        ({"evaluate__sets": ("prm800k:x",)}, "NAME=SOURCE"),
+        ({"evaluate__sets": ("a/b=prm800k:x",)}, "NAME=SOURCE"),
+        ({"evaluate__sets": ("a=prm800k:x", "a=prm800k:y")}, "'a' stands there twice"),
+        ({"domain__name": "gsm8k", "evaluate__sets": ("a=b:c",)}, "domain.name"),
+    ],
+)
+def test_fields_that_do_not_go_together_are_named(fields, message):
+    with pytest.raises(ConfigError, match=message):
+        validate(labelled(**fields))
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"domain__train": "gone.jsonl"}, "domain.train: .*READER:SOURCE"),
+        ({"domain__train": "prm800k:gone.jsonl"}, "domain.train: gone.jsonl: no such"),
+        ({"prm__data": ("prm800k:gone.jsonl",)}, "prm.data: gone.jsonl: no such"),
+        (
+            {"evaluate__sets": ("a=prm800k:gone.jsonl",)},
+            "evaluate.sets: gone.jsonl: no such",
+        ),
+        ({"evaluate__scores": ("a=gone",)}, "evaluate.scores: gone: no such"),
+    ],
+)
+def test_files_that_are_not_there_are_named(fields, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DataError, match=message):
+        check_labelled_files(labelled(**fields))
+    check_labelled_files(labelled(domain__train="prm800k:datasets:tasksource/PRM800K"))
+
+
+def test_a_real_phase_1_gives_the_known_counts(shared_data):
+    """Of the test half: 4,893 distinct candidates, the unrated ones without a label."""
+    from aprm_jax.data.readers import read_steps
+    from aprm_jax.evals.step_sets import judged, step_set
+
+    rows = read_steps(str(shared_data / "prm800k" / "phase1_test.jsonl.gz"), "prm800k")
+    data = step_set("test", "prm800k", rows)
+    assert len({row.problem_id for row in data.rows}) == 101
+    found = judged(data.rows, [np.zeros(size) for size in data.sizes])
+    ratings: dict[tuple, list[float]] = {}
+    for row in rows:
+        value = {-1: 0.0, 0: 1.0, 1: 1.0}[row.ratings[-1]]
+        ratings.setdefault((row.question, row.steps), []).append(value)
+    settled = [round(np.mean(v)) for v in ratings.values() if np.mean(v) != 0.5]
+    assert len(found.labels) == len(settled) > 4000
+    assert (found.labels == 0).sum() == settled.count(0)
+    assert found.left_out == 0

@@ -1,0 +1,256 @@
+"""Labelled solutions as training rows: the tree, the weights, the loss, the update."""
+
+from __future__ import annotations
+
+import math
+
+import jax
+import numpy as np
+import optax
+import pytest
+import scipy.special
+import tiny
+
+from aprm_jax.data.labelled import from_first_error, from_labels, from_ratings
+from aprm_jax.data.steps import StepBuilder
+from aprm_jax.models import heads
+from aprm_jax.models.decoder import Decoder
+from aprm_jax.verifiers.labelled import (
+    LabelState,
+    class_targets,
+    cut_to_fit,
+    label_batch,
+    labels_loss,
+    make_label_update,
+    merge,
+    step_weights,
+    steps_that_fit,
+)
+from aprm_jax.verifiers.objective import PrmObjective
+
+NAN = math.nan
+DECODER = Decoder(tiny.decoder())
+CROSS_ENTROPY = PrmObjective("cross_entropy")
+KEY = jax.random.key(0)
+
+
+def flat(question, *rated):
+    """PRM800K's flat form: the last step of each prefix is rated."""
+    return [
+        from_ratings(question, steps, [None] * (len(steps) - 1) + [rating])
+        for steps, rating in rated
+    ]
+
+
+TREE = flat(
+    "q",
+    (("a",), 1),
+    (("x",), -1),
+    (("a", "b"), 0),
+    (("a", "y"), -1),
+    (("a", "b", "c"), 1),
+    (("a", "b", "c"), 1),  # rated twice
+)
+
+
+def test_a_tree_is_one_row_a_leaf_and_one_label_a_step():
+    rows = merge(TREE, neutral="correct", soft=False)
+    assert [row.steps for row in rows] == [("x",), ("a", "y"), ("a", "b", "c")]
+    assert [row.labels for row in rows] == [(0.0,), (1.0, 0.0), (1.0, 1.0, 1.0)]
+    assert [row.shared for row in rows] == [(1,), (2, 1), (2, 1, 1)]
+    assert [row.first for row in rows] == [(True,), (True, True), (False, True, True)]
+
+
+@pytest.mark.parametrize(
+    ("neutral", "label"),
+    [("correct", 1.0), ("incorrect", 0.0), ("ignore", NAN), ("class", 0.5)],
+)
+def test_what_a_neutral_rating_is(neutral, label):
+    row = merge(TREE, neutral=neutral, soft=False)[-1]
+    np.testing.assert_array_equal(row.labels, (1.0, label, 1.0))
+
+
+def test_labels_of_one_step_are_averaged_and_a_tie_is_none():
+    twice = flat("q", (("a",), 1), (("a",), 1), (("a",), -1), (("b",), 1), (("b",), -1))
+    hard = {row.steps: row.labels for row in merge(twice, soft=False)}
+    assert hard == {("a",): (1.0,)}  # the tie has no label, so its row is gone
+    soft = {row.steps: row.labels for row in merge(twice, soft=True)}
+    assert soft[("a",)] == (pytest.approx(2 / 3),) and soft[("b",)] == (0.5,)
+    three = merge(
+        flat("q", (("a",), 0), (("a",), 0), (("a",), 1)), neutral="class", soft=False
+    )
+    assert three[0].labels == (0.5,)
+
+
+def test_a_soft_label_of_a_half_is_no_neutral_rating():
+    [row] = merge([from_labels("q", ["a"], [0.5])], neutral="incorrect", soft=True)
+    assert row.labels == (0.5,)
+
+
+def test_steps_behind_the_first_error_stay_unlabelled():
+    [row] = merge([from_first_error("q", "abcd", 1)], soft=False)
+    np.testing.assert_array_equal(row.labels, (1.0, 0.0, NAN, NAN))
+    # And equal steps of another question are other steps.
+    rows = merge([*flat("q", (("a",), 1)), *flat("r", (("a",), -1))], soft=False)
+    assert [row.labels for row in rows] == [(1.0,), (0.0,)]
+
+
+@pytest.mark.parametrize("window", [None, 1])
+def test_solutions_are_cut_where_they_no_longer_fit(window):
+    builder = StepBuilder(tiny.tokenizer(), window, (16,))
+    steps = ("1 + 2", "3 + 4", "5", "6 + 7 + 8", "9")
+    expected = max(
+        k for k in range(6) if k == 0 or len(builder.solution("1 2 3", steps[:k])) <= 16
+    )
+    assert 0 < expected < len(steps)
+    assert steps_that_fit(builder, "1 2 3", steps) == expected
+    assert steps_that_fit(builder, "1 2 3", steps[:expected]) == expected
+    assert steps_that_fit(builder, "1 " * 20, steps) == 0
+    long = from_labels("1 2 3", steps, [1.0, 1.0, 1.0, NAN, 0.0])
+    gone = from_labels("1 " * 20, steps[:2], [1.0, 0.0])
+    kept, lost = cut_to_fit([long, gone], builder, max_steps=5)
+    assert [s.steps for s in kept] == [steps[:expected]]
+    assert lost == 2 + sum(not math.isnan(v) for v in long.labels[expected:])
+    assert cut_to_fit([long], builder, max_steps=1)[0][0].steps == steps[:1]
+
+
+def test_class_targets_interpolate():
+    np.testing.assert_allclose(
+        class_targets(np.array([0.0, 0.25, 0.5, 1.0]), 3),
+        [[1, 0, 0], [0.5, 0.5, 0], [0, 1, 0], [0, 0, 1]],
+    )
+    np.testing.assert_allclose(class_targets(np.array([0.3]), 2), [[0.7, 0.3]])
+
+
+def test_each_step_weighs_once_and_balance_evens_the_classes():
+    rows = merge(TREE, neutral="correct", soft=False)
+    plain = step_weights(rows, 2, balance=False)
+    assert sum(w.sum() for w in plain) == pytest.approx(5)  # distinct labelled steps
+    even = step_weights(rows, 2, balance=True)
+    by_class = [
+        sum(w[np.array(r.labels) == c].sum() for r, w in zip(rows, even, strict=True))
+        for c in (0.0, 1.0)
+    ]
+    assert by_class == pytest.approx([2.5, 2.5])
+    ignored = merge(TREE, neutral="ignore", soft=False)
+    assert step_weights(ignored, 2, balance=True)[-1][1] == 0.0  # no label, no weight
+    with pytest.raises(ValueError, match="neutral"):
+        step_weights(rows, 3, balance=True)
+    with pytest.raises(ValueError, match="wrong"):
+        step_weights(merge(flat("q", (("a",), 1)), soft=False), 2, balance=True)
+
+
+def _batch(builder, three=False):
+    solutions = tiny.solutions()
+    labels = (
+        [(1.0, 0.25), (NAN, 1.0, 0.0), (0.5,)]
+        if three
+        else [(1.0, 0.25), (NAN, 1.0, 0.0), (0.75,)]
+    )
+    weights = [
+        np.linspace(0.5, 2.0, len(row), dtype=np.float32) + k
+        for k, row in enumerate(labels)
+    ]
+    rows = [
+        builder.solution(q, s, v)
+        for (q, s, _), v in zip(solutions, labels, strict=True)
+    ]
+    return solutions, labels, weights, label_batch(rows, weights, builder, 2)
+
+
+@pytest.mark.parametrize("reading", heads.READINGS)
+@pytest.mark.parametrize("window", [None, 1])
+def test_the_loss_of_packed_rows_is_that_of_separate_steps(reading, window):
+    builder = StepBuilder(tiny.tokenizer(), window, (32, 64))
+    three = reading == "three_class"
+    solutions, labels, weights, batch = _batch(builder, three)
+    assert batch.tokens.shape == (2, 64)  # three solutions in one row, one of padding
+    params = heads.init_prm(
+        jax.random.key(1), tiny.backbone(DECODER.config), 16, reading
+    )
+    loss, metrics = labels_loss(
+        params, None, batch, DECODER, reading, CROSS_ENTROPY, KEY
+    )
+    total = mass = 0.0
+    for (question, steps, _), values, weight in zip(
+        solutions, labels, weights, strict=True
+    ):
+        alone = builder.collate([builder.solution(question, steps)], length=64)
+        if three:
+            out = np.asarray(heads.step_class_logprobs(DECODER, params, alone))[0]
+            np.testing.assert_allclose(np.exp(out).sum(-1), 1.0, rtol=1e-5)
+            nll = -(class_targets(np.nan_to_num(values), 3) * out).sum(-1)
+            odds = np.logaddexp(out[:, 1], out[:, 2]) - out[:, 0]
+            got = np.asarray(heads.step_logits(DECODER, params, alone, reading))[0]
+            np.testing.assert_allclose(got, odds, atol=1e-4)
+        else:
+            logits = np.asarray(heads.step_logits(DECODER, params, alone, reading))[0]
+            p = scipy.special.expit(logits.astype(np.float64))
+            y = np.nan_to_num(values)
+            nll = -(y * np.log(p) + (1 - y) * np.log1p(-p))
+        known = ~np.isnan(values)
+        total += float((weight * nll)[known].sum())
+        mass += float(weight[known].sum())
+    assert float(loss) == pytest.approx(total / mass, rel=1e-4)
+    assert 0 <= float(metrics["accuracy"]) <= 1
+
+
+def test_a_weight_of_zero_is_no_step():
+    builder = StepBuilder(tiny.tokenizer(), None, (64,))
+    rows = [builder.solution("1 + 2", ("3", "4"), (1.0, 0.0))]
+    params = heads.init_prm(
+        jax.random.key(1), tiny.backbone(DECODER.config), 16, "two_class"
+    )
+    one = label_batch(rows, [np.array([1.0, 0.0], np.float32)], builder, 1)
+    loss, metrics = labels_loss(
+        params, None, one, DECODER, "two_class", CROSS_ENTROPY, KEY
+    )
+    alone = builder.collate([builder.solution("1 + 2", ("3",))])
+    logit = float(heads.step_logits(DECODER, params, alone, "two_class")[0, 0])
+    assert float(loss) == pytest.approx(float(np.logaddexp(0, -logit)), rel=1e-4)
+    assert math.isnan(float(metrics["accuracy_incorrect"]))
+
+
+@pytest.mark.parametrize("reading", ["two_class", "three_class"])
+def test_updates_learn_and_a_bad_one_is_not_applied(reading):
+    builder = StepBuilder(tiny.tokenizer(), None, (64,))
+    batch = _batch(builder, reading == "three_class")[-1]
+    params = heads.init_prm(
+        jax.random.key(1), tiny.backbone(DECODER.config), 16, reading
+    )
+    tx = optax.adam(1e-2)
+    update = make_label_update(DECODER, reading, CROSS_ENTROPY, tx)
+    # Donation would delete the shared tree of `tiny`.
+    params = jax.tree.map(lambda x: x + 0, params)
+    state = LabelState(params, tx.init(params))
+    losses = []
+    for _ in range(12):
+        state, metrics = update(state, None, batch, KEY)
+        losses.append(float(metrics["prm/loss"]))
+    assert losses[-1] < losses[0] - 0.05 and metrics["nonfinite"] == 0
+    assert update._cache_size() == 1
+    before = jax.tree.map(np.asarray, state)
+    bad = batch.replace(
+        label_mask=np.where(batch.label_mask > 0, np.inf, 0.0).astype(np.float32)
+    )
+    state, metrics = update(state, None, bad, KEY)
+    assert metrics["nonfinite"] == 1
+    jax.tree.map(np.testing.assert_array_equal, jax.tree.map(np.asarray, state), before)
+
+
+def test_a_reference_holds_the_prm_back():
+    builder = StepBuilder(tiny.tokenizer(), None, (64,))
+    batch = _batch(builder)[-1]
+    make = lambda seed: heads.init_prm(  # noqa: E731
+        jax.random.key(seed), tiny.backbone(DECODER.config), 16, "two_class"
+    )
+    held = PrmObjective("cross_entropy", beta=1.0)
+    args = (batch, DECODER, "two_class")
+    plain, metrics = labels_loss(make(1), None, *args, CROSS_ENTROPY, KEY)
+    assert "kl" not in metrics
+    same, metrics = labels_loss(make(1), make(1), *args, held, KEY)
+    assert float(metrics["kl"]) == pytest.approx(0, abs=1e-6)
+    assert float(same) == pytest.approx(float(plain), abs=1e-5)
+    far, metrics = labels_loss(make(1), make(2), *args, held, KEY)
+    assert float(far) - float(plain) == pytest.approx(float(metrics["kl"]), rel=1e-3)
+    assert float(metrics["kl"]) > 1e-4
