@@ -582,8 +582,8 @@ def _validate_backbones(c: ml_collections.ConfigDict) -> None:
         )
     if c.model.param_dtype != "float32" and not (named and c.lora.rank):
         raise ConfigError(
-            f"model.param_dtype={c.model.param_dtype!r}: small updates would be lost in "
-            "it. It is for the frozen base of lora.rank > 0 on a backbone"
+            f"model.param_dtype={c.model.param_dtype!r}: small updates would be lost "
+            "in it. It is for the frozen base of lora.rank > 0 on a backbone"
         )
     if c.evaluate.splits and not c.evaluate.solver and c.domain.name != "labelled":
         raise ConfigError("evaluate.splits needs evaluate.solver, or set both empty")

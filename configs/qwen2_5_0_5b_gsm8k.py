@@ -1,7 +1,7 @@
 """The game on GSM8K with Qwen2.5-0.5B: solver, Generator and PRM are real LLMs.
 
-The solver is the base model, fine-tuned on the human solutions; R starts from it, with a
-head of two classes; G is the instruction model, told in words to rewrite a step with
+The solver is the base model, fine-tuned on the human solutions; R starts from it, with
+a head of two classes; G is the instruction model, told in words to rewrite a step with
 one subtle error. All parameters of both players are trained.
 
     python -m aprm_jax.main --config=configs/qwen2_5_0_5b_gsm8k.py

@@ -39,7 +39,7 @@ class PreparedRow:
 
 
 def tokenizer_hash(tokenizer: PreTrainedTokenizerFast) -> str:
-    """What decides the ids of a row: SHA-256 of vocabulary, merges, splitting, <bos>."""
+    """What decides a row's ids: SHA-256 of vocabulary, merges, splitting, <bos>."""
     content = json.loads(tokenizer.backend_tokenizer.to_str())
     parts = ("added_tokens", "normalizer", "pre_tokenizer", "model")
     known = {part: content.get(part) for part in parts}

@@ -84,9 +84,7 @@ def open_source(config: ml_collections.ConfigDict, role: str) -> Source | None:
 
 
 @functools.lru_cache(maxsize=8)
-def _open(
-    name: str, field: str, dtype: str, param_dtype: str, remat: bool
-) -> Source:
+def _open(name: str, field: str, dtype: str, param_dtype: str, remat: bool) -> Source:
     folder = find(name, field)
     decoder, family = read_architecture(
         folder, dtype=dtype, param_dtype=param_dtype, remat=remat

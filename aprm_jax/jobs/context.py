@@ -209,8 +209,8 @@ class Context:
         layout = self.source.layout
         if layout is not None and kind != "prm":
             raise ConfigError(
-                f"{self.role}.backbone={backbones.name_of(self.config, self.role)!r} is "
-                f"a PRM ({layout}); {field} needs a language model"
+                f"{self.role}.backbone={backbones.name_of(self.config, self.role)!r} "
+                f"is a PRM ({layout}); {field} needs a language model"
             )
         params = backbones.load(self.source, self.mesh, self.key(4), kind)
         reading = prm_layouts.READING if kind == "prm" else None

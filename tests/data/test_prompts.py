@@ -83,7 +83,7 @@ def test_what_fills_a_place_is_text_and_is_filled_once():
 def test_a_template_that_refuses_says_so():
     tokenizer = _bytes()
     tokenizer.chat_template = "{{ raise_exception('System only') }}"
-    with pytest.raises(ConfigError, match="chat template refuses a prompt.*System on"):
+    with pytest.raises(ConfigError, match=r"chat template refuses a prompt.*System on"):
         prompts.generator_prompt_ids(tokenizer, "q", (), "s")
 
 

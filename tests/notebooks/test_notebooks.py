@@ -21,9 +21,9 @@ def test_there_are_notebooks():
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_runs_from_top_to_bottom(path, monkeypatch, tmp_path):
-    # The kernel is a process of its own: it must find this checkout, draw into its cells
-    # (a backend chosen in the environment would override it), and leave the user's
-    # settings alone.
+    # The kernel is a process of its own: it must find this checkout, draw into its
+    # cells (a backend chosen in the environment would override it), and leave the
+    # user's settings alone.
     monkeypatch.delenv("MPLBACKEND", raising=False)
     inherited = os.environ.get("PYTHONPATH")
     parts = [str(REPOSITORY), *([inherited] if inherited else [])]

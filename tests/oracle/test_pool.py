@@ -154,11 +154,13 @@ def test_bounds_are_checked(field):
 
 def test_processes_that_cannot_start_are_an_error(monkeypatch):
     monkeypatch.setattr(sys, "executable", "/nonexistent/python")
-    with EquivalencePool(PoolConfig(workers=1)) as pool:
-        with pytest.raises(PoolError, match="nonexistent"):
-            for _ in range(200):
-                assert pool.equal("x", "x") is None
-                time.sleep(0.01)
+    with (
+        EquivalencePool(PoolConfig(workers=1)) as pool,
+        pytest.raises(PoolError, match="nonexistent"),
+    ):
+        for _ in range(200):
+            assert pool.equal("x", "x") is None
+            time.sleep(0.01)
 
 
 def _alive(pid: int) -> bool:

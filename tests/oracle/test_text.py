@@ -246,8 +246,8 @@ SPELLINGS = st.recursive(
         ),
         st.tuples(inner, st.sampled_from([r"\cdot", r"\times", "×"]), inner).map(
             lambda t: (
-                (rf"\left({t[0][0]} {t[1]} {t[2][0]}\right)",)
-                + (f"({t[0][1]}*{t[2][1]})",)
+                rf"\left({t[0][0]} {t[1]} {t[2][0]}\right)",
+                f"({t[0][1]}*{t[2][1]})",
             )
         ),
     ),
