@@ -18,6 +18,7 @@ import ml_collections
 
 JOBS = ("prepare", "sft", "prm", "aprm", "evaluate", "export", "report")
 DOMAINS = ("arithmetic", "gsm8k", "labelled")
+ORACLES = ("calculator", "text")  # of the text domain
 READINGS = ("token", "two_class", "three_class")
 PRM_OBJECTIVES = ("expected", "ppo", "cross_entropy")
 NEGATIVES = ("static", "monte_carlo", "oracle", "labels")
@@ -30,6 +31,7 @@ EXPORT_FORMATS = (
     "causal_lm",
     "token_classification",
     "qwen2_prm",
+    "skywork",
     "peft",
     "merged",
 )
@@ -63,10 +65,13 @@ def default_config() -> ml_collections.ConfigDict:
     # labelled: "READER:SOURCE", a reader of data/readers and a path or name
     c.domain.test = ""  # gsm8k: the same for the test split
     c.domain.model_solutions = ""  # gsm8k: JSONL of graded model solutions, "" = none
-    c.domain.processbench = ""  # gsm8k: ProcessBench JSON, "" = none
+    c.domain.processbench = ""  # gsm8k: ProcessBench, a path or a name; "" = none
     c.domain.vocab_size = 2048  # gsm8k, labelled: BPE tokens
     c.domain.dev_count = 500  # training questions held out as the dev split
     c.domain.strip_annotations = False  # gsm8k: drop <<a*b=c>>; the oracle knows less
+    # gsm8k: "calculator" reads <<a*b=c>> and bare sums, "text" LaTeX and formulas too
+    c.domain.oracle = "calculator"
+    c.domain.oracle_workers = 2  # "text": processes that compare formulas; 0 = none
     c.domain.max_bad_share = 0.01  # share of malformed rows past which a job stops
 
     c.builder = ml_collections.ConfigDict()
@@ -129,7 +134,8 @@ def default_config() -> ml_collections.ConfigDict:
     c.sft.init_from = ""  # stage or directory of a model; "" = from scratch
     c.sft.data = ""  # solve: a prepare stage or its folder; "" = the domain's corpus
     c.sft.updates = 3500
-    # Solutions (solve), perturbations (perturb) or packed rows (data) an update.
+    # Solutions (solve), perturbations (perturb) or packed rows (data, labelled) an
+    # update.
     c.sft.batch_size = 16
     c.sft.learning_rate = 1.5e-3
     c.sft.warmup = 100  # updates
@@ -149,7 +155,7 @@ def default_config() -> ml_collections.ConfigDict:
     c.prm.neutral = "correct"  # labels: what a neutral rating is, one of NEUTRAL
     c.prm.balance = True  # labels: every class has the same weight in the loss
     c.prm.updates = 400
-    c.prm.batch_size = 64  # steps an update, half of them clean
+    c.prm.batch_size = 64  # an update: steps, half of them clean; labels: packed rows
     c.prm.objective = "cross_entropy"  # one of PRM_OBJECTIVES
     c.prm.learning_rate = 1e-3
     c.prm.warmup = 20  # updates
@@ -469,6 +475,12 @@ def _wrong_type(name: str, default: Any, value: Any) -> ConfigError:
 
 def _validate_one(c: ml_collections.ConfigDict) -> None:
     _one_of("domain.name", c.domain.name, DOMAINS)
+    _one_of("domain.oracle", c.domain.oracle, ORACLES)
+    if c.domain.oracle == "text" and c.domain.name != "gsm8k":
+        raise ConfigError(
+            f"domain.oracle='text' needs domain.name='gsm8k', not {c.domain.name!r}"
+        )
+    _at_least("domain.oracle_workers", c.domain.oracle_workers, 0)
     _one_of("sft.task", c.sft.task, ("solve", "perturb"))
     if c.sft.data and c.sft.task != "solve":
         raise ConfigError(f"sft.data={c.sft.data!r} needs sft.task='solve'")

@@ -17,6 +17,7 @@ from compare_table import (
     ROOT,
     commit,
     interval_row,
+    one_line_each,
     pooled_row,
     replace_between,
     table,
@@ -62,7 +63,7 @@ def main() -> None:
                 row = interval_row(over_seeds(np.array(means)), means)
                 results["rows"][name][metric] = row
     out = ROOT / "benchmarks/results/ablation.json"
-    out.write_text(json.dumps(results, indent=1) + "\n")
+    out.write_text(one_line_each(results))
     replace_between(ROOT / "README.md", "ablation", render(results, splits, n))
 
 

@@ -59,8 +59,20 @@ def main() -> None:
     results["command"] = args.command
     results["commit"] = commit()
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(json.dumps(results, indent=1) + "\n")
+    args.out.write_text(one_line_each(results))
     replace_between(args.readme, "results", render(results))
+
+
+def one_line_each(results: dict) -> str:
+    """JSON with one figure a line: short, and a change shows as one."""
+    parts = []
+    for name, value in results.items():
+        text = json.dumps(value)
+        if isinstance(value, dict) and value:
+            rows = (f"  {json.dumps(k)}: {json.dumps(v)}" for k, v in value.items())
+            text = "{\n" + ",\n".join(rows) + "\n }"
+        parts.append(f" {json.dumps(name)}: {text}")
+    return "{\n" + ",\n".join(parts) + "\n}\n"
 
 
 def collect(runs: Sequence[Path], how: str) -> dict:
@@ -100,7 +112,10 @@ def collect(runs: Sequence[Path], how: str) -> dict:
             out["best_rival"][f"{split}@{n}"] = best
     summaries = [_summary(run) for run in runs]
     keys = [
-        k for k in summaries[0] if k.startswith(("robustness.", "steps.", "kinds."))
+        k
+        for k in summaries[0]
+        if k.startswith(("robustness.", "steps."))
+        or (k.startswith("kinds.") and k.endswith((".auc", ".count")))
     ]
     out["summary"] = {}
     for key in keys:
@@ -123,7 +138,7 @@ def render(results: dict) -> str:
     parts = []
     for n in results["sizes"]:
         parts += [_accuracy_table(results, how, n), _difference_table(results, n)]
-    parts.append(_verifier_table(results))
+    parts += [_verifier_table(results), _kind_table(results)]
     seeds = ", ".join(map(str, results["seeds"]))
     brackets = "95 % intervals over seeds and problems"
     if len(results["seeds"]) < 3:
@@ -184,6 +199,27 @@ def _verifier_table(results: dict) -> str:
         "fooled by a trained attacker",
     ]
     return table(header, rows) + "\n\n± is the standard error over seeds."
+
+
+def _kind_table(results: dict) -> str:
+    """AUC by kind of error, of the kinds that the solver makes often enough."""
+    split = results["splits"][0]
+    prms = [p.split(".")[0] for p in TITLES if ".{how}@" in p]
+    found = results["summary"]
+    prms = [p for p in prms if f"steps.{split}.{p}.auc" in found]
+    counts = {
+        key.split(".")[3]: row["mean"]
+        for key, row in found.items()
+        if key.startswith(f"kinds.{split}.aprm.") and key.endswith(".count")
+    }
+    rows = []
+    for kind in sorted(counts, key=lambda k: -counts[k]):
+        aucs = [found.get(f"kinds.{split}.{prm}.{kind}.auc") for prm in prms]
+        if counts[kind] >= 20 and all(aucs):
+            cells = [f"{c['mean']:.3f}" for c in aucs if c]
+            rows.append((kind.replace("_", " "), [f"{counts[kind]:.0f}", *cells]))
+    header = [f"step AUC, {split}, by kind of error", "steps a seed", *prms]
+    return table(header, rows)
 
 
 def table(header: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]]) -> str:

@@ -1,78 +1,176 @@
-"""How the GSM8K oracle judges human steps and mechanical corruptions of them.
+"""How the text oracle judges steps whose truth is known.
 
-    python benchmarks/oracle.py --train=data/gsm8k/train.jsonl
+    python benchmarks/oracle.py --gsm8k=data/gsm8k/train.jsonl --prm800k=data/prm800k
 
-Writes `benchmarks/results/oracle.json` and what stands between the `oracle` markers of
-README.md.
+Writes `benchmarks/results/oracle.json`, `benchmarks/results/oracle_disagreements.json`
+and what stands between the `oracle` markers of README.md. Parts that are not asked for
+keep the figures that they have. `--prm800k-half=0` measures the development half of
+PRM800K's training steps and writes the disagreements only: the causes that somebody
+filled in stay.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import time
+import os
 from collections import Counter
+from pathlib import Path
 
-import numpy as np
+import oracle_gsm8k
+import oracle_prm800k
+import oracle_speed
 from compare_table import ROOT, commit, replace_between, table
+from oracle_changes import CHANGES, REWORDINGS
 
-from aprm_jax.data.gsm8k import Gsm8kDomain
+from aprm_jax.oracle.pool import EquivalencePool
+from aprm_jax.oracle.text import TextOracle
 from aprm_jax.oracle.verdict import Label
 
 SEED = 0
+STEPS = 20_000
+SPEED_STEPS = 2_000
+DISAGREEMENTS = 50
+PARTS = ("gsm8k", "prm800k", "speed")
+RESULTS = ROOT / "benchmarks/results/oracle.json"
+READ = ROOT / "benchmarks/results/oracle_disagreements.json"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--train", required=True, help="GSM8K's train.jsonl")
-    parser.add_argument("--problems", type=int, default=7000)
+    parser.add_argument("--gsm8k", type=Path, help="GSM8K's train.jsonl")
+    parser.add_argument("--steps", type=int, default=STEPS, help="GSM8K steps to draw")
+    parser.add_argument("--prm800k", type=Path, help="folder of PRM800K's phase 1")
+    parser.add_argument("--prm800k-half", type=int, choices=(0, 1))
+    parser.add_argument("--speed", action="store_true", help="time it, on GSM8K")
+    parser.add_argument("--readme", type=Path, default=ROOT / "README.md")
     args = parser.parse_args()
-    domain = Gsm8kDomain(train=args.train, test=args.train, seed=SEED, dev_count=1)
-    rng = np.random.default_rng(SEED)
-    human: Counter = Counter()
-    corrupted: Counter = Counter()
-    seconds = 0.0
-    for index in range(min(args.problems, domain.num_train)):
-        problem = domain.train(index)
-        for k, step in enumerate(problem.steps):
-            at = (problem.question, problem.steps[:k])
-            start = time.perf_counter()
-            human[domain.oracle.judge(*at, None, step).label] += 1
-            seconds += time.perf_counter() - start
-            wrong = domain.corrupt(rng, *at, step)
-            if wrong is not None and wrong != step:
-                corrupted[domain.oracle.judge(*at, step, wrong).label] += 1
-    results = {
-        "command": "python benchmarks/oracle.py --train=…/train.jsonl",
-        "commit": commit(),
-        "seeds": [SEED],
-        "human": {label.name: human[label] for label in Label},
-        "corrupted": {label.name: corrupted[label] for label in Label},
-        "human_verdicts_per_second": round(sum(human.values()) / seconds),
-    }
-    out = ROOT / "benchmarks/results/oracle.json"
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(results, indent=1) + "\n")
-    replace_between(ROOT / "README.md", "oracle", render(results))
+    if args.speed and args.gsm8k is None:
+        parser.error("--speed needs --gsm8k")
+    before = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
+    results = {"command": __doc__.split("\n")[2].strip(), "seeds": [SEED]}
+    results |= {part: before[part] for part in PARTS if part in before}
+    if args.gsm8k is not None and not args.speed:
+        steps = oracle_gsm8k.read_steps(args.gsm8k, args.steps, SEED)
+        results["gsm8k"] = {
+            "commit": commit(),
+            "steps": len(steps),
+            "verdicts": oracle_gsm8k.measure(steps, SEED),
+        }
+    if args.speed:
+        steps = oracle_gsm8k.read_steps(args.gsm8k, SPEED_STEPS, SEED)
+        results["speed"] = {
+            "commit": commit(),
+            "load_average": round(os.getloadavg()[0], 1),
+            "cores": os.cpu_count(),
+            **oracle_speed.measure(steps),
+        }
+    if args.prm800k is not None:
+        measured = _prm800k(args.prm800k, args.prm800k_half)
+        if args.prm800k_half is None:
+            results["prm800k"] = {"commit": commit(), **measured}
+        else:
+            print(json.dumps(measured, indent=1))
+    RESULTS.parent.mkdir(parents=True, exist_ok=True)
+    RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+    replace_between(args.readme, "oracle", render(results, _causes()))
 
 
-def render(results: dict) -> str:
-    """The table as Markdown."""
-    rows = []
+def _prm800k(folder: Path, half: int | None) -> dict:
+    name = "phase1_test" if half is None else "phase1_train_plus"
+    steps = oracle_prm800k.read_rated(folder / f"{name}.jsonl.gz", half)
+    measured, disagreed = {}, []
+    with EquivalencePool() as pool:
+        for known in (False, True):
+            pairs = list(oracle_prm800k.judged(steps, TextOracle(pool), known))
+            key = "with_original" if known else "without_original"
+            measured[key] = oracle_prm800k.measure(pairs)
+            if half is not None:
+                disagreed += oracle_prm800k.disagreements(pairs, _causes(by_key=True))
+    if half is not None:
+        distinct = list({entry["key"]: entry for entry in disagreed}.values())
+        # Those that somebody read first, then evenly from the others.
+        distinct.sort(key=lambda entry: not entry["cause"])
+        text = json.dumps(distinct[:DISAGREEMENTS], indent=1, ensure_ascii=False)
+        READ.write_text(text + "\n")
+    return measured
+
+
+def _causes(by_key: bool = False) -> dict:
+    """How often each cause was found, or the cause of each step that was read."""
+    entries = json.loads(READ.read_text()) if READ.is_file() else []
+    causes = {entry["key"]: entry["cause"] for entry in entries if entry["cause"]}
+    return causes if by_key else dict(Counter(causes.values()).most_common())
+
+
+def render(results: dict, causes: dict[str, int]) -> str:
+    """The tables as Markdown."""
+    parts = []
+    if "gsm8k" in results:
+        parts.append(_gsm8k_table(results["gsm8k"]))
+    if "prm800k" in results:
+        parts.append(_prm800k_table(results["prm800k"]))
+    if causes:
+        rows = [(cause, [str(count)]) for cause, count in causes.items()]
+        parts.append(table(["disagreements read, by cause", "steps"], rows))
+    if "speed" in results:
+        parts.append(_speed_table(results["speed"]))
+    parts.append("Made by `benchmarks/oracle.py`.")
+    return "\n\n".join(parts)
+
+
+def _gsm8k_table(measured: dict) -> str:
     titles = {
-        "human": "human steps, the original unknown",
-        "corrupted": "one mechanical change each, the original known",
+        "human": "human steps, the correct step unknown",
+        **{kind: f"changed: {kind}" for kind in CHANGES},
+        **{kind: f"reworded: {kind}" for kind in REWORDINGS},
     }
+    rows = []
+    for kind, title in titles.items():
+        cells = []
+        for reading in oracle_gsm8k.READINGS:
+            counts = measured["verdicts"][reading].get(kind)
+            if counts is None:
+                cells += ["0", "–", "–"]
+                continue
+            total = sum(counts.values())
+            shares = [counts[x.name] / total for x in (Label.INCORRECT, Label.CORRECT)]
+            cells += [f"{total:,}", *(f"{100 * share:.2f} %" for share in shares)]
+        rows.append((title, cells))
+    header = ["GSM8K train", "steps", "incorrect", "correct"]
+    header += ["steps, annotations removed", "incorrect", "correct"]
+    return table(header, rows)
+
+
+def _prm800k_table(measured: dict) -> str:
+    rows = []
+    for key in ("without_original", "with_original"):
+        found = measured[key]
+        wrong = found["ratings"]["INCORRECT"]
+        cells = [f"{found['steps']:,}", f"{found['bad']:,}", f"{sum(wrong.values()):,}"]
+        cells += [
+            "–" if found[name] is None else f"{100 * found[name]:.1f} %"
+            for name in ("precision", "coverage")
+        ]
+        rows.append((f"{key.replace('_', ' the ')} step", cells))
+    header = ["PRM800K phase 1 test", "rated steps", "rated −1", "judged incorrect"]
+    return table([*header, "of these rated −1", "of the −1 found"], rows)
+
+
+def _speed_table(measured: dict) -> str:
+    titles = {
+        "fast_annotated": "GSM8K steps, exact arithmetic",
+        "fast_plain": "the same, annotations removed",
+        "pool": "their equations through the pool",
+    }
+    rows = []
     for key, title in titles.items():
-        counts = results[key]
-        total = sum(counts.values())
-        shares = [f"{100 * counts[x.name] / total:.2f} %" for x in Label]
-        rows.append((title, [f"{total:,}", *shares]))
-    header = ["GSM8K train", "steps", *(label.name.lower() for label in Label)]
-    return (
-        f"{table(header, rows)}\n\nMade by `benchmarks/oracle.py`. Its rules were "
-        "written while looking at this training split."
-    )
+        rate = measured[key]
+        cells = [f"{rate[x]:,}" for x in ("verdicts", "per_second", "per_cpu_second")]
+        rows.append((title, cells))
+    header = ["speed", "verdicts", "a second", "a processor second"]
+    busy = f"{measured['cores']} cores, load average {measured['load_average']} before"
+    return f"{table(header, rows)}\n\n{busy}; {oracle_speed.WORKERS} pool processes."
 
 
 if __name__ == "__main__":

@@ -1,14 +1,16 @@
-"""Turns a finished `configs/prm800k.py` run into the README's PRM800K table.
+"""Turns finished `configs/prm800k.py` runs into the README's PRM800K table.
 
-    python benchmarks/prm800k_table.py --command='…' RUN
+    python benchmarks/prm800k_table.py --command='…' RUN [RUN ...]
 
-Writes `benchmarks/results/prm800k.json` and what stands between the `prm800k` markers.
+Runs differ in their seed alone. Writes `benchmarks/results/prm800k.json` and what
+stands between the `prm800k` markers.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import statistics
 from pathlib import Path
 
 from compare_table import ROOT, commit, replace_between, table
@@ -17,30 +19,39 @@ NAMES = {
     "chance": "chance",
     "position": "position of the step alone",
     "likelihood": "likelihood of the language model",
+    "prm": "PRM on human labels",
 }
+_SETTINGS = ("sft", "prm", "evaluate", "model", "builder", "overrides")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("run", type=Path)
-    parser.add_argument("--command", required=True, help="what made the run")
+    parser.add_argument("runs", type=Path, nargs="+")
+    parser.add_argument("--command", required=True, help="what made the runs")
     args = parser.parse_args()
-    config = json.loads((args.run / "config.json").read_text())
-    summary = json.loads((args.run / "evaluate/summary.json").read_text())
-    stages = {
-        path.parent.name: round(json.loads(path.read_text())["seconds"], 1)
-        for path in sorted(args.run.glob("*/done.json"))
-    }
+    configs = [json.loads((run / "config.json").read_text()) for run in args.runs]
+    config = configs[0]
+    for other, run in zip(configs, args.runs, strict=True):
+        if any(other[name] != config[name] for name in _SETTINGS):
+            raise SystemExit(f"{run} has other settings than {args.runs[0]}")
     given = [entry.partition("=")[0] for entry in config["evaluate"]["scores"]]
     results = {
         "command": args.command,
         "commit": commit(),
-        "seeds": [config["seed"]],
-        "verifiers": [*NAMES, *config["evaluate"]["prms"], *given],
+        "seeds": [other["seed"] for other in configs],
+        "verifiers": [*list(NAMES)[:3], *config["evaluate"]["prms"], *given],
         "sets": [entry.partition("=")[0] for entry in config["evaluate"]["sets"]],
         "updates": {stage: config[stage]["updates"] for stage in ("sft", "prm")},
-        "stage_seconds": stages,
-        "summary": summary,
+        "stage_seconds": [
+            {
+                path.parent.name: round(json.loads(path.read_text())["seconds"], 1)
+                for path in sorted(run.glob("*/done.json"))
+            }
+            for run in args.runs
+        ],
+        "summaries": [
+            json.loads((run / "evaluate/summary.json").read_text()) for run in args.runs
+        ],
     }
     (ROOT / "benchmarks/results/prm800k.json").write_text(
         json.dumps(results, indent=1) + "\n"
@@ -49,27 +60,33 @@ def main() -> None:
 
 
 def render(results: dict) -> str:
-    """Two tables as Markdown: single steps, then first errors."""
-    summary = results["summary"]
+    """Two kinds of tables as Markdown: single steps, then first errors."""
+    summaries = results["summaries"]
     parts = []
     for name in results["sets"]:
-        if f"steps.{name}.chance.auc" in summary:
+        if f"steps.{name}.chance.auc" in summaries[0]:
             parts.append(_steps(results, name))
-    located = [s for s in results["sets"] if f"first_error.{s}.chance.f1" in summary]
+    located = [
+        s for s in results["sets"] if f"first_error.{s}.chance.f1" in summaries[0]
+    ]
     if located:
         parts.append(_first_errors(results, located))
-    minutes = sum(results["stage_seconds"].values()) / 60
+    seeds = results["seeds"]
+    minutes = statistics.mean(sum(s.values()) / 60 for s in results["stage_seconds"])
+    many = (
+        "One seed; brackets are 95 % intervals over questions and rows"
+        if len(seeds) == 1
+        else f"{len(seeds)} seeds; brackets are the least and the greatest of them"
+    )
     parts.append(
-        f"One seed, {results['updates']['sft']} updates of the language model and "
-        f"{results['updates']['prm']} of the PRM, {minutes:.0f} minutes in all. "
-        "Intervals are 95 %, over questions and rows. Made by "
-        "`benchmarks/prm800k_table.py`."
+        f"{many}. {results['updates']['sft']} updates of the language model and "
+        f"{results['updates']['prm']} of the PRM, {minutes:.0f} minutes a run in all. "
+        "Made by `benchmarks/prm800k_table.py`."
     )
     return "\n\n".join(parts)
 
 
 def _steps(results: dict, name: str) -> str:
-    summary = results["summary"]
     columns = {
         "accuracy": "accuracy",
         "precision": "precision",
@@ -78,15 +95,17 @@ def _steps(results: dict, name: str) -> str:
         "ece": "ECE",
         "ece_calibrated": "ECE, calibrated",
     }
+    summaries = results["summaries"]
     rows = []
     for verifier in results["verifiers"]:
         start = f"steps.{name}.{verifier}"
-        cells = [_interval(summary, f"{start}.auc", ".3f")]
-        cells += [_number(summary.get(f"{start}.{metric}")) for metric in columns]
+        cells = [_interval(summaries, f"{start}.auc")]
+        cells += [_mean(summaries, f"{start}.{metric}") for metric in columns]
         rows.append((NAMES.get(verifier, verifier), cells))
-    count = summary[f"steps.{name}.chance.count"]
-    share = summary[f"steps.{name}.chance.incorrect_share"]
-    left_out = summary[f"steps.{name}.prm.left_out"]
+    first = summaries[0]
+    count = first[f"steps.{name}.chance.count"]
+    share = first[f"steps.{name}.chance.incorrect_share"]
+    left_out = first[f"steps.{name}.likelihood.left_out"]
     return (
         f"{table([name, 'AUC', *columns.values()], rows)}\n\n"
         f"{count:.0f} rated steps, {share:.0%} of them wrong; precision, recall and F1 "
@@ -97,17 +116,16 @@ def _steps(results: dict, name: str) -> str:
 
 
 def _first_errors(results: dict, names: list[str]) -> str:
-    summary = results["summary"]
+    summaries = results["summaries"]
     rows = []
     for verifier in results["verifiers"]:
         cells = []
         for name in names:
             start = f"first_error.{name}.{verifier}"
+            cells.append(_interval(summaries, f"{start}.f1"))
             cells += [
-                _interval(summary, f"{start}.f1", ".3f"),
-                _number(summary.get(f"{start}.error_accuracy")),
-                _number(summary.get(f"{start}.correct_accuracy")),
-                _number(summary.get(f"{start}.threshold")),
+                _mean(summaries, f"{start}.{metric}")
+                for metric in ("error_accuracy", "correct_accuracy", "threshold")
             ]
         rows.append((NAMES.get(verifier, verifier), cells))
     header = ["ProcessBench"]
@@ -119,15 +137,24 @@ def _first_errors(results: dict, names: list[str]) -> str:
     )
 
 
-def _interval(summary: dict, name: str, form: str) -> str:
-    if summary.get(name) is None:
+def _values(summaries: list[dict], name: str) -> list[float]:
+    return [s[name] for s in summaries if s.get(name) is not None]
+
+
+def _interval(summaries: list[dict], name: str) -> str:
+    """The mean, with a run's own interval or the range of several runs."""
+    values = _values(summaries, name)
+    if not values:
         return "–"
-    low, high = summary[f"{name}.low"], summary[f"{name}.high"]
-    return f"{summary[name]:{form}} ({low:{form}}–{high:{form}})"
+    low, high = min(values), max(values)
+    if len(values) == 1:
+        low, high = summaries[0][f"{name}.low"], summaries[0][f"{name}.high"]
+    return f"{statistics.mean(values):.3f} [{low:.3f}, {high:.3f}]"
 
 
-def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3f}"
+def _mean(summaries: list[dict], name: str) -> str:
+    values = _values(summaries, name)
+    return f"{statistics.mean(values):.3f}" if values else "–"
 
 
 if __name__ == "__main__":

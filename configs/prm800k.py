@@ -39,8 +39,8 @@ def get_config(arg: str = ""):
     c.domain.dev_count = 60
     c.builder.window = 0  # a step sees the question and every step before it
     c.builder.line_stride = 0
-    c.builder.buckets = (768,)  # longer solutions lose the steps beyond
-    c.builder.max_steps = 48
+    c.builder.buckets = (768,)  # of a packed row; steps beyond so many tokens are lost
+    c.builder.max_steps = 64
     c.builder.max_new_tokens = 96  # nothing is sampled here
 
     c.model.d_model = 128
@@ -50,15 +50,15 @@ def get_config(arg: str = ""):
     c.model.head_dim = 32
     c.model.d_ff = 512
 
-    c.sft.updates = 500
-    c.sft.batch_size = 16
+    c.sft.updates = 300
+    c.sft.batch_size = 8  # rows that hold the steps of many solutions
     c.sft.learning_rate = 3e-3
     c.sft.warmup = 50
     c.prm.init_from = "lm"
     c.prm.reading = "two_class"
     c.prm.negatives = "labels"
-    c.prm.updates = 600
-    c.prm.batch_size = 16  # solutions an update
+    c.prm.updates = 500
+    c.prm.batch_size = 8
     c.prm.learning_rate = 1e-3
     c.prm.warmup = 50
     c.prm.b1 = 0.9  # one player alone
@@ -68,7 +68,7 @@ def get_config(arg: str = ""):
     c.evaluate.splits = ()
     c.evaluate.attack_prms = ()
     # Evaluation leaves nothing out that fits: few solutions are longer than this.
-    override(c, "evaluate", {"builder.buckets": (256, 512, 768, 1152, 1536)})
+    override(c, "evaluate", {"builder.buckets": (256, 512, 1024, 1536)})
 
     folder = Path(os.environ.get("APRM_PRM800K_DIR", "data/prm800k"))
     bench = os.environ.get("APRM_PROCESSBENCH_DIR", folder.parent / "processbench")

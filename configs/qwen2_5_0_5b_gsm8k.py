@@ -16,10 +16,10 @@ A cut on random models of the same family, under a minute:
 --config=configs/qwen2_5_0_5b_gsm8k.py:runlocal
 """
 
-import tempfile
 from pathlib import Path
 
 from aprm_jax.config import check_arg, override, read_config_file
+from aprm_jax.hf.tiny import cut
 
 SOLVER = "Qwen/Qwen2.5-0.5B"
 GENERATOR = "Qwen/Qwen2.5-0.5B-Instruct"
@@ -42,7 +42,8 @@ def get_config(arg: str = ""):
     c.prm.learning_rate = 5e-6
     c.sft.learning_rate = 1e-5
     if arg == "runlocal":
-        return _random(c)
+        cut(c, "qwen2")
+        return c
     c.domain.train = c.domain.test = "datasets:openai/gsm8k"
     c.model.dtype = "bfloat16"
     c.model.remat = True
@@ -63,19 +64,4 @@ def get_config(arg: str = ""):
     c.game.static_probe = 16
     c.evaluate.problems = 500
     c.evaluate.samples = (8,)
-    return c
-
-
-def _random(c):
-    """The same with random models of a few thousand parameters."""
-    from aprm_jax.hf.tiny import write_tiny
-
-    folder = Path(tempfile.gettempdir()) / f"{Path(c.domain.train).parent.name}-qwen2"
-    texts = Path(c.domain.train).read_text(encoding="utf-8").splitlines()
-    c.solver.backbone = c.prm.backbone = str(
-        write_tiny(folder / "solver", "qwen2", texts)
-    )
-    c.generator.backbone = str(write_tiny(folder / "generator", "qwen2", texts, seed=1))
-    c.builder.buckets = (768,)
-    c.builder.max_new_tokens = 24
     return c

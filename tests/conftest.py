@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pkgutil
 from pathlib import Path
 
 # Before anything imports JAX or Hugging Face's libraries, which read these once.
@@ -16,8 +17,16 @@ import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
-# Shapes and types of every function of the package, checked on every call.
-jaxtyping.install_import_hook("aprm_jax", "shape_checks.check")
+# Shapes and types of every function of the package, checked on every call; but not of
+# the oracle, which has no arrays, and where checking would take most of the time.
+jaxtyping.install_import_hook(
+    [
+        f"aprm_jax.{module.name}"
+        for module in pkgutil.iter_modules([str(REPOSITORY / "aprm_jax")])
+        if module.name != "oracle"
+    ],
+    "shape_checks.check",
+)
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 # A second run compiles next to nothing.

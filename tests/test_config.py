@@ -115,6 +115,9 @@ def test_a_wrong_value_in_an_override_names_the_stage():
     [
         ("job", "evalute", "'evaluate'"),
         ("domain.name", "gsm9k", "'gsm8k'"),
+        ("domain.oracle", "txet", "'text'"),
+        ("domain.oracle", "text", "domain.name='gsm8k'"),
+        ("domain.oracle_workers", -1, "at least 0"),
         ("stages", ("solver:sft", "solver:prm"), "twice"),
         ("stages", ("solver:stf",), "'sft'"),
         ("builder.buckets", (32, 24), "ascend"),

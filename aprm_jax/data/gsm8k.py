@@ -40,6 +40,8 @@ from aprm_jax.oracle.calculator import (
 )
 from aprm_jax.oracle.claims import ANNOTATION
 from aprm_jax.oracle.expression import read_stated
+from aprm_jax.oracle.text import KINDS as TEXT_KINDS
+from aprm_jax.oracle.text import TextOracle
 from aprm_jax.oracle.verdict import Oracle
 
 MODELS = ("6b_finetuning", "6b_verification", "175b_finetuning", "175b_verification")
@@ -77,12 +79,12 @@ class Gsm8kDomain:
         question, so that neither order nor seed changes the choice.
       strip_annotations: removes `<<...>>` from the steps. The oracle then reads bare
         equalities, and knows less.
+      oracle: judges the steps; None reads calculator annotations and bare sums.
       quarantine_dir: where bad rows are recorded.
       max_bad_share: share of bad rows past which reading stops.
     """
 
     name = "gsm8k"
-    kinds = KINDS
     splits = ("dev", "test")
 
     def __init__(
@@ -95,6 +97,7 @@ class Gsm8kDomain:
         vocab_size: int = 2048,
         dev_count: int = 500,
         strip_annotations: bool = False,
+        oracle: TextOracle | None = None,
         quarantine_dir: str | Path | None = None,
         max_bad_share: float = 0.01,
     ):
@@ -110,7 +113,8 @@ class Gsm8kDomain:
         self._train, dev = _hold_out(rows, dev_count, source=train)
         self._evaluation = {"dev": dev, "test": tuple(test_rows)}
         self.seed = seed
-        self.oracle: Oracle = CalculatorOracle()
+        self.oracle: Oracle = oracle or CalculatorOracle()
+        self.kinds = KINDS if oracle is None else TEXT_KINDS
         if tokenizer is None:
             tokenizer = train_bpe(self.texts(), vocab_size)
         elif isinstance(tokenizer, str | Path):

@@ -49,6 +49,7 @@ class LabelledDomain:
     Attributes:
       labelled: solutions to train on.
       dev: those of the held-out questions.
+      texts: what a language model learns, see `right_texts`.
     """
 
     name = "labelled"
@@ -72,8 +73,8 @@ class LabelledDomain:
         held = _held_out(rows, dev_count, train)
         self.labelled = tuple(r for r in rows if r.problem_id not in held)
         self.dev = tuple(r for r in rows if r.problem_id in held)
-        self._texts = right_texts(self.labelled)
-        if not self._texts:
+        self.texts = right_texts(self.labelled)
+        if not self.texts:
             raise DataError(f"{train}: no solution begins with a step that is right")
         self.seed = seed
         self.oracle: Oracle = NoOracle()
@@ -87,7 +88,7 @@ class LabelledDomain:
     @property
     def num_train(self) -> int:
         """How many texts there are; one epoch."""
-        return len(self._texts)
+        return len(self.texts)
 
     def corpus(self, index: int) -> Problem:
         """The same as `train`."""
@@ -95,8 +96,8 @@ class LabelledDomain:
 
     def train(self, index: int) -> Problem:
         """Text number `index`; each epoch is a permutation of its own."""
-        epoch, at = divmod(index, len(self._texts))
-        return self._texts[self._order(epoch)[at]]
+        epoch, at = divmod(index, len(self.texts))
+        return self.texts[self._order(epoch)[at]]
 
     def problems(self, split: str, count: int) -> Sequence[Problem]:
         """The first `count` right texts of "dev"."""
@@ -121,7 +122,7 @@ class LabelledDomain:
         return given is not None and given.strip() == expected.strip()
 
     def _shuffled(self, epoch: int) -> np.ndarray:
-        return np.random.default_rng([self.seed, epoch]).permutation(len(self._texts))
+        return np.random.default_rng([self.seed, epoch]).permutation(len(self.texts))
 
 
 def split_source(text: str, field: str) -> tuple[str, str]:

@@ -54,7 +54,7 @@ Steps so far:
 Answer with the next step alone, on one line: no introduction, no other steps."""
 _NO_PREFIX = "(none)"
 # What a plain prompt, without a chat template, ends with.
-_GENERATOR_CUE = "\n\nRewritten step: "
+GENERATOR_CUE = "\n\nRewritten step: "
 _SOLVER_CUE = "\n\nNext step: "
 
 Messages = list[dict[str, str]]
@@ -124,7 +124,7 @@ def generator_prompt_ids(
 ) -> list[int]:
     """The ids that G's reply follows."""
     messages = generator_messages(question, prefix, step, prompt)
-    return _reply_ids(tokenizer, messages, _GENERATOR_CUE)
+    return _reply_ids(tokenizer, messages, GENERATOR_CUE)
 
 
 def solver_prompt_ids(

@@ -45,6 +45,8 @@ class StepRow:
       step_ids: index of the step that a token belongs to, its `<step>` included;
         -1 for context.
       labels: 1 correct, 0 incorrect, between them soft; NaN where unlabelled.
+      ends: of a segment that branches (see `data/trees.py`), the last column that
+        still sees each token; None where all later ones of the segment do.
     """
 
     tokens: Int32[np.ndarray, " T"]
@@ -52,6 +54,7 @@ class StepRow:
     segment_ids: Int32[np.ndarray, " T"]
     step_ids: Int32[np.ndarray, " T"]
     labels: Float32[np.ndarray, " S"]
+    ends: Int32[np.ndarray, " T"] | None = None
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -68,6 +71,8 @@ class StepBatch:
     labels: Float32[np.ndarray, "B S"]  # 0 where masked
     label_mask: Float32[np.ndarray, "B S"]  # 1 where labelled
     step_mask: Float32[np.ndarray, "B S"]  # 1 where the row has that step
+    # The last column that sees each token, where a segment branches; else None.
+    ends: Int32[np.ndarray, "B T"] | None = None
 
 
 class TooLongError(ValueError):
@@ -116,6 +121,14 @@ class StepBuilder:
         self.stop_ids: tuple[int, ...] = (
             (self.step_id,) if eos is None else (self.step_id, eos)
         )
+
+    @property
+    def branches(self) -> bool:
+        """Whether a solution's ids begin with those of its beginnings, as a tree's do.
+
+        See `data/trees.py`.
+        """
+        return self.window is None
 
     def positions(self, ids: Sequence[int]) -> Int32[np.ndarray, " T"]:
         """Positions of one segment's ids; they ascend also past an overlong line."""
@@ -293,6 +306,8 @@ class StepBuilder:
         labels = np.zeros((size, max_steps), np.float32)
         label_mask = np.zeros((size, max_steps), np.float32)
         step_mask = np.zeros((size, max_steps), np.float32)
+        branching = any(row.ends is not None for row in rows)
+        ends = np.full((size, length), length - 1, np.int32) if branching else None
         for b, row in enumerate(rows):
             n, s = len(row), len(row.labels)
             tokens[b, :n] = row.tokens
@@ -303,6 +318,8 @@ class StepBuilder:
             labels[b, :s] = np.where(known, row.labels, 0.0)
             label_mask[b, :s] = known
             step_mask[b, :s] = 1.0
+            if ends is not None and row.ends is not None:
+                ends[b, :n] = row.ends
         return StepBatch(
             tokens=tokens,
             positions=positions,
@@ -311,6 +328,7 @@ class StepBuilder:
             labels=labels,
             label_mask=label_mask,
             step_mask=step_mask,
+            ends=ends,
         )
 
     def _segment(
@@ -375,9 +393,13 @@ def pack(
 
 
 def _concatenate(rows: Sequence[StepRow]) -> StepRow:
-    segment_ids, step_ids = [], []
-    segments = steps = 0
+    segment_ids, step_ids, ends = [], [], []
+    segments = steps = columns = 0
     for row in rows:
+        # Of a row that does not branch, the last column of all: no other segment sees.
+        last = np.full(len(row), len(row) - 1, np.int32)
+        ends.append((last if row.ends is None else row.ends) + columns)
+        columns += len(row)
         segment_ids.append(row.segment_ids + segments)
         step_ids.append(np.where(row.step_ids >= 0, row.step_ids + steps, -1))
         segments += int(row.segment_ids[-1])
@@ -388,4 +410,7 @@ def _concatenate(rows: Sequence[StepRow]) -> StepRow:
         segment_ids=np.concatenate(segment_ids).astype(np.int32),
         step_ids=np.concatenate(step_ids).astype(np.int32),
         labels=np.concatenate([row.labels for row in rows]),
+        ends=np.concatenate(ends).astype(np.int32)
+        if any(row.ends is not None for row in rows)
+        else None,
     )

@@ -16,12 +16,12 @@ from jaxtyping import Float, Int, Shaped
 
 from aprm_jax.data.jsonl import (
     RowError,
-    read_rows,
     require_bool,
     require_int,
     require_str,
     require_strings,
 )
+from aprm_jax.data.sources import read_source
 
 NO_ERROR = -1
 
@@ -46,14 +46,19 @@ class ProcessBenchRow:
 
 
 def read_processbench(
-    path: str | Path,
+    source: str | Path,
     *,
+    split: str = "gsm8k",
     quarantine_dir: str | Path | None = None,
     max_bad_share: float = 0.01,
 ) -> list[ProcessBenchRow]:
-    """Reads a ProcessBench split, JSON array or JSONL; see `read_rows` for errors."""
-    return read_rows(
-        path, _parse, quarantine_dir=quarantine_dir, max_bad_share=max_bad_share
+    """Reads a ProcessBench split from a path or a name; see `read_source`."""
+    return read_source(
+        str(source),
+        split,
+        _parse,
+        quarantine_dir=quarantine_dir,
+        max_bad_share=max_bad_share,
     )
 
 

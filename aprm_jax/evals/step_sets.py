@@ -90,7 +90,6 @@ def step_set(
             s.question,
             s.steps,
             s.labels,
-            (1,) * len(s.steps),
             (True,) * len(s.steps),
             s.problem_id,
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections import Counter
 from collections.abc import Sequence
+from concurrent.futures import Future
 from difflib import SequenceMatcher
 from typing import Any
 
@@ -16,7 +17,7 @@ from aprm_jax.data.steps import StepBuilder, StepRow
 from aprm_jax.game.rewards import RewardTable
 from aprm_jax.game.update import GeneratorBatch, PrmBatch
 from aprm_jax.oracle.verdict import Label, Verdict
-from aprm_jax.sampling.sampler import Sampler
+from aprm_jax.sampling.sampler import Sampler, Samples
 
 UNFINISHED = Verdict(Label.UNDECIDABLE, "unfinished", "the reply is not one step")
 
@@ -71,8 +72,11 @@ def perturb(
     group_size: int,
     builder: StepBuilder,
     key: Any,
+    inquiry: Inquiry | None = None,
 ) -> list[tuple[int, tuple[int, ...], Float32[np.ndarray, " _"], bool]]:
     """Draws `group_size` replies for each situation, at temperature 1, untruncated.
+
+    `inquiry` asks the oracle about each reply while others are still sampled.
 
     Returns:
       (group, reply ids, log-probabilities, stopped) of every draw, in order.
@@ -81,18 +85,24 @@ def perturb(
     for point in points:
         prompt = builder.perturb_context(point.question, point.prefix, point.step)
         prompts.extend([prompt] * group_size)
-    samples = sampler.sample(generator_backbone, prompts, key)
-    tokens, logprobs = np.asarray(samples.tokens), np.asarray(samples.logprobs)
-    lengths, stopped = np.asarray(samples.lengths), np.asarray(samples.stopped)
-    return [
-        (
-            i // group_size,
-            tuple(int(t) for t in tokens[i, : lengths[i]]),
-            logprobs[i, : lengths[i]],
-            bool(stopped[i]),
-        )
-        for i in range(len(prompts))
-    ]
+
+    def draw(samples: Samples, i: int):
+        ids = np.asarray(samples.tokens)[i, : samples.lengths[i]]
+        return i // group_size, tuple(int(t) for t in ids), bool(samples.stopped[i])
+
+    def ask(samples: Samples, rows: Sequence[int]) -> None:
+        if inquiry is None:
+            return
+        for i in rows:
+            inquiry.ask(*draw(samples, i))
+
+    samples = sampler.sample(generator_backbone, prompts, key, stored=ask)
+    out = []
+    for i in range(len(prompts)):
+        group, reply, stopped = draw(samples, i)
+        logprobs = np.asarray(samples.logprobs)[i, : len(reply)]
+        out.append((group, reply, logprobs, stopped))
+    return out
 
 
 def verify(
@@ -101,30 +111,74 @@ def verify(
     domain: Domain,
     builder: StepBuilder,
     prm_builder: StepBuilder,
+    inquiry: Inquiry | None = None,
 ) -> list[Perturbation]:
     """Merges equal draws and asks the oracle, once for each distinct reply.
 
-    A reply that is not one closed step, or does not fit R's rows, is undecidable by
-    rule: it never reaches R, and pays G as a failure to corrupt.
+    What `inquiry` has asked before is not asked again.
     """
+    inquiry = inquiry or Inquiry(points, domain, builder, prm_builder)
+    for group, reply, _, stopped in draws:
+        inquiry.ask(group, reply, stopped)
     counts = Counter((group, reply) for group, reply, _, _ in draws)
     seen: set[tuple[int, tuple[int, ...]]] = set()
     out = []
-    for group, reply, logprobs, stopped in draws:
+    for group, reply, logprobs, _ in draws:
         if (group, reply) in seen:
             continue
         seen.add((group, reply))
-        point = points[group]
-        text, verdict = builder.reply_text(reply, stopped), UNFINISHED
-        if text is None:
-            text = builder.decode(reply)
-        elif prm_builder.fits(prm_builder.step(point.question, point.prefix, text)):
-            verdict = domain.oracle.judge(
-                point.question, point.prefix, point.step, text
-            )
+        text, verdict = inquiry.answer(group, reply)
         count = counts[(group, reply)]
-        out.append(Perturbation(point, group, text, reply, logprobs, count, verdict))
+        out.append(
+            Perturbation(points[group], group, text, reply, logprobs, count, verdict)
+        )
     return out
+
+
+class Inquiry:
+    """What the oracle says of a round's replies, each distinct one asked about once.
+
+    An oracle that has a `submit` answers in the background. A reply that is not one
+    closed step, or does not fit R's rows, is undecidable by rule: it never reaches R,
+    and pays G as a failure to corrupt.
+
+    Args:
+      points: the situations.
+      domain: has the oracle.
+      builder: G's.
+      prm_builder: R's.
+    """
+
+    def __init__(
+        self,
+        points: Sequence[Situation],
+        domain: Domain,
+        builder: StepBuilder,
+        prm_builder: StepBuilder,
+    ):
+        self._points, self._oracle = points, domain.oracle
+        self._builder, self._prm_builder = builder, prm_builder
+        self._asked: dict[
+            tuple[int, tuple[int, ...]], tuple[str, Verdict | Future[Verdict]]
+        ] = {}
+
+    def ask(self, group: int, reply: tuple[int, ...], stopped: bool) -> None:
+        """Asks about a reply to situation `group`."""
+        if (group, reply) in self._asked:
+            return
+        point, prm = self._points[group], self._prm_builder
+        text, verdict = self._builder.reply_text(reply, stopped), UNFINISHED
+        if text is None:
+            text = self._builder.decode(reply)
+        elif prm.fits(prm.step(point.question, point.prefix, text)):
+            ask = getattr(self._oracle, "submit", self._oracle.judge)
+            verdict = ask(point.question, point.prefix, point.step, text)
+        self._asked[group, reply] = text, verdict
+
+    def answer(self, group: int, reply: tuple[int, ...]) -> tuple[str, Verdict]:
+        """The text of a reply that was asked about, and the verdict; waits for it."""
+        text, verdict = self._asked[group, reply]
+        return text, verdict.result() if isinstance(verdict, Future) else verdict
 
 
 def prm_rows(

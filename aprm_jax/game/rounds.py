@@ -255,7 +255,9 @@ class Rounds:
             static = rollouts.static_rows(
                 points, arena.domain, arena.judge.builder, rng, c.static_probe
             )
-        with timer("sample"):
+        readers = arena.builder, arena.judge.builder
+        inquiry = rollouts.Inquiry(points, arena.domain, *readers)
+        with timer("sample"):  # and verify what has been drawn
             draws = rollouts.perturb(
                 arena.sampler,
                 self.players(state)[0]["backbone"],
@@ -263,11 +265,10 @@ class Rounds:
                 c.group_size,
                 arena.builder,
                 self._key(8, step),
+                inquiry,
             )
         with timer("verify"):
-            found = rollouts.verify(
-                draws, points, arena.domain, arena.builder, arena.judge.builder
-            )
+            found = rollouts.verify(draws, points, arena.domain, *readers, inquiry)
             rows = rollouts.prm_rows(found, arena.judge.builder)
         with timer("score"):
             p_correct, p_static = self._scores(self.players(state)[1], rows, static)

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from aprm_jax import __version__
+from aprm_jax.data.prompts import GENERATOR_CUE
 
 _SHOWN_METRICS = 60
 _TITLES = {
@@ -36,8 +37,16 @@ class Card:
       reading: of a PRM.
       head: the numbers of a PRM's head that the weights cannot hold.
       window: lines before a step that the model sees; None for all.
-      bos_id, step_id, perturb_id: the tokens that rows are built of.
+      opening: ids that open a row.
+      step_id: the token that ends a line, or at which a published PRM is read.
+      perturb_id: the token before a Generator's context; None where there is none.
+      stop_ids: tokens that end what a language model writes.
+      classes: of a PRM's head; 0 for none.
       threshold: probability from which a step counts as correct.
+      layout: of a published PRM, see `prm_layouts`; None for rows of the step builder.
+      prompt: in words, of a Generator that is told what to do; None for others.
+      chat: whether the tokenizer has a chat template.
+      reader: transformers' class that reads the tokenizer as it was trained with.
       base_model: name of the model that it was trained from; "" for none.
       peft: whether the folder holds an adapter alone.
       data: what it was trained on, a line; "" where unknown.
@@ -53,10 +62,16 @@ class Card:
     reading: str | None
     head: Mapping[str, float]
     window: int | None
-    bos_id: int
+    opening: tuple[int, ...]
     step_id: int
-    perturb_id: int
+    perturb_id: int | None
+    stop_ids: tuple[int, ...] = ()
+    classes: int = 0
     threshold: float = 0.5
+    layout: str | None = None
+    prompt: str | None = None
+    chat: bool = False
+    reader: str = "AutoTokenizer"
     base_model: str = ""
     peft: bool = False
     data: str = ""
@@ -137,86 +152,149 @@ def _metrics(card: Card) -> str:
 
 
 def _use(card: Card) -> str:
-    if card.format == "qwen2_prm":
-        return _served(card)
-    body = _PRM if card.kind == "prm" else _WRITER
-    read = _READ_TOKEN if card.reading == "token" else _READ_CLASS
-    prompt = _PERTURB if card.kind == "generator" else _SOLVE
+    if card.format in _SERVED:
+        return _served(card) + _tokenizer_note(card)
     question, steps = _EXAMPLE
-    call = {
-        "prm": f"score({question!r}, {list(steps)!r})",
-        "generator": f"write({question!r}, [], {steps[0]!r})",
-        "solver": f"write({question!r}, [])",
+    fields = {
+        "load": _load(card),
+        "auto": card.auto_class,
+        "peft": _PEFT_IMPORT if card.peft else "",
+        "reader": card.reader,
+        "name": card.name,
+        "opening": list(card.opening),
+        "step": card.step_id,
+        "perturb": card.perturb_id,
+        "window": card.window,
+        "stops": list(card.stop_ids),
     }
     notes = ""
     if card.kind == "prm":
-        notes = (
-            f"A step counts as correct from a probability of {card.threshold:g} on. "
-            "`<step>` ends each line, and the verdict is read "
-            + ("at every token of a step.\n" if card.reading == "token" else "there.\n")
-        )
-    code = (_HEADER + body).format(
-        load=_load(card),
-        auto=card.auto_class,
-        **({"peft": _PEFT_IMPORT} if card.peft else {"peft": ""}),
-        name=card.name,
-        bos=card.bos_id,
-        step=card.step_id,
-        perturb=card.perturb_id,
-        window=card.window,
-        read=read.format(**card.head) if card.kind == "prm" else "",
-        prompt=prompt,
-        more=", step" if card.kind == "generator" else "",
-        call=call[card.kind],
-    )
-    return f"```python\n{code}```\n\n{notes}"
+        call = f"score({question!r}, {list(steps)!r})"
+        blocks, notes = _prm_code(card), _prm_notes(card)
+    elif card.kind == "generator":
+        call = f"write({question!r}, [], {steps[0]!r})"
+        blocks = _generator_code(card, fields)
+    else:
+        call = f"write({question!r}, [])"
+        blocks = [_TEXT, _CONTEXT, _WRITER]
+        fields |= {"more": "", "ask": "prompt = context(question, prefix)"}
+    code = "".join([_HEADER, *blocks, "\n\nprint({call})\n"])
+    for field, value in card.head.items():
+        fields[field] = repr(value)
+    code = code.format(**fields, call=call)
+    return f"```python\n{code}```\n\n{notes}{_tokenizer_note(card)}"
+
+
+def _prm_code(card: Card) -> list[str]:
+    if card.layout is not None:
+        return [_TEXT, _LAID_OUT[card.layout], _SCORE_LAID_OUT]
+    read = _READ_TOKEN if card.reading == "token" else _READ_CLASS
+    return [_TEXT, _CONTEXT, _SCORE, read, "    return scores\n"]
+
+
+def _prm_notes(card: Card) -> str:
+    threshold = f"A step counts as correct from a probability of {card.threshold:g} on."
+    if card.layout is not None:
+        return f"{threshold} Rows are laid out as `{card.layout}` lays them out.\n"
+    where = "at every token of a step" if card.reading == "token" else "there"
+    return f"{threshold} `<step>` ends each line, and the verdict is read {where}.\n"
+
+
+def _generator_code(card: Card, fields: dict[str, Any]) -> list[str]:
+    if card.prompt is None:
+        fields |= {
+            "more": ", step",
+            "ask": "prompt = [*bos, *encode(step), perturb, "
+            "*context(question, prefix)[len(bos) :]]",
+        }
+        return [_TEXT, _CONTEXT, f"perturb = {card.perturb_id}\n\n\n", _WRITER]
+    fields |= {"prompt": card.prompt, "cue": GENERATOR_CUE.rstrip()}
+    ask = _ASK_CHAT if card.chat else _ASK_PLAIN
+    return ["\n" if card.chat else _TEXT, _TOLD, ask, _REPLY]
 
 
 def _load(card: Card) -> str:
     if not card.peft:
         return f"{card.auto_class}.from_pretrained(name)"
-    labels = ", num_labels=2" if card.kind == "prm" else ""
+    labels = f", num_labels={card.classes}" if card.classes else ""
     base = f"{card.auto_class}.from_pretrained({card.base_model!r}{labels})"
     return f"PeftModel.from_pretrained({base}, name)"
 
 
 def _served(card: Card) -> str:
-    pooler = json.dumps({"pooling_type": "STEP", "step_tag_id": card.step_id})
-    window = "all lines" if card.window is None else f"the last {card.window} line(s)"
-    return (
-        "The layout of Qwen2.5-Math-PRM: a head of two layers, read with a softmax at "
-        f"each token {card.step_id} (`<step>`), class 1 being correct. "
-        "transformers has no such class of its own; vLLM has:\n\n"
-        f"    vllm serve {card.name} --runner pooling --pooler-config '{pooler}'\n\n"
-        f"A row is token {card.bos_id} (`<bos>`), then the question and each step, "
-        f"each followed by token {card.step_id}. A step sees {window} before it.\n"
+    if card.layout is None:
+        window = (
+            "all lines" if card.window is None else f"the last {card.window} line(s)"
+        )
+        rows = (
+            f"A row is token {card.opening[0]} (`<bos>`), then the question and each "
+            f"step, each followed by token {card.step_id} (`<step>`). A step sees "
+            f"{window} before it.\n"
+        )
+    else:
+        rows = "Rows, prompt and separator are that model's too.\n"
+    return _SERVED[card.format].format(
+        name=card.name,
+        step=card.step_id,
+        pooler=json.dumps({"pooling_type": "STEP", "step_tag_id": card.step_id}),
+        rows=rows,
     )
 
 
+def _tokenizer_note(card: Card) -> str:
+    if card.reader == "AutoTokenizer":
+        return ""
+    return (
+        "\n`AutoTokenizer` would read this tokenizer by the rules of the family's own "
+        f"and give other ids: take `{card.reader}`.\n"
+    )
+
+
+_SERVED = {
+    "qwen2_prm": (
+        "The layout of Qwen2.5-Math-PRM: a head of two layers, read with a softmax at "
+        "each token {step}, class 1 being correct. transformers has no such class of "
+        "its own; vLLM has:\n\n"
+        "    vllm serve {name} --runner pooling --pooler-config '{pooler}'\n\n{rows}"
+    ),
+    "skywork": (
+        "The layout of Skywork-o1-Open-PRM: `v_head.summary`, one value, whose sigmoid "
+        "is the probability of correct, read at the separator (token {step}) that ends "
+        "a step. transformers has no such class; the models' publishers have, in "
+        "SkyworkAI/skywork-o1-prm-inference.\n\n{rows}"
+    ),
+}
 _PEFT_IMPORT = "from peft import PeftModel\n"
 _HEADER = """\
 import torch
-{peft}from transformers import {auto}, AutoTokenizer
+{peft}from transformers import {auto}, {reader}
 
 name = {name!r}
 model = {load}.eval()
-tokenizer = AutoTokenizer.from_pretrained(name)
+tokenizer = {reader}.from_pretrained(name)
+"""
+_TEXT = """\
 tokenizer.backend_tokenizer.encode_special_tokens = True  # what is text stays text
-bos, step_end, perturb = {bos}, {step}, {perturb}
-window = {window}  # lines before a step that the model sees; None: all
+bos = {opening}
 
 
 def encode(text):
     return tokenizer(text, add_special_tokens=False).input_ids
 
 
+"""
+_CONTEXT = """\
+step_end = {step}
+window = {window}  # lines before a step that the model sees; None: all
+
+
 def context(question, prefix):
     lines = [question, *prefix][-(window or 0) :]
-    return [bos, *(i for line in lines for i in (*encode(line), step_end))]
+    return [*bos, *(i for line in lines for i in (*encode(line), step_end))]
 
 
 """
-_PRM = """\
+_SCORE = """\
 @torch.no_grad()
 def score(question, steps):
     \"\"\"The probability that each step is correct.\"\"\"
@@ -225,10 +303,6 @@ def score(question, steps):
         own = [*encode(step), step_end]
         ids = [*context(question, steps[:k]), *own]
         logits = model(torch.tensor([ids])).logits[0].float()
-{read}    return scores
-
-
-print({call})
 """
 _READ_CLASS = """\
         scores.append(1 - logits[-1].softmax(-1)[0].item())  # class 0: incorrect
@@ -236,22 +310,93 @@ _READ_CLASS = """\
 _READ_TOKEN = """\
         # The raw logit of each token of the step, where it is predicted.
         chosen = logits[-len(own) - 1 : -1].gather(1, torch.tensor(own)[:, None])
-        log_odds = (chosen * {scale!r} + {bias!r}).min()
+        log_odds = (chosen * {scale} + {bias}).min()
         scores.append(log_odds.sigmoid().item())
 """
+_SCORE_LAID_OUT = """\
+@torch.no_grad()
+def score(question, steps):
+    \"\"\"The probability that each step is correct.\"\"\"
+    ids, reads = lay_out(question, steps)
+    logits = model(torch.tensor([ids])).logits[0, reads].float()
+    return logits.softmax(-1)[:, 1].tolist()
+"""
+# As `prm_layouts.build_ids`: ids, and where in them each step is read.
+_LAID_OUT = {
+    "trl": """\
+def lay_out(question, steps):
+    ids, reads = bos + encode(question), []
+    for step in steps:
+        ids += encode(step) + encode("\\n")
+        reads.append(len(ids) - 1)
+    return ids, reads
+
+
+""",
+    "skywork": """\
+def lay_out(question, steps):
+    separator = encode("\\n")[-1]
+    ids, reads = bos + encode(question + "\\n"), []
+    for step in steps:
+        for line in step.strip("\\n").split("\\n"):
+            if line or not step.strip("\\n"):
+                ids += encode(line) + [separator]
+        reads.append(len(ids) - 1)
+    return ids, reads
+
+
+""",
+    "math_shepherd": """\
+def lay_out(question, steps):
+    tag = encode("ки")
+    ids, reads = list(bos), []
+    for k, step in enumerate(steps):
+        text = f"Step {{k + 1}}: {{step.strip()}}"
+        # What a text begins with depends on what it follows.
+        ids += encode(f"ки\\n{{text}}")[1:] if k else encode(f"{{question}} {{text}}")
+        reads.append(len(ids))
+        ids += tag
+    return ids, reads
+
+
+""",
+}
 _WRITER = """\
 @torch.no_grad()
 def write(question, prefix{more}):
     \"\"\"One step, greedily.\"\"\"
-    {prompt}
+    {ask}
     ids = torch.tensor([prompt])
     out = model.generate(ids, attention_mask=torch.ones_like(ids), do_sample=False)
     reply = out[0, len(prompt) :].tolist()
     reply = reply[: reply.index(step_end)] if step_end in reply else reply
     return tokenizer.decode(reply, skip_special_tokens=False).strip()
-
-
-print({call})
 """
-_SOLVE = "prompt = context(question, prefix)"
-_PERTURB = "prompt = [bos, *encode(step), perturb, *context(question, prefix)[1:]]"
+_TOLD = """\
+stops = {stops}
+PROMPT = {prompt!r}
+
+
+@torch.no_grad()
+def write(question, prefix, step):
+    \"\"\"The step rewritten, greedily.\"\"\"
+    lines = "\\n".join(prefix) or "(none)"
+    text = PROMPT.format(question=question, prefix=lines, step=step)
+"""
+_ASK_CHAT = """\
+    chat = [{{"role": "user", "content": text}}]
+    prompt = tokenizer.apply_chat_template(
+        chat, add_generation_prompt=True, enable_thinking=False, return_dict=False
+    )
+"""
+_ASK_PLAIN = """\
+    prompt = [*bos, *encode(text + {cue!r})]
+"""
+_REPLY = """\
+    ids = torch.tensor([prompt])
+    out = model.generate(ids, attention_mask=torch.ones_like(ids), do_sample=False)
+    reply = out[0, len(prompt) :].tolist()
+    if reply and reply[-1] in stops:
+        reply.pop()
+    return tokenizer.decode(reply, skip_special_tokens=False).strip()
+"""

@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 from transformers import PreTrainedTokenizerFast
 
 from aprm_jax.config import EXPORT_FORMATS as FORMATS
+from aprm_jax.data.prompts import GENERATOR_PROMPT
 from aprm_jax.data.steps import StepBuilder
-from aprm_jax.hf import save
+from aprm_jax.hf import prm_layouts, save
 from aprm_jax.hf.builders import open_builder
 from aprm_jax.hf.card import Card, is_repository, write_card
 from aprm_jax.hf.config import LANGUAGE_HEAD
@@ -31,6 +33,8 @@ CLASSES = {
 }
 _MARK = "- aprm_jax\n"  # in the metadata of every card that we write
 _NO_TOKEN_CLASSES = ("gemma3",)  # transformers has no such class of it
+# Layouts of published PRMs on Qwen 2 that are formats too, and their classes' names.
+_HEADS = {"qwen2_prm": "ForProcessRewardModel", "skywork": "ForPrmModel"}
 
 
 class ExportError(ValueError):
@@ -97,7 +101,9 @@ def resolve_format(spec: ModelSpec, format_: str) -> str:
     classes = spec.reading in CLASSES
     if format_ in ("auto", "merged"):
         format_ = "token_classification" if classes else "causal_lm"
-    if format_ in ("token_classification", "qwen2_prm"):
+        if spec.layout in _HEADS:  # back into what it came from
+            format_ = spec.layout
+    if format_ in ("token_classification", *_HEADS):
         _check_classes(spec, format_)
     elif format_ == "causal_lm" and classes:
         raise ExportError(
@@ -118,21 +124,31 @@ def _check_classes(spec: ModelSpec, format_: str) -> None:
             "logit of each token of a step. Export it as causal_lm, whose card has the "
             "formula, or train with prm.reading='two_class'"
         )
-    if format_ == "qwen2_prm":
+    if format_ in _HEADS:
         if spec.reading != "two_class":
             raise ExportError(
-                f"qwen2_prm has two classes, the reading {spec.reading!r} more: export "
+                f"{format_} has two classes, the reading {spec.reading!r} more: export "
                 "it as token_classification"
             )
         if spec.family != "qwen2":
             raise ExportError(
-                f"qwen2_prm is a layout of Qwen 2, and this model is a {spec.family}: "
+                f"{format_} is a layout of Qwen 2, and this model is a {spec.family}: "
                 "export it as token_classification"
+            )
+        if spec.layout not in (None, format_):
+            raise ExportError(
+                f"the model reads rows of {spec.layout}, not of {format_}: export it "
+                "as token_classification"
             )
     elif spec.family in _NO_TOKEN_CLASSES:
         raise ExportError(
             f"transformers has no token classification on {spec.family}: choose "
             "another backbone"
+        )
+    if spec.layout == "qwen2_prm" and format_ != "qwen2_prm":
+        raise ExportError(
+            f"the head of a qwen2_prm has two layers, which {format_} has not: export "
+            "it as qwen2_prm"
         )
 
 
@@ -140,14 +156,30 @@ def _check_adapter(spec: ModelSpec) -> None:
     origin = Origin.of(spec)
     if origin.lora is None or not origin.base_model:
         raise ExportError(
-            "peft needs a model that was trained with lora.rank > 0 on a Hugging Face "
-            "backbone: this one has parameters of its own; export it as causal_lm or "
-            "token_classification"
+            "peft takes the folder `adapter` of a stage that was trained with "
+            "lora.rank > 0 from a Hugging Face backbone: this model has parameters of "
+            "its own; export it as causal_lm or token_classification"
+        )
+    if spec.kind == "prm" and spec.family in _NO_TOKEN_CLASSES:
+        raise ExportError(
+            f"transformers has no token classification on {spec.family} to put an "
+            "adapter on"
         )
     if spec.reading == "token":
         raise ExportError(
             "peft cannot hold the scale and bias of the reading 'token': export it "
             "merged, as causal_lm"
+        )
+    if spec.layout not in (None, "trl"):
+        raise ExportError(
+            f"peft needs transformers' class of the base, and {spec.layout} has none: "
+            "export it merged"
+        )
+    if origin.vocab_rows is not None and spec.decoder.vocab_size > origin.vocab_rows:
+        raise ExportError(
+            f"peft has no place for the {spec.decoder.vocab_size - origin.vocab_rows} "
+            f"rows that were added to the {origin.vocab_rows} of the base's "
+            "vocabulary: export it merged"
         )
 
 
@@ -207,6 +239,8 @@ def export_model(
                 rows,
                 max_shard_bytes,
             )
+        if not save.auto_tokenizer_agrees(scratch, tokenizer):
+            card = dataclasses.replace(card, reader="PreTrainedTokenizerFast")
         (scratch / "README.md").write_text(write_card(card), encoding="utf-8")
     return target
 
@@ -290,10 +324,10 @@ def _write_weights(
     max_shard_bytes: int,
 ) -> None:
     origin = Origin.of(spec)
-    stops = list(builder.stop_ids)
+    stops: Any = list(builder.stop_ids) or tokenizer.eos_token_id
     longest = spec.buckets[-1] + (spec.max_new_tokens or 0)
     fields: dict[str, Any] = {
-        "bos_token_id": builder.bos_id,
+        "bos_token_id": tokenizer.bos_token_id,
         "eos_token_id": stops,
         "pad_token_id": builder.pad_id,
         "max_position_embeddings": origin.max_positions or longest,
@@ -310,11 +344,8 @@ def _write_weights(
         labels = CLASSES[str(spec.reading)]
         fields["id2label"] = dict(enumerate(labels))
         fields["label2id"] = {label: i for i, label in enumerate(labels)}
-        if format_ == "token_classification":
-            head, tensors = "ForTokenClassification", save.class_head(params["head"])
-        else:
-            head = "ForProcessRewardModel"
-            tensors = save.two_layer_head(params["head"])
+        head = _HEADS.get(format_, "ForTokenClassification")
+        tensors = _head_tensors(format_, jax.device_get(params["head"]))
     save.write_folder(
         scratch,
         spec.decoder,
@@ -328,6 +359,14 @@ def _write_weights(
         fields=fields,
         generation=generation,
     )
+
+
+def _head_tensors(format_: str, head: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    if format_ == "token_classification":
+        return save.class_head(head)
+    if format_ == "qwen2_prm" and "hidden" not in head:
+        return save.two_layer_head(head)
+    return prm_layouts.head_tensors(format_, head)
 
 
 def _write_peft(
@@ -369,8 +408,11 @@ def _card(
     provenance: Provenance,
 ) -> Card:
     head = params.get("head", {}) if spec.reading == "token" else {}
-    classes = spec.kind == "prm" and spec.reading in CLASSES
+    classes = len(CLASSES[spec.reading]) if spec.reading in CLASSES else 0
     auto = "AutoModelForTokenClassification" if classes else "AutoModelForCausalLM"
+    told = spec.prompt is not None
+    laid_out = spec.layout is not None
+    opens = prm_layouts.opening(builder.tokenizer) if laid_out else [builder.bos_id]
     origin = Origin.of(spec)
     return Card(
         name="",
@@ -380,10 +422,15 @@ def _card(
         reading=spec.reading,
         head={name: float(value) for name, value in head.items()},
         window=spec.window,
-        bos_id=builder.bos_id,
+        opening=tuple(opens),
         step_id=builder.step_id,
-        perturb_id=builder.perturb_id,
+        perturb_id=None if told or laid_out else builder.perturb_id,
+        stop_ids=builder.stop_ids,
+        classes=classes,
         threshold=spec.threshold,
+        layout=spec.layout,
+        prompt=spec.prompt or GENERATOR_PROMPT if told else None,
+        chat=bool(builder.tokenizer.chat_template),
         base_model=origin.base_model,
         peft=format_ == "peft",
         data=provenance.data,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import json
 import math
 import os
 from collections.abc import Callable, Collection, Sequence
@@ -30,10 +31,12 @@ from aprm_jax.hf.config import (
 )
 from aprm_jax.hf.families import AXES
 from aprm_jax.hf.safetensors_io import Checkpoint, Slices, empty
+from aprm_jax.models import lora
 from aprm_jax.models.architecture import DecoderConfig
 from aprm_jax.models.io import ModelFileError
 from aprm_jax.training.mesh import param_shardings
 
+ADAPTER_FILE = "adapter_config.json"
 _MEAN_BYTES = 1 << 25  # of the embedding, read at once to average its rows
 
 
@@ -65,6 +68,7 @@ def load_backbone(
     remat: bool = False,
     vocab_size: int | None = None,
     ignore: Collection[str] = (),
+    adapter: str | os.PathLike[str] | None = None,
 ) -> Backbone:
     """Loads a model's folder: config.json, safetensors and tokenizer.
 
@@ -77,11 +81,13 @@ def load_backbone(
       vocab_size: rows of the embedding, for tokens that the tokenizer is to get or to
         divide it among devices; default: as many as the checkpoint has.
       ignore: patterns of keys that are not the decoder's, such as a PRM's head.
+      adapter: a folder of PEFT's, whose adapter is merged into the kernels.
 
     Raises:
       UnsupportedModelError: an architecture or option that we do not have.
       ModelFileError: a file is missing or damaged, or the tokenizer does not fit.
       CheckpointMismatchError: tensors that are missing, unexpected or mis-shaped.
+      AdapterMismatchError: the adapter was made for another base.
     """
     folder = Path(directory)
     config, family = read_architecture(
@@ -94,8 +100,43 @@ def load_backbone(
         params = load_params(
             checkpoint, config, family, mesh, vocab_size=vocab_size, ignore=ignore
         )
+    if adapter is not None:
+        tree, settings, _ = load_adapter(adapter, params)
+        params = lora.merge(params, tree, settings)
     config = dataclasses.replace(config, vocab_size=vocab_size or rows)
     return Backbone(config, family, params, tokenizer, rows)
+
+
+def load_adapter(
+    directory: str | os.PathLike[str], params: Any
+) -> tuple[dict[str, Any], lora.LoraConfig, dict[str, np.ndarray]]:
+    """A PEFT adapter's folder: adapter_config.json and adapter_model.safetensors.
+
+    Args:
+      directory: the folder.
+      params: the base's backbone, or its shapes.
+
+    Returns:
+      See `lora.from_peft`.
+
+    Raises:
+      ModelFileError: a file is missing or damaged.
+      AdapterMismatchError: another base, or a kind of adapter that is not supported.
+    """
+    folder = Path(directory)
+    try:
+        fields = json.loads((folder / ADAPTER_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelFileError(
+            f"{folder / ADAPTER_FILE}: a PEFT adapter's settings cannot be read: "
+            f"{error}"
+        ) from error
+    with Checkpoint.open(folder, "adapter_model") as checkpoint:
+        tensors = {key: checkpoint.read(key) for key in checkpoint.shapes}
+    try:
+        return lora.from_peft(tensors, fields, params)
+    except lora.AdapterMismatchError as error:
+        raise lora.AdapterMismatchError(f"{folder}: {error}") from error
 
 
 def read_architecture(
@@ -125,11 +166,16 @@ def read_architecture(
 def load_tokenizer(directory: str | os.PathLike[str]) -> PreTrainedTokenizerFast:
     """The tokenizer of a folder.
 
+    As its tokenizer.json has it: `AutoTokenizer` would build that of Qwen 2 and others
+    anew from the vocabulary, by the rules of the family's own, whoever's it is.
+
     Raises:
       ModelFileError: there is none, or only one without the fast form.
     """
+    given = (Path(directory) / "tokenizer.json").is_file()
+    reader: Any = PreTrainedTokenizerFast if given else AutoTokenizer
     try:
-        tokenizer = AutoTokenizer.from_pretrained(
+        tokenizer = reader.from_pretrained(
             directory, local_files_only=True, trust_remote_code=False
         )
     except Exception as error:  # the Rust side raises plain Exception

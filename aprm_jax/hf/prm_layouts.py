@@ -59,14 +59,18 @@ class Layout:
       keys: of the head in the checkpoint, and their shapes; D is the hidden size, C
         is 2, and V the vocabulary. A key that ends with "?" may be missing.
       build: (tokenizer, question, steps) to ids and reads.
-      language_head: whether the checkpoint keeps an LM head that the PRM does not use.
     """
 
     name: str
     architectures: tuple[str, ...]
     keys: Mapping[str, tuple[str, ...]]
     build: Callable[[PreTrainedTokenizerFast, str, Sequence[str]], Rows]
-    language_head: bool = False
+
+    @property
+    def ignored(self) -> tuple[str, ...]:
+        """Patterns of the head's keys, for whoever reads the backbone alone."""
+        names = (re.escape(key.rstrip("?")) for key in self.keys)
+        return tuple(f"^{name}$" for name in names)
 
     def shapes(
         self, d_model: int, vocab_size: int, found: Collection[str]
@@ -174,58 +178,42 @@ def head_params(
         raise LayoutError(f"the {layout} checkpoint has no {error}") from None
 
 
-def head_tensors(
-    layout: str,
-    head: Mapping[str, Any],
-    *,
-    language_head: np.ndarray | None = None,
-    tokenizer: PreTrainedTokenizerFast | None = None,
-) -> dict[str, np.ndarray]:
+def head_tensors(layout: str, head: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """A head as the layout's checkpoint has it: the inverse of `head_params`.
 
     Args:
       layout: of LAYOUTS.
       head: of the two-class reading.
-      language_head: math_shepherd: the rows [V, D] whose two are replaced; the change
-        of bias that training may have made has no place there.
-      tokenizer: math_shepherd: finds the two rows.
 
     Raises:
       LayoutError: the layout cannot hold this head.
     """
+    if layout == MATH_SHEPHERD.name:
+        raise LayoutError(
+            "math_shepherd reads two rows of the LM head, which has no bias, unlike a "
+            "head that was trained: export token_classification"
+        )
     if ("hidden" in head) != (layout == QWEN2_PRM.name):
         raise LayoutError(
             f"{layout} has {'' if layout == QWEN2_PRM.name else 'no '}two layers, "
             "unlike this head"
         )
-    kernel = np.asarray(head["kernel"], np.float32).T
+    kernel = _rows(head["kernel"])
     bias = np.asarray(head["bias"], np.float32)
     if layout == QWEN2_PRM.name:
         hidden = head["hidden"]
         return {
             "score.0.weight": _rows(hidden["kernel"]),
             "score.0.bias": np.asarray(hidden["bias"], np.float32),
-            "score.2.weight": np.ascontiguousarray(kernel),
+            "score.2.weight": kernel,
             "score.2.bias": bias,
         }
     if layout == TRL.name:
-        return {"score.weight": np.ascontiguousarray(kernel), "score.bias": bias}
-    if layout == SKYWORK.name:
-        return {
-            "v_head.summary.weight": kernel[1:] - kernel[:1],
-            "v_head.summary.bias": bias[1:] - bias[:1],
-        }
-    if language_head is None or tokenizer is None:
-        raise LayoutError("math_shepherd's head lies in the LM head: give both")
-    if abs(float(bias[1] - bias[0])) > 1e-6:
-        raise LayoutError(
-            "an LM head has no bias, and this head's is "
-            f"{float(bias[1] - bias[0]):.3g}: export token_classification instead"
-        )
-    good, bad = shepherd_tokens(tokenizer)
-    out = np.array(language_head, np.float32)
-    out[[bad, good]] = kernel
-    return {"lm_head.weight": out}
+        return {"score.weight": kernel, "score.bias": bias}
+    return {
+        "v_head.summary.weight": kernel[1:] - kernel[:1],
+        "v_head.summary.bias": bias[1:] - bias[:1],
+    }
 
 
 def log_odds(
@@ -279,6 +267,11 @@ class LayoutBuilder(StepBuilder):
         ids, reads = build_ids(layout, tokenizer, "1 + 1 = ?", ["1 + 1 = 2"])
         self.step_id = ids[reads[0]]
         self.bos_id = ids[0]
+
+    @property
+    def branches(self) -> bool:
+        """False: some layouts close a solution with tokens that its beginnings lack."""
+        return False
 
     def solution(
         self,
@@ -375,7 +368,7 @@ def _math_shepherd(
         raise LayoutError(
             f"math_shepherd: {_SHEPHERD_TAG!r} must be one token, not {tag}"
         )
-    ids, reads = _bos(tokenizer), []
+    ids, reads = opening(tokenizer), []
     for k, step in enumerate(steps):
         text = step.strip()
         if not re.match(r"Step \d+:", text):
@@ -394,7 +387,7 @@ def _trl(
     tokenizer: PreTrainedTokenizerFast, question: str, steps: Sequence[str]
 ) -> Rows:
     separator = encode(tokenizer, "\n")
-    ids, reads = _bos(tokenizer) + encode(tokenizer, question), []
+    ids, reads = opening(tokenizer) + encode(tokenizer, question), []
     for step in steps:
         ids += encode(tokenizer, step) + separator
         reads.append(len(ids) - 1)
@@ -407,7 +400,7 @@ def _skywork(
     if tokenizer.bos_token is None:
         raise LayoutError("skywork: the tokenizer has no bos token")
     separator = encode(tokenizer, "\n")[-1]
-    ids, reads = _bos(tokenizer) + encode(tokenizer, question + "\n"), []
+    ids, reads = opening(tokenizer) + encode(tokenizer, question + "\n"), []
     for step in steps:
         # A separator inside a step splits it for the model; its end alone is read.
         for line in step.split("\n"):
@@ -419,7 +412,8 @@ def _skywork(
     return ids, reads
 
 
-def _bos(tokenizer: PreTrainedTokenizerFast) -> list[int]:
+def opening(tokenizer: PreTrainedTokenizerFast) -> list[int]:
+    """What opens a row: bos, where the tokenizer has one."""
     if tokenizer.bos_token is None:
         return []
     return [tokenizer.get_vocab()[str(tokenizer.bos_token)]]
@@ -456,7 +450,6 @@ QWEN2_PRM = Layout(
         "score.2.bias": ("C",),
     },
     build=_qwen2_prm,
-    language_head=True,
 )
 MATH_SHEPHERD = Layout(
     name="math_shepherd",
@@ -475,6 +468,5 @@ SKYWORK = Layout(
     architectures=("ForPrmModel",),
     keys={"v_head.summary.weight": ("1", "D"), "v_head.summary.bias": ("1",)},
     build=_skywork,
-    language_head=True,
 )
 LAYOUTS = {x.name: x for x in (QWEN2_PRM, MATH_SHEPHERD, TRL, SKYWORK)}

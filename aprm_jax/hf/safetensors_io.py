@@ -23,8 +23,7 @@ import numpy as np
 
 from aprm_jax.models.io import ModelFileError
 
-SINGLE_FILE = "model.safetensors"
-INDEX_FILE = "model.safetensors.index.json"
+INDEX_ENDING = ".safetensors.index.json"
 DTYPES: Mapping[str, np.dtype] = {
     "F32": np.dtype(np.float32),
     "F16": np.dtype(np.float16),
@@ -77,8 +76,12 @@ class Checkpoint:
         self._files: dict[Path, int] = {}
 
     @classmethod
-    def open(cls, directory: str | os.PathLike[str]) -> Checkpoint:
+    def open(cls, directory: str | os.PathLike[str], stem: str = "model") -> Checkpoint:
         """Reads the headers of `model.safetensors`, or of the files of its index.
+
+        Args:
+          directory: the folder.
+          stem: what the files' names begin with.
 
         Raises:
           ModelFileError: there is none, or a file is missing, truncated or damaged;
@@ -87,15 +90,15 @@ class Checkpoint:
         folder = Path(directory)
         if not folder.is_dir():
             raise ModelFileError(f"{folder}: no such folder, so no checkpoint to load")
-        if (folder / INDEX_FILE).is_file():
-            return cls(folder, _read_index(folder))
-        if (folder / SINGLE_FILE).is_file():
-            return cls(folder, _read_header(folder / SINGLE_FILE))
+        index, single = (f"{stem}{INDEX_ENDING}", f"{stem}.safetensors")
+        if (folder / index).is_file():
+            return cls(folder, _read_index(folder / index))
+        if (folder / single).is_file():
+            return cls(folder, _read_header(folder / single))
         pickles = sorted(p.name for p in folder.glob("*.bin"))
         found = f", only {pickles[0]}, whose pickle could run code" if pickles else ""
         raise ModelFileError(
-            f"{folder}: neither {SINGLE_FILE} nor {INDEX_FILE}{found}. Only "
-            "safetensors are read"
+            f"{folder}: neither {single} nor {index}{found}. Only safetensors are read"
         )
 
     def dtype(self, key: str) -> np.dtype:
@@ -282,7 +285,7 @@ def write_sharded(
             for key in shard
         },
     }
-    index_name = f"{stem}.safetensors.index.json"
+    index_name = f"{stem}{INDEX_ENDING}"
     text = json.dumps(index, indent=2, sort_keys=True) + "\n"
     (folder / index_name).write_text(text, encoding="utf-8")
     return [*names, index_name]
@@ -335,8 +338,8 @@ def _raw(array: np.ndarray) -> memoryview:
     return array.reshape(-1).view(np.uint8).data
 
 
-def _read_index(folder: Path) -> dict[str, _Tensor]:
-    path = folder / INDEX_FILE
+def _read_index(path: Path) -> dict[str, _Tensor]:
+    folder = path.parent
     try:
         weights = json.loads(path.read_text(encoding="utf-8"))["weight_map"]
         names = sorted(set(weights.values()))
@@ -351,14 +354,14 @@ def _read_index(folder: Path) -> dict[str, _Tensor]:
         if not (folder / name).is_file():
             count = sum(file == name for file in weights.values())
             raise ModelFileError(
-                f"{folder / name}: missing, though {INDEX_FILE} has {count} tensors "
+                f"{folder / name}: missing, though {path.name} has {count} tensors "
                 "in it"
             )
         files[name] = _read_header(folder / name)
     for key, name in weights.items():
         if key not in files[name]:
             raise ModelFileError(
-                f"{folder / name}: has no tensor {key!r}, though {INDEX_FILE} says so"
+                f"{folder / name}: has no tensor {key!r}, though {path.name} says so"
             )
     return {key: files[name][key] for key, name in weights.items()}
 

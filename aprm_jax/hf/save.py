@@ -10,9 +10,10 @@ from typing import Any
 
 import jax
 import numpy as np
-from transformers import PreTrainedTokenizerFast
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from aprm_jax.hf.config import LANGUAGE_HEAD, hf_config
+from aprm_jax.hf.load import ADAPTER_FILE
 from aprm_jax.hf.safetensors_io import write_sharded
 from aprm_jax.hf.tables import tensors_from_params
 from aprm_jax.models.architecture import DecoderConfig
@@ -75,7 +76,7 @@ def write_adapter(
     tokenizer: PreTrainedTokenizerFast,
 ) -> None:
     """Writes what `peft` loads: the adapter, its config, and the tokenizer."""
-    _write_json(folder / "adapter_config.json", fields)
+    _write_json(folder / ADAPTER_FILE, fields)
     write_sharded(folder, tensors.items(), 1 << 62, stem="adapter_model")
     tokenizer.save_pretrained(str(folder))
 
@@ -96,6 +97,33 @@ def without_padding(
     if not config.tie_embeddings:
         cut["head"] = {"kernel": params["head"]["kernel"][:, :rows]}
     return dataclasses.replace(config, vocab_size=rows), cut
+
+
+def auto_tokenizer_agrees(folder: Path, tokenizer: PreTrainedTokenizerFast) -> bool:
+    """Whether `AutoTokenizer` reads a written folder's tokenizer as it is.
+
+    For some of config.json's model types (Qwen 2) it builds the family's own from the
+    vocabulary, whatever tokenizer.json says of the rest.
+
+    Args:
+      folder: written, with config.json.
+      tokenizer: what was written.
+    """
+    try:
+        again: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except Exception:  # of the Rust side: no tokenizer of that family's kind
+        return False
+    ours, theirs = (t.backend_tokenizer for t in (tokenizer, again))
+    if ours.get_vocab() != theirs.get_vocab():
+        return False
+    # Text of any pieces side by side: boundaries that no rule was made for.
+    pieces = np.random.default_rng(0).integers(0, ours.get_vocab_size(), 4096)
+    texts = ["It's 1,234 e\u0301\n\n  x", ours.decode(pieces.tolist())]
+    return all(
+        ours.encode(text, add_special_tokens=False).ids
+        == theirs.encode(text, add_special_tokens=False).ids
+        for text in texts
+    )
 
 
 def class_head(head: Params) -> dict[str, np.ndarray]:

@@ -1,4 +1,4 @@
-"""Random models of a few thousand parameters in Hugging Face's format.
+"""Random models of some ten thousand parameters in Hugging Face's format.
 
 For a cut of a run that wants a real backbone: the same files, the same code, no
 download. What comes out of them means nothing.
@@ -12,9 +12,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import ml_collections
 import numpy as np
 
 from aprm_jax.data.bpe import train_bpe
+from aprm_jax.data.prompts import GENERATOR_PROMPT, SOLVER_PROMPT
 from aprm_jax.hf import prm_layouts
 from aprm_jax.hf.load import tokenizer_rows
 from aprm_jax.hf.save import write_folder
@@ -43,7 +45,7 @@ def write_tiny(
     texts: Iterable[str],
     *,
     layout: str | None = None,
-    vocab_size: int = 384,
+    vocab_size: int = 512,
     seed: int = 0,
 ) -> Path:
     """Writes a random model with a tokenizer of its own.
@@ -58,7 +60,9 @@ def write_tiny(
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    tokenizer = train_bpe(texts, vocab_size)
+    # The prompts too, as often as a text counts: else a prompt is hundreds of tokens.
+    instructions = [GENERATOR_PROMPT, SOLVER_PROMPT] * 8
+    tokenizer = train_bpe([*texts, *instructions], vocab_size)
     if layout == "qwen2_prm":
         tokenizer.add_special_tokens({"additional_special_tokens": ["<extra_0>"]})
     tokenizer.chat_template = _CHAT
@@ -91,6 +95,48 @@ def write_tiny(
         fields={"max_position_embeddings": 4096, "eos_token_id": 2, "bos_token_id": 1},
     )
     return folder
+
+
+def cut(
+    config: ml_collections.ConfigDict, family: str, prm_layout: str | None = None
+) -> None:
+    """Puts random models of a family in the place of the backbones that a config names.
+
+    They go beside the training texts, `domain.train`; one name stays one model. What is
+    long is cut as in `config.run_local`, as far as a prompt in words still fits.
+
+    Args:
+      config: of a run on a few made-up problems.
+      family: see `write_tiny`.
+      prm_layout: of an existing PRM in the role `prm`, likewise.
+    """
+    train = Path(config.domain.train)
+    texts = train.read_text(encoding="utf-8").splitlines()
+    written: dict[str, str] = {}
+    for seed, role in enumerate(("solver", "generator", "prm")):
+        name = config[role].backbone
+        if name and name not in written:
+            layout = prm_layout if role == "prm" else None
+            folder = (
+                train.parent
+                / "backbones"
+                / "-".join(filter(None, (family, layout, str(seed))))
+            )
+            written[name] = str(
+                write_tiny(folder, family, texts, layout=layout, seed=seed)
+            )
+        config[role].backbone = written.get(name, "")
+    config.builder.buckets = (256,)  # a program each to compile; most of the time
+    config.builder.max_new_tokens = 24
+    config.sft.updates = 20
+    config.sft.batch_size = 4
+    config.prm.batch_size = 8
+    config.evaluate.problems = 4
+    config.evaluate.graded = 16
+    for stage in config.overrides.values():
+        if "builder" in stage:
+            with stage.unlocked():
+                del stage["builder"]
 
 
 def _head(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import logging
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,8 @@ from aprm_jax.jobs import backbones
 from aprm_jax.models.decoder import Decoder, DecoderConfig
 from aprm_jax.models.io import Kind, ModelSpec, load_model, save_model
 from aprm_jax.models.lora import LoraConfig
+from aprm_jax.oracle.pool import EquivalencePool, PoolConfig
+from aprm_jax.oracle.text import TextOracle
 from aprm_jax.sampling.sampler import Sampler
 from aprm_jax.training.loop import LoopConfig
 from aprm_jax.training.mesh import MeshConfig, make_mesh, param_shardings
@@ -299,11 +302,26 @@ def _open_domain(fields: tuple[tuple[str, Any], ...], seed: int, root: Path) -> 
     if c["name"] == "labelled":
         domain = LabelledDomain(**common)
     else:
+        oracle = None
+        if c["oracle"] == "text":
+            oracle = _text_oracle(c["oracle_workers"])
         domain = Gsm8kDomain(
-            test=c["test"], strip_annotations=c["strip_annotations"], **common
+            test=c["test"],
+            strip_annotations=c["strip_annotations"],
+            oracle=oracle,
+            **common,
         )
     if not saved.is_dir():
         scratch = saved.with_name(f".{saved.name}.part")
         save_tokenizer(domain.tokenizer, scratch)
         scratch.rename(saved)
     return domain
+
+
+def _text_oracle(workers: int) -> TextOracle:
+    if workers == 0:
+        return TextOracle()
+    pool = EquivalencePool(PoolConfig(workers=workers))
+    oracle = TextOracle(pool)
+    weakref.finalize(oracle, pool.close)  # at the end of this process at the latest
+    return oracle

@@ -23,13 +23,21 @@ from aprm_jax.evals.calibration import Platt, fit_platt
 from aprm_jax.evals.scores_file import read_scores
 from aprm_jax.evals.step_sets import StepSet
 from aprm_jax.jobs.context import Context, JobError, log
+from aprm_jax.jobs.prm_labels import branches, row_shape
 from aprm_jax.training.workdir import atomic_write
-from aprm_jax.verifiers.labelled import merge, steps_that_fit
-from aprm_jax.verifiers.scoring import likelihood_scorer, prm_scorer
+from aprm_jax.verifiers.labelled import merge
+from aprm_jax.verifiers.scoring import (
+    Scorer,
+    StepScorer,
+    likelihood_scorer,
+    prm_scorer,
+)
 
 CHANCE, POSITION, LIKELIHOOD = "chance", "position", "likelihood"
 DEV = "dev"
 _EXAMPLES = 4  # solutions a set that the report shows
+# Small batches: the attention of long rows outgrows a processor's caches.
+_BATCH_SIZES, _BATCH_TOKENS = (4, 32), 1 << 13
 _TINY = 1e-12  # keeps the log-odds of a stated probability of 0 or 1 finite
 
 # Scores on the real line, one array a solution; as long as what fits a row.
@@ -297,26 +305,38 @@ def _scores(context: Context, data: StepSet) -> Scores:
             _logit(baselines.position_scores(_rates(context), size)) for size in sizes
         ],
     }
-    judge, most = context.of("prm"), c.builder.max_steps
-    builders = {context.builder, judge.builder}
-    fitting = []
-    for row in data.rows:
-        kept = row.steps[:most]
-        for builder in builders:
-            kept = kept[: steps_that_fit(builder, row.question, kept)]
-        fitting.append((row.question, kept))
     solver, _ = context.load(c.evaluate.solver, "evaluate.solver", "solver")
-    scorer = context.scorer(likelihood_scorer(context.decoder))
-    out[LIKELIHOOD] = scorer.solutions(solver, fitting)
+    read = {
+        LIKELIHOOD: _read(context, likelihood_scorer(context.decoder), solver, data)
+    }
+    judge = context.of("prm")
     for name in c.evaluate.prms:
         params, spec = judge.load(name, "evaluate.prms", "prm")
         assert spec.reading is not None
-        scorer = judge.scorer(prm_scorer(judge.decoder, spec.reading))
-        out[name] = scorer.solutions(params, fitting)
+        read[name] = _read(judge, prm_scorer(judge.decoder, spec.reading), params, data)
+    # All models are measured on the same steps, those that fit a row of each.
+    sizes = [min(map(len, rows)) for rows in zip(*read.values(), strict=True)]
+    for name, rows in read.items():
+        out[name] = [row[:size] for row, size in zip(rows, sizes, strict=True)]
     for name, by_set in given_scores(context).items():
         if data.name in by_set:
             out[name] = [_logit(row) for row in by_set[data.name]]
     return out
+
+
+def _read(
+    context: Context, score: StepScorer, params: Any, data: StepSet
+) -> list[np.ndarray]:
+    """Scores of every step that fits a row, batched by length."""
+    scorer = Scorer(
+        score,
+        context.builder,
+        max_steps=row_shape(context)["max_steps"],
+        batch_sizes=_BATCH_SIZES,
+        max_tokens=_BATCH_TOKENS,
+    )
+    pairs = [(row.question, row.steps) for row in data.rows]
+    return scorer.trees(params, pairs, branch=branches(context))
 
 
 @functools.lru_cache(maxsize=2)

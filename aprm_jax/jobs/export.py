@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -11,6 +12,7 @@ from typing import Any
 import ml_collections
 
 from aprm_jax.config import ConfigError, default_config, flat
+from aprm_jax.hf import prm_layouts, tables
 from aprm_jax.hf.card import is_repository
 from aprm_jax.hf.export import (
     Origin,
@@ -21,10 +23,11 @@ from aprm_jax.hf.export import (
     push,
     resolve_format,
 )
-from aprm_jax.hf.load import load_backbone
+from aprm_jax.hf.load import load_backbone, read_architecture
 from aprm_jax.jobs import backbones
 from aprm_jax.jobs.context import Context, log
 from aprm_jax.models.io import load_model
+from aprm_jax.models.lora import AdapterMismatchError
 
 MEGABYTE = 1_000_000  # bytes, as transformers counts them
 
@@ -102,16 +105,29 @@ def provenance(model: Path) -> Provenance:
 
 def _base(context: Context, origin: Origin, decoder: Any) -> Any:
     """The backbone that an adapter was trained beside."""
+    name = context.config.export.model
     if not origin.base_model:
         raise ConfigError(
-            f"export.model={context.config.export.model!r} is an adapter that does not "
-            "say what its base is"
+            f"export.model={name!r} is an adapter that does not say what its base is"
         )
+    folder = backbones.find(origin.base_model, "export.model's base")
+    layout = prm_layouts.detect(folder)
+    found, _ = read_architecture(folder)
+    rows = origin.vocab_rows or decoder.vocab_size
+    needed = dataclasses.replace(decoder, vocab_size=rows)
+    have, need = (tables.parameter_shapes(config) for config in (found, needed))
+    for path, shape in need.items():
+        if have.get(path) != shape:
+            raise AdapterMismatchError(
+                f"{folder}: not the base that export.model={name!r} was trained on: "
+                f"{path} is {have.get(path)}, not {shape}"
+            )
     base = load_backbone(
-        backbones.find(origin.base_model, "export.model's base"),
+        folder,
         context.mesh,
         param_dtype=decoder.param_dtype,
         vocab_size=decoder.vocab_size,
+        ignore=prm_layouts.LAYOUTS[layout].ignored if layout else (),
     )
     return base.params
 

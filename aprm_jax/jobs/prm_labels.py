@@ -2,40 +2,41 @@
 
 from __future__ import annotations
 
-import functools
-import math
 from typing import Any
 
 import jax
 import numpy as np
 
 from aprm_jax.config import ConfigError
+from aprm_jax.data.epochs import PackedEpochs
 from aprm_jax.data.labelled import LabelledSolution
 from aprm_jax.data.labelled_domain import LabelledDomain, read_labelled
+from aprm_jax.data.steps import StepRow
+from aprm_jax.data.trees import tree_rows
 from aprm_jax.game.update import game_optimiser
 from aprm_jax.jobs.context import Context, JobError, log
 from aprm_jax.training.loop import StepOutput, run_loop
 from aprm_jax.training.mesh import batch_shards, shard_batch
 from aprm_jax.verifiers.labelled import (
     THREE_CLASS,
-    LabelledRow,
     LabelState,
-    cut_to_fit,
+    class_weights,
     label_batch,
     make_label_update,
     merge,
-    step_weights,
+    node_labels,
 )
 from aprm_jax.verifiers.objective import PrmObjective
+
+_STEP_TOKENS = 8  # a packed row has room for a step in so many tokens
 
 
 def train_on_labels(context: Context, params: Any) -> Any:
     """Trains R from `params` on the solutions that the config names; returns it."""
     c = context.config.prm
-    rows = labelled_rows(context)
-    classes = 3 if c.reading == THREE_CLASS else 2
+    rows, labels = labelled_rows(context)
     try:
-        weights = step_weights(rows, classes, c.balance)
+        weights = class_weights(labels, 3 if c.reading == THREE_CLASS else 2, c.balance)
     except ValueError as error:
         raise JobError(
             f"prm.data: {error}, so there is nothing to tell apart"
@@ -53,27 +54,15 @@ def train_on_labels(context: Context, params: Any) -> Any:
     update = make_label_update(context.decoder, c.reading, objective, tx, context.mesh)
     # The reference must be a copy: the update donates its state.
     ref = jax.tree.map(lambda x: x + 0, params) if c.beta > 0 else None
-    builder = context.builder
-    multiple = max(2, batch_shards(context.mesh))
-
-    @functools.lru_cache(maxsize=4)
-    def order(epoch: int) -> np.ndarray:
-        rng = np.random.default_rng([context.config.seed, 33, epoch])
-        return rng.permutation(len(rows))
+    shards = batch_shards(context.mesh)
+    shape = {**row_shape(context), "batch_size": -(-c.batch_size // shards) * shards}
+    seed = (context.config.seed, 33)
+    epochs = PackedEpochs(rows, shape["length"], shape["max_steps"], seed)
 
     def step_fn(state: LabelState, step: int, timer) -> StepOutput:
         with timer("data"):
-            drawn = [
-                int(order(index // len(rows))[index % len(rows)])
-                for index in range(step * c.batch_size, (step + 1) * c.batch_size)
-            ]
-            chosen = [rows[i] for i in drawn]
-            batch = label_batch(
-                [builder.solution(r.question, r.steps, r.labels) for r in chosen],
-                [weights[i] for i in drawn],
-                builder,
-                multiple,
-            )
+            drawn = epochs.take(step * c.batch_size, c.batch_size)
+            batch = label_batch(drawn, weights, context.builder, **shape)
         with timer("update"):
             state, metrics = update(
                 state, ref, shard_batch(context.mesh, batch), context.key(8, step)
@@ -90,37 +79,51 @@ def train_on_labels(context: Context, params: Any) -> Any:
     return state.prm
 
 
-def labelled_rows(context: Context) -> list[LabelledRow]:
-    """The rows to train on, cut to what fits, and a line about them in the log."""
+def row_shape(context: Context) -> dict[str, int]:
+    """Tokens and steps of a packed row of labelled solutions."""
+    length = context.builder.buckets[-1]
+    most = max(context.config.builder.max_steps, length // _STEP_TOKENS)
+    return {"length": length, "max_steps": most}
+
+
+def branches(context: Context) -> bool:
+    """Whether the decoder reads rows that branch: not with a sliding window."""
+    return not any(context.decoder_config.local_layers)
+
+
+def labelled_rows(context: Context) -> tuple[list[StepRow], np.ndarray]:
+    """The rows to train on and the labels in them, and a line about both in the log."""
     c = context.config
-    solutions = labelled_solutions(context)
-    kept, lost = cut_to_fit(solutions, context.builder, c.builder.max_steps)
-    rows = merge(kept, neutral=c.prm.neutral, soft=c.prm.soft)
-    if not rows:
-        raise JobError(
-            "prm.data: no labelled step fits a row: raise builder.buckets or "
-            "builder.max_steps"
-        )
-    labels = np.array(
-        [
-            label
-            for row in rows
-            for label, first in zip(row.labels, row.first, strict=True)
-            if first and not math.isnan(label)
-        ]
+    leaves = merge(labelled_solutions(context), neutral=c.prm.neutral, soft=c.prm.soft)
+    known = node_labels(leaves)
+    found = tree_rows(
+        context.builder,
+        [(leaf.question, leaf.steps) for leaf in leaves],
+        labels=known,
+        branch=branches(context),
+        **row_shape(context),
     )
+    # A row that the repeated path alone fills, or unlabelled steps, teaches nothing.
+    rows = [t.row for t in found if not np.isnan(t.row.labels).all()]
+    values = [row.labels for row in rows]
+    labels = np.concatenate(values or [np.zeros(0, np.float32)]).astype(np.float64)
+    labels = labels[~np.isnan(labels)]
+    if not len(labels):
+        raise JobError("prm.data: no labelled step fits a row: raise builder.buckets")
     log.info(
-        "%s: %d rows of %d questions, %d labelled steps (%d below 0.5, %d above); "
-        "%d labels do not fit",
+        "%s: %d solutions of %d questions in %d rows of %d tokens, %d labelled steps "
+        "(%d below 0.5, %d above); %d do not fit",
         context.stage,
+        len(leaves),
+        len({leaf.problem_id for leaf in leaves}),
         len(rows),
-        len({row.problem_id for row in rows}),
+        sum(len(row) for row in rows),
         len(labels),
         int((labels < 0.5).sum()),
         int((labels > 0.5).sum()),
-        lost,
+        len(known) - len(labels),
     )
-    return rows
+    return rows, labels
 
 
 def labelled_solutions(context: Context) -> list[LabelledSolution]:

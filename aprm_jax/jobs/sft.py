@@ -11,12 +11,16 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from aprm_jax.data.epochs import PackedEpochs
+from aprm_jax.data.labelled_domain import LabelledDomain
 from aprm_jax.data.loader import PackedBatches, load_batches
 from aprm_jax.data.steps import StepBatch, StepRow, TooLongError, pack
+from aprm_jax.data.trees import tree_rows
 from aprm_jax.game.rollouts import Situation, situations
 from aprm_jax.jobs.backbones import BACKBONE
 from aprm_jax.jobs.context import Context, JobError, log
 from aprm_jax.jobs.prepare import prepared_folder
+from aprm_jax.jobs.prm_labels import branches, row_shape
 from aprm_jax.models import heads
 from aprm_jax.models.decoder import Decoder
 from aprm_jax.oracle.verdict import Label
@@ -92,6 +96,7 @@ def run(context: Context) -> dict[str, float]:
     params = _initial(context)
     pool = _pool(context, params["backbone"]) if perturbing else ()
     prepared = _prepared(context) if c.data else None
+    texts = None if perturbing or c.data else _texts(context)
     state = SftLoopState(
         sft=SftState(params=params, opt=context.place(tx.init(params))),
         position=np.zeros(2, np.int64),
@@ -100,6 +105,7 @@ def run(context: Context) -> dict[str, float]:
     shards = batch_shards(context.mesh)
     size = c.batch_size
     multiple = max(4, shards)
+    num_rows = -(-size // shards) * shards
 
     def text_batch(step: int) -> tuple[StepBatch, int]:
         """A batch of the domain's text, and how many rows did not fit it."""
@@ -126,7 +132,13 @@ def run(context: Context) -> dict[str, float]:
     def step_fn(state: SftLoopState, step: int, timer) -> StepOutput:
         with timer("data"):
             position, left_out = state.position, 0
-            if prepared is None:
+            if texts is not None:
+                batch = context.builder.collate(
+                    texts.take(step * size, size),
+                    batch_size=num_rows,
+                    **row_shape(context),
+                )
+            elif prepared is None:
                 batch, left_out = text_batch(step)
             else:
                 batch, *after = prepared.batch_at(*(int(i) for i in position))
@@ -167,6 +179,34 @@ def _prepared(context: Context) -> PackedBatches:
         process_index=jax.process_index(),
         process_count=hosts,
     )
+
+
+def _texts(context: Context) -> PackedEpochs | None:
+    """The texts of a labelled domain, each step of them once; None for others."""
+    domain = context.domain
+    if not isinstance(domain, LabelledDomain):
+        return None
+    shape = row_shape(context)
+    found = tree_rows(
+        context.builder,
+        [(p.question, p.steps) for p in domain.texts],
+        branch=branches(context),
+        **shape,
+    )
+    if not found:
+        raise JobError(
+            "no step of the training texts fits a row: raise builder.buckets"
+        )
+    log.info(
+        "%s: %d steps of %d texts in %d rows of %d tokens",
+        context.stage,
+        len({node for tree in found for node in tree.nodes}),
+        len(domain.texts),
+        len(found),
+        sum(len(tree.row) for tree in found),
+    )
+    rows = [tree.row for tree in found]
+    return PackedEpochs(rows, seed=(context.config.seed, 34), **shape)
 
 
 def _initial(context: Context) -> Any:

@@ -144,10 +144,14 @@ class Decoder(nn.Module):
         tokens: Int32[Array, "B T"],
         positions: Int32[Array, "B T"],
         segment_ids: Int32[Array, "B T"],
+        ends: Int32[Array, "B T"] | None = None,
     ) -> Float[Array, "B T D"]:
-        """Final hidden states; causal within a segment, segment 0 is padding."""
+        """Final hidden states; causal within a segment, segment 0 is padding.
+
+        Where a segment branches, `ends` is the last column that sees each token.
+        """
         seen, kinds = (
-            sight(self.config, positions, segment_ids),
+            sight(self.config, positions, segment_ids, ends),
             layer_kinds(self.config),
         )
         hidden, _ = self.layers(self.embed(tokens), seen, False, kinds)

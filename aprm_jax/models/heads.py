@@ -23,6 +23,7 @@ from jaxtyping import Array, Float, Float32, Int32, Key, UInt32
 from aprm_jax.data.steps import StepBatch
 from aprm_jax.models.decoder import ONE_HOT_VOCAB, Decoder
 from aprm_jax.models.layers import soft_cap
+from aprm_jax.models.positions import causal_mask
 
 Params = Mapping[str, Any]
 PRNGKey = Key[Array, ""] | UInt32[Array, "2"]
@@ -107,7 +108,7 @@ def step_logits(
     hidden = _hidden(decoder, backbone, batch)
     num_steps = batch.step_mask.shape[-1]
     if reading == "token":
-        chosen = _chosen_logits(decoder, backbone, hidden, jnp.asarray(batch.tokens))
+        chosen = _chosen_logits(decoder, backbone, hidden, batch)
         scores = chosen * head["scale"] + head["bias"]
         logits = _step_minimum(scores, jnp.asarray(batch.step_ids), num_steps)
     else:
@@ -144,7 +145,7 @@ def token_logprobs(
       log p(token t | before t) at every t with `step_ids >= 0`, 0 elsewhere.
     """
     hidden = _hidden(decoder, backbone_params, batch)
-    logits = _logits(decoder, backbone_params, hidden[:, :-1])
+    logits = _logits(decoder, backbone_params, _before(hidden, batch))
     tokens = jnp.asarray(batch.tokens)[:, 1:]
     chosen = jnp.take_along_axis(logits, tokens[..., None], axis=-1)[..., 0]
     logprobs = chosen - jax.nn.logsumexp(logits, axis=-1)
@@ -158,8 +159,21 @@ def _hidden(decoder: Decoder, params: Params, batch: StepBatch) -> Array:
         jnp.asarray(batch.tokens),
         jnp.asarray(batch.positions),
         jnp.asarray(batch.segment_ids),
+        None if batch.ends is None else jnp.asarray(batch.ends),
     )
     return cast(Array, hidden)
+
+
+def _before(hidden: Float[Array, "B T D"], batch: StepBatch) -> Array:
+    """[B, T-1, D]: the state that each column but the first is predicted from."""
+    if batch.ends is None:
+        return hidden[:, :-1]
+    # The nearest column that the token sees: a branch goes on from where it forked.
+    seen = causal_mask(jnp.asarray(batch.segment_ids), ends=jnp.asarray(batch.ends))
+    index = jnp.arange(hidden.shape[1])
+    earlier = seen & (index[None, None, :] < index[None, :, None])
+    column = jnp.where(earlier, index[None, None, :], 0).max(axis=-1)[:, 1:]
+    return jnp.take_along_axis(hidden, column[..., None], axis=1)
 
 
 def _logits(decoder: Decoder, params: Params, hidden: Array) -> Array:
@@ -182,7 +196,7 @@ def _chosen_logits(
     decoder: Decoder,
     params: Params,
     hidden: Float[Array, "B T D"],
-    tokens: Int32[Array, "B T"],
+    batch: StepBatch,
 ) -> Float32[Array, "B T"]:
     """The raw logit of token t, read where it is predicted; 0 at t = 0.
 
@@ -190,7 +204,7 @@ def _chosen_logits(
     logits would outweigh the whole forward pass. Of a small one all logits are
     cheaper, because the gradient of a gather is a scatter on one thread.
     """
-    before, chosen = hidden[:, :-1], tokens[:, 1:]
+    before, chosen = _before(hidden, batch), jnp.asarray(batch.tokens)[:, 1:]
     config = decoder.config
     if config.vocab_size <= ONE_HOT_VOCAB:
         logits = _logits(decoder, params, before)

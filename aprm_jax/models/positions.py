@@ -47,12 +47,15 @@ def _stretched(
 
 
 def causal_mask(
-    segment_ids: Int32[Array, "B T"], window: int | None = None
+    segment_ids: Int32[Array, "B T"],
+    window: int | None = None,
+    ends: Int32[Array, "B T"] | None = None,
 ) -> Bool[Array, "B T T"]:
     """Which columns a token sees: those of its segment up to itself.
 
     With a window only the last `window` columns, its own included; a segment's tokens
-    stand side by side, so these are that many tokens.
+    stand side by side, so these are that many tokens. With `ends` only those columns
+    whose end is not before the token: of a tree in preorder, what leads to it.
     """
     index = jnp.arange(segment_ids.shape[1])
     same = segment_ids[:, :, None] == segment_ids[:, None, :]
@@ -60,6 +63,8 @@ def causal_mask(
     near = distance >= 0
     if window is not None:
         near &= distance < window
+    if ends is not None:
+        same &= index[None, :, None] <= ends[:, None, :]
     return same & near[None]
 
 
@@ -84,11 +89,18 @@ def sight(
     config: DecoderConfig,
     positions: Int32[Array, "B T"],
     segment_ids: Int32[Array, "B T"],
+    ends: Int32[Array, "B T"] | None = None,
 ) -> Sight:
-    """What the tokens of whole rows see."""
+    """What the tokens of whole rows see; for `ends` see `causal_mask`.
+
+    Raises:
+      ValueError: the rows branch, and a layer has a window: columns are no distances.
+    """
     kinds = _kinds(config)
+    if ends is not None and any(kinds):
+        raise ValueError("a decoder with a sliding window cannot read rows that branch")
     masks = tuple(
-        causal_mask(segment_ids, config.sliding_window if local else None)
+        causal_mask(segment_ids, config.sliding_window if local else None, ends)
         for local in kinds
     )
     return Sight(_rotations(config, positions, kinds), masks)

@@ -6,10 +6,11 @@ import dataclasses
 import functools
 import re
 from collections import Counter
+from collections.abc import Iterator
 from fractions import Fraction
 
 from aprm_jax.oracle.expression import NUMBER
-from aprm_jax.oracle.formula import FormulaError, operations, variables
+from aprm_jax.oracle.formula import FormulaError, operations, parts, variables
 from aprm_jax.oracle.parsing import Formula, parse_formula
 from aprm_jax.oracle.quantities import figures
 from aprm_jax.oracle.relations import Reading, Relation, read_relations
@@ -21,6 +22,7 @@ _ANSWER = re.compile(r"#\s*Answer\s+(\S.{0,200})", re.DOTALL)
 _CHOOSES = re.compile(
     r"\b(let|let's|try|trying|suppose|assume|consider|cases?|if|when|another|other"
     r"|check\w*|possib\w*|example|choose|pick|solutions|option|look|looking|start"
+    r"|plug\w*|substitut\w*|set|setting"
     r"|for \$?[b-z])\b|[<>≤≥]|\\[lg]eq?\b|\?",
     re.IGNORECASE,
 )
@@ -30,25 +32,58 @@ _PLACES = re.compile(r"[0-9]+(?:st|nd|rd|th)\b")
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-    """A step, read.
+    """A step, read; what comparing needs is read when it is asked for.
 
     Attributes:
       text: as written.
       reading: its relations.
-      words: what it says beside its figures, each piece with its count.
-      order: the same in order, figures blanked.
-      figures: its figures in order.
-      prose: its figures outside its relations, in order.
-      answer: the final answer that it states, if it does.
     """
 
     text: str
     reading: Reading
-    words: Counter[str]
-    order: tuple[str, ...]
-    figures: tuple[Fraction, ...]
-    prose: tuple[Fraction, ...]
-    answer: Formula | None
+
+    @functools.cached_property
+    def order(self) -> tuple[str, ...]:
+        """Its pieces in order, figures blanked."""
+        tokens = tokenize(self.text)
+        return tuple("#" if t.kind == "number" else t.text.lower() for t in tokens)
+
+    @functools.cached_property
+    def words(self) -> Counter[str]:
+        """What it says beside its figures, each piece with its count."""
+        return Counter(w for w in self.order if w not in "#(),.;:")
+
+    @functools.cached_property
+    def figures(self) -> tuple[Fraction, ...]:
+        """Its figures in order."""
+        return figures(self.text)
+
+    @functools.cached_property
+    def answer(self) -> Formula | None:
+        """The final answer that it states, if it does."""
+        found = _ANSWER.search(self.text)
+        if found is None:
+            return None
+        return _formula(self.text, found.start(1), found.end(1))
+
+    @functools.cached_property
+    def prose(self) -> tuple[Fraction, ...]:
+        """Its figures outside its relations and its answer, in order."""
+        spans = [r.span for r in self.reading.relations]
+        spans += [(v.start, v.end) for v in self.reading.values]
+        found = _ANSWER.search(self.text)
+        if found is not None:
+            spans.append(found.span())
+        rest = list(self.text)
+        for start, end in spans:
+            rest[start:end] = " " * (end - start)
+        return figures("".join(rest))
+
+    @property
+    def sides(self) -> Iterator[Formula]:
+        """Both sides of each relation, in order."""
+        for relation in self.reading.relations:
+            yield from (relation.left, relation.right)
 
     @property
     def computes(self) -> bool:
@@ -73,32 +108,15 @@ class Step:
         if "\\" in self.text or "^" in self.text:
             return None
         found = list(_FIGURE.finditer(_PLACES.sub(_blank, self.text)))
-        if not found:
+        if not found or _is_part(self.text, found[-1]):
             return None
         return _formula(self.text, found[-1].start(), found[-1].end())
 
 
-@functools.lru_cache(maxsize=1 << 12)
+@functools.lru_cache(maxsize=1 << 11)
 def read_step(text: str) -> Step:
-    """Everything that comparing needs to know of a step."""
-    reading = read_relations(text)
-    tokens = tokenize(text)
-    order = tuple("#" if t.kind == "number" else t.text.lower() for t in tokens)
-    words = Counter(w for w in order if w not in "#(),.;:")
-    spans = [r.span for r in reading.relations] + [
-        (v.start, v.end) for v in reading.values
-    ]
-    found = _ANSWER.search(text)
-    answer = None
-    if found is not None:
-        answer = _formula(text, found.start(1), found.end(1))
-        spans.append(found.span())
-    prose = list(text)
-    for start, end in spans:
-        prose[start:end] = " " * (end - start)
-    return Step(
-        text, reading, words, order, figures(text), figures("".join(prose)), answer
-    )
+    """A step with its relations."""
+    return Step(text, read_relations(text))
 
 
 def overlap(a: Step, b: Step) -> float:
@@ -139,6 +157,17 @@ def values(step: Step) -> list[Fraction]:
                 except FormulaError:
                     continue
     return found
+
+
+@functools.lru_cache(maxsize=1 << 11)
+def computed_by(text: str) -> frozenset[Fraction]:
+    """What the operations in a text's relations give: 8 and 2 of `2^3 + x = 1+1`."""
+    return frozenset(
+        value
+        for relation in read_relations(text).relations
+        for side in (relation.left, relation.right)
+        for value in parts(side.node)
+    )
 
 
 def compared(a: Step, b: Step, least_overlap: float) -> tuple[Formula, Formula] | None:
@@ -182,13 +211,21 @@ def _of_different(a: Step, b: Step) -> bool:
     return len(sides) == 1 or len(set(sides)) > 1
 
 
+def _is_part(text: str, figure: re.Match[str]) -> bool:
+    """Whether a figure belongs to an expression, a point or a list: `(5, 3)`."""
+    before = text[: figure.start()].rstrip(" $€£")
+    after = text[figure.end() :].lstrip(" $")
+    listed = re.search(r"[0-9](?:,|,? and)$", before) is not None
+    return listed or before[-1:] in set("*/+-=(<>×") or after[:1] in set("*/+^=")
+
+
 def _blank(match: re.Match[str]) -> str:
     return " " * len(match[0])
 
 
 def _formula(text: str, start: int, end: int) -> Formula | None:
     tokens: list[Token] = [
-        dataclasses.replace(t, start=t.start + start, end=t.end + start)
+        t._replace(start=t.start + start, end=t.end + start)
         for t in tokenize(text[start:end].strip())
         if t.kind not in ("row",) and t.text != "."
     ]

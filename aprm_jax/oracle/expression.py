@@ -7,6 +7,7 @@ brackets or a million digits is an `ExpressionError` within microseconds.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import re
 from fractions import Fraction
 
@@ -84,6 +85,7 @@ class Stated:
     decimals: int
 
 
+@functools.lru_cache(maxsize=1 << 12)
 def read_literal(text: str) -> Fraction:
     """The value of a text that matches `NUMBER`."""
     whole, _, decimals = text.replace(",", "").partition(".")

@@ -28,7 +28,7 @@ _HYPOTHETICAL = re.compile(
     r"|options?|example|for|each|any|some|modulo|mod|base|intersect\w*|point\w*|contradict"
     r"\w*|not|cannot|wrong|graph\w*|line|vertex|equation of|function|define\w*|same as"
     r"|satisf\w*|choose|pick\w*|take|taking|first|second|two|both|other|another|new"
-    r"|solutions|roots|different|do|does|doesn't|works?|could)\b|\?"
+    r"|solutions|roots|different|do|does|doesn't|works?|could|want\w*|solve)\b|\?"
     r"|\\pm|\\text\{(?:or|if)\}",
     re.IGNORECASE,
 )

@@ -59,6 +59,17 @@ def variables(node: Node) -> frozenset[str]:
     return frozenset(v for arg in node.args for v in variables(arg))
 
 
+def parts(node: Node) -> frozenset[Fraction]:
+    """The exact values of a formula's operations, its own included, that have one."""
+    found = frozenset(v for arg in node.args for v in parts(arg))
+    if not operations(node) or variables(node):
+        return found
+    try:
+        return found | {exact(node)}
+    except FormulaError:
+        return found
+
+
 def operations(node: Node) -> int:
     """How many operations a formula has; a sign is none."""
     own = node.op not in ("number", "variable", "constant", "negate", "percent")

@@ -6,6 +6,7 @@ What people read in two ways is refused: `1/2x`, `2000 / 2/3`, `sin 2x`.
 from __future__ import annotations
 
 import dataclasses
+import string
 from collections.abc import Sequence
 from fractions import Fraction
 
@@ -173,8 +174,10 @@ class _Parser:
     def _application(self) -> str:
         """The bracket of `f(3)`, which names a value; empty where there is none."""
         start = self._peek()
-        if start is None or start.kind != "open" or start.spaced:
+        if start is None or start.kind != "open":
             return ""
+        if start.spaced:
+            raise FormulaError("a function's value or a product")
         begin = self._at
         self._group()
         return "".join(t.text for t in self._tokens[begin : self._at])
@@ -255,7 +258,7 @@ class _Parser:
             raise FormulaError(f"nested deeper than {MAX_DEPTH}")
 
 
-_FUNCTION_NAMES = frozenset("fghpqPQFGHT")
+_FUNCTION_NAMES = frozenset("fghpqr" + string.ascii_uppercase)
 _TWO = Fraction(2)
 
 

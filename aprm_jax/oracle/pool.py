@@ -75,14 +75,15 @@ class EquivalencePool:
         with EquivalencePool() as pool:
             pool.equal(r"\\sqrt{8}", r"2\\sqrt{2}")  # True
 
-    Processes start with the pool; jobs that are submitted before they are ready wait.
+    Processes start with the first job; jobs wait until one is ready.
     """
 
     def __init__(self, config: PoolConfig | None = None):
         self.config = config or PoolConfig()
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
-        self._lock = threading.Lock()
-        self._closed = False
+        # Reentrant: the garbage collector may close a pool in the midst of anything.
+        self._lock = threading.RLock()
+        self._started = self._closed = False
         self._failure: str | None = None
         self._living = self.config.workers
         self._pids: dict[int, int] = {}
@@ -93,8 +94,6 @@ class EquivalencePool:
             )
             for k in range(self.config.workers)
         ]
-        for thread in self._threads:
-            thread.start()
 
     def submit(self, a: str, b: str) -> concurrent.futures.Future[Answer]:
         """Queues a comparison; its future never raises on any text.
@@ -122,6 +121,10 @@ class EquivalencePool:
             if self._failure is not None:
                 raise PoolError(self._failure)
             self._jobs.put(_Job(a, b, future))
+            if not self._started:
+                self._started = True
+                for thread in self._threads:
+                    thread.start()
         return future
 
     def equal(self, a: str, b: str) -> Answer:
@@ -136,8 +139,8 @@ class EquivalencePool:
     def close(self) -> None:
         """Stops the processes; jobs that no process has taken are undecided."""
         with self._lock:
-            already, self._closed = self._closed, True
-        if already:
+            idle, self._closed = self._closed or not self._started, True
+        if idle:
             return
         self._drop_waiting()
         for _ in self._threads:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Sequence
 
 from aprm_jax.oracle.formula import FormulaError, operations, variables
 from aprm_jax.oracle.parsing import Formula, parse_formula
@@ -95,7 +96,7 @@ class Reading:
     unread: int
 
 
-@functools.lru_cache(maxsize=1 << 12)
+@functools.lru_cache(maxsize=1 << 11)
 def read_relations(text: str) -> Reading:
     """All relations of a step, from its first `MAX_TEXT` characters."""
     text = text[:MAX_TEXT]
@@ -128,29 +129,8 @@ def read_relations(text: str) -> Reading:
     return Reading(tuple(found), tuple(values), unread)
 
 
-def read_formulas(text: str) -> list[Formula]:
-    """The formulas between dollar signs, whole ones only; for comparing texts."""
-    tokens = tokenize(text[:MAX_TEXT])
-    found = []
-    start = 0
-    while start < len(tokens):
-        end = start
-        while (
-            end < len(tokens)
-            and tokens[end].math
-            and not (end > start and tokens[end].soft)
-        ):
-            end += 1
-        if end > start:
-            formula = _formula(tokens, (start, end), text)
-            if formula is not None:
-                found.append(formula)
-        start = max(end, start + 1)
-    return found
-
-
 def _formula(
-    tokens: list[Token], place: tuple[int, int] | None, text: str
+    tokens: Sequence[Token], place: tuple[int, int] | None, text: str
 ) -> Formula | None:
     if place is None:
         return None
@@ -177,7 +157,7 @@ def _apart(before: Token, after: Token) -> bool:
     return after.soft and _is_end(before) and _is_start(after)
 
 
-def _left(tokens: list[Token], k: int) -> tuple[int, int] | None:
+def _left(tokens: Sequence[Token], k: int) -> tuple[int, int] | None:
     """The run that ends before the relation at `k`; None where there is none."""
     at, depth = k, 0
     while at > 0:
@@ -203,6 +183,8 @@ def _left(tokens: list[Token], k: int) -> tuple[int, int] | None:
         at -= 1
     if depth or at == k:
         return None
+    if _is_operand(tokens, at):
+        return None
     if tokens[at].kind == "op" and (tokens[at].text != "-" or tokens[at + 1].spaced):
         return None  # the end of a longer expression
     if at > 0 and tokens[at - 1].text == ":" and _digit(tokens, at - 2):
@@ -212,7 +194,20 @@ def _left(tokens: list[Token], k: int) -> tuple[int, int] | None:
     return at, k
 
 
-def _right(tokens: list[Token], k: int) -> tuple[int, int] | None:
+def _is_operand(tokens: Sequence[Token], at: int) -> bool:
+    """Whether words before a run bind it to an operator: `angle P + angle Q = 60`."""
+    start = at
+    while start > 0 and at - start < 4 and tokens[start - 1].kind == "word":
+        start -= 1
+    if start in (0, at) or tokens[start - 1].kind != "op":
+        return False
+    sign = tokens[start - 1].text
+    if sign == "-":  # else a dash or a list's bullet
+        return start > 1 and _is_end(tokens[start - 2])
+    return sign in "+*/^"
+
+
+def _right(tokens: Sequence[Token], k: int) -> tuple[int, int] | None:
     """The run that starts behind the relation at `k`."""
     at, depth = k + 1, 0
     while at < len(tokens):
@@ -257,7 +252,7 @@ def _right(tokens: list[Token], k: int) -> tuple[int, int] | None:
     return k + 1, at
 
 
-def _goes_on(tokens: list[Token], at: int) -> bool:
+def _goes_on(tokens: Sequence[Token], at: int) -> bool:
     """Whether a word changes the value before it: `5 more than x`, not `5 more`."""
     word = tokens[at].text.lower()
     if word not in _AFTER:
@@ -272,7 +267,7 @@ def _goes_on(tokens: list[Token], at: int) -> bool:
     return True
 
 
-def _is_mixed(tokens: list[Token], at: int) -> bool:
+def _is_mixed(tokens: Sequence[Token], at: int) -> bool:
     """Whether a word is the `and` of `2 and 1/2`."""
     if tokens[at].text != "and" or len(tokens) < at + 4:
         return False
@@ -285,19 +280,19 @@ def _is_mixed(tokens: list[Token], at: int) -> bool:
     )
 
 
-def _ends_sentence(tokens: list[Token], at: int) -> bool:
+def _ends_sentence(tokens: Sequence[Token], at: int) -> bool:
     return at == len(tokens) or tokens[at].kind in ("word", "row", "variable")
 
 
-def _digit(tokens: list[Token], at: int) -> bool:
+def _digit(tokens: Sequence[Token], at: int) -> bool:
     return 0 <= at < len(tokens) and tokens[at].kind == "number"
 
 
-def _in_list(tokens: list[Token], at: int) -> bool:
+def _in_list(tokens: Sequence[Token], at: int) -> bool:
     return _digit(tokens, at - 2) and _digit(tokens, at) and not tokens[at].soft
 
 
-def _is_unit(tokens: list[Token], at: int, relation: int | None) -> bool:
+def _is_unit(tokens: Sequence[Token], at: int, relation: int | None) -> bool:
     """Whether a word is the unit of the number before it, with more to come.
 
     Args:
@@ -323,7 +318,7 @@ def _is_unit(tokens: list[Token], at: int, relation: int | None) -> bool:
     return end < len(tokens) and tokens[end].kind == "op" and tokens[end].text in "+-*/"
 
 
-def _continues(tokens: list[Token], k: int, last: tuple[int, int] | None) -> bool:
+def _continues(tokens: Sequence[Token], k: int, last: tuple[int, int] | None) -> bool:
     """Whether a line that opens with a relation sign goes on from the line before."""
     if last is None:
         return False
@@ -332,7 +327,7 @@ def _continues(tokens: list[Token], k: int, last: tuple[int, int] | None) -> boo
 
 
 def _is_label(
-    tokens: list[Token], place: tuple[int, int] | None, left: Formula
+    tokens: Sequence[Token], place: tuple[int, int] | None, left: Formula
 ) -> bool:
     """Whether a left side only names the right one: `Day 1 = 5 + 3`."""
     if place is None or operations(left.node) or variables(left.node):
@@ -345,7 +340,7 @@ def _is_label(
     return before.text.lower() not in _OPENERS
 
 
-def _units_clash(tokens: list[Token], *places: tuple[int, int] | None) -> bool:
+def _units_clash(tokens: Sequence[Token], *places: tuple[int, int] | None) -> bool:
     """Whether two units of one dimension occur: `1 hour - 20 minutes = 40 minutes`."""
     seen: dict[int, set[str]] = {}
     for place in places:

@@ -8,6 +8,7 @@ without formulas is undecidable.
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import dataclasses
 from collections import Counter
 from collections.abc import Callable, Generator, Sequence
@@ -15,10 +16,23 @@ from fractions import Fraction
 from typing import Protocol, TypeVar
 
 from aprm_jax.oracle.calculator import CalculatorConfig, CalculatorOracle, is_final
-from aprm_jax.oracle.comparison import Step, compared, overlap, read_step, values
+from aprm_jax.oracle.comparison import (
+    Step,
+    compared,
+    computed_by,
+    overlap,
+    read_step,
+    values,
+)
 from aprm_jax.oracle.expression import format_number
 from aprm_jax.oracle.facts import Facts, is_hypothetical
-from aprm_jax.oracle.formula import FormulaError, numbers, operations, variables
+from aprm_jax.oracle.formula import (
+    FormulaError,
+    numbers,
+    operations,
+    parts,
+    variables,
+)
 from aprm_jax.oracle.parsing import Formula
 from aprm_jax.oracle.quantities import licensed_by
 from aprm_jax.oracle.relations import Relation
@@ -165,7 +179,8 @@ class TextOracle:
                 return Verdict(Label.CORRECT, "copied", "equals the correct step")
         if _is_annotated(candidate, original):
             return self._calculator.judge(question, prefix, original, candidate)
-        prefix = prefix[-config.max_prefix :]
+        # Cut before anything is cached by its text.
+        prefix = [line[: config.max_chars] for line in prefix[-config.max_prefix :]]
         ours = read_step(candidate)
         theirs = None if original is None else read_step(original)
         commutes = "matri" not in question  # AB is not BA there
@@ -240,20 +255,24 @@ class TextOracle:
         self, ours: Step, question: str, prefix: Sequence[str], theirs: Step | None
     ) -> tuple[Fraction, Formula] | None:
         """The first operand that nothing before gives, and its expression."""
+        if not any(_is_sum(side) for side in ours.sides):
+            return None
         licence = set(self._constants) | licensed_by(question)
         for line in (*prefix, "" if theirs is None else theirs.text):
-            licence |= licensed_by(line)
-        for relation in ours.reading.relations:
-            for side in (relation.left, relation.right):
-                if operations(side.node) and not variables(side.node):
-                    for number in numbers(side.node):
-                        if number not in licence:
-                            return number, side
-                try:
-                    licence |= {*readings(side), *numbers(side.node)}
-                except FormulaError:
-                    continue
+            licence |= licensed_by(line) | computed_by(line)
+        for side in ours.sides:
+            if _is_sum(side):
+                for number in numbers(side.node):
+                    if number not in licence:
+                        return number, side
+            licence |= {*numbers(side.node), *parts(side.node)}
+            with contextlib.suppress(FormulaError):
+                licence |= {*readings(side)}
         return None
+
+
+def _is_sum(side: Formula) -> bool:
+    return operations(side.node) > 0 and not variables(side.node)
 
 
 def _alike(ours: Step, theirs: Step, config: TextConfig) -> bool:
@@ -324,6 +343,8 @@ def _false(relation: Relation) -> Verdict:
     why = "these are different functions"
     if relation.closed:
         why = f"it is {_value(relation.left)}"
+        if not operations(relation.left.node) and operations(relation.right.node):
+            why = f"{right} is {_value(relation.right)}"
     reason = f"{left} {sign} {right}, but {why}"
     return _incorrect("wrong_result", reason, relation.span)
 
@@ -342,14 +363,23 @@ def _judge_facts(
     if not open_ones or is_hypothetical(step.text):
         return None
     said = "" if theirs is None else "".join(theirs.text.split())
+    named = Counter(_assigned(r) for r in open_ones)
     facts = Facts(prefix)
     for relation in open_ones:
+        if named[_assigned(relation)] > 1 and _assigned(relation):
+            continue  # one of several values: `x = 3` and `x = -3`
         problem = facts.contradicts(relation)
         start, end = relation.span
         if problem is not None and "".join(step.text[start:end].split()) not in said:
             return _incorrect("contradiction", problem, relation.span)
         facts.add(relation)
     return None
+
+
+def _assigned(relation: Relation) -> str:
+    """The variable that a relation gives a value; empty where it gives none."""
+    left = relation.left.node
+    return left.name if left.op == "variable" and not relation.chained else ""
 
 
 def _exact(formula: Formula) -> Fraction | None:

@@ -6,10 +6,11 @@ unreadable and nothing else.
 
 from __future__ import annotations
 
-import dataclasses
+import functools
 import re
+from collections.abc import Sequence
 from fractions import Fraction
-from typing import Any
+from typing import Any, NamedTuple
 
 from aprm_jax.oracle.expression import ExpressionError, read_literal
 from aprm_jax.oracle.formula import FUNCTIONS
@@ -17,8 +18,7 @@ from aprm_jax.oracle.formula import FUNCTIONS
 MAX_TOKENS = 1_500  # of one text; the rest is not read
 
 
-@dataclasses.dataclass(frozen=True)
-class Token:
+class Token(NamedTuple):
     """A piece of a text.
 
     Attributes:
@@ -88,10 +88,31 @@ _UNITS = re.compile(
     "cm|mm|km|kg|mg|ft|lbs?|oz|hrs?|min|mph|ml|st|nd|rd|th|am|pm|pts|sec"
 )
 _RESERVED = frozenset(["sqrt", "log", "gcd", "lcm", "mod", "max", "min", "deg", "det"])
+_SIMPLE: dict[str, tuple[str, str | None]] = {
+    "row": ("row", ""),
+    "times": ("op", "*"),
+    "over": ("op", "/"),
+    "percent": ("op", "%"),
+    "degree": ("op", "degrees"),
+    "op": ("op", None),
+    "about": ("relation", "≈"),
+    "equal": ("relation", "="),
+    "order": ("break", None),
+    "arrow": ("break", None),
+    "break": ("break", None),
+    "pi": ("constant", "pi"),
+    "open": ("open", "("),
+    "close": ("close", ")"),
+    "root": ("command", "sqrt"),
+    "index": ("command", None),
+    "function": ("command", None),
+    "command": ("command", None),
+}
 _CONSTANTS = frozenset("ei")  # to one step Euler's number, a price to another
 
 
-def tokenize(text: str) -> list[Token]:
+@functools.lru_cache(maxsize=256)  # one step is read for several ends
+def tokenize(text: str) -> tuple[Token, ...]:
     """The tokens of a text, at most `MAX_TOKENS`."""
     math_mode = text.count("$") - text.count("\\$")
     tracked = math_mode % 2 == 0  # else some dollar sign is money
@@ -114,12 +135,14 @@ def tokenize(text: str) -> list[Token]:
         spaced = soft = False
         if len(found) >= MAX_TOKENS:
             break
-    return _times(_articles(found))
+    return tuple(_times(_articles(found)))
 
 
 def _read(
     match: re.Match[str], group: str, text: str, marks: dict[str, Any]
 ) -> list[Token]:
+    if group in ("letters", "prime"):
+        return _letters(match, marks)
     start, end = match.span()
 
     def token(kind: str, shown: str, **more: Any) -> list[Token]:
@@ -143,33 +166,23 @@ def _read(
             return token("bad", match[0])
         part = Fraction(int(match["top"]), int(match["bottom"]))
         return token("number", match[0], value=part, decimals=9)
-    if group in ("letters", "prime"):
-        return _letters(match, marks)
     if group == "greek":
         return token("variable", match[0])
     if group == "label":
         return token("word", match["label"].strip()) if match["label"].strip() else []
-    simple = {
-        "row": ("row", ""),
-        "times": ("op", "^" if match[0] == "**" else "*"),
-        "over": ("op", "/"),
-        "percent": ("op", "%"),
-        "degree": ("op", "degrees"),
-        "op": ("op", "-" if match[0] in "−–—" else match[0]),
-        "about": ("relation", "≈"),
-        "equal": ("relation", "="),
-        "order": ("break", match[0]),
-        "arrow": ("break", match[0]),
-        "break": ("break", match[0]),
-        "pi": ("constant", "pi"),
-        "open": ("open", "("),
-        "close": ("close", ")"),
-        "root": ("command", "sqrt"),
-        "index": ("command", f"root {match['index']}"),
-        "function": ("command", match[0].lstrip("\\")),
-        "command": ("command", match["command"] or ""),
-    }
-    return token(*simple.get(group, ("bad", match[0])))
+    shown = match[0]
+    if group == "op" and shown in "−–—":
+        shown = "-"
+    elif group == "times" and shown == "**":
+        return token("op", "^")
+    elif group == "index":
+        shown = f"root {match['index']}"
+    elif group == "function":
+        shown = shown.lstrip("\\")
+    elif group == "command":
+        shown = match["command"]
+    kind, fixed = _SIMPLE.get(group, ("bad", None))
+    return token(kind, shown if fixed is None else fixed)
 
 
 def _letters(match: re.Match[str], marks: dict[str, Any]) -> list[Token]:
@@ -207,7 +220,7 @@ def _letters(match: re.Match[str], marks: dict[str, Any]) -> list[Token]:
     return [Token("word", run, start, end, **marks)]
 
 
-def _articles(tokens: list[Token]) -> list[Token]:
+def _articles(tokens: Sequence[Token]) -> list[Token]:
     """Makes words of the letters `a`, `A`, `I` that no operator stands beside."""
     out = list(tokens)
     for k, token in enumerate(tokens):
@@ -222,11 +235,11 @@ def _articles(tokens: list[Token]) -> list[Token]:
             for t in (before, after)
         )
         if not glued and not joined:
-            out[k] = dataclasses.replace(token, kind="word")
+            out[k] = token._replace(kind="word")
     return out
 
 
-def _times(tokens: list[Token]) -> list[Token]:
+def _times(tokens: Sequence[Token]) -> list[Token]:
     """Reads `3 x 4` as a product: an x between numbers."""
     out = list(tokens)
     for k in range(1, len(tokens) - 1):
@@ -237,5 +250,5 @@ def _times(tokens: list[Token]) -> list[Token]:
         ended = ended or (before.kind == "word" and out[k - 2].kind == "number")
         opens = after.kind == "open" and token.spaced and after.spaced
         if ended and (after.kind == "number" or opens):
-            out[k] = dataclasses.replace(token, kind="op", text="*")
+            out[k] = token._replace(kind="op", text="*")
     return out

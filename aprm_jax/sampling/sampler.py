@@ -107,6 +107,7 @@ class Sampler:
         key: Key[Array, ""] | UInt32[Array, "2"],
         *,
         temperature: float = 1.0,
+        stored: Callable[[Samples, Sequence[int]], None] | None = None,
     ) -> Samples:
         """One sample for each prompt; equal prompts are read once.
 
@@ -118,6 +119,8 @@ class Sampler:
           prompts: N lists of ids, none empty.
           key: of the whole request.
           temperature: divides the logits; 0 takes the most likely token.
+          stored: is told of every few rows that are done, as (samples so far, their
+            indices), while the device goes on with the next ones.
 
         Raises:
           ValueError: a prompt is empty or longer than the longest bucket.
@@ -138,9 +141,9 @@ class Sampler:
             running.append((chunk, drawn))
             # One chunk computes while another is stored; more would pile up caches.
             if len(running) == 2:
-                _store(out, *running.pop(0))
+                _store(out, *running.pop(0), stored)
         for chunk, drawn in running:
-            _store(out, chunk, drawn)
+            _store(out, chunk, drawn, stored)
         return out
 
     @property
@@ -242,13 +245,20 @@ def _gather_and_decode(
     return Drawn(state.tokens, state.logprobs, state.lengths, state.stopped & live)
 
 
-def _store(out: Samples, chunk: list[int], drawn: Drawn) -> None:
+def _store(
+    out: Samples,
+    chunk: list[int],
+    drawn: Drawn,
+    stored: Callable[[Samples, Sequence[int]], None] | None,
+) -> None:
     """Writes a chunk into its rows of the result; waits for the device."""
     host, n = jax.device_get(drawn), len(chunk)
     out.tokens[chunk] = host.tokens[:n]
     out.logprobs[chunk] = host.logprobs[:n]
     out.lengths[chunk] = host.lengths[:n]
     out.stopped[chunk] = host.stopped[:n]
+    if stored is not None:
+        stored(out, chunk)
 
 
 def _round_up(size: int, buckets: tuple[int, ...]) -> int:

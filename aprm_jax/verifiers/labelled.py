@@ -1,9 +1,9 @@
 """Training rows for a PRM from solutions whose steps carry labels, and its update.
 
 Data sets of step labels are trees: candidates beside a path share its beginning, and
-the same step is rated more than once. Here every step of the tree is one step, with
-one label, and every leaf of it is one row, whose steps are all read in one forward
-pass. A step that lies in several rows shares its weight between them.
+the same step is rated more than once. Here every step of a tree is one step with one
+label, and is learned from in one place (`data/trees.py`); all steps of a row are read
+in one forward pass.
 
 Axes: B rows, S steps, C classes.
 """
@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -24,7 +23,8 @@ import optax
 from jaxtyping import Array, Float, Float32
 
 from aprm_jax.data.labelled import LabelledSolution
-from aprm_jax.data.steps import StepBatch, StepBuilder, StepRow, pack
+from aprm_jax.data.steps import StepBatch, StepBuilder, StepRow
+from aprm_jax.data.trees import Node
 from aprm_jax.models import heads
 from aprm_jax.models.decoder import Decoder
 from aprm_jax.training.masked import masked_mean, mean_or_nan
@@ -38,7 +38,6 @@ NEUTRAL_VALUES: Mapping[str, float] = {
     "ignore": math.nan,
     "class": 0.5,
 }
-_STEP_ROOM = 32  # packed rows have room for a multiple of so many steps
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +48,6 @@ class LabelledRow:
       question: the problem.
       steps: S texts.
       labels: S labels in [0, 1], NaN where there is none.
-      shared: in how many rows each step lies, this one included.
       first: whether this is the first row that a step lies in.
       problem_id: id of the question.
     """
@@ -57,7 +55,6 @@ class LabelledRow:
     question: str
     steps: tuple[str, ...]
     labels: tuple[float, ...]
-    shared: tuple[int, ...]
     first: tuple[bool, ...]
     problem_id: str
 
@@ -104,7 +101,6 @@ def merge(
         for leaf, path in nodes.items()
         if not all(math.isnan(known.get(node, math.nan)) for node in path)
     }
-    counts = Counter(node for path in kept.values() for node in path)
     seen: set[tuple[str, tuple[str, ...]]] = set()
     rows = []
     for leaf, path in kept.items():
@@ -113,7 +109,6 @@ def merge(
                 question=leaf[0],
                 steps=leaf[1],
                 labels=tuple(known.get(node, math.nan) for node in path),
-                shared=tuple(counts[node] for node in path),
                 first=tuple(node not in seen for node in path),
                 problem_id=leaves[leaf],
             )
@@ -130,43 +125,14 @@ def _settled(mean: float, three: bool, soft: bool) -> float:
     return math.nan if mean == 0.5 else float(mean > 0.5)
 
 
-def cut_to_fit(
-    solutions: Sequence[LabelledSolution], builder: StepBuilder, max_steps: int
-) -> tuple[list[LabelledSolution], int]:
-    """Solutions without the steps that do not fit a row, and how many labels went.
-
-    Exact for the steps that stay: no step sees what comes after it.
-    """
-    out, lost = [], 0
-    for s in solutions:
-        size = steps_that_fit(builder, s.question, s.steps[:max_steps])
-        lost += sum(not math.isnan(label) for label in s.labels[size:])
-        if size == len(s.steps):
-            out.append(s)
-        elif size:
-            out.append(
-                dataclasses.replace(
-                    s,
-                    steps=s.steps[:size],
-                    labels=s.labels[:size],
-                    ratings=s.ratings[:size],
-                )
-            )
-    return out, lost
-
-
-def steps_that_fit(builder: StepBuilder, question: str, steps: Sequence[str]) -> int:
-    """The most steps, from the first, that fit the longest bucket as one row."""
-    if builder.fits(builder.solution(question, steps)) if steps else True:
-        return len(steps)
-    fits, fails = 0, len(steps)
-    while fails - fits > 1:
-        middle = (fits + fails) // 2
-        if builder.fits(builder.solution(question, steps[:middle])):
-            fits = middle
-        else:
-            fails = middle
-    return fits
+def node_labels(rows: Sequence[LabelledRow]) -> dict[Node, float]:
+    """The label of each step that has one."""
+    return {
+        (row.question, row.steps[: k + 1]): label
+        for row in rows
+        for k, label in enumerate(row.labels)
+        if not math.isnan(label)
+    }
 
 
 def class_targets(
@@ -182,67 +148,42 @@ def class_targets(
     return np.clip(1.0 - distance * (classes - 1), 0.0, None)
 
 
-def step_weights(
-    rows: Sequence[LabelledRow], classes: int, balance: bool
-) -> list[Float32[np.ndarray, " _"]]:
-    """A weight for each step: its share of the row, and of its class if `balance`.
+def class_weights(
+    labels: Float[np.ndarray, " N"], classes: int, balance: bool
+) -> Float[np.ndarray, " C"]:
+    """The weight of a step of each class: 1, or what gives all classes the same sum.
+
+    Args:
+      labels: of all steps that are learned from.
+      classes: 2 or 3.
+      balance: the mean weight of a step is 1 all the same.
 
     Raises:
       ValueError: one of the classes has no step at all.
     """
-    shares = [1.0 / np.asarray(row.shared, np.float64) for row in rows]
-    targets = [
-        np.nan_to_num(class_targets(np.asarray(row.labels), classes)) for row in rows
-    ]
-    mass = sum(
-        (np.einsum("s,sc->c", s, t) for s, t in zip(shares, targets, strict=True)),
-        np.zeros(classes),
-    )
+    mass = class_targets(labels, classes).sum(axis=0)
     if not (mass > 0).all():
         names = ("wrong", "neutral", "right") if classes == 3 else ("wrong", "right")
         missing = [n for n, m in zip(names, mass, strict=True) if m <= 0]
         raise ValueError(f"no labelled step is {' or '.join(missing)}")
-    per_class = mass.sum() / (classes * mass) if balance else np.ones(classes)
-    return [
-        (s * (t @ per_class)).astype(np.float32)
-        for s, t in zip(shares, targets, strict=True)
-    ]
+    return mass.sum() / (classes * mass) if balance else np.ones(classes)
 
 
 def label_batch(
     rows: Sequence[StepRow],
-    weights: Sequence[Float32[np.ndarray, " _"]],
+    per_class: Float[np.ndarray, " C"],
     builder: StepBuilder,
-    multiple: int,
+    *,
+    length: int,
+    max_steps: int,
+    batch_size: int,
 ) -> StepBatch:
-    """Rows packed to the longest bucket; `label_mask` holds the weights.
-
-    Args:
-      rows: with labels, each no longer than the longest bucket.
-      weights: one a step of each row; what is unlabelled gets none.
-      builder: makes the batch.
-      multiple: the number of packed rows is rounded up to a multiple of it.
-    """
-    length = builder.buckets[-1]
-    packed = pack(rows, length)
-    # The same lengths are packed alike: the weights travel as labels.
-    carried = pack(
-        [
-            dataclasses.replace(row, labels=weight)
-            for row, weight in zip(rows, weights, strict=True)
-        ],
-        length,
+    """Rows padded to one shape; `label_mask` holds the weights of `class_weights`."""
+    batch = builder.collate(
+        rows, length=length, max_steps=max_steps, batch_size=batch_size
     )
-    most = max(len(row.labels) for row in packed)
-    shape = {
-        "length": length,
-        "max_steps": -(-most // _STEP_ROOM) * _STEP_ROOM,
-        "batch_size": -(-len(packed) // multiple) * multiple,
-    }
-    batch = builder.collate(packed, **shape)
-    weight = builder.collate(carried, **shape).labels
-    mask = np.where(batch.label_mask > 0, weight, 0.0).astype(np.float32)
-    return batch.replace(label_mask=mask)
+    weights = class_targets(batch.labels, len(per_class)) @ per_class
+    return batch.replace(label_mask=(batch.label_mask * weights).astype(np.float32))
 
 
 @flax.struct.dataclass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from aprm_jax.data.steps import StepBatch, StepBuilder, StepRow
+from aprm_jax.data.trees import tree_rows
 from aprm_jax.models import heads
 from aprm_jax.models.decoder import Decoder
 
@@ -71,6 +73,42 @@ class Scorer:
             steps[key] = self._builder.step(lines[0], lines[1:], step)
         scored = self.rows(params, steps)
         return [np.array([scored[key][0] for key in row], np.float32) for row in keys]
+
+    def trees(
+        self,
+        params: Any,
+        solutions: Sequence[tuple[str, tuple[str, ...]]],
+        *,
+        branch: bool = True,
+    ) -> list[Float32[np.ndarray, " _"]]:
+        """As `solutions`, but what several of them share is read once.
+
+        Args:
+          solutions: (question, steps) of each.
+          branch: see `trees.tree_rows`.
+
+        Returns:
+          Scores of the steps of each solution, up to the last one that fits a row.
+        """
+        found = tree_rows(
+            self._builder,
+            solutions,
+            length=self._builder.buckets[-1],
+            max_steps=self._max_steps,
+            branch=branch,
+        )
+        scored = self.rows(params, {k: tree.row for k, tree in enumerate(found)})
+        known = {
+            node: score
+            for k, tree in enumerate(found)
+            for node, score in zip(tree.nodes, scored[k], strict=True)
+        }
+        out = []
+        for question, steps in solutions:
+            nodes = ((question, steps[: k + 1]) for k in range(len(steps)))
+            fit = itertools.takewhile(known.__contains__, nodes)
+            out.append(np.array([known[node] for node in fit], np.float32))
+        return out
 
     def rows(
         self, params: Any, rows: dict[Any, StepRow]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
+import json
+
 import pytest
 
 from aprm_jax.data.contamination import ContaminationIndex
@@ -53,9 +56,15 @@ def test_short_and_empty_questions_can_only_be_equal():
     assert index.find("…") is None and index.find("") is None
 
 
+def _instructions(path) -> set[str]:
+    with gzip.open(path, "rt") as file:
+        return {json.loads(line)["instruction"] for line in file}
+
+
 def test_prm800k_against_the_benchmarks(shared_data):
     """Train is clean of them; the test half is not."""
     phase1 = shared_data / "prm800k"
+    train = _instructions(phase1 / "phase1_train_plus.jsonl.gz")
     test = {
         s.question for s in read_steps(str(phase1 / "phase1_test.jsonl.gz"), "prm800k")
     }
@@ -73,10 +82,17 @@ def test_prm800k_against_the_benchmarks(shared_data):
                 str(shared_data / "processbench/math.json"), "processbench"
             )
         ],
+        "gsm8k": [
+            p.question
+            for p in read_problems(str(shared_data / "gsm8k/test.jsonl"), "gsm8k")
+        ],
     }.items():
         index = ContaminationIndex()
         index.add(name, questions)
+        assert not any(hit is not None and hit.equal for hit in map(index.find, train))
         hits = [index.find(question) for question in test]
         equal[name] = sum(hit is not None and hit.equal for hit in hits)
+    assert len(train) == 900
     # 98 of its 101 questions have a rated step.
-    assert equal == {"math500": len(test), "processbench": 28} and len(test) == 98
+    assert equal == {"math500": len(test), "processbench": 28, "gsm8k": 0}
+    assert len(test) == 98

@@ -116,7 +116,7 @@ TOKENIZER = _bytes()
             "{question} {prefix} {stp}",
             r"c.x: {stp} names no place.*Did you mean 'step'",
         ),
-        ("{question} {prefix} {step} {0}", r"{0} names no place"),
+        ("{question} {prefix} {step} {0}", r"\{0} names no place"),
         ("{question} {prefix} {step!r}", r"{step!r} names no place"),
         ("{question} {prefix} {step:>9}", r"{step:>9} names no place"),
         ("{question.__class__} {prefix} {step}", "names no place"),

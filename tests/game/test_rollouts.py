@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from concurrent.futures import Future
 
 import jax
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 import tiny_game
 from tiny_game import DOMAIN, EASY
 
+from aprm_jax.data.arithmetic import ArithmeticDomain
 from aprm_jax.data.steps import StepBuilder, TooLongError
 from aprm_jax.game import rollouts
 from aprm_jax.game.rewards import RewardTable
@@ -316,3 +318,58 @@ def test_perturb_gives_every_point_its_group():
         assert reply == tuple(samples.tokens[i, :n].tolist()) and len(reply) == n
         np.testing.assert_array_equal(logprobs, samples.logprobs[i, :n])
         assert stopped == (samples.stopped[i])
+
+
+class _Recorder:
+    """An oracle that answers in the background and notes when it was asked."""
+
+    def __init__(self, events):
+        self.events = events
+
+    def submit(self, question, prefix, original, candidate) -> Future[Verdict]:
+        self.events.append(candidate)
+        future: Future[Verdict] = Future()
+        future.set_result(DOMAIN.oracle.judge(question, prefix, original, candidate))
+        return future
+
+    judge = DOMAIN.oracle.judge
+
+
+def test_the_oracle_is_asked_while_others_are_sampled(monkeypatch):
+    sampler = tiny_game.sampler(BUILDER)
+    texts = ["2 + 3", "2 + 2", "2 + 3", "3 * 2", "1 + 1", "3 * 2"]
+    events: list[str] = []
+
+    def sample(params, prompts, key, *, stored):
+        del params, key
+        n, width = len(prompts), sampler.max_new_tokens
+        out = Samples(
+            tokens=np.full((n, width), BUILDER.pad_id, np.int32),
+            logprobs=np.zeros((n, width), np.float32),
+            lengths=np.zeros(n, np.int32),
+            stopped=np.ones(n, bool),
+        )
+        for chunk in ([3, 4, 5], [0, 1, 2]):
+            for i in chunk:
+                reply = _reply(texts[i])
+                out.tokens[i, : len(reply)], out.lengths[i] = reply, len(reply)
+            stored(out, chunk)
+            events.append("stored")
+        return out
+
+    monkeypatch.setattr(sampler, "sample", sample)
+    domain = ArithmeticDomain(seed=3)
+    monkeypatch.setattr(domain, "oracle", _Recorder(events))
+    points = (EASY, OTHER)
+    inquiry = rollouts.Inquiry(points, domain, BUILDER, BUILDER)
+    args = points, 3, BUILDER, jax.random.key(0), inquiry
+    draws = rollouts.perturb(sampler, None, *args)
+    asked = ["3 * 2", "1 + 1", "stored", "2 + 3", "2 + 2", "stored"]
+    assert events == asked
+    found = rollouts.verify(draws, points, domain, BUILDER, BUILDER, inquiry)
+    assert events == asked  # nothing is asked twice
+    expected = _verify(draws)
+    assert [(p.text, p.count, p.verdict) for p in found] == [
+        (p.text, p.count, p.verdict) for p in expected
+    ]
+    assert len({p.verdict.label for p in found}) > 1

@@ -109,8 +109,8 @@ def _scripted(monkeypatch, reply: str):
     place = _place()
     ids = [*place.builder.encode(reply), place.builder.step_id]
 
-    def sample(params, prompts, key, *, temperature=1.0):
-        del params, key, temperature
+    def sample(params, prompts, key, *, temperature=1.0, stored=None):
+        del params, key, temperature, stored
         n, width = len(prompts), place.sampler.max_new_tokens
         tokens = np.full((n, width), place.builder.pad_id, np.int32)
         tokens[:, : len(ids)] = ids

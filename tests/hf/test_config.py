@@ -212,6 +212,19 @@ def test_a_family_that_cannot_say_an_option_is_named():
             },
             "rope type 'yarn'",
         ),
+        (
+            {
+                "architectures": ["Phi3ForCausalLM"],
+                "model_type": "phi3",
+                "original_max_position_embeddings": 256,
+                "rope_scaling": {
+                    "type": "longrope",
+                    "short_factor": [1.0] * 4,
+                    "long_factor": [2.0] * 4,
+                },
+            },
+            "rope type 'longrope'",
+        ),
         ({"partial_rotary_factor": 0.5}, "partial_rotary_factor=0.5"),
         ({"hidden_size": "32"}, "hidden_size"),
         ({"num_key_value_heads": 3}, "multiple of num_kv_heads"),

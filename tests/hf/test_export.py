@@ -16,11 +16,17 @@ import pytest
 import tiny
 import tiny_decoder
 import tiny_hf
+from tiny_tokenizers import TOKENIZERS
 
 import aprm_jax
+from aprm_jax.data import prompts as words
+from aprm_jax.data.bpe import train_bpe
+from aprm_jax.data.prompted import PromptedBuilder
 from aprm_jax.data.steps import StepBuilder
-from aprm_jax.hf import export, load
+from aprm_jax.hf import export, load, prm_layouts
 from aprm_jax.hf.export import ExportError, Origin, Provenance, export_model
+from aprm_jax.hf.prm_layouts import LayoutBuilder
+from aprm_jax.hf.safetensors_io import Checkpoint
 from aprm_jax.models import heads, lora
 from aprm_jax.models.io import ModelSpec, save_model
 from aprm_jax.sampling.sampler import Sampler
@@ -179,6 +185,122 @@ def test_a_language_model_writes_our_tokens(kind, tmp_path, monkeypatch):
     assert config_file["eos_token_id"] == list(builder.stop_ids)
 
 
+@pytest.mark.parametrize("chat", [True, False], ids=["chat", "plain"])
+def test_a_generator_told_in_words_writes_our_tokens(chat, tmp_path, monkeypatch):
+    pytest.importorskip("torch")
+    tokenizer = words.prepare_tokenizer(train_bpe([words.GENERATOR_PROMPT], 300), 0)
+    if chat:
+        tokenizer.chat_template = (
+            "<bos>{% for m in messages %}{{ m.content }}<eos>{% endfor %}"
+            "{% if add_generation_prompt %}go:{% endif %}"
+        )
+    config = tiny.decoder(load.tokenizer_rows(tokenizer), tie_embeddings=False)
+    params = {"backbone": tiny_decoder.make_params(config, seed=4)}
+    told = "Rewrite {step} of {question} after {prefix} in {{one}} line"
+    spec = spec_of("generator", config, prompt=told, buckets=(128,), max_new_tokens=10)
+    folder = export_model(tmp_path / "out", params, spec, tokenizer)
+    names = run_card(folder, monkeypatch)
+    builder = PromptedBuilder(tokenizer, None, (128,), told)
+    sampler = Sampler(
+        config,
+        stop_ids=builder.stop_ids,
+        pad_id=builder.pad_id,
+        prompt_buckets=(128,),
+        max_new_tokens=10,
+        batch_buckets=(4,),
+    )
+    asked = [(q, list(steps[:-1]), steps[-1]) for q, steps in SOLUTIONS]
+    drawn = sampler.sample(
+        params["backbone"],
+        [builder.perturb_context(*a) for a in asked],
+        jax.random.key(0),
+        temperature=0.0,
+    )
+    for arguments, tokens, length, stopped in zip(
+        asked, drawn.tokens, drawn.lengths, drawn.stopped, strict=True
+    ):
+        want = builder.decode(tokens[: length - stopped].tolist())
+        assert names["write"](*arguments) == want.strip()
+    assert len({tuple(row) for row in drawn.tokens.tolist()}) > 1
+
+
+def laid_out(layout: str, tmp_path: Path) -> tuple[Any, ModelSpec, Any]:
+    """A published PRM of the layout, loaded, its head changed by training."""
+    tokenizer = TOKENIZERS[layout]()
+    rows = load.tokenizer_rows(tokenizer)
+    if layout == "math_shepherd":
+        config = tiny.decoder(rows, tie_embeddings=False)
+    else:
+        config = tiny.decoder(rows, attention_bias="qkv")
+    heads_ = head("two_class")
+    if layout == "qwen2_prm":
+        rng = np.random.default_rng(1)
+        kernel = rng.normal(size=(16, 16)).astype(np.float32)
+        bias = rng.normal(size=16).astype(np.float32)
+        heads_ = {"hidden": {"kernel": kernel, "bias": bias}, **heads_}
+    params = {"backbone": tiny_decoder.make_params(config, seed=2), "head": heads_}
+    family = "mistral" if layout == "math_shepherd" else "qwen2"
+    spec = spec_of("prm", config, layout=layout, family=family, buckets=(256,))
+    return params, spec, tokenizer
+
+
+STEPS = ("She eats three eggs.", "So 16 - 3 = 13 eggs\nare left.", "The answer is 13")
+
+
+def scores_of(params: Any, spec: ModelSpec, tokenizer: Any) -> np.ndarray:
+    builder = LayoutBuilder(str(spec.layout), tokenizer, spec.buckets)
+    batch = builder.collate([builder.solution("How many eggs?", STEPS)])
+    decoder = aprm_jax.models.decoder.Decoder(spec.decoder)
+    logits = heads.step_logits(decoder, params, batch, "two_class")
+    return np.asarray(jax.nn.sigmoid(logits))[0]
+
+
+@pytest.mark.parametrize("layout", ["trl", "skywork", "math_shepherd"])
+def test_a_published_prm_comes_out_as_token_classification(
+    layout, tmp_path, monkeypatch
+):
+    """With its own prompt and separators, as the card's code has them."""
+    pytest.importorskip("torch")
+    params, spec, tokenizer = laid_out(layout, tmp_path)
+    folder = export_model(
+        tmp_path / "out", params, spec, tokenizer, format_="token_classification"
+    )
+    got = run_card(folder, monkeypatch)["score"]("How many eggs?", list(STEPS))
+    want = scores_of(params, spec, tokenizer)
+    np.testing.assert_allclose(got, want, atol=1e-4)
+    assert np.ptp(want) > 1e-3
+
+
+@pytest.mark.parametrize("layout", ["qwen2_prm", "skywork"])
+def test_a_published_prm_goes_back_into_its_layout(layout, tmp_path):
+    """Read again as the layout's checkpoint is: the same tensors, the same scores."""
+    params, spec, tokenizer = laid_out(layout, tmp_path)
+    folder = export_model(tmp_path / "out", params, spec, tokenizer)
+    assert prm_layouts.detect(folder) == layout
+    ours = prm_layouts.LAYOUTS[layout]
+    mesh = make_mesh(MeshConfig(), jax.devices()[:1])
+    base = load.load_backbone(folder, mesh, ignore=ours.ignored)
+    with Checkpoint.open(folder) as checkpoint:
+        tensors = {key: checkpoint.read(key) for key in ours.keys}
+    again = prm_layouts.head_params(layout, tensors, tokenizer)
+    jax.tree.map(np.testing.assert_array_equal, base.params, params["backbone"])
+    if layout == "qwen2_prm":
+        jax.tree.map(np.testing.assert_array_equal, again, params["head"])
+    np.testing.assert_allclose(
+        scores_of({"backbone": base.params, "head": again}, spec, base.tokenizer),
+        scores_of(params, spec, tokenizer),
+        atol=1e-5,
+    )
+    card = (folder / "README.md").read_text()
+    step = LayoutBuilder(layout, tokenizer, (256,)).step_id
+    assert f"token {step}" in card
+    for other in ("qwen2_prm", "skywork", "peft"):
+        if other != layout:
+            with pytest.raises(ExportError):
+                export_model(tmp_path / "no", params, spec, tokenizer, format_=other)
+    assert not (tmp_path / "no").exists()
+
+
 def test_the_qwen2_prm_layout_computes_our_scores(tmp_path):
     torch = pytest.importorskip("torch")
     import safetensors.torch
@@ -269,6 +391,11 @@ def test_an_adapter_without_its_base_is_not_merged(tmp_path):
         export_model(tmp_path / "out", params, spec, base.tokenizer, format_="merged")
 
 
+ADAPTED: dict[str, Any] = {
+    "extra": Origin("user/base", len(tiny.WORDS) - 3, lora={"rank": 1}).extra()
+}
+
+
 @pytest.mark.parametrize(
     ("kind", "changes", "format_", "message"),
     [
@@ -284,6 +411,20 @@ def test_an_adapter_without_its_base_is_not_merged(tmp_path):
         ("prm", {}, "qwen2_prm", "a layout of Qwen 2, and this model is a llama"),
         ("prm", {"reading": "three_class"}, "qwen2_prm", "two classes"),
         ("solver", {}, "peft", "lora.rank > 0"),
+        (
+            "solver",
+            ADAPTED,
+            "peft",
+            f"the 3 rows that were added to the {len(tiny.WORDS) - 3}",
+        ),
+        ("prm", {**ADAPTED, "layout": "skywork"}, "peft", "skywork has none"),
+        ("prm", {"layout": "trl", "family": "qwen2"}, "skywork", "rows of trl"),
+        (
+            "prm",
+            {"layout": "qwen2_prm", "family": "qwen2"},
+            "token_classification",
+            "two layers",
+        ),
         ("solver", {}, "gguf", "must be one of auto, causal_lm"),
     ],
 )

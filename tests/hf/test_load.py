@@ -7,22 +7,34 @@ import json
 import os
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
 import pytest
 import tiny
 import tiny_hf
+from transformers import AutoConfig
 
-from aprm_jax.hf.config import UnsupportedModelError
-from aprm_jax.hf.load import load_backbone, load_params, read_architecture
+from aprm_jax.hf.config import UnsupportedModelError, decoder_config
+from aprm_jax.hf.load import (
+    load_adapter,
+    load_backbone,
+    load_params,
+    read_architecture,
+)
 from aprm_jax.hf.safetensors_io import Checkpoint, write_sharded
+from aprm_jax.hf.save import write_adapter, write_folder
 from aprm_jax.hf.tables import (
     CheckpointMismatchError,
+    entries,
     params_from_tensors,
     tensors_from_params,
 )
+from aprm_jax.models import lora
+from aprm_jax.models.architecture import DecoderConfig
 from aprm_jax.models.io import ModelFileError
 from aprm_jax.training.mesh import MeshConfig, make_mesh
 
@@ -70,6 +82,24 @@ def test_there_and_back_is_bit_identical(family, tied, tmp_path):
         assert back.keys() == want.keys()
         for key, tensor in want.items():
             assert back[key].tobytes() == tensor.tobytes(), key
+        (tmp_path / f"back{shard}").mkdir()
+        write_folder(
+            tmp_path / f"back{shard}",
+            loaded.config,
+            family,
+            loaded.params,
+            loaded.tokenizer,
+            vocab_rows=37,
+            max_shard_bytes=10_000 if shard == "10KB" else 1 << 30,
+        )
+        with Checkpoint.open(tmp_path / f"back{shard}") as written:
+            assert written.shapes == {k: v.shape for k, v in want.items()}
+            for key, tensor in want.items():
+                assert written.read(key).tobytes() == tensor.tobytes(), key
+        described = AutoConfig.from_pretrained(tmp_path / f"back{shard}")
+        assert decoder_config(described.to_dict()) == decoder_config(
+            model.config.to_dict() | {"architectures": [type(model).__name__]}
+        )
 
 
 @pytest.mark.parametrize("stored", ["float32", "bfloat16", "float16"])
@@ -184,6 +214,80 @@ def test_a_head_may_lie_beside_the_backbone(llama, tmp_path):
             load_params(checkpoint, config, family, mesh())
         params = load_params(checkpoint, config, family, mesh(), ignore=[r"^score\."])
     assert "head" not in params
+
+
+def test_memory_holds_no_more_than_the_shards_and_one_tensor(tmp_path):
+    """Of arrays: what NumPy allocates, JAX on a CPU takes over without a copy."""
+    config = DecoderConfig(
+        vocab_size=8192,  # the embedding [V, D] is the largest tensor, 4 MB
+        d_model=128,
+        num_layers=6,
+        num_heads=4,
+        num_kv_heads=4,
+        head_dim=32,
+        d_ff=4096,
+        tie_embeddings=False,
+    )
+    table = entries(config, "llama")
+    write_sharded(
+        tmp_path,
+        ((entry.key, np.ones(entry.shape, np.float32)) for entry in table),
+        8_000_000,
+    )
+    sizes = [4 * int(np.prod(entry.shape)) for entry in table]
+    assert len(list(tmp_path.glob("*.safetensors"))) > 4
+    one = mesh()
+    with Checkpoint.open(tmp_path) as checkpoint:
+        tracemalloc.start()
+        params = load_params(checkpoint, config, "llama", one)
+        held, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+    assert sum(x.nbytes for x in jax.tree.leaves(params)) == sum(sizes)
+    assert sum(sizes) <= held + 1e6  # these shards are counted: nothing is hidden
+    assert peak < sum(sizes) + 1.3 * max(sizes)
+
+
+def adapter(folder: Path, base: Path) -> tuple[Any, lora.LoraConfig]:
+    """PEFT's files of a random adapter on a base."""
+    settings = lora.LoraConfig(2, 3.0, "layers/(attention/(q|o)|mlp/down)/kernel")
+    loaded = load_backbone(base, mesh())
+    tree = lora.init_lora(jax.random.key(0), loaded.params, settings)
+    tree = jax.tree.map(lambda x: np.asarray(x) + 0.1, tree)
+    tensors, fields = lora.to_peft(tree, settings, family="llama", base="some/base")
+    folder.mkdir()
+    write_adapter(folder, tensors, fields, loaded.tokenizer)
+    return lora.merge(loaded.params, tree, settings), settings
+
+
+def test_an_adapter_is_merged_as_it_is_loaded(llama, tmp_path):
+    want, settings = adapter(tmp_path / "peft", llama)
+    got = load_backbone(llama, mesh(), adapter=tmp_path / "peft")
+    same(got.params, want)
+    shapes = load_backbone(llama, mesh()).params
+    _, read, rest = load_adapter(tmp_path / "peft", shapes)
+    assert (read.rank, read.scale) == (settings.rank, settings.scale) and not rest
+
+
+def test_an_adapter_for_another_base_names_its_folder(llama, tmp_path):
+    adapter(tmp_path / "peft", llama)
+    other = tiny_hf.save(
+        tiny_hf.hf_model("llama", hidden_size=48, tie_word_embeddings=False),
+        tmp_path / "other",
+    )
+    with pytest.raises(
+        lora.AdapterMismatchError, match=r"peft: .*needs \(2, 48\).*another base"
+    ) as error:
+        load_backbone(other, mesh(), adapter=tmp_path / "peft")
+    assert "\n" not in str(error.value)
+    path = tmp_path / "peft" / "adapter_model.safetensors"
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(ModelFileError, match=r"adapter_model.safetensors: truncated"):
+        load_backbone(llama, mesh(), adapter=tmp_path / "peft")
+    path.unlink()
+    with pytest.raises(ModelFileError, match=r"neither adapter_model.safetensors"):
+        load_backbone(llama, mesh(), adapter=tmp_path / "peft")
+    with pytest.raises(ModelFileError, match=r"adapter_config.json: a PEFT adapter's"):
+        load_backbone(llama, mesh(), adapter=tmp_path)
 
 
 DEVICES = """

@@ -11,15 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tokenizers import (
-    Tokenizer,
-    decoders,
-    models,
-    pre_tokenizers,
-    trainers,
-)
-from tokenizers.processors import TemplateProcessing
-from transformers import PreTrainedTokenizerFast
+from tiny_tokenizers import QUESTION, STEPS, TOKENIZERS, byte_level, sentencepiece
 
 from aprm_jax.data.steps import StepBatch
 from aprm_jax.hf import prm_layouts, tables
@@ -28,66 +20,6 @@ from aprm_jax.hf.prm_layouts import LAYOUTS, LayoutBuilder, LayoutError
 from aprm_jax.models import heads
 from aprm_jax.models.decoder import Decoder
 from aprm_jax.models.io import ModelFileError
-
-QUESTION = "Janet has 16 eggs and eats three. How many are left?"
-STEPS = ("She eats three eggs.", "So 16 - 3 = 13 eggs are left.", "The answer is 13")
-CORPUS = [QUESTION, *STEPS, "Please reason step by step: Step 1: Step 2: + - = user"]
-TEMPLATE = (
-    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n"
-    "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
-
-
-@functools.cache
-def byte_level() -> PreTrainedTokenizerFast:
-    """As Qwen2.5-Math-PRM's and Skywork's: byte-level BPE, chat tokens, a template."""
-    backend = Tokenizer(models.BPE())
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    backend.decoder = decoders.ByteLevel()
-    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<extra_0>"]
-    trainer = trainers.BpeTrainer(
-        vocab_size=420,
-        special_tokens=special,
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    backend.train_from_iterator([*CORPUS, *["a\n\n"] * 9], trainer)
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=backend,
-        bos_token="<|endoftext|>",
-        eos_token="<|im_end|>",
-        pad_token="<|endoftext|>",
-        additional_special_tokens=["<|im_start|>", "<extra_0>"],
-    )
-    tokenizer.chat_template = TEMPLATE
-    return tokenizer
-
-
-@functools.cache
-def sentencepiece() -> PreTrainedTokenizerFast:
-    """As Mistral's: BPE on "▁" with byte fallback, <s> first, "▁ки" one piece."""
-    backend = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True))
-    backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")
-    backend.decoder = decoders.Metaspace()
-    special = ["<unk>", "<s>", "</s>", *(f"<0x{i:02X}>" for i in range(256))]
-    trainer = trainers.BpeTrainer(
-        vocab_size=600, special_tokens=special, show_progress=False
-    )
-    backend.train_from_iterator([*CORPUS, *["left. ки + - ки"] * 4], trainer)
-    backend.post_processor = TemplateProcessing(
-        single="<s> $A", special_tokens=[("<s>", 1)]
-    )
-    return PreTrainedTokenizerFast(
-        tokenizer_object=backend, bos_token="<s>", eos_token="</s>", unk_token="<unk>"
-    )
-
-
-TOKENIZERS = {
-    "qwen2_prm": byte_level,
-    "math_shepherd": sentencepiece,
-    "trl": byte_level,
-    "skywork": byte_level,
-}
 
 
 def _card_ids(
@@ -225,11 +157,9 @@ def test_ids_reads_and_scores_are_the_cards(layout):
     np.testing.assert_allclose(
         prm_layouts.scores(head, jnp.asarray(hidden))[0], expected, atol=1e-5
     )
-    back = prm_layouts.head_tensors(
-        layout, head, language_head=tensors.get("lm_head.weight"), tokenizer=tokenizer
-    )
-    for key, tensor in back.items():
-        np.testing.assert_array_equal(tensor, tensors[key])
+    if layout != "math_shepherd":
+        for key, tensor in prm_layouts.head_tensors(layout, head).items():
+            np.testing.assert_array_equal(tensor, tensors[key])
 
 
 def test_what_training_changed_in_a_head_survives_the_way_back():
@@ -248,12 +178,7 @@ def test_what_training_changed_in_a_head_survives_the_way_back():
             prm_layouts.log_odds(head, hidden),
             atol=1e-5,
         )
-    rows = rng.normal(size=(len(tokenizer), 8)).astype(np.float32)
-    with pytest.raises(LayoutError, match="an LM head has no bias"):
-        prm_layouts.head_tensors(
-            "math_shepherd", head, language_head=rows, tokenizer=tokenizer
-        )
-    with pytest.raises(LayoutError, match="give both"):
+    with pytest.raises(LayoutError, match="the LM head, which has no bias"):
         prm_layouts.head_tensors("math_shepherd", head)
     with pytest.raises(LayoutError, match="qwen2_prm has two layers"):
         prm_layouts.head_tensors("qwen2_prm", head)

@@ -15,14 +15,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aprm_jax.hf.safetensors_io import (
-    INDEX_FILE,
-    SINGLE_FILE,
     Checkpoint,
     empty,
     write_sharded,
 )
 from aprm_jax.models.io import ModelFileError
 
+SINGLE_FILE, INDEX_FILE = "model.safetensors", "model.safetensors.index.json"
 DTYPES = (np.float32, np.float16, ml_dtypes.bfloat16)
 
 

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
 import jax
+import numpy as np
 import pytest
 import tiny
 
 from aprm_jax.config import ConfigError, default_config, set_field, validate
-from aprm_jax.hf.export import ExportError
+from aprm_jax.hf import prm_layouts
+from aprm_jax.hf.export import ExportError, Origin
+from aprm_jax.hf.load import load_backbone, read_architecture
+from aprm_jax.hf.safetensors_io import Checkpoint
+from aprm_jax.hf.tiny import write_tiny
 from aprm_jax.jobs import export, pipeline, start
 from aprm_jax.jobs.context import Context
-from aprm_jax.models import heads
+from aprm_jax.models import heads, lora
 from aprm_jax.models.io import ModelSpec, save_model
+from aprm_jax.models.lora import AdapterMismatchError, LoraConfig
+from aprm_jax.training.mesh import MeshConfig, make_mesh
 from aprm_jax.training.workdir import done_info
 
 
@@ -145,3 +153,54 @@ def test_a_foreign_folder_is_refused_before_anything_starts(root, tmp_path):
     with pytest.raises(ExportError, match="is no earlier export"):
         start.run(c, root)
     assert not (root / "config.json").exists()
+
+
+def write_adapter(run: Path, base: Path) -> tuple[Path, dict]:
+    """A player's adapter on a published PRM, as the game leaves it."""
+    settings = LoraConfig(2, 3.0, "layers/attention/(q|o)/kernel")
+    decoder, family = read_architecture(base)
+    ours = prm_layouts.LAYOUTS["qwen2_prm"]
+    mesh = make_mesh(MeshConfig(), jax.devices()[:1])
+    backbone = load_backbone(base, mesh, ignore=ours.ignored)
+    with Checkpoint.open(base) as checkpoint:
+        tensors = {key: checkpoint.read(key) for key in ours.keys}
+    tree = lora.init_lora(jax.random.key(0), backbone.params, settings)
+    tree = jax.tree.map(lambda x: x + 0.1, tree)
+    origin = Origin(str(base), decoder.vocab_size, 4096, dataclasses.asdict(settings))
+    spec = ModelSpec(
+        kind="prm",
+        decoder=decoder,
+        reading="two_class",
+        window=None,
+        buckets=(32,),
+        domain="gsm8k",
+        family=family,
+        layout="qwen2_prm",
+        extra=origin.extra(),
+    )
+    head = prm_layouts.head_params("qwen2_prm", tensors, backbone.tokenizer)
+    save_model(
+        run / "aprm" / "adapter",
+        {"lora": tree, "head": head},
+        spec,
+        backbone.tokenizer,
+    )
+    return run / "aprm" / "adapter", lora.merge(backbone.params, tree, settings)
+
+
+def test_an_adapter_is_merged_into_the_base_that_it_names(tmp_path):
+    base = write_tiny(tmp_path / "base", "qwen2", ["1 + 2 = 3"], layout="qwen2_prm")
+    folder, want = write_adapter(tmp_path / "run", base)
+    c = config(export__model=str(folder), export__directory=str(tmp_path / "out"))
+    start.run(c, tmp_path / "other")
+    mesh = make_mesh(MeshConfig(), jax.devices()[:1])
+    ignored = prm_layouts.LAYOUTS["qwen2_prm"].ignored
+    got = load_backbone(tmp_path / "out", mesh, ignore=ignored).params
+    jax.tree.map(np.testing.assert_array_equal, got, want)
+    described = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert described["architectures"] == ["Qwen2ForProcessRewardModel"]
+    # Another model has taken the base's place.
+    path = base / "config.json"
+    path.write_text(path.read_text().replace('"hidden_size": 32', '"hidden_size": 48'))
+    with pytest.raises(AdapterMismatchError, match=r"not the base that .*\(.*, 48\)"):
+        start.run(c, tmp_path / "third")

@@ -12,19 +12,18 @@ import scipy.special
 import tiny
 
 from aprm_jax.data.labelled import from_first_error, from_labels, from_ratings
-from aprm_jax.data.steps import StepBuilder
+from aprm_jax.data.steps import StepBuilder, pack
 from aprm_jax.models import heads
 from aprm_jax.models.decoder import Decoder
 from aprm_jax.verifiers.labelled import (
     LabelState,
     class_targets,
-    cut_to_fit,
+    class_weights,
     label_batch,
     labels_loss,
     make_label_update,
     merge,
-    step_weights,
-    steps_that_fit,
+    node_labels,
 )
 from aprm_jax.verifiers.objective import PrmObjective
 
@@ -57,8 +56,14 @@ def test_a_tree_is_one_row_a_leaf_and_one_label_a_step():
     rows = merge(TREE, neutral="correct", soft=False)
     assert [row.steps for row in rows] == [("x",), ("a", "y"), ("a", "b", "c")]
     assert [row.labels for row in rows] == [(0.0,), (1.0, 0.0), (1.0, 1.0, 1.0)]
-    assert [row.shared for row in rows] == [(1,), (2, 1), (2, 1, 1)]
     assert [row.first for row in rows] == [(True,), (True, True), (False, True, True)]
+    assert node_labels(rows) == {
+        ("q", ("x",)): 0.0,
+        ("q", ("a",)): 1.0,
+        ("q", ("a", "y")): 0.0,
+        ("q", ("a", "b")): 1.0,
+        ("q", ("a", "b", "c")): 1.0,
+    }
 
 
 @pytest.mark.parametrize(
@@ -95,25 +100,6 @@ def test_steps_behind_the_first_error_stay_unlabelled():
     assert [row.labels for row in rows] == [(1.0,), (0.0,)]
 
 
-@pytest.mark.parametrize("window", [None, 1])
-def test_solutions_are_cut_where_they_no_longer_fit(window):
-    builder = StepBuilder(tiny.tokenizer(), window, (16,))
-    steps = ("1 + 2", "3 + 4", "5", "6 + 7 + 8", "9")
-    expected = max(
-        k for k in range(6) if k == 0 or len(builder.solution("1 2 3", steps[:k])) <= 16
-    )
-    assert 0 < expected < len(steps)
-    assert steps_that_fit(builder, "1 2 3", steps) == expected
-    assert steps_that_fit(builder, "1 2 3", steps[:expected]) == expected
-    assert steps_that_fit(builder, "1 " * 20, steps) == 0
-    long = from_labels("1 2 3", steps, [1.0, 1.0, 1.0, NAN, 0.0])
-    gone = from_labels("1 " * 20, steps[:2], [1.0, 0.0])
-    kept, lost = cut_to_fit([long, gone], builder, max_steps=5)
-    assert [s.steps for s in kept] == [steps[:expected]]
-    assert lost == 2 + sum(not math.isnan(v) for v in long.labels[expected:])
-    assert cut_to_fit([long], builder, max_steps=1)[0][0].steps == steps[:1]
-
-
 def test_class_targets_interpolate():
     np.testing.assert_allclose(
         class_targets(np.array([0.0, 0.25, 0.5, 1.0]), 3),
@@ -122,22 +108,18 @@ def test_class_targets_interpolate():
     np.testing.assert_allclose(class_targets(np.array([0.3]), 2), [[0.7, 0.3]])
 
 
-def test_each_step_weighs_once_and_balance_evens_the_classes():
-    rows = merge(TREE, neutral="correct", soft=False)
-    plain = step_weights(rows, 2, balance=False)
-    assert sum(w.sum() for w in plain) == pytest.approx(5)  # distinct labelled steps
-    even = step_weights(rows, 2, balance=True)
-    by_class = [
-        sum(w[np.array(r.labels) == c].sum() for r, w in zip(rows, even, strict=True))
-        for c in (0.0, 1.0)
-    ]
-    assert by_class == pytest.approx([2.5, 2.5])
-    ignored = merge(TREE, neutral="ignore", soft=False)
-    assert step_weights(ignored, 2, balance=True)[-1][1] == 0.0  # no label, no weight
+def test_balance_evens_the_classes():
+    labels = np.array([0.0, 1.0, 1.0, 1.0, 0.75])
+    np.testing.assert_array_equal(class_weights(labels, 2, balance=False), [1, 1])
+    even = class_weights(labels, 2, balance=True)
+    mass = class_targets(labels, 2).sum(axis=0)
+    np.testing.assert_allclose(mass * even, [2.5, 2.5])
+    three = class_weights(labels, 3, balance=True)
+    np.testing.assert_allclose(class_targets(labels, 3).sum(axis=0) * three, 5 / 3)
     with pytest.raises(ValueError, match="neutral"):
-        step_weights(rows, 3, balance=True)
+        class_weights(np.array([0.0, 1.0]), 3, balance=True)
     with pytest.raises(ValueError, match="wrong"):
-        step_weights(merge(flat("q", (("a",), 1)), soft=False), 2, balance=True)
+        class_weights(np.ones(3), 2, balance=False)
 
 
 def _batch(builder, three=False):
@@ -147,15 +129,18 @@ def _batch(builder, three=False):
         if three
         else [(1.0, 0.25), (NAN, 1.0, 0.0), (0.75,)]
     )
+    per_class = np.array([3.0, 0.5, 1.5] if three else [3.0, 0.5])
     weights = [
-        np.linspace(0.5, 2.0, len(row), dtype=np.float32) + k
-        for k, row in enumerate(labels)
+        class_targets(np.array(row), len(per_class)) @ per_class for row in labels
     ]
     rows = [
         builder.solution(q, s, v)
         for (q, s, _), v in zip(solutions, labels, strict=True)
     ]
-    return solutions, labels, weights, label_batch(rows, weights, builder, 2)
+    batch = label_batch(
+        pack(rows, 64), per_class, builder, length=64, max_steps=8, batch_size=2
+    )
+    return solutions, labels, weights, batch
 
 
 @pytest.mark.parametrize("reading", heads.READINGS)
@@ -198,10 +183,11 @@ def test_the_loss_of_packed_rows_is_that_of_separate_steps(reading, window):
 def test_a_weight_of_zero_is_no_step():
     builder = StepBuilder(tiny.tokenizer(), None, (64,))
     rows = [builder.solution("1 + 2", ("3", "4"), (1.0, 0.0))]
+    shape = {"length": 64, "max_steps": 2, "batch_size": 1}
     params = heads.init_prm(
         jax.random.key(1), tiny.backbone(DECODER.config), 16, "two_class"
     )
-    one = label_batch(rows, [np.array([1.0, 0.0], np.float32)], builder, 1)
+    one = label_batch(rows, np.array([0.0, 1.0]), builder, **shape)
     loss, metrics = labels_loss(
         params, None, one, DECODER, "two_class", CROSS_ENTROPY, KEY
     )

@@ -119,3 +119,25 @@ def test_a_solution_without_room_is_refused():
     scorer = Scorer(prm_scorer(DECODER, "token"), builder, max_steps=5)
     with pytest.raises(TooLongError, match="longest bucket"):
         scorer.solutions(tiny_game.prm(), SOLUTIONS[:1])
+
+
+@pytest.mark.parametrize("window", [None, 1])
+@pytest.mark.parametrize("branch", [True, False])
+def test_what_solutions_share_is_read_once_and_scores_the_same(window, branch):
+    builder = tiny_game.builder(window, (32, 64), line_stride=12)
+    params = tiny_game.prm(reading="two_class")
+    scores = (prm_scorer(DECODER, "two_class"), likelihood_scorer(DECODER))
+    for score in scores:
+        counted, rows = _counted(score)
+        scorer = Scorer(counted, builder, max_steps=12, batch_sizes=(2, 4))
+        got = scorer.trees(params, SOLUTIONS, branch=branch)
+        if window is None and branch:
+            assert sum(rows) == 3  # a row for each question that has steps
+        expected = scorer.solutions(params, SOLUTIONS)
+        for a, b in zip(got, expected, strict=True):
+            np.testing.assert_allclose(a, b, atol=1e-4)
+    # What does not fit is left out from there on, and nothing else is.
+    short = Scorer(scores[0], tiny_game.builder(None, (24,)), max_steps=12)
+    question, steps = SOLUTIONS[0]
+    fits = short.trees(params, [(question, (steps[0], "9 " * 20, steps[0]))])
+    assert [len(row) for row in fits] == [1]

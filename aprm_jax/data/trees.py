@@ -1,0 +1,211 @@
+"""Many solutions of one question as a tree: what they share stands in a row once.
+
+Data sets of step labels rate several candidates for each step of a path, so that one
+beginning belongs to hundreds of solutions. A row here holds a question and steps in
+preorder; each step sees the steps that lead to it, at the positions that it has in its
+own solution, and no other. A decoder reads every step as it would read it in a row of
+its solution alone, and reads it once.
+
+A tree that is longer than a row goes on in another one, which repeats the path to where
+it goes on as mere context.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+
+from aprm_jax.data.steps import UNLABELLED, StepBuilder, StepRow
+
+# A step by what leads to it: the question, and the steps up to and with itself.
+Node = tuple[str, tuple[str, ...]]
+
+
+@dataclasses.dataclass(frozen=True)
+class TreeRow:
+    """A row of ids, and which step each of its steps is. S steps.
+
+    Attributes:
+      row: the ids; its labels are those of the nodes, each in one row alone.
+      nodes: S nodes.
+    """
+
+    row: StepRow
+    nodes: tuple[Node, ...]
+
+
+def tree_rows(
+    builder: StepBuilder,
+    solutions: Iterable[tuple[str, tuple[str, ...]]],
+    *,
+    length: int,
+    max_steps: int,
+    labels: Mapping[Node, float] | None = None,
+    branch: bool = True,
+) -> list[TreeRow]:
+    """Rows that hold every step of some solutions.
+
+    Args:
+      builder: gives the ids.
+      solutions: (question, steps); a step may stand in many of them.
+      length: most tokens of a row. A step that does not fit a row together with what
+        leads to it is left out, and so is what follows it.
+      max_steps: most steps of a row.
+      labels: of the nodes; one without is NaN.
+      branch: whether the model can read rows that branch. Where it cannot, or the
+        builder cannot make them, each solution is a row of its own, and what it shares
+        with others is read again.
+
+    Returns:
+      The rows, question by question, in order of first appearance.
+    """
+    labels = labels or {}
+    children: dict[str, dict[Node, dict[Node, None]]] = {}
+    for question, steps in solutions:
+        below = children.setdefault(question, {})
+        for k in range(len(steps)):
+            parent, node = (question, steps[:k]), (question, steps[: k + 1])
+            below.setdefault(parent, {})[node] = None
+    rows: list[TreeRow] = []
+    for question, below in children.items():
+        order = _preorder(question, below)
+        if branch and builder.branches:
+            rows += _laid_out(builder, question, order, length, max_steps, labels)
+        else:
+            leaves = [node for node in order if node not in below]
+            rows += _one_each(builder, leaves, length, max_steps, labels)
+    return rows
+
+
+def _one_each(
+    builder: StepBuilder,
+    leaves: Iterable[Node],
+    length: int,
+    max_steps: int,
+    labels: Mapping[Node, float],
+) -> list[TreeRow]:
+    rows: list[TreeRow] = []
+    seen: set[Node] = set()
+    for question, steps in leaves:
+        size = steps_that_fit(builder, question, steps[:max_steps], length)
+        nodes = tuple((question, steps[: k + 1]) for k in range(size))
+        if not nodes or nodes[-1] in seen:
+            continue
+        known = [
+            UNLABELLED if node in seen else labels.get(node, UNLABELLED)
+            for node in nodes
+        ]
+        rows.append(TreeRow(builder.solution(question, steps[:size], known), nodes))
+        seen.update(nodes)
+    return rows
+
+
+def steps_that_fit(
+    builder: StepBuilder, question: str, steps: Sequence[str], length: int
+) -> int:
+    """The most steps, from the first, whose row has at most `length` tokens."""
+    if not steps or len(builder.solution(question, steps)) <= length:
+        return len(steps)
+    fits, fails = 0, len(steps)
+    while fails - fits > 1:
+        middle = (fits + fails) // 2
+        if len(builder.solution(question, steps[:middle])) <= length:
+            fits = middle
+        else:
+            fails = middle
+    return fits
+
+
+def _preorder(question: str, below: Mapping[Node, Iterable[Node]]) -> list[Node]:
+    out: list[Node] = []
+    waiting: list[Node] = [(question, ())]
+    while waiting:
+        node = waiting.pop()
+        if node[1]:
+            out.append(node)
+        waiting.extend(reversed(list(below.get(node, ()))))
+    return out
+
+
+@dataclasses.dataclass
+class _Open:
+    """A row in the making: lines in preorder."""
+
+    tokens: list[int] = dataclasses.field(default_factory=list)
+    positions: list[int] = dataclasses.field(default_factory=list)
+    step_ids: list[int] = dataclasses.field(default_factory=list)
+    # Of each line its depth and first column; the question's depth is 0.
+    lines: list[tuple[int, int]] = dataclasses.field(default_factory=list)
+    nodes: list[Node] = dataclasses.field(default_factory=list)
+
+    def add(self, ids: list[int], positions: np.ndarray, depth: int, step: int) -> None:
+        self.lines.append((depth, len(self.tokens)))
+        self.tokens += ids
+        self.positions += positions.tolist()
+        self.step_ids += [step] * len(ids)
+
+    def close(self, labels: Mapping[Node, float]) -> TreeRow:
+        size = len(self.tokens)
+        ends = np.zeros(size, np.int32)
+        open_lines: list[tuple[int, int, int]] = []  # depth, first column, past the end
+        starts = [start for _, start in self.lines] + [size]
+        for k, (depth, start) in enumerate(self.lines):
+            while open_lines and open_lines[-1][0] >= depth:
+                _, first, past = open_lines.pop()
+                ends[first:past] = start - 1
+            open_lines.append((depth, start, starts[k + 1]))
+        for _, first, past in open_lines:
+            ends[first:past] = size - 1
+        known = [labels.get(node, UNLABELLED) for node in self.nodes]
+        row = StepRow(
+            tokens=np.asarray(self.tokens, np.int32),
+            positions=np.asarray(self.positions, np.int32),
+            segment_ids=np.ones(size, np.int32),
+            step_ids=np.asarray(self.step_ids, np.int32),
+            labels=np.asarray(known, np.float32),
+            ends=ends,
+        )
+        return TreeRow(row, tuple(self.nodes))
+
+
+def _laid_out(
+    builder: StepBuilder,
+    question: str,
+    order: Iterable[Node],
+    length: int,
+    max_steps: int,
+    labels: Mapping[Node, float],
+) -> list[TreeRow]:
+    rows: list[TreeRow] = []
+    row: _Open | None = None
+    lost: tuple[str, ...] | None = None
+    for node in order:
+        steps = node[1]
+        if lost is not None and steps[: len(lost)] == lost:
+            continue
+        lost = None
+        before = builder.context(question, steps[:-1])
+        line = [*builder.encode(steps[-1]), builder.step_id]
+        if len(before) + len(line) > length:
+            lost = steps
+            continue
+        positions = builder.positions([*before, *line])
+        full = row is None or (
+            len(row.tokens) + len(line) > length or len(row.nodes) == max_steps
+        )
+        if row is None or full:
+            if row is not None:
+                rows.append(row.close(labels))
+            row, start = _Open(), 0
+            for depth, text in enumerate((question, *steps[:-1])):
+                size = len(builder.encode(text)) + 1 + (depth == 0)  # <bos> first
+                part = slice(start, start + size)
+                row.add(before[part], positions[part], depth, -1)
+                start += size
+        row.add(line, positions[len(before) :], len(steps), len(row.nodes))
+        row.nodes.append(node)
+    if row is not None:
+        rows.append(row.close(labels))
+    return rows

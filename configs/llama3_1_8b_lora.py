@@ -1,0 +1,64 @@
+"""The game on GSM8K with one Llama-3.1-8B-Instruct in all three roles, by adapters.
+
+Solver, Generator and PRM share one frozen base in memory: G is told in words to rewrite
+a step with one subtle error, R reads the step's end with a head of two classes, and the
+solver is the model as it comes. G and R each train an adapter of their own; the
+references of both are the bare base.
+
+    python -m aprm_jax.main --config=configs/llama3_1_8b_lora.py
+
+Another model in all roles: --config.solver.backbone, --config.generator.backbone and
+--config.prm.backbone.
+
+Hardware: one accelerator with 80 GB, or --config.mesh.fsdp=N; not run on one yet.
+Time, scores: none yet.
+A cut on a random model of the same family, under a minute:
+--config=configs/llama3_1_8b_lora.py:runlocal
+"""
+
+from pathlib import Path
+
+from aprm_jax.config import check_arg, override, read_config_file
+from aprm_jax.hf.tiny import cut
+
+MODEL = "meta-llama/Llama-3.1-8B-Instruct"
+
+
+def get_config(arg: str = ""):
+    check_arg(arg)
+    c = read_config_file(Path(__file__).with_name("gsm8k.py"), arg)
+    c.name = "llama3_1_8b_lora"
+    c.stages = ("aprm", "evaluate", "report")
+    with c.overrides.unlocked():
+        for stage in [s for s in c.overrides if s not in c.stages]:
+            del c.overrides[stage]
+    c.solver.backbone = c.generator.backbone = c.prm.backbone = MODEL
+    c.game.prm_from = c.game.generator_from = "backbone"
+    c.prm.reading = "two_class"
+    c.lora.rank = 16
+    c.lora.alpha = 32.0
+    c.game.generator_learning_rate = 2e-5
+    c.game.prm_learning_rate = 1e-4
+    c.evaluate.solver = "backbone"
+    c.evaluate.prms = ("aprm",)
+    c.evaluate.attack_prms = ("aprm",)
+    c.evaluate.attack_learning_rate = 2e-5
+    if arg == "runlocal":
+        cut(c, "llama")
+        return c
+    c.domain.train = c.domain.test = "datasets:openai/gsm8k"
+    c.model.dtype = c.model.param_dtype = "bfloat16"
+    c.model.remat = True
+    c.builder.buckets = (256, 384, 512)
+    c.builder.max_new_tokens = 128
+    override(c, "evaluate", {"builder.buckets": (256, 512, 1024, 2048)})
+    c.game.updates = 300
+    c.game.groups = 16
+    c.game.group_size = 8
+    c.game.generator_rows = 64
+    c.game.prm_clean = c.game.prm_fresh = 24
+    c.game.prm_replay = 16
+    c.game.static_probe = 8
+    c.evaluate.problems = 200
+    c.evaluate.samples = (8,)
+    return c
