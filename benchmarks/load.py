@@ -5,7 +5,8 @@
 Writes random bfloat16 weights of a Llama into a temporary folder, then loads them in
 processes of their own, one after the other: here onto 8 fake CPU devices and onto one,
 and with `transformers.from_pretrained`. Memory is the process's peak resident set less
-what it had before loading. Writes `benchmarks/results/load.json`.
+what it had before loading. Writes `benchmarks/results/load.json` and what stands
+between the `load` markers of README.md.
 """
 
 from __future__ import annotations
@@ -23,13 +24,14 @@ import tempfile
 
 import ml_dtypes
 import numpy as np
+from compare_table import ROOT, commit, replace_between, table
 
 from aprm_jax.hf.config import hf_config
 from aprm_jax.hf.safetensors_io import write_sharded
 from aprm_jax.hf.tables import entries
 from aprm_jax.models.architecture import DecoderConfig
 
-RESULTS = pathlib.Path(__file__).parent / "results" / "load.json"
+RESULTS = ROOT / "benchmarks" / "results" / "load.json"
 SHARD = 500_000_000  # bytes
 CONFIG = DecoderConfig(
     vocab_size=64_000,
@@ -145,6 +147,7 @@ def run(folder: str, how: str) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--gigabytes", type=float, default=2.2)
+    parser.add_argument("--readme", type=pathlib.Path, default=ROOT / "README.md")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         written = write_checkpoint(pathlib.Path(folder), arguments.gigabytes)
@@ -158,23 +161,43 @@ def main() -> None:
         ours: dict = written[name]  # pyright: ignore[reportAssignmentType]
         over = ours["peak_bytes"] - ours["shard_bytes"]
         ours["over_own_shards_in_largest_tensors"] = round(over / largest, 3)
-    commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty"],
-        capture_output=True,
-        text=True,
-        cwd=RESULTS.parent,
-    ).stdout.strip()
     versions = ("jax", "numpy", "torch", "transformers", "safetensors")
     report = {
         "command": f"python benchmarks/load.py --gigabytes={arguments.gigabytes}",
-        "commit": commit,
+        "commit": commit(),
         "versions": {name: importlib.metadata.version(name) for name in versions},
         "machine": f"{platform.machine()}, {os.cpu_count()} CPU cores",
         "checkpoint": {k: v for k, v in written.items() if isinstance(v, int)},
         **{k: v for k, v in written.items() if isinstance(v, dict)},
     }
     RESULTS.write_text(json.dumps(report, indent=1) + "\n")
-    print(json.dumps(report, indent=1))
+    replace_between(arguments.readme, "load", render(report))
+
+
+def render(report: dict) -> str:
+    """The README's table."""
+    made, rows = report["checkpoint"], []
+    titles = {
+        "ours_8_devices": "aprm_jax, 8 virtual devices",
+        "ours_1_device": "aprm_jax, 1 device",
+        "transformers": "transformers, `from_pretrained`",
+    }
+    for name, title in titles.items():
+        found = report[name]
+        held = found.get("shard_bytes", found["parameter_bytes"])
+        over = found["peak_bytes"] - held
+        figures = [found["peak_bytes"], held, over]
+        times = [f"{found[key]:.1f} s" for key in ("seconds", "cpu_seconds")]
+        rows.append((title, times + [f"{size / 1e9:.2f} GB" for size in figures]))
+    head = ["", "time", "CPU time", "peak memory", "parameters", "above them"]
+    return (
+        f"{table(head, rows)}\n\n"
+        f"A random bfloat16 Llama of {made['bytes'] / 1e9:.2f} GB in {made['files']} "
+        f"files, its largest tensor {made['largest_tensor_bytes'] / 1e9:.2f} GB, on "
+        f"{report['machine']}, from the page cache, one after the other "
+        "(`benchmarks/load.py`). Memory is the process's peak above what it had before "
+        "loading; parameters that several devices hold count once for each."
+    )
 
 
 if __name__ == "__main__":

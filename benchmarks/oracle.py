@@ -29,6 +29,7 @@ from aprm_jax.oracle.verdict import Label
 
 SEED = 0
 STEPS = 20_000
+VARIED = 4_000
 SPEED_STEPS = 2_000
 DISAGREEMENTS = 50
 PARTS = ("gsm8k", "prm800k", "speed")
@@ -40,6 +41,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--gsm8k", type=Path, help="GSM8K's train.jsonl")
     parser.add_argument("--steps", type=int, default=STEPS, help="GSM8K steps to draw")
+    parser.add_argument(
+        "--varied", type=int, default=VARIED, help="of these, to change and to reword"
+    )
     parser.add_argument("--prm800k", type=Path, help="folder of PRM800K's phase 1")
     parser.add_argument("--prm800k-half", type=int, choices=(0, 1))
     parser.add_argument("--speed", action="store_true", help="time it, on GSM8K")
@@ -55,7 +59,8 @@ def main() -> None:
         results["gsm8k"] = {
             "commit": commit(),
             "steps": len(steps),
-            "verdicts": oracle_gsm8k.measure(steps, SEED),
+            "varied": args.varied,
+            "verdicts": oracle_gsm8k.measure(steps, SEED, args.varied),
         }
     if args.speed:
         steps = oracle_gsm8k.read_steps(args.gsm8k, SPEED_STEPS, SEED)

@@ -35,14 +35,23 @@ def read_steps(path: str | Path, count: int, seed: int) -> list[Step]:
     return [steps[i] for i in order]
 
 
-def measure(steps: Sequence[Step], seed: int) -> dict:
-    """Counts of verdicts by kind of variant and by reading; see `READINGS`."""
-    rng = np.random.default_rng(seed)
+def measure(steps: Sequence[Step], seed: int, varied: int) -> dict:
+    """Counts of verdicts by kind of variant and by reading; see `READINGS`.
+
+    Args:
+      steps: all of them are judged as they are.
+      seed: of the changes; those of one step depend on nothing but it and the place.
+      varied: how many of them, from the first on, are changed and reworded too.
+    """
     oracle = TextOracle()
     constants = {Fraction(text) for text in oracle.config.constants}
     counts: dict[str, dict[str, Counter]] = {r: {} for r in READINGS}
-    for question, prefix, step in steps:
-        for kind, text in _variants(rng, question, prefix, step, constants):
+    for place, (question, prefix, step) in enumerate(steps):
+        variants = [("human", step)]
+        if place < varied:
+            rng = np.random.default_rng([seed, place])
+            variants += _variants(rng, question, prefix, step, constants)
+        for kind, text in variants:
             for reading in READINGS:
                 plain = reading == "plain"
                 before = [stripped(x) if plain else x for x in prefix]
@@ -69,7 +78,6 @@ def _variants(
     step: str,
     constants: set[Fraction],
 ) -> Iterator[tuple[str, str]]:
-    yield "human", step
     licence = set(constants)
     for text in (question, *prefix, step):
         licence |= licensed_by(text)

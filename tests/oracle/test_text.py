@@ -151,6 +151,25 @@ def test_verdicts_with_the_correct_step(candidate, label, kind):
         (("$x = 5$",), None, "If $x = 4$, it fails.", OPEN, None),
         (("Either $x = 5$ or not.",), None, "$x = 4$", OPEN, None),
         (("$x^2 = 4$",), None, "$x = -2$", OPEN, None),
+        # Neither value contradicts the other, nor does what is only wanted.
+        (("$2x = 14$",), None, "So $x = 3$ and $x = 5$.", OPEN, None),
+        (("$y = 4$",), None, "We want to solve $y = 5$.", OPEN, None),
+        # The left sides are not `Q`, and not `f` times a bracket.
+        (("$Q = 20$",), None, "Angle P + angle Q = 60", OPEN, None),
+        ((r"$f(2) = 7$",), None, r"$f \left(2\right) = 8$", OPEN, None),
+        # What a part of an earlier formula gives is known: 9 is the square of -3.
+        ((), "So $c = 216+6(-3)^2$.", "So $c = 216+6(9)$.", YES, "correct"),
+        ((), "So $c = 216+6(-3)^2$.", "So $c = 216+6(8)$.", NO, None),
+        # A restated product or point concludes nothing.
+        ((), "It is 2 * (3/4) * (1/1) = 3/2.", "It is 2 * (3/4) * (1/1).", OPEN, None),
+        (
+            (),
+            "The side from (5, 1) to (6, 1).",
+            "The side from (5, 2) to (6, -2).",
+            OPEN,
+            None,
+        ),
+        (("Let's plug in.",), "Plug in $x = 4$.", "Plug in $x = 5$.", OPEN, None),
     ],
 )
 def test_verdicts_with_context(prefix, original, candidate, label, kind):
@@ -172,6 +191,8 @@ def test_the_span_is_where_the_false_equation_stands():
     assert verdict.span is not None
     assert text[slice(*verdict.span)] == r"\frac{6}{2} = 4"
     assert verdict.reason == r"\frac{6}{2} = 4, but it is 3"
+    verdict = ORACLE.judge("", (), None, "24 = 5 * 5")
+    assert verdict.reason == "24 = 5 * 5, but 5 * 5 is 25"
 
 
 def test_strictness_is_configured():
