@@ -23,7 +23,7 @@ import oracle_speed
 from compare_table import ROOT, commit, replace_between, table
 from oracle_changes import CHANGES, REWORDINGS
 
-from aprm_jax.oracle.pool import EquivalencePool
+from aprm_jax.oracle.pool import EquivalencePool, PoolConfig
 from aprm_jax.oracle.text import TextOracle
 from aprm_jax.oracle.verdict import Label
 
@@ -32,6 +32,7 @@ STEPS = 20_000
 VARIED = 4_000
 SPEED_STEPS = 2_000
 DISAGREEMENTS = 50
+DEADLINE = 60.0  # seconds: how busy a machine is must not change the figures
 PARTS = ("gsm8k", "prm800k", "speed")
 RESULTS = ROOT / "benchmarks/results/oracle.json"
 READ = ROOT / "benchmarks/results/oracle_disagreements.json"
@@ -45,6 +46,7 @@ def main() -> None:
         "--varied", type=int, default=VARIED, help="of these, to change and to reword"
     )
     parser.add_argument("--prm800k", type=Path, help="folder of PRM800K's phase 1")
+    parser.add_argument("--workers", type=int, default=2, help="of the pool; 0 = none")
     parser.add_argument("--prm800k-half", type=int, choices=(0, 1))
     parser.add_argument("--speed", action="store_true", help="time it, on GSM8K")
     parser.add_argument("--readme", type=Path, default=ROOT / "README.md")
@@ -71,7 +73,7 @@ def main() -> None:
             **oracle_speed.measure(steps),
         }
     if args.prm800k is not None:
-        measured = _prm800k(args.prm800k, args.prm800k_half)
+        measured = _prm800k(args.prm800k, args.prm800k_half, args.workers)
         if args.prm800k_half is None:
             results["prm800k"] = {"commit": commit(), **measured}
         else:
@@ -81,13 +83,15 @@ def main() -> None:
     replace_between(args.readme, "oracle", render(results, _causes()))
 
 
-def _prm800k(folder: Path, half: int | None) -> dict:
+def _prm800k(folder: Path, half: int | None, workers: int) -> dict:
     name = "phase1_test" if half is None else "phase1_train_plus"
     steps = oracle_prm800k.read_rated(folder / f"{name}.jsonl.gz", half)
-    measured, disagreed = {}, []
-    with EquivalencePool() as pool:
+    measured, disagreed = {"workers": workers}, []
+    bounds = PoolConfig(workers=workers or 1, deadline_s=DEADLINE)
+    with EquivalencePool(bounds) as pool:
+        oracle = TextOracle(pool if workers else None)
         for known in (False, True):
-            pairs = list(oracle_prm800k.judged(steps, TextOracle(pool), known))
+            pairs = list(oracle_prm800k.judged(steps, oracle, known))
             key = "with_original" if known else "without_original"
             measured[key] = oracle_prm800k.measure(pairs)
             if half is not None:

@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 from oracle_changes import CHANGES, REWORDINGS, change, reword, stripped
 
-from aprm_jax.data.gsm8k import clean_line
 from aprm_jax.oracle.expression import format_number
 from aprm_jax.oracle.quantities import figures, licensed_by
 from aprm_jax.oracle.text import TextOracle
@@ -27,9 +26,9 @@ def read_steps(path: str | Path, count: int, seed: int) -> list[Step]:
     with open(path, encoding="utf-8") as file:
         for line in file:
             row = json.loads(line)
-            lines = [clean_line(x) for x in row["answer"].split("\n")]
+            lines = [" ".join(x.split()) for x in row["answer"].split("\n")]
             lines = [x for x in lines if x]
-            question = clean_line(row["question"])
+            question = " ".join(row["question"].split())
             steps += [(question, lines[:k], x) for k, x in enumerate(lines)]
     order = np.random.default_rng(seed).permutation(len(steps))[:count]
     return [steps[i] for i in order]
