@@ -1,6 +1,7 @@
 """How the text oracle judges steps whose truth is known.
 
     python benchmarks/oracle.py --gsm8k=data/gsm8k/train.jsonl --prm800k=data/prm800k
+    python benchmarks/oracle.py --speed=data/gsm8k/train.jsonl
 
 Writes `benchmarks/results/oracle.json`, `benchmarks/results/oracle_disagreements.json`
 and what stands between the `oracle` markers of README.md. Parts that are not asked for
@@ -27,6 +28,9 @@ from aprm_jax.oracle.pool import EquivalencePool, PoolConfig
 from aprm_jax.oracle.text import TextOracle
 from aprm_jax.oracle.verdict import Label
 
+COMMAND = (
+    "python benchmarks/oracle.py --gsm8k=data/gsm8k/train.jsonl --prm800k=data/prm800k"
+)
 SEED = 0
 STEPS = 20_000
 VARIED = 4_000
@@ -48,25 +52,21 @@ def main() -> None:
     parser.add_argument("--prm800k", type=Path, help="folder of PRM800K's phase 1")
     parser.add_argument("--workers", type=int, default=2, help="of the pool; 0 = none")
     parser.add_argument("--prm800k-half", type=int, choices=(0, 1))
-    parser.add_argument("--speed", action="store_true", help="time it, on GSM8K")
+    parser.add_argument("--speed", type=Path, help="GSM8K's train.jsonl, to time it")
     parser.add_argument("--readme", type=Path, default=ROOT / "README.md")
     args = parser.parse_args()
-    if args.speed and args.gsm8k is None:
-        parser.error("--speed needs --gsm8k")
-    before = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
-    results = {"command": __doc__.split("\n")[2].strip(), "seeds": [SEED]}
-    results |= {part: before[part] for part in PARTS if part in before}
-    if args.gsm8k is not None and not args.speed:
+    found = {}
+    if args.gsm8k is not None:
         steps = oracle_gsm8k.read_steps(args.gsm8k, args.steps, SEED)
-        results["gsm8k"] = {
+        found["gsm8k"] = {
             "commit": commit(),
             "steps": len(steps),
             "varied": args.varied,
             "verdicts": oracle_gsm8k.measure(steps, SEED, args.varied),
         }
-    if args.speed:
-        steps = oracle_gsm8k.read_steps(args.gsm8k, SPEED_STEPS, SEED)
-        results["speed"] = {
+    if args.speed is not None:
+        steps = oracle_gsm8k.read_steps(args.speed, SPEED_STEPS, SEED)
+        found["speed"] = {
             "commit": commit(),
             "load_average": round(os.getloadavg()[0], 1),
             "cores": os.cpu_count(),
@@ -75,9 +75,12 @@ def main() -> None:
     if args.prm800k is not None:
         measured = _prm800k(args.prm800k, args.prm800k_half, args.workers)
         if args.prm800k_half is None:
-            results["prm800k"] = {"commit": commit(), **measured}
+            found["prm800k"] = {"commit": commit(), **measured}
         else:
             print(json.dumps(measured, indent=1))
+    before = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
+    results = {"command": COMMAND, "seeds": [SEED]}
+    results |= {p: found.get(p, before.get(p)) for p in PARTS if p in found | before}
     RESULTS.parent.mkdir(parents=True, exist_ok=True)
     RESULTS.write_text(json.dumps(results, indent=1) + "\n")
     replace_between(args.readme, "oracle", render(results, _causes()))

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
@@ -79,8 +78,13 @@ def write_tiny(
         **_OPTIONS[family],
     )
     row = np.zeros((1, 8), np.int32)
-    key = jax.random.key(seed)
-    params = Decoder(config).init(key, row, row, row + 1)["params"]
+    rng = np.random.default_rng(seed)
+    shapes = jax.eval_shape(Decoder(config).init, jax.random.key(0), row, row, row + 1)
+    # Around one where a norm multiplies, around zero elsewhere; nothing is compiled.
+    params = jax.tree.map_with_path(
+        lambda path, leaf: _normal(rng, leaf.shape) + float("scale" in str(path[-1])),
+        shapes["params"],
+    )
     head = prm_layouts.LAYOUTS[layout] if layout else None
     write_folder(
         folder,
@@ -91,7 +95,7 @@ def write_tiny(
         vocab_rows=config.vocab_size,
         max_shard_bytes=10_000_000,
         head=_HEADS[layout] if layout else "ForCausalLM",
-        head_tensors=_head(key, head, config) if head else None,
+        head_tensors=_head(rng, head, config) if head else None,
         fields={"max_position_embeddings": 4096, "eos_token_id": 2, "bos_token_id": 1},
     )
     return folder
@@ -133,6 +137,7 @@ def cut(
     config.prm.batch_size = 8
     config.evaluate.problems = 4
     config.evaluate.graded = 16
+    config.evaluate.attack_prms = config.evaluate.attack_prms[-1:]
     for stage in config.overrides.values():
         if "builder" in stage:
             with stage.unlocked():
@@ -140,11 +145,11 @@ def cut(
 
 
 def _head(
-    key: jax.Array, layout: prm_layouts.Layout, config: DecoderConfig
+    rng: np.random.Generator, layout: prm_layouts.Layout, config: DecoderConfig
 ) -> dict[str, np.ndarray]:
     shapes = layout.shapes(config.d_model, config.vocab_size, ())
-    keys = jax.random.split(key, len(shapes))
-    return {
-        name: np.asarray(jax.random.normal(k, shape) * 0.1, jnp.float32)
-        for k, (name, shape) in zip(keys, shapes.items(), strict=True)
-    }
+    return {name: _normal(rng, shape) for name, shape in shapes.items()}
+
+
+def _normal(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    return rng.normal(0.0, 0.1, shape).astype(np.float32)

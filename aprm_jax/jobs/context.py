@@ -179,14 +179,14 @@ class Context:
             "with a model.json. Run that stage first, or give a model's folder."
         )
 
-    def load(self, source: str, field: str, *kinds: str) -> tuple[Any, ModelSpec]:
+    def load(self, source: str, field: str, *kinds: Kind) -> tuple[Any, ModelSpec]:
         """Parameters on the mesh, and the spec, of a model of one of `kinds`.
 
         The source `backbone` is the role's model of Hugging Face, as the first kind.
         """
         if source == backbones.BACKBONE:
             layout = self.source is not None and self.source.layout is not None
-            kind = "prm" if layout and "prm" in kinds else kinds[0]
+            kind: Kind = "prm" if layout and "prm" in kinds else kinds[0]
             return self._from_backbone(field, kind)
         path = self.model_path(source, field)
         params, spec, tokenizer = load_model(path)
@@ -203,7 +203,7 @@ class Context:
             raise ConfigError(f"{field}={source!r} has another tokenizer")
         return self.place(params), spec
 
-    def _from_backbone(self, field: str, kind: str) -> tuple[Any, ModelSpec]:
+    def _from_backbone(self, field: str, kind: Kind) -> tuple[Any, ModelSpec]:
         if self.source is None:
             raise ConfigError(
                 f"{field}={backbones.BACKBONE!r} needs {self.role}.backbone, a model "
@@ -254,8 +254,9 @@ class Context:
         path = self.directory / folder
         spec = self.spec(kind, reading)
         if "lora" in params:
-            origin = Origin.of(spec)
-            fields = dataclasses.asdict(LoraConfig.of(self.config.lora))
+            adapters = LoraConfig.of(self.config.lora)
+            assert adapters is not None  # else there would be no such tree
+            origin, fields = Origin.of(spec), dataclasses.asdict(adapters)
             adapted = dataclasses.replace(origin, lora=fields)
             spec = dataclasses.replace(spec, extra=spec.extra | adapted.extra())
         save_model(path, jax.device_get(params), spec, self.tokenizer)

@@ -105,6 +105,9 @@ def run(context: Context) -> dict[str, Any]:
     table = views.main_table(config, numbers) if evaluation is not None else None
     game = _game(context, trained)
     shown = sorted(trained, key=lambda name: name != game)  # the game first
+    measured = ()
+    if labelled and evaluation is not None:
+        measured = report_labelled.charts(config, evaluation)
     data = ReportData(
         title=config.report.title or config.name,
         subtitle=f"seed {config.seed}, problems: {config.domain.name}",
@@ -112,7 +115,7 @@ def run(context: Context) -> dict[str, Any]:
         main_table=table,
         tables=views.more_tables(config, numbers) if evaluation is not None else (),
         charts=[
-            *(report_labelled.charts(config, evaluation) if labelled else ()),
+            *measured,
             *(c for name in shown for c in _charts(name, trained[name])),
         ],
         progression=_progression(trained[game]) if game else None,

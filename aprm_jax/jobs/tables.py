@@ -12,6 +12,7 @@ import numpy as np
 
 from aprm_jax.config import for_stage, stages
 from aprm_jax.evals import intervals
+from aprm_jax.jobs.backbones import BACKBONE
 from aprm_jax.report.contents import Cell, Column, Row, Table
 
 LIKELIHOOD = "likelihood"
@@ -47,7 +48,9 @@ class Verifier:
 def verifiers(config: ml_collections.ConfigDict) -> list[Verifier]:
     """The likelihood and `evaluate.prms`, upper bounds last."""
     jobs = dict(stages(config))
-    found = [Verifier(LIKELIHOOD, "likelihood of the solver", NO_TRAINING)]
+    found = []
+    if config.evaluate.solver:
+        found.append(Verifier(LIKELIHOOD, "likelihood of the solver", NO_TRAINING))
     for key in config.evaluate.prms:
         job = jobs.get(key)
         stage = for_stage(config, key) if job else config
@@ -60,13 +63,19 @@ def verifiers(config: ml_collections.ConfigDict) -> list[Verifier]:
             group = UPPER_BOUND if negatives == "oracle" else TRAINED
             found.append(Verifier(key, _NEGATIVES[negatives], group))
         else:
-            found.append(Verifier(key, f"PRM {key}", TRAINED))
+            name = "PRM, as published" if key == BACKBONE else f"PRM {key}"
+            found.append(Verifier(key, name, TRAINED))
     order = (NO_TRAINING, TRAINED, UPPER_BOUND)
     return sorted(found, key=lambda v: (order.index(v.group), v.own))
 
 
 def main_table(config: ml_collections.ConfigDict, numbers: Numbers) -> Table:
-    """Solver accuracy of every method on every split, 95 % intervals."""
+    """Solver accuracy of every method on every split, 95 % intervals.
+
+    Without splits there is no solver, and ProcessBench is what is left to compare.
+    """
+    if not config.evaluate.splits:
+        return _processbench(config, numbers)
     splits, n = config.evaluate.splits, config.evaluate.samples[0]
     rows = [
         ("sample", "one sample", NO_TRAINING, "", False),
@@ -138,7 +147,7 @@ def more_tables(config: ml_collections.ConfigDict, numbers: Numbers) -> list[Tab
         *(_kinds(config, numbers, split) for split in config.evaluate.splits),
         _attacks(config, numbers),
         _outcome(config, numbers),
-        _processbench(config, numbers),
+        *([_processbench(config, numbers)] if config.evaluate.splits else []),
     ]
     return [table for table in found if any(any(row.cells) for row in table.rows)]
 
@@ -234,12 +243,13 @@ def _other_sizes(config: ml_collections.ConfigDict, numbers: Numbers) -> Table:
 
 def _aggregations(config: ml_collections.ConfigDict, numbers: Numbers) -> Table:
     n = config.evaluate.samples[0]
+    first = config.evaluate.splits[:1]
     columns = [
         (Column(how), f"solver.{split}.{{}}.{how}@{n}")
-        for split in config.evaluate.splits[:1]
+        for split in first
         for how in config.evaluate.aggregations
     ]
-    title = f"Aggregation of step scores, best of {n}, {config.evaluate.splits[0]}"
+    title = ", ".join(["Aggregation of step scores", f"best of {n}", *first])
     return _by_verifier(config, numbers, title, columns)
 
 

@@ -128,7 +128,7 @@ def _confirmed(gold: Any, target: Any, same: bool) -> bool | None:
     names = sorted(gold.free_symbols | target.free_symbols, key=str)
     gaps = []
     for k in range(_POINTS if names else 1):
-        point = {
+        point: dict[Any, Any] = {
             name: sympy.Rational(7 * j + 5 * k + 3, 2 * j + 3)
             for j, name in enumerate(names)
         }

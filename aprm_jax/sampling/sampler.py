@@ -141,7 +141,8 @@ class Sampler:
             running.append((chunk, drawn))
             # One chunk computes while another is stored; more would pile up caches.
             if len(running) == 2:
-                _store(out, *running.pop(0), stored)
+                done, of_done = running.pop(0)
+                _store(out, done, of_done, stored)
         for chunk, drawn in running:
             _store(out, chunk, drawn, stored)
         return out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 
@@ -14,9 +15,10 @@ import tiny_game
 from aprm_jax.config import default_config, set_field, validate
 from aprm_jax.data.steps import StepBuilder
 from aprm_jax.game.rounds import Arena, Rounds
-from aprm_jax.jobs.context import open_domain
+from aprm_jax.jobs import context
 from aprm_jax.models import heads
 from aprm_jax.models.decoder import Decoder
+from aprm_jax.oracle.pool import PoolConfig
 from aprm_jax.oracle.text import KINDS, TextOracle
 from aprm_jax.sampling.sampler import Sampler, Samples
 from aprm_jax.training.mesh import MeshConfig, make_mesh
@@ -60,7 +62,10 @@ def domain(tmp_path_factory):
     }.items():
         set_field(config, f"domain.{field}", value)
     validate(config)
-    return open_domain(config, folder)
+    with pytest.MonkeyPatch.context() as patch:  # a busy machine may take its time
+        patient = functools.partial(PoolConfig, deadline_s=60.0)
+        patch.setattr(context, "PoolConfig", patient)
+        return context.open_domain(config, folder)
 
 
 def test_a_round_with_the_text_oracle(domain, monkeypatch):
@@ -84,7 +89,9 @@ def test_a_round_with_the_text_oracle(domain, monkeypatch):
         out = Samples(
             tokens=np.full((n, width), builder.pad_id, np.int32),
             logprobs=np.zeros((n, width), np.float32),
-            lengths=np.array([len(replies[i % len(replies)]) for i in range(n)]),
+            lengths=np.array(
+                [len(replies[i % len(replies)]) for i in range(n)], np.int32
+            ),
             stopped=np.ones(n, bool),
         )
         for i in range(n):
