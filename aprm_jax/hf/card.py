@@ -155,7 +155,7 @@ def _use(card: Card) -> str:
     if card.format in _SERVED:
         return _served(card) + _tokenizer_note(card)
     question, steps = _EXAMPLE
-    fields = {
+    fields: dict[str, Any] = {
         "load": _load(card),
         "auto": card.auto_class,
         "peft": _PEFT_IMPORT if card.peft else "",

@@ -161,10 +161,11 @@ def cell(numbers: Numbers, name: str) -> Cell | None:
 
 
 def as_text(table: Table) -> str:
-    """A table for the console: percents, intervals in brackets."""
+    """A table for the console: fractions in percent, intervals in brackets."""
     head = [table.corner, *(column.name for column in table.columns)]
+    styles = [column.style for column in table.columns]
     body = [
-        [row.name, *(_text(row.cells[k]) for k in range(len(head) - 1))]
+        [row.name, *(_text(*pair) for pair in zip(row.cells, styles, strict=True))]
         for row in table.rows
     ]
     widths = [max(len(line[k]) for line in [head, *body]) for k in range(len(head))]
@@ -178,9 +179,11 @@ def as_text(table: Table) -> str:
     return "\n".join([lines[0], "-" * sum([*widths, 2 * len(widths) - 2]), *lines[1:]])
 
 
-def _text(value: Cell | float | None) -> str:
+def _text(value: Cell | float | None, style: str) -> str:
     if not isinstance(value, Cell):
         return "-"
+    if style in ("number", "count"):
+        return f"{value.value:.3g}"
     if math.isnan(value.low):
         return f"{100 * value.value:.1f}"
     return f"{100 * value.value:.1f} [{100 * value.low:.1f}, {100 * value.high:.1f}]"

@@ -114,3 +114,9 @@ def test_the_console_table_is_aligned():
         "greedy                50.0       -",
         "APRM    50.0 [25.0, 100.0]   100.0",
     ]
+
+
+def test_the_console_table_leaves_numbers_as_they_are():
+    columns = [Column("F1"), Column("threshold", "number")]
+    table = Table("t", columns, [Row("APRM", [Cell(0.5), Cell(0.347)])], corner="by")
+    assert tables.as_text(table).splitlines()[-1] == "APRM  50.0      0.347"
