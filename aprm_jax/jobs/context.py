@@ -206,8 +206,8 @@ class Context:
     def _from_backbone(self, field: str, kind: Kind) -> tuple[Any, ModelSpec]:
         if self.source is None:
             raise ConfigError(
-                f"{field}={backbones.BACKBONE!r} needs a model of Hugging Face for that "
-                "role: set solver.backbone, generator.backbone or prm.backbone"
+                f"{field}={backbones.BACKBONE!r} needs a model of Hugging Face for "
+                "that role: set solver.backbone, generator.backbone or prm.backbone"
             )
         layout = self.source.layout
         if layout is not None and kind != "prm":
