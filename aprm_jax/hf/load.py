@@ -107,6 +107,32 @@ def load_backbone(
     return Backbone(config, family, params, tokenizer, rows)
 
 
+def adapter_base(directory: str | os.PathLike[str]) -> str:
+    """The name or folder of the base that a PEFT adapter was made for.
+
+    Raises:
+      ModelFileError: adapter_config.json is damaged, or names none.
+    """
+    path = Path(directory) / ADAPTER_FILE
+    base = _adapter_fields(Path(directory)).get("base_model_name_or_path")
+    if not isinstance(base, str) or not base:
+        raise ModelFileError(f"{path}: base_model_name_or_path is {base!r}, no name")
+    return base
+
+
+def _adapter_fields(folder: Path) -> dict[str, Any]:
+    try:
+        fields = json.loads((folder / ADAPTER_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelFileError(
+            f"{folder / ADAPTER_FILE}: a PEFT adapter's settings cannot be read: "
+            f"{error}"
+        ) from error
+    if not isinstance(fields, dict):
+        raise ModelFileError(f"{folder / ADAPTER_FILE}: no JSON object")
+    return fields
+
+
 def load_adapter(
     directory: str | os.PathLike[str], params: Any
 ) -> tuple[dict[str, Any], lora.LoraConfig, dict[str, np.ndarray]]:
@@ -124,13 +150,7 @@ def load_adapter(
       AdapterMismatchError: another base, or a kind of adapter that is not supported.
     """
     folder = Path(directory)
-    try:
-        fields = json.loads((folder / ADAPTER_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ModelFileError(
-            f"{folder / ADAPTER_FILE}: a PEFT adapter's settings cannot be read: "
-            f"{error}"
-        ) from error
+    fields = _adapter_fields(folder)
     with Checkpoint.open(folder, "adapter_model") as checkpoint:
         tensors = {key: checkpoint.read(key) for key in checkpoint.shapes}
     try:

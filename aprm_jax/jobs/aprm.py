@@ -69,9 +69,13 @@ def _append(path: Path, row: dict) -> None:
 
 
 def _save_adapters(context: Context, game: GameState) -> None:
+    c = context.config
     context.of("generator").save(
-        game.generator, "generator", folder="generator/adapter"
+        game.generator,
+        "generator",
+        folder="generator/adapter",
+        on=c.game.generator_from,
     )
     context.of("prm").save(
-        game.prm, "prm", context.config.prm.reading, folder="adapter"
+        game.prm, "prm", c.prm.reading, folder="adapter", on=c.game.prm_from
     )

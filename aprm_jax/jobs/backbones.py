@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import re
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,8 @@ from aprm_jax.hf import prm_layouts
 from aprm_jax.hf.config import read_config
 from aprm_jax.hf.export import Origin
 from aprm_jax.hf.load import (
+    ADAPTER_FILE,
+    adapter_base,
     check_tokenizer,
     load_backbone,
     load_tokenizer,
@@ -48,6 +49,7 @@ class Source:
 
     Attributes:
       folder: its files.
+      adapter: the folder of a PEFT adapter that is merged into them; None for none.
       decoder: the architecture, with the rows of the vocabulary that we add.
       family: of the key tables.
       tokenizer: with the step builder's tokens.
@@ -57,6 +59,7 @@ class Source:
     """
 
     folder: Path
+    adapter: Path | None
     decoder: DecoderConfig
     family: str
     tokenizer: PreTrainedTokenizerFast
@@ -85,7 +88,9 @@ def open_source(config: ml_collections.ConfigDict, role: str) -> Source | None:
 
 @functools.lru_cache(maxsize=8)
 def _open(name: str, field: str, dtype: str, param_dtype: str, remat: bool) -> Source:
-    folder = find(name, field)
+    folder, adapter = find(name, field), None
+    if (folder / ADAPTER_FILE).is_file():
+        adapter, folder = folder, find(adapter_base(folder), field)
     decoder, family = read_architecture(
         folder, dtype=dtype, param_dtype=param_dtype, remat=remat
     )
@@ -99,7 +104,7 @@ def _open(name: str, field: str, dtype: str, param_dtype: str, remat: bool) -> S
     origin = Origin(name, decoder.vocab_size, described.get("max_position_embeddings"))
     rows = max(decoder.vocab_size, tokenizer_rows(tokenizer))
     decoder = dataclasses.replace(decoder, vocab_size=rows)
-    return Source(folder, decoder, family, tokenizer, layout, origin)
+    return Source(folder, adapter, decoder, family, tokenizer, layout, origin)
 
 
 def find(name: str, field: str) -> Path:
@@ -150,7 +155,7 @@ def load(source: Source, mesh: jax.sharding.Mesh, key: Any, kind: str) -> Any:
       kind: "solver", "generator" or "prm"; the last of an existing PRM alone.
     """
     layout = prm_layouts.LAYOUTS[source.layout] if source.layout else None
-    params = {"backbone": _weights(source.folder, source.decoder, source.layout, mesh)}
+    params = {"backbone": _weights(source, mesh)}
     if kind == "generator":
         head = heads.init_value_head(
             jax.random.wrap_key_data(key), source.decoder.d_model
@@ -163,11 +168,19 @@ def load(source: Source, mesh: jax.sharding.Mesh, key: Any, kind: str) -> Any:
     return jax.device_put(params, param_shardings(mesh, params))
 
 
+def _weights(source: Source, mesh: jax.sharding.Mesh) -> Any:
+    where = (source.folder, source.adapter, source.decoder, source.layout, mesh)
+    return _weights_of(*where)
+
+
 @functools.lru_cache(maxsize=1)
-def _weights(
-    folder: Path, decoder: DecoderConfig, layout: str | None, mesh: jax.sharding.Mesh
+def _weights_of(
+    folder: Path,
+    adapter: Path | None,
+    decoder: DecoderConfig,
+    layout: str | None,
+    mesh: jax.sharding.Mesh,
 ) -> Any:
-    keys = _keys(prm_layouts.LAYOUTS[layout]) if layout else []
     return load_backbone(
         folder,
         mesh,
@@ -175,12 +188,9 @@ def _weights(
         param_dtype=decoder.param_dtype,
         remat=decoder.remat,
         vocab_size=decoder.vocab_size,
-        ignore=[f"^{re.escape(key)}$" for key in keys],
+        ignore=prm_layouts.LAYOUTS[layout].ignored if layout else (),
+        adapter=adapter,
     ).params
-
-
-def _keys(layout: prm_layouts.Layout) -> list[str]:
-    return [key.rstrip("?") for key in layout.keys]
 
 
 def _load_head(source: Source, layout: prm_layouts.Layout) -> dict[str, Any]:

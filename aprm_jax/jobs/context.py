@@ -249,14 +249,26 @@ class Context:
         kind: Kind,
         reading: str | None = None,
         folder: str = "model",
+        on: str = backbones.BACKBONE,
     ) -> Path:
-        """Writes a model of the stage and returns its folder."""
+        """Writes a model of the stage and returns its folder.
+
+        Args:
+          params: a model, or an adapter with its heads.
+          kind: what it is.
+          reading: of a PRM.
+          folder: in the stage's own.
+          on: what an adapter was trained on; it names the base of Hugging Face only
+            where that was it.
+        """
         path = self.directory / folder
         spec = self.spec(kind, reading)
         if "lora" in params:
             adapters = LoraConfig.of(self.config.lora)
             assert adapters is not None  # else there would be no such tree
             origin, fields = Origin.of(spec), dataclasses.asdict(adapters)
+            if on != backbones.BACKBONE:
+                origin = dataclasses.replace(origin, base_model="")
             adapted = dataclasses.replace(origin, lora=fields)
             spec = dataclasses.replace(spec, extra=spec.extra | adapted.extra())
         save_model(path, jax.device_get(params), spec, self.tokenizer)

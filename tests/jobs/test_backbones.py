@@ -6,13 +6,19 @@ The whole game on them runs in the configs' `:runlocal`.
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from aprm_jax.config import ConfigError, default_config, set_field, validate
 from aprm_jax.data.prompted import PromptedBuilder
+from aprm_jax.hf.safetensors_io import ModelFileError
+from aprm_jax.hf.save import write_adapter
 from aprm_jax.hf.tiny import write_tiny
 from aprm_jax.jobs import backbones
 from aprm_jax.jobs.context import Context
+from aprm_jax.models.lora import LoraConfig, init_lora, merge, to_peft
 
 TEXTS = ["Ann has 3 boxes of 4 pens.", "3*4=<<3*4=12>>12 pens.", "#### 12"]
 
@@ -115,3 +121,36 @@ def test_splits_need_a_solver():
     set_field(config, "evaluate.solver", "")
     with pytest.raises(ConfigError, match=r"evaluate.splits needs evaluate.solver"):
         validate(config)
+
+
+def test_an_adapter_is_merged_into_the_base_that_it_names(models, tmp_path):
+    base = _context(tmp_path, solver__backbone=models / "lm")
+    plain, _ = base.load("backbone", "evaluate.solver", "solver")
+    lora = LoraConfig(rank=2, alpha=4.0, targets="layers/attention/q/kernel")
+    adapter = init_lora(jax.random.key(3), plain["backbone"], lora)
+    adapter = jax.tree.map(lambda x: jnp.ones_like(x) * 0.1 + x, adapter)
+    tensors, fields = to_peft(adapter, lora, family="qwen2", base=str(models / "lm"))
+    folder = tmp_path / "adapter"
+    folder.mkdir()
+    write_adapter(folder, tensors, fields, base.tokenizer)
+    context = _context(tmp_path, solver__backbone=folder)
+    found, _ = context.load("backbone", "evaluate.solver", "solver")
+    wanted = merge(plain["backbone"], adapter, lora)
+    for ours, theirs in zip(
+        jax.tree.leaves(found["backbone"]), jax.tree.leaves(wanted), strict=True
+    ):
+        np.testing.assert_array_equal(ours, theirs)
+    q = found["backbone"]["layers"]["attention"]["q"]["kernel"]
+    assert not np.array_equal(
+        q, plain["backbone"]["layers"]["attention"]["q"]["kernel"]
+    )
+
+
+def test_an_adapter_that_names_no_base_is_refused(models, tmp_path):
+    folder = tmp_path / "adapter"
+    folder.mkdir()
+    (folder / "adapter_config.json").write_text('{"peft_type": "LORA"}')
+    save_file({"x": np.zeros(1, np.float32)}, folder / "adapter_model.safetensors")
+    context = _context(tmp_path, solver__backbone=folder)
+    with pytest.raises(ModelFileError, match="base_model_name_or_path is None"):
+        _ = context.source
