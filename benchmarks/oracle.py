@@ -89,7 +89,8 @@ def main() -> None:
 def _prm800k(folder: Path, half: int | None, workers: int) -> dict:
     name = "phase1_test" if half is None else "phase1_train_plus"
     steps = oracle_prm800k.read_rated(folder / f"{name}.jsonl.gz", half)
-    measured, disagreed = {"workers": workers}, []
+    measured: dict = {"workers": workers}
+    disagreed = []
     bounds = PoolConfig(workers=workers or 1, deadline_s=DEADLINE)
     with EquivalencePool(bounds) as pool:
         oracle = TextOracle(pool if workers else None)

@@ -174,9 +174,8 @@ def load_batches(
             f"{length}: raise the longest of builder.buckets, or prepare the data "
             f"with prepare.max_tokens={length}"
         )
-    if max_steps is None:
-        usual = length * counts["steps"] / counts["tokens"]
-        max_steps = counts["most_steps"] + math.ceil(1.5 * usual)
+    usual = length * counts["steps"] / counts["tokens"]
+    enough = counts["most_steps"] + math.ceil(1.5 * usual)
     rows = grain.MapDataset.source(source).seed(seed).shuffle().repeat(epochs)
     rows = rows[process_index::process_count].map(to_row)
     return PackedBatches(
@@ -184,7 +183,7 @@ def load_batches(
         builder,
         batch_size=batch_size,
         length=length,
-        max_steps=max_steps,
+        max_steps=enough if max_steps is None else max_steps,
         seed=seed,
         window=window,
     )

@@ -295,7 +295,7 @@ def push(
         api.create_repo(repository, private=private, exist_ok=True)
         done = api.upload_folder(
             repo_id=repository,
-            folder_path=directory,
+            folder_path=str(directory),
             commit_message="Export from aprm_jax",
         )
     except (HfHubHTTPError, OfflineModeIsEnabled, OSError, ValueError) as error:

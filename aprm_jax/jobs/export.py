@@ -160,9 +160,11 @@ def _changed(config: Mapping[str, Any]) -> dict[str, Any]:
         before = default.get(name)
         before = list(before) if isinstance(before, tuple) else before
         value = list(value) if isinstance(value, tuple) else value
-        if value != before and not name.startswith(skipped):
-            local = isinstance(value, str) and value.startswith(("/", "~"))
-            changed[name] = Path(value).name if local else value
+        if value == before or name.startswith(skipped):
+            continue
+        if isinstance(value, str) and value.startswith(("/", "~")):
+            value = Path(value).name
+        changed[name] = value
     return changed
 
 

@@ -190,8 +190,9 @@ def _texts(context: Context) -> PackedEpochs | None:
     found = tree_rows(
         context.builder,
         [(p.question, p.steps) for p in domain.texts],
+        length=shape["length"],
+        max_steps=shape["max_steps"],
         branch=branches(context),
-        **shape,
     )
     if not found:
         raise JobError(

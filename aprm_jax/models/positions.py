@@ -123,6 +123,7 @@ def sight_of_last(
     for local in kinds:
         seen = visible
         if local:
+            assert config.sliding_window is not None  # of a config with local layers
             from_end = jnp.cumsum(visible[:, ::-1], axis=1)[:, ::-1]
             seen = visible & (from_end <= config.sliding_window)
         masks.append(seen[:, None])

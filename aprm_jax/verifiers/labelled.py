@@ -183,7 +183,8 @@ def label_batch(
         rows, length=length, max_steps=max_steps, batch_size=batch_size
     )
     weights = class_targets(batch.labels, len(per_class)) @ per_class
-    return batch.replace(label_mask=(batch.label_mask * weights).astype(np.float32))
+    weighted = (batch.label_mask * weights).astype(np.float32)
+    return dataclasses.replace(batch, label_mask=weighted)
 
 
 @flax.struct.dataclass

@@ -105,6 +105,7 @@ def test_a_step_of_a_tree_reads_as_in_its_solution_alone(length, stride):
 def test_a_step_sees_what_leads_to_it_and_nothing_else():
     [tree] = tree_rows(_builder(), SOLUTIONS[:4], length=64, max_steps=16)
     row = tree.row
+    assert row.ends is not None
     for k, (question, steps) in enumerate(tree.nodes):
         last = int(np.flatnonzero(row.step_ids == k)[-1])
         seen = [t for t in range(last + 1) if row.ends[t] >= last]

@@ -132,7 +132,8 @@ def rows() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     segments[3] = np.repeat([1, 2, 0], [50, 60, 18])
     positions[3] = np.concatenate([np.arange(50), np.arange(60), np.zeros(18)])
     tokens[segments == 0] = 0
-    return tuple(a.astype(np.int32) for a in (tokens, positions, segments))
+    whole = np.int32
+    return tokens.astype(whole), positions.astype(whole), segments.astype(whole)
 
 
 def torch_logits(model, tokens, positions, mask) -> np.ndarray:
