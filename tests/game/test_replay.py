@@ -36,7 +36,9 @@ def test_rows_survive_the_round_trip():
             vars(row),
         )
         assert vars(row).keys() == vars(found[0]).keys()
-        for name, value in vars(row).items():
+        assert row.ends is None is found[0].ends  # no row of the game branches
+        arrays = {name: v for name, v in vars(row).items() if v is not None}
+        for name, value in arrays.items():
             assert getattr(found[0], name).dtype == value.dtype, name
 
 
