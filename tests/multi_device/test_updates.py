@@ -63,7 +63,7 @@ def perturbations(step):
             reply = (*BUILDER.encode(f"{number} + {group}"), BUILDER.step_id)
             logprobs = -rng.random(len(reply)).astype(np.float32)
             draws += [(group, reply, logprobs, True)] * (1 + number)
-    found = rollouts.verify(draws, points, DOMAIN, BUILDER)
+    found = rollouts.verify(draws, points, DOMAIN, BUILDER, BUILDER)
     p_correct = rng.random(len(found)).astype(np.float32)
     generator = rollouts.generator_batch(
         found, p_correct, tiny_game.TABLE, BUILDER, rng, 16, LENGTH
