@@ -3,7 +3,8 @@
     python benchmarks/decoder.py [--quick]
 
 One process, one machine, random weights. The two sides take turns, each pair of turns
-gives one ratio, and medians are reported. Writes `benchmarks/results/decoder.json`.
+gives one ratio, and medians are reported. Writes `benchmarks/results/decoder.json` and
+what stands between the `decoder` markers of README.md.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ import numpy as np
 import optax
 import torch
 import transformers
+from compare_table import ROOT, replace_between, table
 
 from aprm_jax.models.decoder import Decoder, DecoderConfig
 from aprm_jax.sampling.sampler import Sampler
@@ -299,7 +301,31 @@ def main() -> None:
     if not args.only:
         RESULTS.parent.mkdir(exist_ok=True)
         RESULTS.write_text(json.dumps(report, indent=2) + "\n")
+        replace_between(ROOT / "README.md", "decoder", render(report))
         print(f"wrote {RESULTS}")
+
+
+def render(report: dict) -> str:
+    """The table as Markdown."""
+    rows = []
+    for name, result in report["workloads"].items():
+        rates, ratios = result["tokens_per_second"], result["ratio"]
+        cells = [f"{rates['aprm_jax']:,.0f}"]
+        cells.append(
+            "; ".join(
+                f"{side}: {rates[side]:,.0f} ({ratios[side]:.2f})" for side in ratios
+            )
+        )
+        rows.append((name, cells))
+    told = report["environment"]
+    versions = ", ".join(
+        f"{name} {told['versions'][name]}" for name in ("jax", "torch", "transformers")
+    )
+    return (
+        table(["tokens a second, medians", "ours", "torch (ours / theirs)"], rows)
+        + f"\n\n{told['parameters']:,} parameters, float32, {told['cores']} cores, "
+        f"{versions}. Made by `benchmarks/decoder.py` (`{told['command']}`)."
+    )
 
 
 if __name__ == "__main__":
