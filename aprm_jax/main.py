@@ -36,7 +36,8 @@ def main(argv: list[str]) -> None:
     name = "-".join(part for part in (Path(file).stem, arg) if part)
     keep_freed_memory()
     default = Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
-    start.run(_CONFIG.value, Path(_WORKDIR.value or default))
+    config = command_line.without_dropped_stages(_CONFIG.value, source)
+    start.run(config, Path(_WORKDIR.value or default))
 
 
 def entry() -> None:

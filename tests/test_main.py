@@ -6,6 +6,15 @@ from pathlib import Path
 import command
 import pytest
 
+from aprm_jax.config import (
+    ConfigError,
+    override,
+    read_config_file,
+    set_field,
+    validate,
+)
+from aprm_jax.jobs import command_line
+
 QUICKSTART, GSM8K, CACHE = command.QUICKSTART, command.GSM8K, command.CACHE
 
 
@@ -54,6 +63,19 @@ def test_a_bad_argument_is_named_with_what_would_be_right(tmp_path, argument, ex
     output = refused(tmp_path, QUICKSTART, argument)
     for text in expected:
         assert text in output
+
+
+def test_overrides_of_stages_that_are_left_out_go_with_them():
+    file = command.REPOSITORY / "configs" / "quickstart.py"
+    config = read_config_file(file)
+    assert "generator" in config.overrides
+    set_field(config, "stages", ("solver:sft",))
+    config = command_line.without_dropped_stages(config, str(file))
+    validate(config)
+    assert not list(config.overrides)
+    override(config, "slover", {"sft.updates": 3})  # a slip is told as before
+    with pytest.raises(ConfigError, match="no stage is called 'slover'"):
+        validate(command_line.without_dropped_stages(config, str(file)))
 
 
 def test_a_bad_config_file_is_named(tmp_path):

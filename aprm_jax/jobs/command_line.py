@@ -12,9 +12,10 @@ import traceback
 from collections.abc import Iterator, Sequence
 
 import absl.logging
+import ml_collections
 from absl import flags
 
-from aprm_jax.config import ConfigError, flat, nearest, read_config_file
+from aprm_jax.config import ConfigError, flat, nearest, read_config_file, stages
 from aprm_jax.data.jsonl import DataError
 from aprm_jax.data.steps import TooLongError
 from aprm_jax.hf.config import UnsupportedModelError
@@ -153,6 +154,20 @@ def _check_names(source: str, overrides: Sequence[tuple[str, str]]) -> None:
             f"--config.{name}={value}: unknown config field {name!r}."
             f"{nearest(name, names)}"
         )
+
+
+def without_dropped_stages(
+    config: ml_collections.ConfigDict, source: str
+) -> ml_collections.ConfigDict:
+    """The config without the overrides of stages that `--config.stages` drops."""
+    if list(config.overrides):
+        file, _, arg = source.partition(":")
+        kept = {name for name, _ in stages(config)}
+        was = {name for name, _ in stages(read_config_file(file, arg))}
+        with config.overrides.unlocked():
+            for stage in set(config.overrides) & was - kept:
+                del config.overrides[stage]
+    return config
 
 
 def flat_overrides(tree: dict, prefix: str = "overrides.") -> dict[str, object]:
