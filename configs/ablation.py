@@ -66,6 +66,7 @@ def get_config(arg: str = ""):
     c.evaluate.prms = (base, *ROWS, *HEADS)
     c.evaluate.attack_prms = ()
     c.evaluate.samples = (8,)
+    c.evaluate.problems = 200
     if arg == "runlocal":
         run_local(c)
     return c

@@ -44,6 +44,8 @@ def get_config(arg: str = ""):
     c.evaluate.prms = PRMS
     c.evaluate.attack_prms = PRMS
     c.evaluate.samples = (8, 32)
+    c.evaluate.problems = 200
+    c.evaluate.attack_updates = 40
     if arg == "runlocal":
         run_local(c)
     return c
