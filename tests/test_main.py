@@ -55,6 +55,10 @@ def refused(folder: Path, *arguments: str) -> str:
         ("--config.evaluate.splits=('tests',)", ["no split 'tests'", "'test'"]),
         ("--config.mesh.data=3", ["mesh: data=3", "1 cpu device"]),
         ("--config.builder.buckets=(4,)", ["builder.buckets", "4"]),
+        (
+            "--config.prompt.generator={question} {prefix} {stp}",
+            ["prompt.generator: {stp} names no place", "'step'"],
+        ),
         ("--workdri=x", ["workdri", "workdir"]),
         ("quickstart", ["quickstart", "is no flag"]),
     ],

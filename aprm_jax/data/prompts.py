@@ -110,7 +110,7 @@ def generator_messages(
 
 
 def solver_messages(question: str, prefix: Sequence[str], prompt: str = "") -> Messages:
-    """What a solver is told, likewise; `prompt` of `config.prompt.solver`."""
+    """What a solver is told, likewise."""
     values = {"question": question, "prefix": _lines(prefix)}
     return [{"role": "user", "content": _fill(prompt or SOLVER_PROMPT, values)}]
 

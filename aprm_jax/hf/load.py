@@ -18,8 +18,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import NamedSharding, Sharding
-from jax.sharding import PartitionSpec as P
+from jax.sharding import Sharding
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from aprm_jax.hf import tables
@@ -369,11 +368,6 @@ def _build(
         # Until it is there the transfer needs `part`.
         arrays += jax.block_until_ready(made)
     return jax.make_array_from_single_device_arrays(shape, sharding, arrays)
-
-
-def replicated_array(mesh: jax.sharding.Mesh, value: np.ndarray) -> jax.Array:
-    """A small array, such as a head, on every device."""
-    return jax.device_put(value, NamedSharding(mesh, P()))
 
 
 def _nested(flat: dict[str, Any]) -> dict[str, Any]:

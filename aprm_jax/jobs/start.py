@@ -15,6 +15,7 @@ from aprm_jax import __version__
 from aprm_jax.config import ConfigError, for_stage, nearest, stages, validate
 from aprm_jax.data.jsonl import DataError
 from aprm_jax.data.labelled_domain import split_source
+from aprm_jax.data.prompts import GENERATOR_PLACES, check_prompt
 from aprm_jax.data.sources import is_name
 from aprm_jax.data.steps import StepBuilder, TooLongError
 from aprm_jax.jobs import (
@@ -54,6 +55,7 @@ def run(config: ml_collections.ConfigDict, root: Path) -> None:
     with prompt_stop("What was finished is kept; the same command goes on from there."):
         _log_to_stdout()
         validate(config)
+        check_prompt("prompt.generator", config.prompt.generator, GENERATOR_PLACES)
         if config.job != "export":  # which reads a model, no problems
             check_files(config)
             check_labelled_files(config)
