@@ -1,0 +1,35 @@
+"""The config: its schema, its fields by name, and its checks.
+
+A file under `configs/` starts from `default_config()` and changes what it needs. The
+result is locked: a misspelt or ill-typed field fails before anything is compiled, and
+`validate` checks what types cannot say.
+"""
+
+from aprm_jax.config.fields import (
+    ConfigError,
+    flat,
+    for_stage,
+    nearest,
+    override,
+    set_field,
+    stages,
+)
+from aprm_jax.config.files import check_arg, read_config_file, run_local
+from aprm_jax.config.schema import EXPORT_FORMATS, default_config
+from aprm_jax.config.validation import validate
+
+__all__ = [
+    "EXPORT_FORMATS",
+    "ConfigError",
+    "check_arg",
+    "default_config",
+    "flat",
+    "for_stage",
+    "nearest",
+    "override",
+    "read_config_file",
+    "run_local",
+    "set_field",
+    "stages",
+    "validate",
+]

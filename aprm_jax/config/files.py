@@ -1,0 +1,89 @@
+"""What the files under `configs/` are read and written with."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+
+import ml_collections
+
+from aprm_jax.config.fields import ConfigError, flat, nearest, override, set_field
+
+
+def read_config_file(
+    path: str | os.PathLike[str], arg: str = ""
+) -> ml_collections.ConfigDict:
+    """What `get_config(arg)` of a config file returns; one file may start from another.
+
+    Raises:
+      ConfigError: there is no such file.
+    """
+    spec = importlib.util.spec_from_file_location("aprm_jax_config_file", path)
+    if spec is None or spec.loader is None or not os.path.isfile(path):
+        raise ConfigError(f"{os.fspath(path)}: no such config file")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.get_config(arg)
+
+
+def check_arg(arg: str, allowed: tuple[str, ...] = ("", "runlocal")) -> None:
+    """Refuses what stands after FILE: unless the file knows it."""
+    if arg not in allowed:
+        names = [name for name in allowed if name]
+        raise ConfigError(
+            f"this config file takes {' or '.join(map(repr, names))} after its "
+            f"colon, not {arg!r}.{nearest(arg, names)}"
+        )
+
+
+def run_local(config: ml_collections.ConfigDict) -> None:
+    """Cuts every stage until all of them run in under a minute on two CPU cores.
+
+    Every branch still runs; what comes out means nothing.
+    """
+    small = {
+        "log_every": 10,
+        "checkpoint.every": 10,
+        "checkpoint.keep_last": 1,
+        "metrics.tensorboard": False,
+        # Each length is a program to compile: most of the time goes there.
+        "builder.buckets": config.builder.buckets[-2:],
+        "model.d_model": 32,
+        "model.num_layers": 1,
+        "model.num_heads": 2,
+        "model.num_kv_heads": 1,
+        "model.head_dim": 16,
+        "model.d_ff": 64,
+        "sft.updates": 60,
+        "sft.batch_size": 32,
+        "sft.learning_rate": 1e-2,
+        "sft.warmup": 5,
+        "sft.pool": 16,
+        "prm.updates": 10,
+        "prm.batch_size": 16,
+        "prm.warmup": 2,
+        "prm.pool_problems": 32,
+        "prm.pool_samples": 4,
+        "prm.mc_completions": 2,
+        "game.updates": 10,
+        "game.groups": 4,
+        "game.group_size": 4,
+        "game.generator_rows": 16,
+        "game.prm_clean": 8,
+        "game.prm_fresh": 8,
+        "game.prm_replay": 4,
+        "game.static_probe": 4,
+        "game.replay_capacity": 64,
+        "game.warmup": 2,
+        "game.sample_log": 5,
+        "evaluate.problems": 12,
+        "evaluate.samples": tuple(min(n, 4) for n in config.evaluate.samples[:1]),
+        "evaluate.attack_updates": 2,
+        "evaluate.bootstrap": 100,
+    }
+    for name, value in small.items():
+        set_field(config, name, value)
+    for stage, changed in config.overrides.items():
+        # What a stage switches off (0) stays off.
+        cut = {k: small[k] for k, v in flat(changed).items() if k in small and v}
+        override(config, stage, cut)
