@@ -60,6 +60,19 @@ def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerFast:
         raise DataError(f"{path}: not a tokenizer: {error}") from None
 
 
+def given_or_trained(
+    tokenizer: PreTrainedTokenizerFast | str | Path | None,
+    texts: Iterable[str],
+    vocab_size: int,
+) -> PreTrainedTokenizerFast:
+    """The tokenizer given, that of a folder, or where it is None one of `texts`."""
+    if tokenizer is None:
+        return train_bpe(texts, vocab_size)
+    if isinstance(tokenizer, str | Path):
+        return load_tokenizer(tokenizer)
+    return tokenizer
+
+
 def _wrap(tokenizer: Tokenizer) -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import hashlib
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -18,10 +17,10 @@ from pathlib import Path
 import numpy as np
 from transformers import PreTrainedTokenizerFast
 
-from aprm_jax.data.bpe import load_tokenizer, train_bpe
+from aprm_jax.data.bpe import given_or_trained
 from aprm_jax.data.domain import Problem
+from aprm_jax.data.drawing import Epochs, held_out
 from aprm_jax.data.jsonl import (
-    DataError,
     RowError,
     Rows,
     read_rows,
@@ -110,17 +109,14 @@ class Gsm8kDomain:
         )
         rows, test_rows = read(train, "train"), read(test, "test")
         self.num_bad = rows.num_bad + test_rows.num_bad
-        self._train, dev = _hold_out(rows, dev_count, source=train)
+        kept, dev = _split(rows, dev_count, source=train)
+        self._train = Epochs(kept, seed)
         self._evaluation = {"dev": dev, "test": tuple(test_rows)}
-        self.seed = seed
         self.oracle: Oracle = oracle or CalculatorOracle()
         self.kinds = KINDS if oracle is None else TEXT_KINDS
-        if tokenizer is None:
-            tokenizer = train_bpe(self.texts(), vocab_size)
-        elif isinstance(tokenizer, str | Path):
-            tokenizer = load_tokenizer(tokenizer)
-        self.tokenizer: PreTrainedTokenizerFast = tokenizer
-        self._order = functools.lru_cache(maxsize=4)(self._shuffled)
+        self.tokenizer: PreTrainedTokenizerFast = given_or_trained(
+            tokenizer, self.texts(), vocab_size
+        )
 
     @property
     def num_train(self) -> int:
@@ -129,7 +125,7 @@ class Gsm8kDomain:
 
     def texts(self) -> list[str]:
         """Every line of the training text, for training a tokenizer."""
-        return [text for p in self._train for text in (p.question, *p.steps)]
+        return [text for p in self._train.items for text in (p.question, *p.steps)]
 
     def corpus(self, index: int) -> Problem:
         """The same as `train`: the authors are people, and right."""
@@ -137,8 +133,7 @@ class Gsm8kDomain:
 
     def train(self, index: int) -> Problem:
         """Training problem number `index`; each epoch is a permutation of its own."""
-        epoch, at = divmod(index, len(self._train))
-        return self._train[self._order(epoch)[at]]
+        return self._train[index]
 
     def problems(self, split: str, count: int) -> Sequence[Problem]:
         """The first `count` problems of "dev" or "test"; all where there are fewer."""
@@ -171,9 +166,6 @@ class Gsm8kDomain:
         if a is None or b is None:
             return given.strip() == expected.strip()
         return a.value == b.value
-
-    def _shuffled(self, epoch: int) -> np.ndarray:
-        return np.random.default_rng([self.seed, epoch]).permutation(len(self._train))
 
 
 def parse_row(row: dict, *, strip_annotations: bool = False) -> Problem:
@@ -258,24 +250,16 @@ def _canonical(step: str) -> str | None:
     return text.replace(",", "").lstrip("$€£ ").rstrip(".")
 
 
-def _hold_out(
+def _split(
     problems: Sequence[Problem], count: int, source: str
 ) -> tuple[tuple[Problem, ...], tuple[Problem, ...]]:
-    """(train, dev): dev gets the `count` questions whose hashes come last."""
-    questions = {problem.question for problem in problems}
-    if count >= len(questions):
-        raise DataError(
-            f"{source}: {len(questions)} questions, too few to hold {count} out"
+    """(train, dev). By question: one that occurs twice is on one side only."""
+    rank = {
+        question: at
+        for at, question in enumerate(
+            held_out((p.question for p in problems), count, source)
         )
-    # By question, so that a question that occurs twice is on one side only.
-    ranked = sorted(questions, key=lambda q: (_digest(q), q))
-    held = set(ranked[len(ranked) - count :])
-    train = tuple(p for p in problems if p.question not in held)
-    dev = sorted(
-        (p for p in problems if p.question in held), key=lambda p: _digest(p.question)
-    )
-    return train, tuple(dev)
-
-
-def _digest(question: str) -> bytes:
-    return hashlib.sha256(question.encode("utf-8")).digest()
+    }
+    train = tuple(p for p in problems if p.question not in rank)
+    dev = [p for p in problems if p.question in rank]
+    return train, tuple(sorted(dev, key=lambda p: rank[p.question]))

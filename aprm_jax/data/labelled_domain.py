@@ -6,16 +6,15 @@ called wrong, a PRM learns the labels. Nothing can be corrupted or sampled here.
 
 from __future__ import annotations
 
-import functools
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from transformers import PreTrainedTokenizerFast
 
-from aprm_jax.data.bpe import load_tokenizer, train_bpe
+from aprm_jax.data.bpe import given_or_trained
 from aprm_jax.data.domain import Problem
+from aprm_jax.data.drawing import Epochs, held_out
 from aprm_jax.data.gsm8k import clean_line
 from aprm_jax.data.jsonl import DataError
 from aprm_jax.data.labelled import NEUTRAL, LabelledSolution, Solutions, question_id
@@ -70,20 +69,17 @@ class LabelledDomain:
         rows = read_labelled(
             train, quarantine_dir=quarantine_dir, max_bad_share=max_bad_share
         )
-        held = _held_out(rows, dev_count, train)
+        held = set(held_out((r.problem_id for r in rows), dev_count, train))
         self.labelled = tuple(r for r in rows if r.problem_id not in held)
         self.dev = tuple(r for r in rows if r.problem_id in held)
         self.texts = right_texts(self.labelled)
         if not self.texts:
             raise DataError(f"{train}: no solution begins with a step that is right")
-        self.seed = seed
+        self._train = Epochs(self.texts, seed)
         self.oracle: Oracle = NoOracle()
-        if tokenizer is None:
-            tokenizer = train_bpe(_lines(self.labelled), vocab_size)
-        elif isinstance(tokenizer, str | Path):
-            tokenizer = load_tokenizer(tokenizer)
-        self.tokenizer: PreTrainedTokenizerFast = tokenizer
-        self._order = functools.lru_cache(maxsize=4)(self._shuffled)
+        self.tokenizer: PreTrainedTokenizerFast = given_or_trained(
+            tokenizer, _lines(self.labelled), vocab_size
+        )
 
     @property
     def num_train(self) -> int:
@@ -96,8 +92,7 @@ class LabelledDomain:
 
     def train(self, index: int) -> Problem:
         """Text number `index`; each epoch is a permutation of its own."""
-        epoch, at = divmod(index, len(self.texts))
-        return self.texts[self._order(epoch)[at]]
+        return self._train[index]
 
     def problems(self, split: str, count: int) -> Sequence[Problem]:
         """The first `count` right texts of "dev"."""
@@ -120,9 +115,6 @@ class LabelledDomain:
     def same_answer(self, given: str | None, expected: str) -> bool:
         """Equality as text."""
         return given is not None and given.strip() == expected.strip()
-
-    def _shuffled(self, epoch: int) -> np.ndarray:
-        return np.random.default_rng([self.seed, epoch]).permutation(len(self.texts))
 
 
 def split_source(text: str, field: str) -> tuple[str, str]:
@@ -211,15 +203,3 @@ def _cleaned(row: LabelledSolution) -> LabelledSolution:
 def _lines(solutions: Sequence[LabelledSolution]) -> list[str]:
     """Every distinct line, in order of first appearance."""
     return list(dict.fromkeys(t for s in solutions for t in (s.question, *s.steps)))
-
-
-def _held_out(rows: Sequence[LabelledSolution], count: int, source: str) -> set[str]:
-    """Ids of the `count` questions whose hashes come last."""
-    ids = {row.problem_id for row in rows}
-    if count >= len(ids):
-        raise DataError(
-            f"{source}: {len(ids)} questions, too few to hold {count} out "
-            "(domain.dev_count)"
-        )
-    ranked = sorted(ids, key=lambda i: (hashlib.sha256(i.encode()).digest(), i))
-    return set(ranked[len(ranked) - count :])
