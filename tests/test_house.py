@@ -70,6 +70,7 @@ def _closure(requirements: list[str]) -> set[str]:
 def test_the_runtime_install_brings_neither_torch_nor_tensorflow():
     closure = _closure(PROJECT["project"]["dependencies"])
     assert {"jax", "transformers", "tensorflow-datasets", "numpy"} <= closure
+    assert "jinja2" in closure  # for chat templates; transformers does not bring it
     assert not closure & UNWANTED
     # The search itself must be able to find it.
     assert "torch" in _closure(PROJECT["project"]["optional-dependencies"]["parity"])
