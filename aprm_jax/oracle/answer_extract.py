@@ -42,6 +42,7 @@ _LETTER_PHRASE = re.compile(
     r"(?:(?i:is|are|be|option|choice|options|choices|the)\b[^A-Za-z\n(]{0,8}){0,3}"
     r"(?P<letters>\(?[A-J]\)?(?:\s?(?:,|and|or|&|;|/)?\s?\(?[A-J]\)?){0,9})(?![a-zA-Z])"
 )
+_DENIED = re.compile(r"\bnot\s+(?:option\s+)?(?:\([A-J]\)|[A-J]\b)[\s,;]*")
 _LETTERS = re.compile(r"(?:\(?[A-J]\)?(?:\s*(?:,|and|&|;)\s*(?:and\s+)?|\s*))+\.?")
 _QUIET = frozenset(["and", "or", "percent", "pct", "with", "where"])
 
@@ -300,6 +301,7 @@ def _options(text: str) -> list[str]:
     text = re.sub(r"\\(?:text|mathrm|textbf|mathbf|mbox|rm|textnormal)\s*", "", text)
     text = re.sub(r"\\[()\[\],;! ]|\\quad|[{}$*\"'~]|\\(?=\))", " ", text).strip()
     text = re.sub(r"^(?:options?|choices?)\s*", "", text, flags=re.IGNORECASE)
+    text = _DENIED.sub("", text).rstrip(" ,;")
     if re.fullmatch(r"\(?[a-j]\)?\.?", text):
         return [text.strip("().").upper()]
     if _LETTERS.fullmatch(text):

@@ -16,6 +16,7 @@ from aprm_jax.oracle.answer_numbers import (
     real,
     same_number,
 )
+from aprm_jax.oracle.answer_rounding import rounded_in
 from aprm_jax.oracle.answer_rules import (
     COLLECTIONS,
     FLIP,
@@ -24,6 +25,7 @@ from aprm_jax.oracle.answer_rules import (
     Tolerance,
     as_fraction,
     bare,
+    by_case,
     clock,
     difference,
     flat,
@@ -202,6 +204,7 @@ class Matcher:
             return self._matrix_and_tuple(a, b)
         if "tuple" in (a.op, b.op):
             return self._tuple_and(a, b)
+        a, b = by_case(a), by_case(b)
         if not a.args or not b.args:  # the empty set
             return a.op == b.op and len(a.args) == len(b.args)
         return self._matching(
@@ -259,7 +262,7 @@ class Matcher:
         if a.op == "text" or b.op == "text":
             return self._texts(a, b)
         if a.op == "based" or b.op == "based":
-            return a.op == b.op and a.name == b.name
+            return self._in_base(a, b)
         if a.op == "ratio" or b.op == "ratio":
             return self._ratios(a, b)
         if b.op == "unit" or a.op == "unit":
@@ -278,6 +281,12 @@ class Matcher:
         if a.op != b.op:
             return False
         return plain(a.name) == plain(b.name)
+
+    def _in_base(self, a: Term, b: Term) -> bool:
+        """`204` against `204_5`: like a unit, the base may be left out."""
+        if b.op == "based" and a.op == "num":
+            return a.name == b.name.partition("_")[0]
+        return a.op == b.op and a.name == b.name
 
     def _ratios(self, a: Term, b: Term) -> bool | None:
         if a.op == b.op:
@@ -317,6 +326,8 @@ class Matcher:
         verdict = values.identical(a, b, self.budget)
         if verdict is None and names_a != names_b:
             return False
+        if verdict is False and names_a == names_b and self.tolerance == Tolerance():
+            return rounded_in(a, b, self.budget) or rounded_in(b, a, self.budget)
         return verdict
 
     def _numbers(self, a: Term, b: Term) -> bool | None:

@@ -63,6 +63,19 @@ def named(term: Term) -> tuple[str, Term]:
     return "", (exact or sides[1:])[-1].args[0]
 
 
+def by_case(term: Term) -> Term:
+    """Groups `p = 5, q = 2, p = 7, q = 3` by case, as `;` would; else the term."""
+    names = [named(item)[0] for item in term.args]
+    count = len(set(names))
+    if term.op != "list" or "" in names or not 1 < count < len(names):
+        return term
+    if len(names) % count or names != names[:count] * (len(names) // count):
+        return term
+    starts = range(0, len(names), count)
+    cases = (Term("list", term.args[at : at + count]) for at in starts)
+    return Term("list", tuple(cases))
+
+
 def letter(name: str) -> str:
     """The letter of a name that is one variable, without its index; else ""."""
     match = re.fullmatch(rf"({_LETTER}){_INDEX}", name.replace(" ", ""))

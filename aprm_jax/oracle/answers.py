@@ -117,14 +117,25 @@ def same_answer(
     if kind == "text":
         same = any(plain(a) == plain(b) for a in found for b in wanted)
         return AnswerVerdict(Outcome.EQUAL if same else Outcome.DIFFERENT, "words")
-    if kind is None and _LETTERS.fullmatch(_bare_letters(wanted[-1])):
-        verdict = _choices(found[-1], wanted[-1], several=True)
-        if verdict.outcome is not Outcome.UNREADABLE:
-            return verdict
+    if kind is None and _means_options(found[-1], wanted[-1]):
+        # First the whole: behind the letter, a sentence may speak of other options.
+        for text in (given, found[-1]):
+            verdict = _choices(text, wanted[-1], several=True)
+            if verdict.outcome is not Outcome.UNREADABLE:
+                return verdict
     return _compare(found, wanted, bounds, pool)
 
 
 _LETTERS = re.compile(r"\(?([A-J])\)?|[A-D]{2,4}|[A-J](?:\s*(?:,|and|&)\s*[A-J])+")
+_OPTION = re.compile(r"(?:\([A-J]\)|[A-J][.):]) ?\w.*")
+
+
+def _means_options(given: str, expected: str) -> bool:
+    """Whether letters are options: those expected, or `(C) 12` against a letter."""
+    if _LETTERS.fullmatch(_bare_letters(expected)):
+        return True
+    wanted = _OPTION.fullmatch(_bare_letters(expected))
+    return bool(wanted and _LETTERS.fullmatch(_bare_letters(given)))
 
 
 def _tolerance(absolute: float | None, relative: float | None) -> Tolerance:

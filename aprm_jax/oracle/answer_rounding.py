@@ -1,0 +1,54 @@
+"""Whether one expression is another one whose decimals are rounded."""
+
+from __future__ import annotations
+
+import dataclasses
+import decimal
+from collections.abc import Iterator
+from fractions import Fraction
+
+from aprm_jax.oracle import answer_values as values
+from aprm_jax.oracle.answer_numbers import CONTEXT, NumberError, is_real
+from aprm_jax.oracle.answer_rules import as_fraction, stated
+from aprm_jax.oracle.answer_tokens import Term, number
+
+_DIGITS = 5  # with fewer, two different answers may lie within the rounding
+_MAX_DECIMALS = 8
+
+
+def rounded_in(exact: Term, stated_one: Term, budget: values.Budget) -> bool:
+    """Whether the second expression is the first, but for how its decimals round.
+
+    At every sampled point the two may differ by as much as half a unit in the last
+    place of each decimal of five or more digits changes the second one.
+    """
+    moved = list(_moved(stated_one))
+    if not 0 < len(moved) <= _MAX_DECIMALS:
+        return False
+    try:
+        found = values.samples((exact, stated_one, *moved), budget)
+        with decimal.localcontext(CONTEXT):
+            return len(found) >= 2 and all(map(_within, found))
+    except NumberError:
+        return False
+
+
+def _within(row: tuple[values.Number | values.Matrix, ...]) -> bool:
+    numbers: list[Fraction] = []
+    for value in row:
+        if isinstance(value, tuple) or not is_real(value):
+            return False
+        numbers.append(as_fraction(value))
+    wanted, have, *moved = numbers
+    return abs(wanted - have) <= sum(abs(value - have) for value in moved)
+
+
+def _moved(term: Term) -> Iterator[Term]:
+    """The expression with one of its decimals half a unit larger, for each of them."""
+    found = stated(term) if term.op == "num" else None
+    if found is not None and found.digits >= _DIGITS:
+        yield number(term.value + found.unit / 2)
+    for k, part in enumerate(term.args):
+        for moved in _moved(part):
+            args = (*term.args[:k], moved, *term.args[k + 1 :])
+            yield dataclasses.replace(term, args=args)
