@@ -1,11 +1,14 @@
 """Random models of some ten thousand parameters in Hugging Face's format.
 
 For a cut of a run that wants a real backbone: the same files, the same code, no
-download. What comes out of them means nothing.
+download. A language model among them babbles short equations: random weights alone
+never end a reply, and of a Generator that writes no step a game has nothing to reward.
+What comes out of them means nothing.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -13,9 +16,10 @@ from typing import Any
 import jax
 import ml_collections
 import numpy as np
+from transformers import PreTrainedTokenizerFast
 
 from aprm_jax.data.bpe import train_bpe
-from aprm_jax.data.prompts import GENERATOR_PROMPT, SOLVER_PROMPT
+from aprm_jax.data.prompts import GENERATOR_PROMPT, SOLVER_PROMPT, encode
 from aprm_jax.hf import prm_layouts
 from aprm_jax.hf.load import tokenizer_rows
 from aprm_jax.hf.save import write_folder
@@ -35,6 +39,11 @@ _CHAT = (
     "{% for m in messages %}<|{{ m['role'] }}|>\n{{ m['content'] }}<eos>\n{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
 )
+# No digit stands on two sides: the last token alone then tells how a line goes on.
+_LINES = [
+    *map("".join, itertools.product("234", "+*", "56", "=", "789", ".")),
+    *(f"#### {n}" for n in "789" * 4),
+]
 _HEADS = {"qwen2_prm": "ForProcessRewardModel", "trl": "ForTokenClassification"}
 
 
@@ -85,6 +94,8 @@ def write_tiny(
         lambda path, leaf: _normal(rng, leaf.shape) + float("scale" in str(path[-1])),
         shapes["params"],
     )
+    if layout is None:
+        _babble(params, tokenizer)
     head = prm_layouts.LAYOUTS[layout] if layout else None
     write_folder(
         folder,
@@ -142,6 +153,29 @@ def cut(
         if "builder" in stage:
             with stage.unlocked():
                 del stage["builder"]
+
+
+def _babble(params: dict[str, Any], tokenizer: PreTrainedTokenizerFast) -> None:
+    """Makes a token be followed by those that follow it in `_LINES`, mostly.
+
+    A prompt ends in a line break, a line in the end token. The embeddings become large
+    beside what the random layers add to them, so that the decoder's output tells the
+    last token, and the head is the table of what follows.
+    """
+    start, end = encode(tokenizer, "\n")[-1], tokenizer.eos_token_id
+    embeddings, head = params["embed"]["embedding"], params["head"]
+    table = np.zeros(embeddings.shape[:1] * 2)
+    for line in _LINES:
+        ids = [start, *encode(tokenizer, line), end]
+        np.add.at(table, (ids[:-1], ids[1:]), 1.0)
+    known = np.flatnonzero(table.any(axis=1))
+    shares = table[known] / table[known].sum(axis=1, keepdims=True)
+    embeddings *= 10.0
+    rows = embeddings[known]
+    rows = rows / np.sqrt(np.mean(rows**2, axis=1, keepdims=True))  # the final norm's
+    # Nothing is impossible: now and then a reply is no step at all.
+    wanted = np.log(shares + 1e-4)
+    head["kernel"] = np.linalg.lstsq(rows, wanted)[0].astype(np.float32)
 
 
 def _head(

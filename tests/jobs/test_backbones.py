@@ -3,21 +3,31 @@
 The whole game on them runs in the configs' `:runlocal`.
 """
 
+import json
+import tempfile
 from pathlib import Path
 
+import command
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from aprm_jax.config import ConfigError, default_config, set_field, validate
+from aprm_jax.config import (
+    ConfigError,
+    default_config,
+    read_config_file,
+    set_field,
+    validate,
+)
 from aprm_jax.data.prompted import PromptedBuilder
 from aprm_jax.hf.safetensors_io import ModelFileError
 from aprm_jax.hf.save import write_adapter
 from aprm_jax.hf.tiny import write_tiny
-from aprm_jax.jobs import backbones
+from aprm_jax.jobs import aprm, backbones
 from aprm_jax.jobs.context import Context
+from aprm_jax.models.io import load_model
 from aprm_jax.models.lora import LoraConfig, init_lora, merge, to_peft
 
 TEXTS = ["Ann has 3 boxes of 4 pens.", "3*4=<<3*4=12>>12 pens.", "#### 12"]
@@ -154,3 +164,32 @@ def test_an_adapter_that_names_no_base_is_refused(models, tmp_path):
     context = _context(tmp_path, solver__backbone=folder)
     with pytest.raises(ModelFileError, match="base_model_name_or_path is None"):
         _ = context.source
+
+
+@pytest.mark.parametrize(
+    "name", ["qwen2_5_0_5b_gsm8k", "qwen2_5_math_prm_7b_harden", "llama3_1_8b_lora"]
+)
+def test_the_generator_learns_where_a_config_is_cut(name, tmp_path, monkeypatch):
+    """Of random weights alone no reply ends, and every reward is the same."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # where the models go
+    config = read_config_file(command.REPOSITORY / "configs" / f"{name}.py", "runlocal")
+    set_field(config, "game.prm_from", "backbone")  # no warm-up before it
+    set_field(config, "game.updates", 3)
+    context = Context(config, tmp_path, "aprm")
+    aprm.run(context)
+    lines = (tmp_path / "aprm" / "metrics.jsonl").read_text().splitlines()
+    rounds = [json.loads(line) for line in lines]
+    assert all(r["game/incorrect_rate"] > 0 for r in rounds)
+    assert all(r["generator/reward"] > -1 for r in rounds)
+    # Where all rewards of a group are the same, the entropy bonus alone is left: 1e-8.
+    assert max(abs(r["generator/loss"]) for r in rounds) > 1e-3
+    assert min(r["generator/grad_norm"] for r in rounds) > 0
+    player = context.of("generator")
+    before, _ = player.load("backbone", "game.generator_from", "generator")
+    after, _, _ = load_model(tmp_path / "aprm" / "generator" / "model")
+    pairs = zip(
+        jax.tree.leaves(before["backbone"]),
+        jax.tree.leaves(after["backbone"]),
+        strict=True,
+    )
+    assert any(not np.array_equal(a, b) for a, b in pairs)
