@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from transformers import PreTrainedTokenizerFast
 
 from aprm_jax.data import prompts
-from aprm_jax.data.steps import StepBuilder, StepRow
+from aprm_jax.data.steps import Reply, StepBuilder, StepRow
 
 
 class PromptedBuilder(StepBuilder):
@@ -23,6 +23,8 @@ class PromptedBuilder(StepBuilder):
       prompt: of `config.prompt.generator`; "" for the default.
     """
 
+    reasons = prompts.REASONS
+
     def __init__(
         self,
         tokenizer: PreTrainedTokenizerFast,
@@ -32,6 +34,8 @@ class PromptedBuilder(StepBuilder):
     ):
         super().__init__(tokenizer, window, buckets)
         self.prompt = prompt
+        added = tokenizer.added_tokens_decoder.items()
+        self._special = {index for index, token in added if token.special}
         vocab = self._backend.get_vocab(with_added_tokens=True)
         self.end_id: int = vocab[str(tokenizer.eos_token)]
         self.stop_ids = (self.end_id,)
@@ -54,8 +58,11 @@ class PromptedBuilder(StepBuilder):
         context = self.perturb_context(question, prefix, step)
         return self.continuation(context, [*self.encode(candidate), self.stop_ids[-1]])
 
-    def reply_text(self, reply: Sequence[int], stopped: bool) -> str | None:
+    def read_reply(self, reply: Sequence[int], stopped: bool) -> Reply:
         """The step that a reply consists of, by `prompts.parse_reply`."""
         if not stopped:
-            return None
-        return prompts.parse_reply(self.decode(reply[:-1])).step
+            return Reply(None, "unfinished")
+        body = list(reply[:-1])
+        if not self._special.isdisjoint(body):
+            return Reply(None, "unprintable")
+        return prompts.parse_reply(self._backend.decode(body))

@@ -9,19 +9,16 @@ the rules of `parse_reply`; nothing is repaired.
 from __future__ import annotations
 
 import copy
-import dataclasses
 import json
 import re
 import string
-from collections import Counter
 from collections.abc import Sequence
 
 from tokenizers import AddedToken, Tokenizer
 from transformers import PreTrainedTokenizerFast
 
 from aprm_jax.config import ConfigError, nearest
-from aprm_jax.data.steps import PERTURB_TOKEN, STEP_TOKEN
-from aprm_jax.oracle.verdict import Label, Verdict
+from aprm_jax.data.steps import PERTURB_TOKEN, STEP_TOKEN, Reply
 
 GENERATOR_PLACES = ("question", "prefix", "step")
 SOLVER_PLACES = ("question", "prefix")
@@ -198,14 +195,13 @@ def defuse(tokenizer: PreTrainedTokenizerFast, text: str) -> str:
 
 # Why a reply is not one step, in the order in which it is asked.
 REASONS = (
-    "unfinished",  # cut off before its end
+    "unfinished",  # cut off before its end; `parse_reply` sees whole ones alone
     "empty",
     "too_long",
     "several",  # more than one line, or more than one numbered step
-    "unprintable",  # control characters
+    "unprintable",  # control characters or tokens
     "refusal",
     "preamble",  # or an explanation beside the step
-    "copy",  # the correct step itself
 )
 _REFUSAL = re.compile(
     r"(i['’]?m sorry|i am sorry|sorry\b|i (can ?not|can['’]t|won['’]t|will not|am not "
@@ -227,59 +223,16 @@ _COMMENT = re.compile(
 _NUMBERED = re.compile(r"\bstep\s+\d+\s*[:.)]", re.IGNORECASE)
 
 
-@dataclasses.dataclass(frozen=True)
-class Reply:
-    """What a reply of an instruction model is.
-
-    Attributes:
-      step: the one step; None where it is not one, or is no new one.
-      reason: one of REASONS; "" for a step.
-    """
-
-    step: str | None
-    reason: str
-
-
-def parse_reply(
-    text: str,
-    step: str | None = None,
-    *,
-    finished: bool = True,
-    longest: int = 2000,
-) -> Reply:
-    """Whether a reply is one step; never raises on any text.
+def parse_reply(text: str, *, longest: int = 2000) -> Reply:
+    """Whether a reply that ended is one step; never raises on any text.
 
     Args:
       text: the reply, without the token that ended it.
-      step: the correct step that it rewrites; None where there is none.
-      finished: whether the model ended it itself.
       longest: most characters of a step.
     """
     text = text.strip()
-    reason = _reason(text, step, finished, longest)
+    reason = _reason(text, longest)
     return Reply(None, reason) if reason else Reply(text, "")
-
-
-def reply_verdict(reply: Reply) -> Verdict | None:
-    """The rule's verdict on what is not one step; None where the oracle decides.
-
-    A copy is still correct. Of anything else nobody knows what it claims: it is
-    undecidable, so R never sees it, and G is paid as for a step still correct.
-    """
-    if not reply.reason:
-        return None
-    if reply.reason == "copy":
-        return Verdict(Label.CORRECT, "copied", "the reply is the correct step")
-    return Verdict(
-        Label.UNDECIDABLE, "unfinished", f"the reply is not one step: {reply.reason}"
-    )
-
-
-def reply_rates(replies: Sequence[Reply]) -> dict[str, float]:
-    """The share of each reason, and of `one_step`, among replies; {} of none."""
-    counts = Counter(reply.reason or "one_step" for reply in replies)
-    names = ("one_step", *REASONS) if replies else ()
-    return {f"reply/{name}": counts[name] / len(replies) for name in names}
 
 
 def prepare_tokenizer(
@@ -368,21 +321,19 @@ def _reply_ids(
     return encode(tokenizer, bos, special=True) + encode(tokenizer, text)
 
 
-def _reason(text: str, step: str | None, finished: bool, longest: int) -> str:
-    """The first reason of REASONS that holds, "" for none."""
+def _reason(text: str, longest: int) -> str:
+    """The first reason that holds, in the order of REASONS; "" for none."""
     lines = [line for line in text.splitlines() if line.strip()]
     opening = text.lstrip("*_#>\"'“”‘’ ")
     found = {
-        "unfinished": not finished,
         "empty": not lines,
         "too_long": len(text) > longest,
         "several": len(lines) > 1 or len(_NUMBERED.findall(text)) > 1,
         "unprintable": any(not c.isprintable() and c != "\t" for c in text),
         "refusal": bool(_REFUSAL.match(opening)),
         "preamble": bool(_PREAMBLE.match(opening) or _COMMENT.search(text)),
-        "copy": step is not None and text.split() == step.split(),
     }
-    return next((reason for reason in REASONS if found[reason]), "")
+    return next((reason for reason, holds in found.items() if holds), "")
 
 
 # Llama 3, Gemma, Phi-3 and Mistral keep tokens for whoever needs one.

@@ -75,6 +75,19 @@ class StepBatch:
     ends: Int32[np.ndarray, "B T"] | None = None
 
 
+@dataclasses.dataclass(frozen=True)
+class Reply:
+    """What a model's reply is: one step, or why it is none.
+
+    Attributes:
+      step: the step; None where it is none.
+      reason: of the builder's `reasons`; "" for a step.
+    """
+
+    step: str | None
+    reason: str
+
+
 class TooLongError(ValueError):
     """A row does not fit the longest bucket."""
 
@@ -82,12 +95,19 @@ class TooLongError(ValueError):
 class StepBuilder:
     """Turns text into rows of ids for one tokenizer.
 
+    `reasons` are those why a sampled reply can be no step.
+
     Args:
       tokenizer: knows `<step>` and `<perturb>`, `bos_token` and `pad_token`.
       window: how many lines before a step it may see; None for all.
       buckets: lengths that rows are padded to, ascending.
       line_stride: 0 for contiguous positions; else where lines start.
     """
+
+    reasons: tuple[str, ...] = (
+        "unfinished",  # cut off before its end, or not closed as a step
+        "empty",
+    )
 
     def __init__(
         self,
@@ -161,16 +181,17 @@ class StepBuilder:
             ids = ids[: ids.index(self.step_id)]
         return self._backend.decode(ids, skip_special_tokens=False).strip()
 
-    def reply_text(self, reply: Sequence[int], stopped: bool) -> str | None:
-        """The step that a sampled reply consists of; None where it is not one step.
+    def read_reply(self, reply: Sequence[int], stopped: bool) -> Reply:
+        """The step that a sampled reply consists of, or why it is not one step.
 
         Args:
           reply: its ids, the stop token included.
           stopped: whether a stop token ended it.
         """
         if not stopped or reply[-1] != self.step_id:
-            return None
-        return self.decode(reply[:-1]) or None
+            return Reply(None, "unfinished")
+        text = self.decode(reply[:-1])
+        return Reply(text, "") if text else Reply(None, "empty")
 
     def context(self, question: str, prefix: Sequence[str]) -> list[int]:
         """`<bos>` and the visible lines, each closed by `<step>`: a solver's prompt."""

@@ -19,7 +19,7 @@ from aprm_jax.game.update import GeneratorBatch, PrmBatch
 from aprm_jax.oracle.verdict import Label, Verdict
 from aprm_jax.sampling.sampler import Sampler, Samples
 
-UNFINISHED = Verdict(Label.UNDECIDABLE, "unfinished", "the reply is not one step")
+TOO_LONG = "too_long"  # for R's rows; of some builders also a reason of their own
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +42,8 @@ class Perturbation:
       reply: its ids as drawn, the stop token included.
       logprobs: the sampler's log-probabilities of them.
       count: how often it was drawn.
-      verdict: the oracle's.
+      verdict: the oracle's, or the rule's on what is not one step.
+      reason: why it is not one, of the builder's `reasons` or TOO_LONG; "" for a step.
     """
 
     situation: Situation
@@ -52,6 +53,7 @@ class Perturbation:
     logprobs: Float32[np.ndarray, " T"]
     count: int
     verdict: Verdict
+    reason: str = ""
 
 
 def situations(domain: Domain, indices: Sequence[int], seed: int) -> list[Situation]:
@@ -127,10 +129,18 @@ def verify(
         if (group, reply) in seen:
             continue
         seen.add((group, reply))
-        text, verdict = inquiry.answer(group, reply)
-        count = counts[(group, reply)]
+        text, verdict, reason = inquiry.answer(group, reply)
         out.append(
-            Perturbation(points[group], group, text, reply, logprobs, count, verdict)
+            Perturbation(
+                points[group],
+                group,
+                text,
+                reply,
+                logprobs,
+                counts[(group, reply)],
+                verdict,
+                reason,
+            )
         )
     return out
 
@@ -159,7 +169,7 @@ class Inquiry:
         self._points, self._oracle = points, domain.oracle
         self._builder, self._prm_builder = builder, prm_builder
         self._asked: dict[
-            tuple[int, tuple[int, ...]], tuple[str, Verdict | Future[Verdict]]
+            tuple[int, tuple[int, ...]], tuple[str, Verdict | Future[Verdict], str]
         ] = {}
 
     def ask(self, group: int, reply: tuple[int, ...], stopped: bool) -> None:
@@ -167,18 +177,26 @@ class Inquiry:
         if (group, reply) in self._asked:
             return
         point, prm = self._points[group], self._prm_builder
-        text, verdict = self._builder.reply_text(reply, stopped), UNFINISHED
+        read = self._builder.read_reply(reply, stopped)
+        text, reason = read.step, read.reason
         if text is None:
             text = self._builder.decode(reply)
-        elif prm.fits(prm.step(point.question, point.prefix, text)):
+        elif not prm.fits(prm.step(point.question, point.prefix, text)):
+            reason = TOO_LONG
+        if reason:
+            why = f"the reply is not one step: {reason}"
+            verdict = Verdict(Label.UNDECIDABLE, "unfinished", why)
+        else:
             ask = getattr(self._oracle, "submit", self._oracle.judge)
             verdict = ask(point.question, point.prefix, point.step, text)
-        self._asked[group, reply] = text, verdict
+        self._asked[group, reply] = text, verdict, reason
 
-    def answer(self, group: int, reply: tuple[int, ...]) -> tuple[str, Verdict]:
-        """The text of a reply that was asked about, and the verdict; waits for it."""
-        text, verdict = self._asked[group, reply]
-        return text, verdict.result() if isinstance(verdict, Future) else verdict
+    def answer(self, group: int, reply: tuple[int, ...]) -> tuple[str, Verdict, str]:
+        """Text, verdict and `reason` of what was asked about; waits for the verdict."""
+        text, verdict, reason = self._asked[group, reply]
+        if isinstance(verdict, Future):
+            verdict = verdict.result()
+        return text, verdict, reason
 
 
 def prm_rows(
@@ -217,9 +235,9 @@ def generator_batch(
     """
     labels = np.array([int(p.verdict.label) for p in perturbations])
     reward = table.generator(labels, p_correct)
-    unfinished = np.array([p.verdict.kind == "unfinished" for p in perturbations])
-    reward = np.where(unfinished, table.generator_still_correct, reward)
-    learnable = np.flatnonzero((labels != Label.UNDECIDABLE) | unfinished)
+    no_step = np.array([bool(p.reason) for p in perturbations])
+    reward = np.where(no_step, table.generator_still_correct, reward)
+    learnable = np.flatnonzero((labels != Label.UNDECIDABLE) | no_step)
     chosen = np.sort(rng.permutation(learnable)[:rows])
     made = []
     sampler_logprobs = np.zeros((rows, length), np.float32)
@@ -314,10 +332,19 @@ def round_metrics(
     p_correct: Float32[np.ndarray, " N"],
     threshold: float,
     kinds: Sequence[str],
+    reasons: Sequence[str],
 ) -> dict[str, float]:
     """Rates of one round, each perturbation weighted by how often it was drawn.
 
     Rates over a set that is empty are left out, never reported as 0.
+
+    Args:
+      perturbations: of one round, at least one.
+      p_correct: R's probability of correct for each; ignored where undecidable.
+      threshold: from which on R says correct.
+      kinds: of errors, the oracle's: `kind_share/KIND`, `kind_caught/KIND`.
+      reasons: why a reply may be no step, the builder's: `reply/REASON` is the share
+        of each among all replies, `reply/one_step` that of the rest.
     """
     count = np.array([p.count for p in perturbations], np.float64)
     label = np.array([int(p.verdict.label) for p in perturbations])
@@ -335,6 +362,9 @@ def round_metrics(
     metrics["game/copied_rate"] = sum(copied) / total
     distance = [edit_distance(p.situation.step, p.text) for p in perturbations]
     metrics["game/edit_distance"] = float((count * distance).sum() / total)
+    for reason in ("", *dict.fromkeys((*reasons, TOO_LONG))):
+        of_reason = count * np.array([p.reason == reason for p in perturbations])
+        metrics[f"reply/{reason or 'one_step'}"] = of_reason.sum() / total
     if incorrect.sum() > 0:
         metrics["game/fool_rate"] = (incorrect * fooled).sum() / incorrect.sum()
         metrics["game/caught_rate"] = 1.0 - metrics["game/fool_rate"]

@@ -273,7 +273,7 @@ class Rounds:
         with timer("score"):
             p_correct, p_static = self._scores(self.players(state)[1], rows, static)
         metrics = rollouts.round_metrics(
-            found, p_correct, THRESHOLD, arena.domain.kinds
+            found, p_correct, THRESHOLD, arena.domain.kinds, arena.builder.reasons
         )
         if static:
             metrics["prm/accuracy_static"] = float(np.mean(p_static < THRESHOLD))

@@ -13,6 +13,7 @@ import jax
 
 from aprm_jax import __version__
 from aprm_jax.config import for_stage, stages
+from aprm_jax.data.prompts import REASONS
 from aprm_jax.jobs import report_labelled, tables
 from aprm_jax.jobs.context import Context, log
 from aprm_jax.models.io import SPEC_FILE
@@ -44,6 +45,10 @@ _CHARTS: Mapping[str, tuple[Any, Mapping[str, str]]] = {
             "undecidable": "game/undecidable_rate",
             "copied": "game/copied_rate",
         },
+    ),
+    "Replies of G that are not one step": (
+        "percent",
+        {reason.replace("_", " "): f"reply/{reason}" for reason in REASONS},
     ),
     "Share of wrong steps that fool R": ("percent", {"": "game/fool_rate"}),
     "Accuracy of R": (

@@ -296,7 +296,7 @@ def _pool(context: Context, backbone: Any) -> list[tuple[Situation, str]]:
         for i, point in enumerate(points):
             n = int(samples.lengths[i])
             ids = [int(t) for t in samples.tokens[i, :n]]
-            text = context.builder.reply_text(ids, bool(samples.stopped[i]))
+            text = context.builder.read_reply(ids, bool(samples.stopped[i])).step
             if text is None:
                 continue
             verdict = context.domain.oracle.judge(

@@ -10,9 +10,9 @@ from transformers import PreTrainedTokenizerFast
 
 from aprm_jax.config import ConfigError
 from aprm_jax.data import prompts
-from aprm_jax.data.prompts import Reply, parse_reply
-from aprm_jax.data.steps import PERTURB_TOKEN, STEP_TOKEN, StepBuilder
-from aprm_jax.oracle.verdict import Label
+from aprm_jax.data.prompted import PromptedBuilder
+from aprm_jax.data.prompts import parse_reply
+from aprm_jax.data.steps import PERTURB_TOKEN, STEP_TOKEN, Reply, StepBuilder
 
 STEP = "So 16 - 3 = 13 eggs are left."
 TEMPLATE = (
@@ -166,23 +166,33 @@ def test_the_defaults_and_escaped_braces_are_fine():
         ("**Rewritten step:** 16 - 3 = 12.", "preamble"),
         ("<think> hm </think> 16 - 3 = 12.", "preamble"),
         ("16 - 3 = 12. (The error is in the subtraction.)", "preamble"),
-        (STEP, "copy"),
-        ("So 16 - 3 = 13  eggs are left. ", "copy"),
+        (STEP, ""),
     ],
 )
 def test_replies_are_one_step_or_why_not(text, reason):
-    reply = parse_reply(text, STEP)
-    assert reply == (Reply(None, reason) if reason else Reply(text.strip(), ""))
-    assert parse_reply(text, STEP, finished=False).reason == "unfinished"
-    verdict = prompts.reply_verdict(reply)
-    if not reason:
-        assert verdict is None
-    elif reason == "copy":
-        assert verdict is not None and verdict.label == Label.CORRECT
-        assert parse_reply(text).step == text.strip()  # nothing to be a copy of
-    else:
-        assert verdict is not None and verdict.label == Label.UNDECIDABLE
-        assert verdict.kind == "unfinished" and reason in verdict.reason
+    assert parse_reply(text) == Reply(None if reason else text.strip(), reason)
+
+
+@pytest.mark.parametrize("chat", [True, False])
+def test_a_reply_is_read_by_its_ids(chat):
+    tokenizer = prompts.prepare_tokenizer(_qwen2(), 264)
+    tokenizer.chat_template = TEMPLATE if chat else None
+    builder = PromptedBuilder(tokenizer, None, (64,))
+    [end, *newline] = builder.stop_ids
+    assert end == tokenizer.eos_token_id and bool(newline) is not chat
+    body = builder.encode("16 - 3 = 12")
+    read = builder.read_reply
+    assert read([*body, builder.stop_ids[-1]], True) == Reply("16 - 3 = 12", "")
+    assert read(body, False).reason == "unfinished"
+    assert read([end], True).reason == "empty"
+    for special in ("<step>", "<|im_start|>", "<|endoftext|>"):
+        # As text it may stand in a step; as a token it is none of a text's.
+        assert read([*body, *builder.encode(special), end], True).step is not None
+        token = tokenizer.get_vocab()[special]
+        assert read([*body, token, *body, end], True).reason == "unprintable"
+    row = builder.perturbation("Q?", (), STEP, "16 - 3 = 12")
+    reply = row.tokens[row.step_ids >= 0].tolist()
+    assert read(reply, True) == Reply("16 - 3 = 12", "")
 
 
 _WORDS = st.sampled_from(
@@ -192,28 +202,17 @@ _WORDS = st.sampled_from(
 
 
 @settings(max_examples=200)
-@given(st.one_of(st.text(), st.lists(_WORDS).map("".join)), st.booleans())
-def test_any_text_gets_an_answer(text, finished):
-    reply = parse_reply(text, STEP, finished=finished)
+@given(st.one_of(st.text(), st.lists(_WORDS).map("".join)))
+def test_any_text_gets_an_answer(text):
+    reply = parse_reply(text)
     assert (reply.step is None) == bool(reply.reason)
     assert reply.reason in ("", *prompts.REASONS)
     if reply.step is not None:
         # What passes is one printable line of the reply itself.
-        assert reply.step == text.strip() and finished
+        assert reply.step == text.strip()
         assert len(reply.step.splitlines()) == 1
         assert reply.step.replace("\t", " ").isprintable()
-        assert parse_reply(reply.step, STEP) == reply
-
-
-def test_rates_count_every_reason():
-    replies = [
-        parse_reply(t, STEP) for t in ("12 left", "", STEP, "13 eggs", "Sure! 1")
-    ]
-    rates = prompts.reply_rates(replies)
-    assert set(rates) == {f"reply/{r}" for r in ("one_step", *prompts.REASONS)}
-    assert rates["reply/one_step"] == 0.4 and rates["reply/copy"] == 0.2
-    assert sum(rates.values()) == pytest.approx(1.0)
-    assert prompts.reply_rates([]) == {}
+        assert parse_reply(reply.step) == reply
 
 
 def _qwen2():

@@ -65,8 +65,16 @@ def _no_oracle(monkeypatch):
     monkeypatch.setattr(DOMAIN.oracle, "judge", judge)
 
 
-@pytest.mark.parametrize("last", ["room", "eos", "empty"])
-def test_what_is_not_one_closed_step_is_undecidable_by_rule(monkeypatch, last):
+def _is_no_step(found: Perturbation, reason: str):
+    assert (found.verdict.label, found.verdict.kind) == (2, "unfinished")
+    assert found.reason == reason and reason in found.verdict.reason
+
+
+@pytest.mark.parametrize(
+    ("last", "reason"),
+    [("room", "unfinished"), ("eos", "unfinished"), ("empty", "empty")],
+)
+def test_what_is_not_one_closed_step_is_undecidable_by_rule(monkeypatch, last, reason):
     _no_oracle(monkeypatch)
     body = BUILDER.encode("2 + 3")
     draw = {
@@ -75,8 +83,7 @@ def test_what_is_not_one_closed_step_is_undecidable_by_rule(monkeypatch, last):
         "empty": _draw(0, (STEP,)),
     }[last]
     (found,) = _verify([draw])
-    assert found.verdict == rollouts.UNFINISHED
-    assert found.verdict.label == Label.UNDECIDABLE
+    _is_no_step(found, reason)
     assert rollouts.prm_rows([found], BUILDER) == [None]
     # It never reaches R, and G pays for it as for a step that is still correct.
     table = RewardTable(generator_still_correct=-0.75)
@@ -89,7 +96,7 @@ def test_a_reply_too_long_for_rs_rows_is_undecidable_by_rule(monkeypatch):
     tight = StepBuilder(DOMAIN.tokenizer, 1, (16,))
     long = _reply(" ".join("2 + " * 6 + "3"))
     (found,) = _verify([_draw(0, long)], builder=tight)
-    assert found.verdict == rollouts.UNFINISHED
+    _is_no_step(found, "too_long")
     with pytest.raises(TooLongError):
         tight.collate([tight.step(EASY.question, (), found.text)])
 
@@ -136,7 +143,7 @@ HAND = [
     _perturbation("2 + 2", Label.CORRECT, count=2),
     _perturbation("4", Label.UNDECIDABLE, count=5),
     _perturbation("3 + 3", Label.INCORRECT, situation=OTHER, group=1),
-    _perturbation("9", Label.UNDECIDABLE, kind="unfinished", group=1, situation=OTHER),
+    _perturbation("9", Label.UNDECIDABLE, reason="empty", group=1, situation=OTHER),
 ]
 P_CORRECT = np.array([0.25, 0.9, 0.5, 0.75, 0.5], np.float32)
 
@@ -256,7 +263,8 @@ def test_correct_corruptions_are_no_static_negatives(monkeypatch):
 
 def test_round_metrics_of_a_case_made_by_hand():
     """Counts 3 wrong, 2 copied, 5 undecidable, 1 wrong that passes, 1 unfinished."""
-    metrics = rollouts.round_metrics(HAND, P_CORRECT, 0.5, KINDS)
+    reasons = ("unfinished", "empty", "too_long")
+    metrics = rollouts.round_metrics(HAND, P_CORRECT, 0.5, KINDS, reasons)
     expected = {
         "game/incorrect_rate": 4 / 12,
         "game/still_correct_rate": 2 / 12,
@@ -268,6 +276,10 @@ def test_round_metrics_of_a_case_made_by_hand():
         "game/caught_rate": 3 / 4,
         "kind_share/wrong_result": 1.0,
         "kind_caught/wrong_result": 3 / 4,
+        "reply/one_step": 11 / 12,
+        "reply/unfinished": 0.0,
+        "reply/empty": 1 / 12,
+        "reply/too_long": 0.0,
     }
     for name, value in expected.items():
         assert metrics.pop(name) == pytest.approx(value), name
@@ -280,7 +292,7 @@ def test_round_metrics_of_a_case_made_by_hand():
 
 
 def test_rates_of_nothing_are_left_out():
-    metrics = rollouts.round_metrics(HAND[1:3], P_CORRECT[1:3], 0.5, KINDS)
+    metrics = rollouts.round_metrics(HAND[1:3], P_CORRECT[1:3], 0.5, KINDS, ())
     assert metrics["game/incorrect_rate"] == metrics["game/success_rate"] == 0.0
     assert not any(
         name.startswith("kind_") or name in ("game/fool_rate", "game/caught_rate")

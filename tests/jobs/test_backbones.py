@@ -22,6 +22,7 @@ from aprm_jax.config import (
     validate,
 )
 from aprm_jax.data.prompted import PromptedBuilder
+from aprm_jax.data.prompts import REASONS
 from aprm_jax.hf.safetensors_io import ModelFileError
 from aprm_jax.hf.save import write_adapter
 from aprm_jax.hf.tiny import write_tiny
@@ -181,6 +182,8 @@ def test_the_generator_learns_where_a_config_is_cut(name, tmp_path, monkeypatch)
     rounds = [json.loads(line) for line in lines]
     assert all(r["game/incorrect_rate"] > 0 for r in rounds)
     assert all(r["generator/reward"] > -1 for r in rounds)
+    reasons = ("one_step", *REASONS)
+    assert all(sum(r[f"reply/{k}"] for k in reasons) == 1 for r in rounds)
     # Where all rewards of a group are the same, the entropy bonus alone is left: 1e-8.
     assert max(abs(r["generator/loss"]) for r in rounds) > 1e-3
     assert min(r["generator/grad_norm"] for r in rounds) > 0
