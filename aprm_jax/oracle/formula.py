@@ -17,6 +17,9 @@ MAX_EXPONENT = 64
 MAX_FACTORIAL = 60
 _POINTS = 3  # exact evaluations that make an identity
 _RADIX = 1_000_003
+# Plain letters, since subscripts take Math-Verify many times as long; none that it may
+# read as a constant, a function, a differential or a unit.
+_LETTERS = "xyzabnpqruvw"
 
 
 class FormulaError(ValueError):
@@ -169,7 +172,7 @@ def _has_root_of_variable(node: Node) -> bool:
 
 
 def latex(node: Node) -> str:
-    """A formula in unambiguous LaTeX; variables are renamed `v_{1}`, `v_{2}`, …"""
+    """A formula in unambiguous LaTeX; variables are renamed, `x` first."""
     return _latex(node, {name: k for k, name in enumerate(sorted(variables(node)))})
 
 
@@ -186,7 +189,8 @@ def _latex(node: Node, names: Mapping[str, int]) -> str:
             return str(value.numerator)
         return rf"\frac{{{value.numerator}}}{{{value.denominator}}}"
     if node.op == "variable":
-        return f"v_{{{names[node.name] + 1}}}"
+        k = names[node.name]
+        return _LETTERS[k] if k < len(_LETTERS) else f"v_{{{k + 1}}}"
     if node.op == "constant":
         return r"\pi" if node.name == "pi" else node.name
     args = [_latex(arg, names) for arg in node.args]

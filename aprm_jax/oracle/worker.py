@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import json
 import logging
 import os
@@ -25,6 +26,7 @@ _HEADER = struct.Struct(">I")
 _PR_SET_PDEATHSIG = 1
 _POINTS = 3  # where a symbolic comparison is confirmed
 _DIGITS = 30
+_REMEMBERED = 256  # parsed texts
 _SMALL = 1e-9  # relative; differences below it may be rounding
 
 
@@ -95,8 +97,10 @@ def _listen(jobs: BinaryIO, pending: queue.SimpleQueue[bytes]) -> None:
 def _load() -> Any:
     import math_verify
 
+    _predict_without_the_stack()
     config = [math_verify.LatexExtractionConfig()]
 
+    @functools.lru_cache(_REMEMBERED)  # sides recur: plain numbers, the reference
     def parse(text: str) -> Any:
         found = math_verify.parse(
             f"${text}$", config, parsing_timeout=0, raise_on_error=True
@@ -112,6 +116,37 @@ def _load() -> Any:
         return _confirmed(gold, target, bool(same))
 
     return compare
+
+
+def _predict_without_the_stack() -> None:
+    """Has Math-Verify's parser look ahead without its call stack first.
+
+    Nearly all its time goes into predictions with the whole stack, which it never
+    remembers. By ANTLR's documentation (`PredictionMode.SLL`) a parse without it is
+    either the same tree or a syntax error; after an error it is done over in full.
+    """
+    # Another version of these libraries may lack them: slower, and the same answers.
+    with contextlib.suppress(ImportError, AttributeError):
+        from antlr4.atn.PredictionMode import PredictionMode
+        from latex2sympy2_extended.antlr_parser import PSParser
+
+        full: Any = PSParser.math
+
+        def math(self: Any) -> Any:
+            self._interp.predictionMode = PredictionMode.SLL
+            try:
+                return full(self)
+            except MemoryError:
+                raise
+            except Exception:  # Math-Verify's listener raises no narrower one
+                tokens = self.getTokenStream()
+                tokens.tokenSource.reset()
+                tokens.setTokenSource(tokens.tokenSource)
+                self.setTokenStream(tokens)
+                self._interp.predictionMode = PredictionMode.LL
+                return full(self)
+
+        PSParser.math = math
 
 
 def _confirmed(gold: Any, target: Any, same: bool) -> bool | None:

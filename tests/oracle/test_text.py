@@ -12,7 +12,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aprm_jax.oracle.formula import FormulaError, approximate, exact, identical, latex
+from aprm_jax.oracle.formula import (
+    FormulaError,
+    Node,
+    approximate,
+    exact,
+    identical,
+    latex,
+)
 from aprm_jax.oracle.parsing import MAX_DEPTH
 from aprm_jax.oracle.pool import EquivalencePool, PoolConfig
 from aprm_jax.oracle.relations import read_relations
@@ -322,6 +329,18 @@ def test_approximations_and_latex():
     assert latex(relation.right.node) == (
         r"\sin\left(\left(30\cdot \frac{\pi}{180}\right)\right)"
     )
+
+
+def test_latex_names_each_variable_by_a_letter_or_an_index():
+    names = [Node("variable", name=f"price_{k:02}") for k in range(18)]
+    total = names[0]
+    for name in names[1:]:
+        total = Node("+", (total, name))
+    written = latex(total).replace(r"\left(", "").replace(r"\right)", "").split("+")
+    assert written[:3] == ["x", "y", "z"]
+    assert written[-2:] == ["v_{17}", "v_{18}"]
+    assert len(set(written)) == 18
+    assert not set(written) & set("deifghcmst"), "constants, functions, units"
 
 
 HOSTILE = [
