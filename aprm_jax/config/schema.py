@@ -158,6 +158,7 @@ def default_config() -> ml_collections.ConfigDict:
 
     c.prompt = ml_collections.ConfigDict()  # of instruction models; see data/prompts.py
     c.prompt.generator = ""  # {question} {prefix} {step}; "" = the default there
+    c.prompt.solver = ""  # {question} {prefix}; of a solver that is its bare backbone
 
     c.game = ml_collections.ConfigDict()
     c.game.generator_from = "generator"  # stage or directory G starts from

@@ -48,7 +48,8 @@ Problem:
 Steps so far:
 {prefix}
 
-Answer with the next step alone, on one line: no introduction, no other steps."""
+Answer with the next step alone, on one line: no introduction, no other steps. When \
+nothing is left to do, answer with #### and the final answer."""
 _NO_PREFIX = "(none)"
 # What a plain prompt, without a chat template, ends with.
 GENERATOR_CUE = "\n\nRewritten step: "
@@ -148,19 +149,23 @@ def chat_ids(
     Raises:
       ConfigError: the template refuses the messages.
     """
+    return encode(tokenizer, _rendered(tokenizer, messages, reply), special=True)
+
+
+def turn_ends(tokenizer: PreTrainedTokenizerFast) -> list[int]:
+    """The token that ends a turn of the assistant, which need not be `eos`; or none.
+
+    As Gemma's `<end_of_turn>` and Phi-3's `<|end|>`: a model that is told to stop at
+    `eos` alone goes on behind its answer.
+    """
+    said = "Four."
+    chat = [{"role": "user", "content": "?"}, {"role": "assistant", "content": said}]
     try:
-        # A template that knows no thinking ignores the switch.
-        text = tokenizer.apply_chat_template(
-            messages,
-            tokenize=False,
-            add_generation_prompt=reply,
-            enable_thinking=False,
-        )
-    except Exception as error:  # whatever Jinja or the template raises
-        raise ConfigError(
-            f"the tokenizer's chat template refuses a prompt: {error}"
-        ) from error
-    return encode(tokenizer, str(text), special=True)
+        tail = _rendered(tokenizer, chat, reply=False).rpartition(said)[2]
+    except ConfigError:  # of a template for prompts alone
+        return []
+    ids = encode(tokenizer, tail, special=True)
+    return [i for i in ids if i in tokenizer.added_tokens_decoder][:1]
 
 
 def encode(
@@ -296,6 +301,24 @@ def prepare_tokenizer(
 def missing_rows(tokenizer: PreTrainedTokenizerFast, vocab_rows: int) -> int:
     """By how many rows an embedding must grow to hold all of a tokenizer's ids."""
     return max(0, max(tokenizer.get_vocab().values()) + 1 - vocab_rows)
+
+
+def _rendered(
+    tokenizer: PreTrainedTokenizerFast, messages: Messages, reply: bool
+) -> str:
+    try:
+        # A template that knows no thinking ignores the switch.
+        text = tokenizer.apply_chat_template(
+            messages,
+            tokenize=False,
+            add_generation_prompt=reply,
+            enable_thinking=False,
+        )
+    except Exception as error:  # whatever Jinja or the template raises
+        raise ConfigError(
+            f"the tokenizer's chat template refuses a prompt: {error}"
+        ) from error
+    return str(text)
 
 
 def _lines(prefix: Sequence[str]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from transformers import PreTrainedTokenizerFast
 
-from aprm_jax.data.prompted import PromptedBuilder
+from aprm_jax.data.prompted import PromptedGenerator, PromptedSolver
 from aprm_jax.data.steps import StepBuilder
 from aprm_jax.hf.prm_layouts import LayoutBuilder
 from aprm_jax.models.io import ModelSpec
@@ -14,6 +14,8 @@ def open_builder(spec: ModelSpec, tokenizer: PreTrainedTokenizerFast) -> StepBui
     """How a model reads questions and steps."""
     if spec.layout is not None:
         return LayoutBuilder(spec.layout, tokenizer, spec.buckets)
+    if spec.prompt is not None and spec.kind == "solver":
+        return PromptedSolver(tokenizer, spec.buckets, spec.prompt)
     if spec.prompt is not None:
-        return PromptedBuilder(tokenizer, spec.window, spec.buckets, spec.prompt)
+        return PromptedGenerator(tokenizer, spec.window, spec.buckets, spec.prompt)
     return StepBuilder(tokenizer, spec.window, spec.buckets, spec.line_stride)

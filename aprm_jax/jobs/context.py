@@ -52,18 +52,33 @@ class Context:
       stage: the stage's name and folder under `root`.
       role: whose tokenizer, architecture and sampler these are, of `backbones.ROLES`;
         they differ where the config names models of Hugging Face.
+      told: whether the role is a solver that is told in words what to do: see `solver`.
     """
 
     config: ml_collections.ConfigDict
     root: Path
     stage: str
     role: str = "solver"
+    told: bool = False
 
     def of(self, role: str) -> Context:
         """The same stage for another role; this one where both are alike."""
-        if backbones.alike(self.config, self.role, role):
+        if not self.told and backbones.alike(self.config, self.role, role):
             return self
-        return self._others.setdefault(role, dataclasses.replace(self, role=role))
+        other = dataclasses.replace(self, role=role, told=False)
+        return self._others.setdefault(role, other)
+
+    def solver(self, source: str) -> Context:
+        """The same stage for the solver `source`, which may be the bare backbone.
+
+        A model that was never trained on our rows would never close one: it is told in
+        words, as the Generator is.
+        """
+        context = self.of("solver")
+        if source != backbones.BACKBONE or context.source is None:
+            return context
+        other = dataclasses.replace(context, role="solver", told=True)
+        return context._others.setdefault("told", other)
 
     @functools.cached_property
     def _others(self) -> dict[str, Context]:
@@ -94,7 +109,8 @@ class Context:
     @functools.cached_property
     def builder(self) -> StepBuilder:
         """The role's step builder."""
-        return open_builder(self.spec(), self.tokenizer)
+        kind: Kind = "generator" if self.role == "generator" else "solver"
+        return open_builder(self.spec(kind), self.tokenizer)
 
     @functools.cached_property
     def mesh(self) -> jax.sharding.Mesh:
@@ -233,15 +249,15 @@ class Context:
             max_new_tokens=c.max_new_tokens,
             family=self.source.family if self.source else "llama",
             layout=self.source.layout if self.source else None,
-            prompt=self.config.prompt.generator if self.prompted else None,
+            prompt=self.config.prompt[self.role] if self.prompted else None,
             extra={"stage": self.stage, "seed": self.config.seed}
             | (self.source.origin.extra() if self.source else {}),
         )
 
     @property
     def prompted(self) -> bool:
-        """Whether the role is a Generator that is told in words what to do."""
-        return self.role == "generator" and self.source is not None
+        """Whether the role is told in words what to do."""
+        return self.told or (self.role == "generator" and self.source is not None)
 
     def save(
         self,

@@ -149,6 +149,7 @@ def _sample(
     temperature: float | None = None,
 ) -> list[list[Solution]]:
     c = context.config
+    context = context.solver(c.evaluate.solver)
     solver, _ = context.load(c.evaluate.solver, "evaluate.solver", "solver")
     return sample_solutions(
         context.sampler,
@@ -182,8 +183,9 @@ def _scores_of(
     out = {}
     for name in (*([LIKELIHOOD] if c.solver else []), *c.prms):
         if name == LIKELIHOOD:
-            params, _ = context.load(c.solver, "evaluate.solver", "solver")
-            scorer = context.scorer(likelihood_scorer(context.decoder))
+            writer = context.solver(c.solver)
+            params, _ = writer.load(c.solver, "evaluate.solver", "solver")
+            scorer = writer.scorer(likelihood_scorer(writer.decoder))
         else:
             judge = context.of("prm")
             params, spec = judge.load(name, "evaluate.prms", "prm")
@@ -197,7 +199,8 @@ def _scorable(
     context: Context, question: str, steps: Sequence[str]
 ) -> tuple[str, tuple[str, ...]]:
     """A solution without the steps from the first that does not fit a row."""
-    builders = {context.builder, context.of("prm").builder}
+    solver = context.solver(context.config.evaluate.solver)
+    builders = {solver.builder, context.of("prm").builder}
     for k, step in enumerate(steps):
         if not all(b.fits(b.step(question, steps[:k], step)) for b in builders):
             return question, tuple(steps[:k])

@@ -161,7 +161,7 @@ def _rows(
 def _pool(context: Context) -> list[LabelledStep]:
     """The solver's own samples, labelled as the config says."""
     c = context.config
-    context = context.of("solver")
+    context = context.solver(c.prm.solver)
     solver, _ = context.load(c.prm.solver, "prm.solver", "solver")
     problems = [context.domain.train((1 << 40) + i) for i in range(c.prm.pool_problems)]
     common = dict(max_steps=c.builder.max_steps)

@@ -276,7 +276,7 @@ def _pool(context: Context, backbone: Any) -> list[tuple[Situation, str]]:
     c = context.config
     if context.source and c.sft.solver_share > 0:
         # G's prompts are not the solver's, nor need its start be the solver.
-        context = context.of("solver")
+        context = context.solver(c.prm.solver)
         backbone = context.load(c.prm.solver, "prm.solver", "solver")[0]["backbone"]
     wanted = c.sft.pool if c.sft.solver_share > 0 else 0
     pool: list[tuple[Situation, str]] = []

@@ -15,7 +15,7 @@ from aprm_jax import __version__
 from aprm_jax.config import ConfigError, for_stage, nearest, stages, validate
 from aprm_jax.data.jsonl import DataError
 from aprm_jax.data.labelled_domain import split_source
-from aprm_jax.data.prompts import GENERATOR_PLACES, check_prompt
+from aprm_jax.data.prompts import GENERATOR_PLACES, SOLVER_PLACES, check_prompt
 from aprm_jax.data.sources import is_name
 from aprm_jax.data.steps import StepBuilder, TooLongError
 from aprm_jax.jobs import (
@@ -56,6 +56,7 @@ def run(config: ml_collections.ConfigDict, root: Path) -> None:
         _log_to_stdout()
         validate(config)
         check_prompt("prompt.generator", config.prompt.generator, GENERATOR_PLACES)
+        check_prompt("prompt.solver", config.prompt.solver, SOLVER_PLACES)
         if config.job != "export":  # which reads a model, no problems
             check_files(config)
             check_labelled_files(config)

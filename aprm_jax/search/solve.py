@@ -113,9 +113,11 @@ def _extend(live: list[_Partial], samples: Any, domain: Domain, builder: StepBui
     tokens, logprobs = np.asarray(samples.tokens), np.asarray(samples.logprobs)
     for i, state in enumerate(live):
         n = int(samples.lengths[i])
-        ids = tokens[i, :n]
-        closed = bool(samples.stopped[i]) and ids[-1] == builder.step_id
-        text = builder.decode(ids[:-1] if samples.stopped[i] else ids)
+        ids = tokens[i, :n].tolist()
+        stopped = bool(samples.stopped[i])
+        text = builder.decode(ids[:-1] if stopped else ids)
+        # An empty line is a bad step, but it is one.
+        closed = builder.read_reply(ids, stopped).reason in ("", "empty")
         state.steps.append(text)
         state.min_logprob.append(float(logprobs[i, :n].min()))
         state.sum_logprob.append(float(logprobs[i, :n].sum()))

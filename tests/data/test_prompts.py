@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerFast
 
 from aprm_jax.config import ConfigError
 from aprm_jax.data import prompts
-from aprm_jax.data.prompted import PromptedBuilder
+from aprm_jax.data.prompted import PromptedGenerator, PromptedSolver
 from aprm_jax.data.prompts import parse_reply
 from aprm_jax.data.steps import PERTURB_TOKEN, STEP_TOKEN, Reply, StepBuilder
 
@@ -177,7 +177,7 @@ def test_replies_are_one_step_or_why_not(text, reason):
 def test_a_reply_is_read_by_its_ids(chat):
     tokenizer = prompts.prepare_tokenizer(_qwen2(), 264)
     tokenizer.chat_template = TEMPLATE if chat else None
-    builder = PromptedBuilder(tokenizer, None, (64,))
+    builder = PromptedGenerator(tokenizer, None, (64,))
     [end, *newline] = builder.stop_ids
     assert end == tokenizer.eos_token_id and bool(newline) is not chat
     body = builder.encode("16 - 3 = 12")
@@ -193,6 +193,53 @@ def test_a_reply_is_read_by_its_ids(chat):
     row = builder.perturbation("Q?", (), STEP, "16 - 3 = 12")
     reply = row.tokens[row.step_ids >= 0].tolist()
     assert read(reply, True) == Reply("16 - 3 = 12", "")
+
+
+_TURNS = (
+    "{{ '<bos>' }}{% for m in messages %}<start>{{ m.role }}\n{{ m.content | trim }}"
+    "<turn-end>\n{% endfor %}{% if add_generation_prompt %}<start>model\n{% endif %}"
+)
+
+
+@pytest.mark.parametrize(
+    ("template", "ends"),
+    [
+        (_TURNS, ["<eos>", "<turn-end>"]),  # Gemma, Phi-3
+        (_TURNS.replace("<turn-end>", "<eos>"), ["<eos>"]),  # Qwen, Llama 3
+        (_TURNS.replace("<turn-end>", ""), ["<eos>"]),
+        ("{% if messages[1:] %}{{ raise_exception('one') }}{% endif %}?", ["<eos>"]),
+    ],
+)
+def test_a_reply_ends_with_the_turn(template, ends):
+    special = ("<bos>", "<eos>", "<turn-end>", "<start>")
+    tokenizer = _bytes(special, bos_token="<bos>", eos_token="<eos>")
+    tokenizer.chat_template = template
+    tokenizer = prompts.prepare_tokenizer(tokenizer, 300)
+    vocab = tokenizer.get_vocab()
+    builder = PromptedGenerator(tokenizer, None, (64,))
+    assert builder.stop_ids == tuple(vocab[end] for end in ends)
+    row = builder.perturbation("Q?", (), STEP, "16 - 3 = 12")
+    assert row.tokens[-1] == vocab[ends[-1]]
+
+
+@pytest.mark.parametrize("chat", [True, False])
+def test_a_solver_reads_each_step_after_a_prompt_of_its_own(chat):
+    tokenizer = prompts.prepare_tokenizer(_qwen2(), 264)
+    tokenizer.chat_template = TEMPLATE if chat else None
+    builder = PromptedSolver(tokenizer, (2048,), "{prefix}|{question}")
+    row = builder.solution("Q?", ["One.", "#### 2"], [1.0, 0.0])
+    assert row.labels.tolist() == [1.0, 0.0] and not builder.branches
+    for k, (prefix, step) in enumerate([((), "One."), (("One.",), "#### 2")]):
+        segment = row.tokens[row.segment_ids == k + 1].tolist()
+        prompt = prompts.solver_prompt_ids(
+            tokenizer, "Q?", prefix, "{prefix}|{question}"
+        )
+        assert segment[: len(prompt)] == builder.context("Q?", prefix) == prompt
+        reply = row.tokens[row.step_ids == k].tolist()
+        assert segment[len(prompt) :] == reply
+        assert builder.read_reply(reply, True) == Reply(step, "")
+        alone = builder.step("Q?", prefix, step)
+        assert alone.tokens.tolist() == segment
 
 
 _WORDS = st.sampled_from(

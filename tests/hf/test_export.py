@@ -21,7 +21,7 @@ from tiny_tokenizers import TOKENIZERS
 import aprm_jax
 from aprm_jax.data import prompts as words
 from aprm_jax.data.bpe import train_bpe
-from aprm_jax.data.prompted import PromptedBuilder
+from aprm_jax.data.prompted import PromptedGenerator
 from aprm_jax.data.steps import StepBuilder
 from aprm_jax.hf import export, load, prm_layouts
 from aprm_jax.hf.export import ExportError, Origin, Provenance, export_model
@@ -200,7 +200,7 @@ def test_a_generator_told_in_words_writes_our_tokens(chat, tmp_path, monkeypatch
     spec = spec_of("generator", config, prompt=told, buckets=(128,), max_new_tokens=10)
     folder = export_model(tmp_path / "out", params, spec, tokenizer)
     names = run_card(folder, monkeypatch)
-    builder = PromptedBuilder(tokenizer, None, (128,), told)
+    builder = PromptedGenerator(tokenizer, None, (128,), told)
     sampler = Sampler(
         config,
         stop_ids=builder.stop_ids,

@@ -4,6 +4,7 @@ The whole game on them runs in the configs' `:runlocal`.
 """
 
 import json
+import re
 import tempfile
 from pathlib import Path
 
@@ -21,12 +22,13 @@ from aprm_jax.config import (
     set_field,
     validate,
 )
-from aprm_jax.data.prompted import PromptedBuilder
+from aprm_jax.data.prompted import PromptedGenerator, PromptedSolver
 from aprm_jax.data.prompts import REASONS
+from aprm_jax.data.steps import StepBuilder
 from aprm_jax.hf.safetensors_io import ModelFileError
 from aprm_jax.hf.save import write_adapter
 from aprm_jax.hf.tiny import write_tiny
-from aprm_jax.jobs import aprm, backbones
+from aprm_jax.jobs import aprm, backbones, evaluate
 from aprm_jax.jobs.context import Context
 from aprm_jax.models.io import load_model
 from aprm_jax.models.lora import LoraConfig, init_lora, merge, to_peft
@@ -63,17 +65,23 @@ def test_roles_of_one_model_share_its_arrays(models, tmp_path):
     assert not any(leaf.any() for leaf in jax.tree.leaves(g["value_head"]))
 
 
-def test_a_generator_is_told_in_words_and_a_solver_is_not(models, tmp_path):
+def test_who_is_told_in_words(models, tmp_path):
     lm = models / "lm"
     context = _context(tmp_path, generator__backbone=lm, solver__backbone=lm)
     generator, solver = context.of("generator"), context.of("solver")
-    assert isinstance(generator.builder, PromptedBuilder)
-    assert not isinstance(solver.builder, PromptedBuilder)
+    assert isinstance(generator.builder, PromptedGenerator)
+    # A solver that was trained here knows our rows; the bare backbone does not.
+    assert type(solver.solver("solver").builder) is StepBuilder
+    bare = solver.solver("backbone")
+    assert isinstance(bare.builder, PromptedSolver) and bare.of("prm") is not bare
+    assert bare is solver.solver("backbone")  # with what it has compiled
     text = generator.tokenizer.decode(
         generator.builder.perturb_context("Q?", ("A.",), "B.")
     )
     assert "Rewrite the next step" in text and "<|assistant|>" in text
     assert context.of("prm").source is None  # stays from scratch
+    scratch = _context(tmp_path)
+    assert type(scratch.solver("backbone").builder) is StepBuilder
 
 
 def test_an_existing_prm_is_loaded_with_its_head(models, tmp_path):
@@ -165,6 +173,31 @@ def test_an_adapter_that_names_no_base_is_refused(models, tmp_path):
     context = _context(tmp_path, solver__backbone=folder)
     with pytest.raises(ModelFileError, match="base_model_name_or_path is None"):
         _ = context.source
+
+
+def test_a_bare_backbone_writes_whole_solutions(tmp_path, monkeypatch):
+    """It never learned to close a step with our token: told in words, it need not."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    path = command.REPOSITORY / "configs" / "llama3_1_8b_lora.py"
+    config = read_config_file(path, "runlocal")
+    assert config.evaluate.solver == "backbone"
+    set_field(config, "evaluate.prms", ())
+    context = Context(config, tmp_path, "evaluate")
+    problems = context.domain.problems("test", 2)
+    groups = evaluate._sample(context, 1, problems, 4)
+    solutions = [solution for group in groups for solution in group]
+    assert any(s.finished and len(s.steps) > 1 for s in solutions)
+    scores = evaluate._scores_of(context, [(s.question, s.steps) for s in solutions])
+    # The least token's, which the sampler knows by itself; of other text the ids that
+    # were drawn need not be those that it is read with.
+    pairs = [
+        pair
+        for solution, row in zip(solutions, scores["likelihood"], strict=True)
+        for step, *pair in zip(solution.steps, solution.min_logprob, row, strict=True)
+        if re.fullmatch(r"[234][+*][56]=[789]\.|#### [789]\.?", step)
+    ]
+    assert len(pairs) > 4
+    np.testing.assert_allclose(*zip(*pairs, strict=True), atol=1e-4)
 
 
 @pytest.mark.parametrize(
