@@ -88,6 +88,7 @@ _SPACED = re.compile(
     r"(?<![0-9.,^_] )(?<![0-9.,^_])([0-9]{1,3}(?: [0-9]{3})+)(?![0-9])"
 )
 _BLANKS = re.compile(r"(?<![0-9a-zA-Z]) | (?![0-9a-zA-Z])")
+_NUMBER_AS_TEXT = re.compile(r"\\text\s*\{\s*([-+]?[0-9][0-9.,/]*)\s*\}")
 _FINAL_DOT = re.compile(r"(?<=[0-9])\.(?=\s*(?:$|[}$)\\,;]))")
 
 
@@ -121,7 +122,8 @@ def clean(text: str) -> str:
         if text.endswith("\\"):
             text = text[:-1]
         text = _unwrap(text)
-    return text
+    number = _NUMBER_AS_TEXT.fullmatch(text)
+    return number[1] if number else text
 
 
 def _matrix_safe(text: str) -> str:

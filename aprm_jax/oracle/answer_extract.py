@@ -39,8 +39,13 @@ _TURNS = re.compile(r"[.:]|\b(?:but|not|wait|then|rather|instead|so|actually)\b"
 _WORDS = re.compile(r"(?<![\\a-zA-Z])[A-Za-z][a-z'’]+")
 _LETTER_PHRASE = re.compile(
     r"(?i:answer|choice|option|correct|select|choose)(?i:s?)\b[^A-Za-z\n(]{0,8}"
-    r"(?:(?i:is|are|be|option|choice|options|choices|the)\b[^A-Za-z\n(]{0,8}){0,3}"
+    r"(?:(?i:is|are|be|option|choice|options|choices|the|for sure|definitely|clearly"
+    r"|probably|most likely)\b[^A-Za-z\n(]{0,8}){0,3}"
     r"(?P<letters>\(?[A-J]\)?(?:\s?(?:,|and|or|&|;|/)?\s?\(?[A-J]\)?){0,9})(?![a-zA-Z])"
+)
+_LETTER_GUESS = re.compile(
+    r"\b(?i:think|believe|go with|going with|pick)\s+"
+    r"(?:(?i:it's|it is|that|option)\s+){0,3}(?P<letters>\([A-J]\)|[A-J])(?![a-zA-Z'’])"
 )
 _DENIED = re.compile(r"\bnot\s+(?:option\s+)?(?:\([A-J]\)|[A-J]\b)[\s,;]*")
 _LETTERS = re.compile(r"(?:\(?[A-J]\)?(?:\s*(?:,|and|&|;)\s*(?:and\s+)?|\s*))+\.?")
@@ -287,14 +292,27 @@ def choice_letters(text: str, several: bool = True) -> str | None:
     boxes = _boxes(text)
     marked = _best(boxes or [_Find(m.start(), 3, m[1]) for m in _MARKED.finditer(text)])
     if marked is None:
-        matches = [m for m in _LETTER_PHRASE.finditer(text) if _options(m["letters"])]
-        marked = matches[-1]["letters"] if matches else text.strip()
-        if not matches and len(marked) > 200:
+        named = _named_letters(text)
+        marked = named[-1] if named else text.strip()
+        if not named and len(marked) > 200:
             marked = marked.split("\n")[-1].strip()
     found = _options(marked)
     if not found:
         return None
     return "".join(sorted(set(found))) if several else found[-1]
+
+
+def _named_letters(text: str) -> list[str]:
+    """The letters behind phrases such as `the answer is`; guesses where none is."""
+    for phrase in (_LETTER_PHRASE, _LETTER_GUESS):
+        found = []
+        for match in phrase.finditer(text):
+            # `A; B or C would ...` goes on about others, `A; B; D` does not.
+            whole = match["letters"]
+            found += [x for x in (whole, whole.partition(";")[0]) if _options(x)][:1]
+        if found:
+            return found
+    return []
 
 
 def _options(text: str) -> list[str]:

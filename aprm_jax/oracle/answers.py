@@ -30,7 +30,7 @@ from aprm_jax.oracle.answer_extract import (
 from aprm_jax.oracle.answer_match import Matcher
 from aprm_jax.oracle.answer_rules import Tolerance
 from aprm_jax.oracle.answer_terms import parse
-from aprm_jax.oracle.answer_tokens import Term, TermError
+from aprm_jax.oracle.answer_tokens import Term, TermError, is_numeric
 
 __all__ = [
     "AnswerVerdict",
@@ -242,9 +242,12 @@ _GROUPS = re.compile(r"-?[1-9][0-9]{0,2}(?:,[0-9]{3})+")
 def _terms(text: str) -> list[Term]:
     """The terms that a cleaned answer may be: `1,22` is a pair or a decimal."""
     try:
-        first = [parse(text)]
+        term = parse(text)
     except RecursionError as error:
         raise TermError("nested too deeply") from error
+    first = [term]
+    if term.op == "rel" and term.name == "~" and is_numeric(term.args[0]):
+        first = [term.args[0].args[0], term]  # 10/3, or 3.33
     if re.search(r"[0-9],[0-9]", text):
         if re.search(r"[\[({]", text) or _GROUPS.fullmatch(text):
             # Within brackets a comma separates; `1,234` alone may do so as well.
