@@ -189,9 +189,6 @@ def _letters(match: re.Match[str], marks: dict[str, Any]) -> list[Token]:
     """Words of prose, variables of mathematics."""
     start, end = match.span()
     run, whole = match["letters"], match[0]
-    before = match.string[start - 1] if start else " "
-    glued = before in "0123456789)}^"
-    variable = [Token("variable", whole, start, end, **marks)]
     if match["prime"] or run in _RESERVED:
         if run == "sqrt" and whole == run:
             return [Token("command", "sqrt", start, end, **marks)]
@@ -199,17 +196,12 @@ def _letters(match: re.Match[str], marks: dict[str, Any]) -> list[Token]:
         prose = match["prime"] and (follows.isalpha() or len(run) > 1)
         kind = "word" if prose and not marks["math"] else "bad"
         return [Token(kind, whole, start, end, **marks)]
+    kind = "word"
     if len(run) == 1:
-        if whole in _CONSTANTS:
-            return [Token("constant", whole, start, end, **marks)]
-        return variable
-    if whole != run:  # AB_1: a name, whatever it is
-        return variable
-    if run.isupper() and marks["math"]:
-        return variable  # AB is a segment, not A times B
-    if (marks["math"] and len(run) <= 3) or (
-        glued and len(run) <= 3 and not _UNITS.fullmatch(run) and not run.isupper()
-    ):
+        kind = "constant" if whole in _CONSTANTS else "variable"
+    elif whole != run or (run.isupper() and marks["math"]):
+        kind = "variable"  # AB_1 is a name; AB is a segment, not A times B
+    elif len(run) <= 3 and (marks["math"] or _glued(match, run)):
         out = []
         for k, letter in enumerate(run):
             kind = "constant" if letter in _CONSTANTS else "variable"
@@ -217,7 +209,15 @@ def _letters(match: re.Match[str], marks: dict[str, Any]) -> list[Token]:
             here = marks if k == 0 else {**marks, "spaced": False, "soft": False}
             out.append(Token(kind, letter, place, place + 1, **here))
         return out
-    return [Token("word", run, start, end, **marks)]
+    return [Token(kind, whole, start, end, **marks)]
+
+
+def _glued(match: re.Match[str], run: str) -> bool:
+    """Whether letters continue a number or bracket, and are no unit behind it."""
+    before = match.string[match.start() - 1] if match.start() else " "
+    if before not in "0123456789)}^" or run.isupper():
+        return False
+    return not _UNITS.fullmatch(run)
 
 
 def _articles(tokens: Sequence[Token]) -> list[Token]:
