@@ -10,6 +10,7 @@ from typing import Any
 
 import ml_collections
 
+from aprm_jax.data.labelled import NEUTRAL
 from aprm_jax.jobs import tables
 from aprm_jax.jobs.evaluate_labelled import CHANCE, LIKELIHOOD, POSITION
 from aprm_jax.report.contents import (
@@ -119,14 +120,14 @@ def _solution(row: Mapping[str, Any], key: str, name: str) -> Solution:
             ScoredStep(
                 text,
                 scores[k] if k < len(scores) else math.nan,
-                None if label is None else bool(label),
+                None if label is None else label >= NEUTRAL,
             )
             for k, (text, label) in enumerate(
                 zip(row["steps"], row["labels"], strict=True)
             )
         ],
         answer=None,
-        expected="",
+        expected=None,
         correct=row["correct"],
         split=name,
         method=f"scores: {key}",

@@ -151,12 +151,22 @@ class ScoredStep:
 
 @dataclasses.dataclass(frozen=True)
 class Solution:
-    """A sampled solution whose steps were scored."""
+    """A solution whose steps were scored.
+
+    Attributes:
+      question: what it solves.
+      steps: its steps.
+      answer: what it arrives at; None where it states none.
+      expected: the right answer; None where its steps alone are judged, by labels.
+      correct: whether the answer is right, or no step wrong.
+      split: where the question is from.
+      method: what chose or scored it.
+    """
 
     question: str
     steps: Sequence[ScoredStep]
     answer: str | None
-    expected: str
+    expected: str | None
     correct: bool
     split: str = ""
     method: str = ""

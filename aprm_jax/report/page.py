@@ -336,10 +336,11 @@ def _solutions(data: ReportData) -> str:
     if not data.solutions:
         return ""
     ramp = "".join(f'<i class="s{k}"></i>' for k in range(7))
+    labelled = all(s.expected is None for s in data.solutions)
+    judge = "the label of the step" if labelled else "the verdict of the oracle"
     lead = (
         '<p class="lead">Each step is coloured by its score, the probability that it '
-        f'is correct: 0 <span class="ramp">{ramp}</span> 1. The mark is the verdict of '
-        "the oracle.</p>"
+        f'is correct: 0 <span class="ramp">{ramp}</span> 1. The mark is {judge}.</p>'
     )
     cards = [_solution(s) for s in data.solutions[:_MAX_SOLUTIONS]]
     body = f'<div class="solutions">{"".join(cards[:6])}</div>'
@@ -352,11 +353,14 @@ def _solutions(data: ReportData) -> str:
 def _solution(solution: Solution) -> str:
     steps = "".join(_step(step) for step in solution.steps)
     given = "no answer" if solution.answer is None else solution.answer
+    if solution.expected is None:
+        given = "no step is wrong" if solution.correct else "a step is wrong"
     if solution.correct:
         answer = f'<span class="right">✓ {text.escape(given)}</span>'
     else:
-        expected = text.escape(solution.expected)
-        answer = f'<span class="wrong">✗ {text.escape(given)}</span>, not {expected}'
+        answer = f'<span class="wrong">✗ {text.escape(given)}</span>'
+        if solution.expected is not None:
+            answer += f", not {text.escape(solution.expected)}"
     head = f"<span>{text.escape(solution.split)}</span>"
     head += f"<span>{text.escape(solution.method)}</span>" if solution.method else ""
     return (

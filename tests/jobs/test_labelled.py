@@ -69,6 +69,7 @@ def test_the_report_shows_the_sets_and_the_calibration(finished):
     for text in ("phase1_test", "position of the step", "calibrated", "ECE", "gsm8k"):
         assert text in page
     assert 'id="solutions"' in page and "What is" in page
+    assert "the label of the step" in page and "no answer" not in page
 
 
 def _with(finished: Path, scores: Path, *more: str) -> Context:

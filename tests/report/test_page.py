@@ -64,6 +64,19 @@ def test_every_section_is_there_once_and_deterministic(report_data):
     assert len(markup) < 600_000
 
 
+def test_labelled_solutions_speak_of_their_steps_alone(report_data):
+    assert "the verdict of the oracle" in page.render(report_data)
+    solutions = [
+        dataclasses.replace(s, answer=None, expected=None)
+        for s in report_data.solutions
+    ]
+    markup = page.render(dataclasses.replace(report_data, solutions=solutions))
+    assert "the label of the step" in markup
+    assert "✓ no step is wrong</span></p>" in markup
+    assert "✗ a step is wrong</span></p>" in markup
+    assert "oracle." not in markup and "no answer" not in markup
+
+
 def test_loads_nothing(report_data):
     markup = page.render(report_data)
     checker = parsed(markup)
