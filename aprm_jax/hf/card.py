@@ -11,6 +11,7 @@ import json
 import math
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from aprm_jax import __version__
@@ -41,6 +42,7 @@ class Card:
       step_id: the token that ends a line, or at which a published PRM is read.
       perturb_id: the token before a Generator's context; None where there is none.
       stop_ids: tokens that end what a language model writes.
+      room: most tokens that it is sampled for, the one that ends it included.
       classes: of a PRM's head; 0 for none.
       threshold: probability from which a step counts as correct.
       layout: of a published PRM, see `prm_layouts`; None for rows of the step builder.
@@ -66,6 +68,7 @@ class Card:
     step_id: int
     perturb_id: int | None
     stop_ids: tuple[int, ...] = ()
+    room: int = 0
     classes: int = 0
     threshold: float = 0.5
     layout: str | None = None
@@ -130,8 +133,11 @@ def _metadata(card: Card) -> str:
 
 
 def _origin(card: Card) -> str:
-    base = card.base_model
-    base = f"`{base}`" if base else "none, trained from scratch"
+    base = "none, trained from scratch"
+    if is_repository(card.base_model):
+        base = f"`{card.base_model}`"
+    elif card.base_model:  # where it lay is nobody's business
+        base = f"a local folder, `{Path(card.base_model).name}`"
     lines = [f"* base model: {base}"]
     if card.data:
         lines.append(f"* data: {card.data}")
@@ -153,7 +159,7 @@ def _metrics(card: Card) -> str:
 
 def _use(card: Card) -> str:
     if card.format in _SERVED:
-        return _served(card) + _tokenizer_note(card)
+        return "\n".join(filter(None, (_served(card), _tokenizer_note(card))))
     question, steps = _EXAMPLE
     fields: dict[str, Any] = {
         "load": _load(card),
@@ -166,6 +172,7 @@ def _use(card: Card) -> str:
         "perturb": card.perturb_id,
         "window": card.window,
         "stops": list(card.stop_ids),
+        "room": card.room,
     }
     notes = ""
     if card.kind == "prm":
@@ -176,13 +183,16 @@ def _use(card: Card) -> str:
         blocks = _generator_code(card, fields)
     else:
         call = f"write({question!r}, [])"
-        blocks = [_TEXT, _CONTEXT, _WRITER]
+        blocks = [_TEXT, _CONTEXT, _WRITER, _WRITE]
         fields |= {"more": "", "ask": "prompt = context(question, prefix)"}
     code = "".join([_HEADER, *blocks, "\n\nprint({call})\n"])
     for field, value in card.head.items():
         fields[field] = repr(value)
     code = code.format(**fields, call=call)
-    return f"```python\n{code}```\n\n{notes}{_tokenizer_note(card)}"
+    if card.peft and card.kind == "prm":
+        notes += _PEFT_NOTE
+    parts = (f"```python\n{code}```\n", notes, _tokenizer_note(card))
+    return "\n".join(filter(None, parts))
 
 
 def _prm_code(card: Card) -> list[str]:
@@ -207,10 +217,10 @@ def _generator_code(card: Card, fields: dict[str, Any]) -> list[str]:
             "ask": "prompt = [*bos, *encode(step), perturb, "
             "*context(question, prefix)[len(bos) :]]",
         }
-        return [_TEXT, _CONTEXT, f"perturb = {card.perturb_id}\n\n\n", _WRITER]
+        return [_TEXT, _CONTEXT, _PERTURB, _WRITER, _WRITE]
     fields |= {"prompt": card.prompt, "cue": GENERATOR_CUE.rstrip()}
     ask = _ASK_CHAT if card.chat else _ASK_PLAIN
-    return ["\n" if card.chat else _TEXT, _TOLD, ask, _REPLY]
+    return ["\n" if card.chat else _TEXT, _TOLD, ask, _WRITE]
 
 
 def _load(card: Card) -> str:
@@ -245,7 +255,7 @@ def _tokenizer_note(card: Card) -> str:
     if card.reader == "AutoTokenizer":
         return ""
     return (
-        "\n`AutoTokenizer` would read this tokenizer by the rules of the family's own "
+        "`AutoTokenizer` would read this tokenizer by the rules of the family's own "
         f"and give other ids: take `{card.reader}`.\n"
     )
 
@@ -265,11 +275,12 @@ _SERVED = {
     ),
 }
 _PEFT_IMPORT = "from peft import PeftModel\n"
+_PEFT_NOTE = "Of the base transformers says that `score` is new: the adapter has it.\n"
 _HEADER = """\
 import torch
 {peft}from transformers import {auto}, {reader}
 
-name = {name!r}
+name = {name!r}  # or the folder's path
 model = {load}.eval()
 tokenizer = {reader}.from_pretrained(name)
 """
@@ -361,16 +372,15 @@ def lay_out(question, steps):
 
 """,
 }
+_PERTURB = "perturb = {perturb}\n"
 _WRITER = """\
+stops = {stops}
+
+
 @torch.no_grad()
 def write(question, prefix{more}):
     \"\"\"One step, greedily.\"\"\"
     {ask}
-    ids = torch.tensor([prompt])
-    out = model.generate(ids, attention_mask=torch.ones_like(ids), do_sample=False)
-    reply = out[0, len(prompt) :].tolist()
-    reply = reply[: reply.index(step_end)] if step_end in reply else reply
-    return tokenizer.decode(reply, skip_special_tokens=False).strip()
 """
 _TOLD = """\
 stops = {stops}
@@ -392,9 +402,15 @@ _ASK_CHAT = """\
 _ASK_PLAIN = """\
     prompt = [*bos, *encode(text + {cue!r})]
 """
-_REPLY = """\
+_WRITE = """\
     ids = torch.tensor([prompt])
-    out = model.generate(ids, attention_mask=torch.ones_like(ids), do_sample=False)
+    out = model.generate(
+        ids,
+        attention_mask=torch.ones_like(ids),
+        do_sample=False,
+        max_new_tokens={room},
+        eos_token_id=stops,
+    )
     reply = out[0, len(prompt) :].tolist()
     if reply and reply[-1] in stops:
         reply.pop()

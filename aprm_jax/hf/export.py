@@ -156,7 +156,7 @@ def _check_adapter(spec: ModelSpec) -> None:
     origin = Origin.of(spec)
     if origin.lora is None or not origin.base_model:
         raise ExportError(
-            "peft takes the folder `adapter` of a stage that was trained with "
+            "peft takes a stage, or its folder `adapter`, that was trained with "
             "lora.rank > 0 from a Hugging Face backbone: this model has parameters of "
             "its own; export it as causal_lm or token_classification"
         )
@@ -338,7 +338,7 @@ def _write_weights(
             "bos_token_id": builder.bos_id,
             "eos_token_id": stops,
             "pad_token_id": builder.pad_id,
-            "max_new_tokens": spec.max_new_tokens or spec.buckets[0],
+            "max_new_tokens": _room(spec),
         }
     else:
         labels = CLASSES[str(spec.reading)]
@@ -359,6 +359,10 @@ def _write_weights(
         fields=fields,
         generation=generation,
     )
+
+
+def _room(spec: ModelSpec) -> int:
+    return spec.max_new_tokens or spec.buckets[0]
 
 
 def _head_tensors(format_: str, head: Mapping[str, Any]) -> dict[str, np.ndarray]:
@@ -426,6 +430,7 @@ def _card(
         step_id=builder.step_id,
         perturb_id=None if told or laid_out else builder.perturb_id,
         stop_ids=builder.stop_ids,
+        room=_room(spec),
         classes=classes,
         threshold=spec.threshold,
         layout=spec.layout,

@@ -26,7 +26,7 @@ from aprm_jax.hf.export import (
 from aprm_jax.hf.load import load_backbone, read_architecture
 from aprm_jax.jobs import backbones
 from aprm_jax.jobs.context import Context, log
-from aprm_jax.models.io import load_model
+from aprm_jax.models.io import SPEC_FILE, load_model
 from aprm_jax.models.lora import AdapterMismatchError
 
 MEGABYTE = 1_000_000  # bytes, as transformers counts them
@@ -57,7 +57,10 @@ def check(contexts: Sequence[tuple[Context, str]]) -> None:
 def run(context: Context) -> dict[str, Any]:
     """Writes the folder, uploads it where asked for, and says where it is."""
     c = context.config.export
-    path = context.model_path(c.model, "export.model")
+    source, adapter = c.model, context.root / c.model / "adapter"
+    if c.format == "peft" and (adapter / SPEC_FILE).is_file():
+        source = str(adapter)
+    path = context.model_path(source, "export.model")
     params, spec, tokenizer = load_model(path)
     format_ = resolve_format(spec, c.format)
     target = context.root / context.stage / f"{_name(c.model)}-{format_}"
@@ -156,7 +159,10 @@ def _changed(config: Mapping[str, Any]) -> dict[str, Any]:
     default = flat(default_config())
     skipped = ("job", "export.", "compilation_cache", "metrics.", "checkpoint.")
     changed = {}
-    for name, value in flat(ml_collections.ConfigDict(dict(config))).items():
+    config = dict(config)
+    changes = config.get("overrides", {})
+    config["overrides"] = {k: v for k, v in changes.items() if v}
+    for name, value in flat(ml_collections.ConfigDict(config)).items():
         before = default.get(name)
         before = list(before) if isinstance(before, tuple) else before
         value = list(value) if isinstance(value, tuple) else value

@@ -28,6 +28,7 @@ from aprm_jax.jobs import (
 )
 from aprm_jax.jobs.backbones import BACKBONE
 from aprm_jax.jobs.context import Context, log
+from aprm_jax.models.io import SPEC_FILE
 from aprm_jax.training.signals import prompt_stop
 from aprm_jax.training.workdir import open_workdir
 
@@ -132,16 +133,25 @@ def check_sources(contexts: Sequence[tuple[Context, str]]) -> None:
     for context, job in contexts:
         for field, source in _sources(context.config, job):
             folders = (context.root / source / "model", Path(source))
-            found = any((path / "model.json").is_file() for path in folders)
+            found = any((path / SPEC_FILE).is_file() for path in folders)
             found |= source == BACKBONE  # `Context.load` says what it needs
             found |= job == "export" and source.partition("/")[0] in before
             if source not in before and not found:
+                what, known = "an earlier stage", before
+                if job == "export":  # most often of a run that is over
+                    what, known = "a model that is finished", _models(context.root)
                 raise ConfigError(
-                    f"stage {context.stage!r}: {field}={source!r} is neither an "
-                    f"earlier stage ({', '.join(before) or 'there is none'}) nor a "
-                    f"model's folder.{nearest(source, before)}"
+                    f"stage {context.stage!r}: {field}={source!r} is neither {what} "
+                    f"({', '.join(known) or 'there is none'}) nor a model's folder."
+                    f"{nearest(source, known)}"
                 )
         before.append(context.stage)
+
+
+def _models(root: Path) -> list[str]:
+    """What stages have saved: "aprm", "aprm/generator"."""
+    folders = root.glob(f"**/model/{SPEC_FILE}")
+    return sorted(str(path.parents[1].relative_to(root)) for path in folders)
 
 
 def check_problems(contexts: Sequence[tuple[Context, str]]) -> None:

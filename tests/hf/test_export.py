@@ -357,7 +357,9 @@ def adapter(kind: str, tmp_path: Path) -> tuple[Any, Any, Any, Path]:
 # peft asks transformers 5 for what it deprecates.
 @pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")
 @pytest.mark.parametrize("kind", ["generator", "prm"])
-def test_adapters_load_with_peft_and_equal_the_merged_model(kind, tmp_path):
+def test_adapters_load_with_peft_and_equal_the_merged_model(
+    kind, tmp_path, monkeypatch
+):
     torch = pytest.importorskip("torch")
     peft = pytest.importorskip("peft")
     import transformers
@@ -383,6 +385,15 @@ def test_adapters_load_with_peft_and_equal_the_merged_model(kind, tmp_path):
         got = peft.PeftModel.from_pretrained(bare, out).eval()(ids).logits
     np.testing.assert_allclose(got, want, atol=1e-4)
     assert (without - want).abs().max() > 1e-2
+    names, of_merged = (run_card(folder, monkeypatch) for folder in (out, merged))
+    for question, steps in SOLUTIONS:
+        if kind == "prm":
+            scores = names["score"](question, steps)
+            assert scores == pytest.approx(of_merged["score"](question, steps))
+        else:  # an adapter's folder has no generation_config.json: the card says it all
+            asked = question, steps[:-1], steps[-1]
+            assert names["write"](*asked) == of_merged["write"](*asked)
+            assert "max_new_tokens=8" in (out / "README.md").read_text()
 
 
 def test_an_adapter_without_its_base_is_not_merged(tmp_path):

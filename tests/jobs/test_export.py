@@ -115,7 +115,11 @@ def test_export_may_be_a_stage_of_the_pipeline():
     ("fields", "error", "message"),
     [
         ({}, ConfigError, "export.model is empty: name a stage"),
-        ({"export__model": "aprn"}, ConfigError, "export.model='aprn' is neither"),
+        (
+            {"export__model": "aprn"},
+            ConfigError,
+            r"'aprn' is neither a model that is finished .aprm, strided. nor.*'aprm'",
+        ),
         (
             {"export__model": "aprm", "export__format": "ggml"},
             ConfigError,
@@ -186,6 +190,17 @@ def write_adapter(run: Path, base: Path) -> tuple[Path, dict]:
         backbone.tokenizer,
     )
     return run / "aprm" / "adapter", lora.merge(backbone.params, tree, settings)
+
+
+def test_peft_takes_the_adapter_of_a_stage(root, tmp_path):
+    base = write_tiny(tmp_path / "base", "qwen2", ["1 + 2 = 3"], layout="qwen2_prm")
+    c = config(export__model="aprm", export__format="peft")
+    with pytest.raises(ExportError, match="this model has parameters of its own"):
+        start.run(c, root)
+    write_adapter(root, base)
+    # Of the adapter it is said that this base is none of peft's.
+    with pytest.raises(ExportError, match="class of the base, and qwen2_prm has none"):
+        start.run(c, root)
 
 
 def test_an_adapter_is_merged_into_the_base_that_it_names(tmp_path):
