@@ -4,7 +4,8 @@
 
 reads each run's `evaluate/` folder, writes `benchmarks/results/compare.json` with every
 figure, and replaces what stands between the `results` markers of README.md. Nothing in
-those tables is typed.
+those tables is typed. `--name=naive_generator` does the same for the runs of another
+config: its JSON, its markers.
 """
 
 from __future__ import annotations
@@ -50,17 +51,16 @@ def main() -> None:
     parser.add_argument("runs", nargs="+", type=Path)
     parser.add_argument("--command", required=True, help="what made the runs")
     parser.add_argument("--aggregation", default="min")
-    parser.add_argument(
-        "--out", type=Path, default=ROOT / "benchmarks/results/compare.json"
-    )
+    parser.add_argument("--name", default="compare", help="of the JSON file")
     parser.add_argument("--readme", type=Path, default=ROOT / "README.md")
     args = parser.parse_args()
     results = collect(args.runs, args.aggregation)
     results["command"] = args.command
     results["commit"] = commit()
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(one_line_each(results))
-    replace_between(args.readme, "results", render(results))
+    out = ROOT / f"benchmarks/results/{args.name}.json"
+    out.write_text(one_line_each(results))
+    marker = "results" if args.name == "compare" else args.name
+    replace_between(args.readme, marker, render(results, out.name))
 
 
 def one_line_each(results: dict) -> str:
@@ -132,7 +132,7 @@ def _summary(run: Path) -> dict:
     return {key: value for part in found for key, value in part.items()}
 
 
-def render(results: dict) -> str:
+def render(results: dict, file: str) -> str:
     """The tables as Markdown."""
     how = results["aggregation"]
     parts = []
@@ -146,7 +146,7 @@ def render(results: dict) -> str:
     parts.append(
         f"Seeds {seeds}; {results['problems']} problems a split; accuracy in %, "
         f"differences in points, in brackets {brackets}. Made by "
-        "`benchmarks/compare_table.py` from `benchmarks/results/compare.json` "
+        f"`benchmarks/compare_table.py` from `benchmarks/results/{file}` "
         f"(`{results['command']}`)."
     )
     return "\n\n".join(parts)
@@ -175,7 +175,8 @@ def _difference_table(results: dict, n: int) -> str:
             cells.append(f"**{cell}**" if best else cell)
         rows.append((f"APRM − {rival}", cells))
     text = table([f"best of {n}", *results["splits"]], rows)
-    return f"{text}\n\nBold: the strongest of {', '.join(PAPER_RIVALS)} on that split."
+    rivals = [r for r in PAPER_RIVALS if f"APRM − {r}" in dict(rows)]
+    return f"{text}\n\nBold: the strongest of {', '.join(rivals)} on that split."
 
 
 def _verifier_table(results: dict) -> str:

@@ -15,7 +15,13 @@ A cut that trains its own models, under a minute: --config=configs/ablation.py:r
 
 from pathlib import Path
 
-from aprm_jax.config import ConfigError, override, read_config_file, run_local
+from aprm_jax.config import (
+    finished_models,
+    override,
+    read_config_file,
+    run_local,
+    set_stages,
+)
 
 ROWS = {
     "no_regulariser": {
@@ -37,27 +43,18 @@ def get_config(arg: str = ""):
     c = read_config_file(Path(__file__).with_name("quickstart.py"))
     c.name = "ablation"
     games = tuple(f"{name}:aprm" for name in ROWS)
-    c.stages = (*games, *(f"{name}:prm" for name in HEADS), "evaluate", "report")
+    stages = (*games, *(f"{name}:prm" for name in HEADS), "evaluate", "report")
     base = "aprm"
     if arg in ("", "runlocal"):
         whole = ("solver:sft", "generator:sft", "prm_warmup:prm", "aprm:aprm")
-        c.stages = (*whole, *c.stages)
+        set_stages(c, (*whole, *stages))
     else:
-        run = Path(arg)
-        for stage in ("solver", "generator", "prm_warmup", "aprm"):
-            if not (run / stage / "model" / "model.json").is_file():
-                raise ConfigError(
-                    f"ablation.py takes a finished compare run or 'runlocal'; "
-                    f"{arg!r} has no {stage}/model"
-                )
-        c.evaluate.solver = str(run / "solver" / "model")
-        c.game.generator_from = str(run / "generator" / "model")
-        c.game.prm_from = str(run / "prm_warmup" / "model")
-        base = str(run / "aprm" / "model")
-    with c.overrides.unlocked():
-        for stage in list(c.overrides):
-            if f"{stage}:" not in " ".join(c.stages):
-                del c.overrides[stage]
+        models = finished_models(arg, "solver", "generator", "prm_warmup", "aprm")
+        set_stages(c, stages)
+        c.evaluate.solver = models["solver"]
+        c.game.generator_from = models["generator"]
+        c.game.prm_from = models["prm_warmup"]
+        base = models["aprm"]
     for name, fields in ROWS.items():
         override(c, name, fields)
     for name, reading in HEADS.items():

@@ -173,3 +173,22 @@ def test_a_config_is_read_without_jax():
     )
     environment = os.environ | {"PYTHONPATH": str(command.REPOSITORY)}
     subprocess.run([sys.executable, "-c", code], env=environment, check=True)
+
+
+@pytest.mark.parametrize("name", ["ablation", "naive_generator"])
+def test_a_config_takes_the_models_of_a_finished_run(name, tmp_path):
+    path = command.REPOSITORY / "configs" / f"{name}.py"
+    stages_needed = ("solver", "generator", "prm_warmup", "aprm")
+    for stage in stages_needed[1:]:
+        (tmp_path / stage / "model").mkdir(parents=True)
+        (tmp_path / stage / "model" / "model.json").touch()
+    with pytest.raises(ConfigError, match=r"finished run.*has no solver/model"):
+        read_config_file(path, str(tmp_path))
+    (tmp_path / "solver" / "model").mkdir(parents=True)
+    (tmp_path / "solver" / "model" / "model.json").touch()
+    config = read_config_file(path, str(tmp_path))
+    validate(config)
+    assert config.evaluate.solver == str(tmp_path / "solver" / "model")
+    assert config.game.prm_from == str(tmp_path / "prm_warmup" / "model")
+    own = [stage for stage, _ in stages(config)]
+    assert "solver" not in own and set(config.overrides) <= set(own)

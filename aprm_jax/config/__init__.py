@@ -14,7 +14,13 @@ from aprm_jax.config.fields import (
     set_field,
     stages,
 )
-from aprm_jax.config.files import check_arg, read_config_file, run_local
+from aprm_jax.config.files import (
+    check_arg,
+    finished_models,
+    read_config_file,
+    run_local,
+    set_stages,
+)
 from aprm_jax.config.schema import EXPORT_FORMATS, default_config
 from aprm_jax.config.validation import validate
 
@@ -23,6 +29,7 @@ __all__ = [
     "ConfigError",
     "check_arg",
     "default_config",
+    "finished_models",
     "flat",
     "for_stage",
     "nearest",
@@ -30,6 +37,7 @@ __all__ = [
     "read_config_file",
     "run_local",
     "set_field",
+    "set_stages",
     "stages",
     "validate",
 ]

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 import os
+from pathlib import Path
 
 import ml_collections
 
 from aprm_jax.config.fields import ConfigError, flat, nearest, override, set_field
+from aprm_jax.config.fields import stages as stages_of
 
 
 def read_config_file(
@@ -34,6 +36,32 @@ def check_arg(arg: str, allowed: tuple[str, ...] = ("", "runlocal")) -> None:
             f"this config file takes {' or '.join(map(repr, names))} after its "
             f"colon, not {arg!r}.{nearest(arg, names)}"
         )
+
+
+def finished_models(run: str, *stages: str) -> dict[str, str]:
+    """The model folders of a finished run's stages, by stage.
+
+    Raises:
+      ConfigError: one of them is not there.
+    """
+    found = {stage: Path(run) / stage / "model" for stage in stages}
+    for stage, folder in found.items():
+        if not (folder / "model.json").is_file():
+            raise ConfigError(
+                "this config file takes the folder of a finished run or 'runlocal' "
+                f"after its colon; {run!r} has no {stage}/model"
+            )
+    return {stage: str(folder) for stage, folder in found.items()}
+
+
+def set_stages(config: ml_collections.ConfigDict, stages: tuple[str, ...]) -> None:
+    """Sets the stages of a run, without the overrides of those that it has no more."""
+    config.stages = stages
+    names = [name for name, _ in stages_of(config)]
+    with config.overrides.unlocked():
+        for stage in list(config.overrides):
+            if stage not in names:
+                del config.overrides[stage]
 
 
 def run_local(config: ml_collections.ConfigDict) -> None:
