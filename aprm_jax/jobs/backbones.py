@@ -86,6 +86,19 @@ def open_source(config: ml_collections.ConfigDict, role: str) -> Source | None:
     return _open(name, f"{role}.backbone", c.dtype, c.param_dtype, c.remat)
 
 
+def check(config: ml_collections.ConfigDict) -> None:
+    """Opens every role's model and looks whether its files are whole.
+
+    Raises:
+      ConfigError, UnsupportedModelError, ModelFileError: hours before a stage that
+        needs it would.
+    """
+    for role in ROLES:
+        source = open_source(config, role)
+        if source is not None:
+            Checkpoint.open(source.folder).close()
+
+
 @functools.lru_cache(maxsize=8)
 def _open(name: str, field: str, dtype: str, param_dtype: str, remat: bool) -> Source:
     folder, adapter = find(name, field), None

@@ -19,6 +19,7 @@ from aprm_jax.data.prompts import GENERATOR_PLACES, SOLVER_PLACES, check_prompt
 from aprm_jax.data.sources import is_name
 from aprm_jax.data.steps import StepBuilder, TooLongError
 from aprm_jax.jobs import (
+    backbones,
     evaluate,
     evaluate_labelled,
     export,
@@ -75,6 +76,9 @@ def run(config: ml_collections.ConfigDict, root: Path) -> None:
             _ = context.mesh  # compared with the devices
         check_sources(contexts)
         prepare.check(contexts)
+        for context, job in contexts:
+            if job not in ("prepare", "export", "report"):
+                backbones.check(context.config)
         open_workdir(root, config.to_dict(), __version__, may_differ=MAY_DIFFER)
         log.info("workdir: %s", root)
         check_problems(contexts)

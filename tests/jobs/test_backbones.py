@@ -28,7 +28,7 @@ from aprm_jax.data.steps import StepBuilder
 from aprm_jax.hf.safetensors_io import ModelFileError
 from aprm_jax.hf.save import write_adapter
 from aprm_jax.hf.tiny import write_tiny
-from aprm_jax.jobs import aprm, backbones, evaluate
+from aprm_jax.jobs import aprm, backbones, evaluate, start
 from aprm_jax.jobs.context import Context
 from aprm_jax.models.io import load_model
 from aprm_jax.models.lora import LoraConfig, init_lora, merge, to_peft
@@ -119,6 +119,18 @@ def test_a_name_that_the_hub_does_not_give_says_so():
         ConfigError, match=r"solver.backbone='no/model'.*the hub does not"
     ):
         backbones.find("no/model", "solver.backbone")
+
+
+def test_a_backbone_is_looked_at_before_the_first_stage(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    path = command.REPOSITORY / "configs" / "qwen2_5_0_5b_gsm8k.py"
+    config = read_config_file(path, "runlocal")
+    assert config.stages[0] == "solver:sft"  # the Generator's turn comes late
+    weights = Path(config.generator.backbone) / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    with pytest.raises(ModelFileError, match="truncated or damaged"):
+        start.run(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_backbone_needs_contiguous_positions():
