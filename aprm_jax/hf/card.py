@@ -16,6 +16,7 @@ from typing import Any
 
 from aprm_jax import __version__
 from aprm_jax.data.prompts import GENERATOR_CUE
+from aprm_jax.hf.prm_layouts import QWEN_SYSTEM
 
 _SHOWN_METRICS = 60
 _TITLES = {
@@ -158,8 +159,6 @@ def _metrics(card: Card) -> str:
 
 
 def _use(card: Card) -> str:
-    if card.format in _SERVED:
-        return "\n".join(filter(None, (_served(card), _tokenizer_note(card))))
     question, steps = _EXAMPLE
     fields: dict[str, Any] = {
         "load": _load(card),
@@ -171,6 +170,7 @@ def _use(card: Card) -> str:
         "step": card.step_id,
         "perturb": card.perturb_id,
         "window": card.window,
+        "system": QWEN_SYSTEM,
         "stops": list(card.stop_ids),
         "room": card.room,
     }
@@ -178,6 +178,8 @@ def _use(card: Card) -> str:
     if card.kind == "prm":
         call = f"score({question!r}, {list(steps)!r})"
         blocks, notes = _prm_code(card), _prm_notes(card)
+        if card.format in _SERVED:
+            blocks, notes = _served_code(card), _served(card)
     elif card.kind == "generator":
         call = f"write({question!r}, [], {steps[0]!r})"
         blocks = _generator_code(card, fields)
@@ -185,7 +187,8 @@ def _use(card: Card) -> str:
         call = f"write({question!r}, [])"
         blocks = [_TEXT, _CONTEXT, _WRITER, _WRITE]
         fields |= {"more": "", "ask": "prompt = context(question, prefix)"}
-    code = "".join([_HEADER, *blocks, "\n\nprint({call})\n"])
+    header = _SERVED_HEADER if card.format in _SERVED else _HEADER
+    code = "".join([header, *blocks, "\n\nprint({call})\n"])
     for field, value in card.head.items():
         fields[field] = repr(value)
     code = code.format(**fields, call=call)
@@ -200,6 +203,14 @@ def _prm_code(card: Card) -> list[str]:
         return [_TEXT, _LAID_OUT[card.layout], _SCORE_LAID_OUT]
     read = _READ_TOKEN if card.reading == "token" else _READ_CLASS
     return [_TEXT, _CONTEXT, _SCORE, read, "    return scores\n"]
+
+
+def _served_code(card: Card) -> list[str]:
+    if card.layout is None:
+        return [_CORRECT[card.format], _TEXT, _CONTEXT, _SCORE_SERVED]
+    text = "" if card.layout == "qwen2_prm" else _TEXT  # a chat has special tokens
+    blocks = [text, _LAID_OUT[card.layout], _SCORE_SERVED_LAID_OUT]
+    return [_CORRECT[card.format], *blocks]
 
 
 def _prm_notes(card: Card) -> str:
@@ -225,10 +236,10 @@ def _generator_code(card: Card, fields: dict[str, Any]) -> list[str]:
 
 def _load(card: Card) -> str:
     if not card.peft:
-        return f"{card.auto_class}.from_pretrained(name)"
+        return f"model = {card.auto_class}.from_pretrained(name).eval()"
     labels = f", num_labels={card.classes}" if card.classes else ""
     base = f"{card.auto_class}.from_pretrained({card.base_model!r}{labels})"
-    return f"PeftModel.from_pretrained({base}, name)"
+    return f"base = {base}\nmodel = PeftModel.from_pretrained(base, name).eval()"
 
 
 def _served(card: Card) -> str:
@@ -262,16 +273,16 @@ def _tokenizer_note(card: Card) -> str:
 
 _SERVED = {
     "qwen2_prm": (
-        "The layout of Qwen2.5-Math-PRM: a head of two layers, read with a softmax at "
-        "each token {step}, class 1 being correct. transformers has no such class of "
-        "its own; vLLM has:\n\n"
+        "This is the layout of Qwen2.5-Math-PRM: a head of two layers, read with a "
+        "softmax at each token {step}, class 1 being correct. transformers has no such "
+        "class of its own; vLLM has:\n\n"
         "    vllm serve {name} --runner pooling --pooler-config '{pooler}'\n\n{rows}"
     ),
     "skywork": (
-        "The layout of Skywork-o1-Open-PRM: `v_head.summary`, one value, whose sigmoid "
-        "is the probability of correct, read at the separator (token {step}) that ends "
-        "a step. transformers has no such class; the models' publishers have, in "
-        "SkyworkAI/skywork-o1-prm-inference.\n\n{rows}"
+        "This is the layout of Skywork-o1-Open-PRM: `v_head.summary`, one value, whose "
+        "sigmoid is the probability of correct, read at the separator (token {step}) "
+        "that ends a step. transformers has no such class; the models' publishers "
+        "have, in SkyworkAI/skywork-o1-prm-inference.\n\n{rows}"
     ),
 }
 _PEFT_IMPORT = "from peft import PeftModel\n"
@@ -281,7 +292,7 @@ import torch
 {peft}from transformers import {auto}, {reader}
 
 name = {name!r}  # or the folder's path
-model = {load}.eval()
+{load}
 tokenizer = {reader}.from_pretrained(name)
 """
 _TEXT = """\
@@ -324,6 +335,61 @@ _READ_TOKEN = """\
         log_odds = (chosen * {scale} + {bias}).min()
         scores.append(log_odds.sigmoid().item())
 """
+_SERVED_HEADER = """\
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModel, {reader}
+
+name = {name!r}  # or the folder's path; not a name on the hub: download it first
+model = AutoModel.from_pretrained(name).eval()  # leaves out the head
+tokenizer = {reader}.from_pretrained(name)
+tensors = {{}}
+for file in Path(name).glob("*.safetensors"):
+    tensors |= load_file(file)
+
+
+"""
+# The probability of correct from a format's own head, which transformers does not have.
+_CORRECT = {
+    "qwen2_prm": """\
+def linear(x, key):
+    return x @ tensors[key + ".weight"].float().T + tensors[key + ".bias"].float()
+
+
+def correct(hidden):
+    logits = linear(linear(hidden, "score.0").relu(), "score.2")
+    return logits.softmax(-1)[:, 1].tolist()
+
+
+""",
+    "skywork": """\
+def correct(hidden):
+    weight, bias = tensors["v_head.summary.weight"], tensors["v_head.summary.bias"]
+    return (hidden @ weight.float().T + bias.float()).sigmoid()[:, 0].tolist()
+
+
+""",
+}
+_SCORE_SERVED = """\
+@torch.no_grad()
+def score(question, steps):
+    \"\"\"The probability that each step is correct.\"\"\"
+    scores = []
+    for k, step in enumerate(steps):
+        ids = [*context(question, steps[:k]), *encode(step), step_end]
+        hidden = model(torch.tensor([ids])).last_hidden_state[0, -1:].float()
+        scores += correct(hidden)
+    return scores
+"""
+_SCORE_SERVED_LAID_OUT = """\
+@torch.no_grad()
+def score(question, steps):
+    \"\"\"The probability that each step is correct.\"\"\"
+    ids, reads = lay_out(question, steps)
+    return correct(model(torch.tensor([ids])).last_hidden_state[0, reads].float())
+"""
 _SCORE_LAID_OUT = """\
 @torch.no_grad()
 def score(question, steps):
@@ -334,6 +400,19 @@ def score(question, steps):
 """
 # As `prm_layouts.build_ids`: ids, and where in them each step is read.
 _LAID_OUT = {
+    "qwen2_prm": """\
+def lay_out(question, steps):
+    reply = "".join(step + "<extra_0>" for step in steps)
+    chat = [
+        {{"role": "system", "content": {system!r}}},
+        {{"role": "user", "content": question}},
+        {{"role": "assistant", "content": reply}},
+    ]
+    ids = tokenizer.apply_chat_template(chat, return_dict=False)
+    return ids, [i for i, token in enumerate(ids) if token == {step}]
+
+
+""",
     "trl": """\
 def lay_out(question, steps):
     ids, reads = bos + encode(question), []

@@ -38,7 +38,7 @@ from aprm_jax.models import heads
 from aprm_jax.models.io import ModelFileError
 
 READING = "two_class"
-_QWEN_SYSTEM = "Please reason step by step, and put your final answer within \\boxed{}."
+QWEN_SYSTEM = "Please reason step by step, and put your final answer within \\boxed{}."
 _QWEN_SEPARATOR = "<extra_0>"
 _SHEPHERD_TAG, _SHEPHERD_GOOD, _SHEPHERD_BAD = "ки", "+", "-"
 
@@ -346,7 +346,7 @@ def _qwen2_prm(
     )
     reply = "".join(step + _QWEN_SEPARATOR for step in steps)
     messages = [
-        {"role": "system", "content": _QWEN_SYSTEM},
+        {"role": "system", "content": QWEN_SYSTEM},
         {"role": "user", "content": question},
         {"role": "assistant", "content": reply},
     ]

@@ -272,7 +272,7 @@ def test_a_published_prm_comes_out_as_token_classification(
 
 
 @pytest.mark.parametrize("layout", ["qwen2_prm", "skywork"])
-def test_a_published_prm_goes_back_into_its_layout(layout, tmp_path):
+def test_a_published_prm_goes_back_into_its_layout(layout, tmp_path, monkeypatch):
     """Read again as the layout's checkpoint is: the same tensors, the same scores."""
     params, spec, tokenizer = laid_out(layout, tmp_path)
     folder = export_model(tmp_path / "out", params, spec, tokenizer)
@@ -299,6 +299,33 @@ def test_a_published_prm_goes_back_into_its_layout(layout, tmp_path):
             with pytest.raises(ExportError):
                 export_model(tmp_path / "no", params, spec, tokenizer, format_=other)
     assert not (tmp_path / "no").exists()
+    pytest.importorskip("torch")
+    got = run_card(folder, monkeypatch)["score"]("How many eggs?", list(STEPS))
+    np.testing.assert_allclose(got, scores_of(params, spec, tokenizer), atol=1e-4)
+
+
+@pytest.mark.parametrize("window", [None, 1])
+@pytest.mark.parametrize("format_", ["qwen2_prm", "skywork"])
+def test_rows_of_ours_in_a_published_layout_score_the_same(
+    format_, window, tmp_path, monkeypatch
+):
+    pytest.importorskip("torch")
+    config = tiny.decoder(attention_bias="qkv")
+    spec = spec_of("prm", config, family="qwen2", window=window)
+    params = {"backbone": tiny_decoder.make_params(config), "head": head("two_class")}
+    folder = export_model(
+        tmp_path / "out",
+        params,
+        spec,
+        tiny.tokenizer(),
+        format_=format_,
+        max_shard_bytes=4000,
+    )
+    assert len(list(folder.glob("*.safetensors"))) > 1
+    score = run_card(folder, monkeypatch)["score"]
+    ours = our_scores(params, spec, tmp_path)
+    for (question, steps), want in zip(SOLUTIONS, ours, strict=True):
+        np.testing.assert_allclose(score(question, steps), want, atol=1e-4)
 
 
 def test_the_qwen2_prm_layout_computes_our_scores(tmp_path):
