@@ -2,8 +2,8 @@
 
 Solver, Generator and PRM share one frozen base in memory: G is told in words to rewrite
 a step with one subtle error, R reads the step's end with a head of two classes, and the
-solver is the model as it comes. G and R each train an adapter of their own; the
-references of both are the bare base.
+solver is the model as it comes, told in words to write the next step. G and R each
+train an adapter of their own; the references of both are the bare base.
 
     python -m aprm_jax.main --config=configs/llama3_1_8b_lora.py
 

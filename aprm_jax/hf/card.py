@@ -339,14 +339,16 @@ _SERVED_HEADER = """\
 from pathlib import Path
 
 import torch
+from huggingface_hub import snapshot_download
 from safetensors.torch import load_file
 from transformers import AutoModel, {reader}
 
-name = {name!r}  # or the folder's path; not a name on the hub: download it first
+name = {name!r}  # or the folder's path
 model = AutoModel.from_pretrained(name).eval()  # leaves out the head
 tokenizer = {reader}.from_pretrained(name)
 tensors = {{}}
-for file in Path(name).glob("*.safetensors"):
+folder = name if Path(name).is_dir() else snapshot_download(name)
+for file in Path(folder).glob("*.safetensors"):
     tensors |= load_file(file)
 
 
