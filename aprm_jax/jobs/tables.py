@@ -46,7 +46,7 @@ class Verifier:
 
 
 def verifiers(config: ml_collections.ConfigDict) -> list[Verifier]:
-    """The likelihood and `evaluate.prms`, upper bounds last."""
+    """The likelihood and `evaluate.prms`, upper bounds last; no two names are equal."""
     jobs = dict(stages(config))
     found = []
     if config.evaluate.solver:
@@ -63,10 +63,21 @@ def verifiers(config: ml_collections.ConfigDict) -> list[Verifier]:
             group = UPPER_BOUND if negatives == "oracle" else TRAINED
             found.append(Verifier(key, _NEGATIVES[negatives], group))
         else:
-            name = "PRM, as published" if key == BACKBONE else f"PRM {key}"
+            name = "PRM, as published" if key == BACKBONE else f"PRM {_short(key)}"
             found.append(Verifier(key, name, TRAINED))
+    shared = {v.name for v in found if sum(v.name == w.name for w in found) > 1}
+    found = [
+        dataclasses.replace(v, name=f"{v.name}: {v.key}") if v.name in shared else v
+        for v in found
+    ]
     order = (NO_TRAINING, TRAINED, UPPER_BOUND)
     return sorted(found, key=lambda v: (order.index(v.group), v.own))
+
+
+def _short(folder: str) -> str:
+    """RUN/STAGE of a model's folder that is no stage of this run."""
+    parts = [part for part in Path(folder).parts if part != "model"]
+    return "/".join(parts[-2:])
 
 
 def main_table(config: ml_collections.ConfigDict, numbers: Numbers) -> Table:
