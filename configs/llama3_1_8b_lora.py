@@ -18,7 +18,7 @@ A cut on a random model of the same family, under a minute:
 
 from pathlib import Path
 
-from aprm_jax.config import check_arg, override, read_config_file
+from aprm_jax.config import check_arg, override, read_config_file, set_stages
 from aprm_jax.hf.tiny import cut
 
 MODEL = "meta-llama/Llama-3.1-8B-Instruct"
@@ -28,10 +28,7 @@ def get_config(arg: str = ""):
     check_arg(arg)
     c = read_config_file(Path(__file__).with_name("gsm8k.py"), arg)
     c.name = "llama3_1_8b_lora"
-    c.stages = ("aprm", "evaluate", "report")
-    with c.overrides.unlocked():
-        for stage in [s for s in c.overrides if s not in c.stages]:
-            del c.overrides[stage]
+    set_stages(c, ("aprm", "evaluate", "report"))
     c.solver.backbone = c.generator.backbone = c.prm.backbone = MODEL
     c.game.prm_from = c.game.generator_from = "backbone"
     c.prm.reading = "two_class"

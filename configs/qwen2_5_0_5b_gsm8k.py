@@ -18,7 +18,7 @@ A cut on random models of the same family, under a minute:
 
 from pathlib import Path
 
-from aprm_jax.config import check_arg, override, read_config_file
+from aprm_jax.config import check_arg, override, read_config_file, set_stages
 from aprm_jax.hf.tiny import cut
 
 SOLVER = "Qwen/Qwen2.5-0.5B"
@@ -30,9 +30,7 @@ def get_config(arg: str = ""):
     c = read_config_file(Path(__file__).with_name("gsm8k.py"), arg)
     c.name = "qwen2_5_0_5b_gsm8k"
     # The instruction model needs no fine-tuning to rewrite a step.
-    c.stages = tuple(s for s in c.stages if s != "generator:sft")
-    with c.overrides.unlocked():
-        del c.overrides["generator"]
+    set_stages(c, tuple(s for s in c.stages if s != "generator:sft"))
     c.solver.backbone = c.prm.backbone = SOLVER
     c.generator.backbone = GENERATOR
     c.game.generator_from = "backbone"

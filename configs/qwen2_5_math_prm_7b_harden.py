@@ -21,7 +21,7 @@ A cut on random models of the same layouts, under a minute:
 
 from pathlib import Path
 
-from aprm_jax.config import check_arg, override, read_config_file
+from aprm_jax.config import check_arg, override, read_config_file, set_stages
 from aprm_jax.hf.tiny import cut
 
 PRM = "Qwen/Qwen2.5-Math-PRM-7B"
@@ -32,10 +32,7 @@ def get_config(arg: str = ""):
     check_arg(arg)
     c = read_config_file(Path(__file__).with_name("gsm8k.py"), arg)
     c.name = "qwen2_5_math_prm_7b_harden"
-    c.stages = ("aprm", "evaluate", "report")
-    with c.overrides.unlocked():
-        for stage in [s for s in c.overrides if s not in c.stages]:
-            del c.overrides[stage]
+    set_stages(c, ("aprm", "evaluate", "report"))
     c.prm.backbone = PRM
     c.generator.backbone = GENERATOR
     c.game.prm_from = c.game.generator_from = "backbone"
