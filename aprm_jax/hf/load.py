@@ -28,6 +28,7 @@ from aprm_jax.hf.config import (
     family_of,
     read_config,
 )
+from aprm_jax.hf.copying import assign
 from aprm_jax.hf.families import AXES
 from aprm_jax.hf.safetensors_io import Checkpoint, Slices, empty
 from aprm_jax.models import lora
@@ -328,7 +329,7 @@ class _Source:
         ):
             self.checkpoint.read(key, block, target)
         else:
-            target[...] = part.to_ours(self.checkpoint.read(key, block), index)
+            assign(target, part.to_ours(self.checkpoint.read(key, block), index))
 
     @functools.cached_property
     def _mean(self) -> np.ndarray:

@@ -21,6 +21,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
+from aprm_jax.hf.copying import contiguous
 from aprm_jax.models.io import ModelFileError
 
 INDEX_ENDING = ".safetensors.index.json"
@@ -330,7 +331,7 @@ def _write_file(path: Path, tensors: Mapping[str, np.ndarray]) -> None:
         file.write(len(text).to_bytes(8, "little"))
         file.write(text)
         for _, array in ordered:
-            file.write(_raw(np.ascontiguousarray(array)))
+            file.write(_raw(contiguous(array)))
 
 
 def _raw(array: np.ndarray) -> memoryview:

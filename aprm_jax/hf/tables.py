@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from aprm_jax.hf.copying import contiguous
 from aprm_jax.hf.families import AXES, LAYERS, TABLES, Row
 from aprm_jax.models.architecture import DecoderConfig
 
@@ -342,4 +343,4 @@ def tensors_from_params(
         return np.asarray(node if part.layer is None else node[part.layer])
 
     for entry in entries(config, family):
-        yield entry.key, np.ascontiguousarray(entry.to_hf(value_of))
+        yield entry.key, contiguous(entry.to_hf(value_of))
