@@ -27,6 +27,15 @@ from aprm_jax.evals.intervals import over_seeds
 from aprm_jax.training.metrics import read_metrics
 
 LAST = 50  # rounds that the last columns are means over
+TITLES = {
+    "aprm": "APRM",
+    "no_regulariser": "no KL, no entropy bonus",
+    "no_optimism": "plain simultaneous Adam",
+    "no_replay": "no replay; fresh ones instead",
+    "caught_pays_0": "a caught G gets 0, not −1",
+    "token_head": "no game: static corruptions",
+    "two_class_head": "no game: static corruptions, two-class head",
+}
 
 
 def main() -> None:
@@ -88,7 +97,7 @@ def render(results: dict, splits: list[str], n: int) -> str:
         for metric in ("game/fool_rate", "kind_share/illegal_contraction"):
             found = row.get(metric)
             cells.append(f"{100 * found['mean']:.1f} %" if found else "–")
-        rows.append((name, cells))
+        rows.append((TITLES.get(name, name), cells))
     header = [
         f"best of {n}",
         *splits,
@@ -98,7 +107,7 @@ def render(results: dict, splits: list[str], n: int) -> str:
     seeds = ", ".join(map(str, results["seeds"]))
     return (
         f"{table(header, rows)}\n\nSeeds {seeds}; in brackets the paired difference to "
-        f"`aprm` and its standard error. Made by `benchmarks/ablation_table.py` from "
+        f"APRM and its standard error. Made by `benchmarks/ablation_table.py` from "
         f"`benchmarks/results/ablation.json` (`{results['command']}`)."
     )
 
