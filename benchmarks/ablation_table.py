@@ -17,6 +17,7 @@ from compare_table import (
     ROOT,
     commit,
     interval_row,
+    last_rounds,
     one_line_each,
     pooled_row,
     replace_between,
@@ -24,9 +25,7 @@ from compare_table import (
 )
 
 from aprm_jax.evals.intervals import over_seeds
-from aprm_jax.training.metrics import read_metrics
 
-LAST = 50  # rounds that the last columns are means over
 TITLES = {
     "aprm": "APRM",
     "no_regulariser": "no KL, no entropy bonus",
@@ -66,7 +65,7 @@ def main() -> None:
     stages["aprm"] = [Path(base).parent for base in bases]
     for name, folders in stages.items():
         for metric in ("game/fool_rate", "kind_share/illegal_contraction"):
-            found = [_last(folder, metric) for folder in folders]
+            found = [last_rounds(folder, metric) for folder in folders]
             means = [m for m in found if m is not None]
             if len(means) == len(args.runs):
                 row = interval_row(over_seeds(np.array(means)), means)
@@ -74,12 +73,6 @@ def main() -> None:
     out = ROOT / "benchmarks/results/ablation.json"
     out.write_text(one_line_each(results))
     replace_between(ROOT / "README.md", "ablation", render(results, splits, n))
-
-
-def _last(stage: Path, metric: str) -> float | None:
-    rows = read_metrics(stage)[-LAST:]
-    values = [row[metric] for row in rows if metric in row]
-    return float(np.mean(values)) if values else None
 
 
 def render(results: dict, splits: list[str], n: int) -> str:

@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from aprm_jax.evals.intervals import Interval, over_seeds, pooled
+from aprm_jax.training.metrics import read_metrics
 
 ROOT = Path(__file__).resolve().parent.parent
 TITLES = {
@@ -43,6 +44,8 @@ RIVALS = {
     "frozen Generator": "prm_frozen.{how}@{n}",
     "oracle labels": "prm_oracle.{how}@{n}",
 }
+LAST = 50  # rounds of a game that its end is the mean of
+HARD = "illegal_contraction"  # the solver's most frequent error
 PAPER_RIVALS = ("majority", "likelihood", "static", "Monte-Carlo")
 
 
@@ -52,6 +55,9 @@ def main() -> None:
     parser.add_argument("--command", required=True, help="what made the runs")
     parser.add_argument("--aggregation", default="min")
     parser.add_argument("--name", default="compare", help="of the JSON file")
+    parser.add_argument(
+        "--by-seed", action="store_true", help="one size, and a row a seed"
+    )
     parser.add_argument("--readme", type=Path, default=ROOT / "README.md")
     args = parser.parse_args()
     results = collect(args.runs, args.aggregation)
@@ -60,7 +66,7 @@ def main() -> None:
     out = ROOT / f"benchmarks/results/{args.name}.json"
     out.write_text(one_line_each(results))
     marker = "results" if args.name == "compare" else args.name
-    replace_between(args.readme, marker, render(results, out.name))
+    replace_between(args.readme, marker, render(results, out.name, args.by_seed))
 
 
 def one_line_each(results: dict) -> str:
@@ -122,7 +128,18 @@ def collect(runs: Sequence[Path], how: str) -> dict:
         found = [s[key] for s in summaries if _is_number(s.get(key))]
         if len(found) == len(runs):
             out["summary"][key] = interval_row(over_seeds(np.array(found)), found)
+    out["hard_kind_share"] = {
+        stage: [last_rounds(run / stage, f"kind_share/{HARD}") for run in runs]
+        for stage in ("prm_frozen", "aprm")
+    }
     return out
+
+
+def last_rounds(stage: Path, metric: str) -> float | None:
+    """The mean of a game's metric at its end; None where it was never logged."""
+    rows = read_metrics(stage)[-LAST:]
+    values = [row[metric] for row in rows if metric in row]
+    return float(np.mean(values)) if values else None
 
 
 def _summary(run: Path) -> dict:
@@ -132,13 +149,15 @@ def _summary(run: Path) -> dict:
     return {key: value for part in found for key, value in part.items()}
 
 
-def render(results: dict, file: str) -> str:
+def render(results: dict, file: str, by_seed: bool) -> str:
     """The tables as Markdown."""
     how = results["aggregation"]
     parts = []
-    for n in results["sizes"]:
+    for n in results["sizes"][: 1 if by_seed else None]:
         parts += [_accuracy_table(results, how, n), _difference_table(results, n)]
     parts += [_verifier_table(results), _kind_table(results)]
+    if by_seed:
+        parts.append(_seed_table(results, results["sizes"][0]))
     seeds = ", ".join(map(str, results["seeds"]))
     brackets = "95 % intervals over seeds and problems"
     if len(results["seeds"]) < 3:
@@ -220,6 +239,32 @@ def _kind_table(results: dict) -> str:
             cells = [f"{c['mean']:.3f}" for c in aucs if c]
             rows.append((kind.replace("_", " "), [f"{counts[kind]:.0f}", *cells]))
     header = [f"step AUC, {split}, by kind of error", "steps a seed", *prms]
+    return table(header, rows)
+
+
+def _seed_table(results: dict, n: int) -> str:
+    """What each seed's game found of the hardest kind, and what that was worth."""
+    split, kind = results["splits"][0], HARD.replace("_", " ")
+    gain = results["difference"][f"{split}/frozen Generator@{n}"]["by_seed"]
+    aucs = [
+        results["summary"][f"kinds.{split}.{prm}.{HARD}.auc"]["by_seed"]
+        for prm in ("prm_frozen", "aprm")
+    ]
+    shares = [results["hard_kind_share"][stage] for stage in ("prm_frozen", "aprm")]
+    rows = []
+    for i in sorted(range(len(gain)), key=lambda i: -gain[i]):
+        cells = [f"{100 * gain[i]:+.1f}"]
+        cells += [f"{100 * (share[i] or 0):.1f} %" for share in shares]
+        cells += [f"{auc[i]:.3f}" for auc in aucs]
+        rows.append((str(results["seeds"][i]), cells))
+    header = [
+        "seed",
+        f"APRM − frozen, {split}, best of {n}",
+        f"{kind}s among the frozen G's errors",
+        "among the learning G's, at the end",
+        "AUC on them, frozen",
+        "AUC on them, APRM",
+    ]
     return table(header, rows)
 
 

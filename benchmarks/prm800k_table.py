@@ -125,15 +125,22 @@ def _first_errors(results: dict, names: list[str]) -> str:
             cells.append(_interval(summaries, f"{start}.f1"))
             cells += [
                 _mean(summaries, f"{start}.{metric}")
-                for metric in ("error_accuracy", "correct_accuracy", "threshold")
+                for metric in (
+                    "error_accuracy",
+                    "correct_accuracy",
+                    "threshold",
+                    "oracle_threshold_f1",
+                )
             ]
         rows.append((NAMES.get(verifier, verifier), cells))
     header = ["ProcessBench"]
     for name in names:
-        header += [f"{name}: F1", "on erroneous", "on correct", "threshold"]
+        header += [f"{name}: F1", "on erroneous", "on correct", "threshold", "best F1"]
     return (
         f"{table(header, rows)}\n\nThe metric is ProcessBench's own, the harmonic mean "
-        "of both accuracies; thresholds from held-out training questions of PRM800K."
+        "of both accuracies; thresholds from held-out training questions of PRM800K. "
+        "Best F1: at a threshold that the benchmark itself chooses, in hindsight; no "
+        "result, but what there is to gain."
     )
 
 
