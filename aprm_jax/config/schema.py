@@ -32,6 +32,16 @@ def default_config() -> ml_collections.ConfigDict:
     APRM's constants are not published; every value here is ours.
     """
     c = ml_collections.ConfigDict()
+    _run(c)
+    _models(c)
+    _learning(c)
+    _game(c)
+    _measuring(c)
+    return c.lock()
+
+
+def _run(c: ml_collections.ConfigDict) -> None:
+    """What runs, on which problems, as which rows."""
     c.name = "default"  # what the report calls the run
     c.job = "pipeline"  # "pipeline" runs all stages; a job's name runs its stages only
     c.seed = 0  # of training; evaluation problems do not depend on it
@@ -63,6 +73,9 @@ def default_config() -> ml_collections.ConfigDict:
     c.builder.max_steps = 8  # most steps of a solution; a sampled one is cut there
     c.builder.max_new_tokens = 16  # longest sampled step, its <step> included
 
+
+def _models(c: ml_collections.ConfigDict) -> None:
+    """The models, and the machine that they run on."""
     c.model = ml_collections.ConfigDict()
     c.model.d_model = 128
     c.model.num_layers = 2
@@ -98,6 +111,9 @@ def default_config() -> ml_collections.ConfigDict:
     c.metrics.tensorboard = True
     c.metrics.wandb = ""  # project name; "" = off
 
+
+def _learning(c: ml_collections.ConfigDict) -> None:
+    """Data, fine-tuning and PRMs that no game trains."""
     c.prepare = ml_collections.ConfigDict()
     # "READER:SOURCE" each: one of data/readers, and a path or name ("" = the hub's)
     c.prepare.sources = ()
@@ -160,6 +176,9 @@ def default_config() -> ml_collections.ConfigDict:
     c.prompt.generator = ""  # {question} {prefix} {step}; "" = the default there
     c.prompt.solver = ""  # {question} {prefix}; of a solver that is its bare backbone
 
+
+def _game(c: ml_collections.ConfigDict) -> None:
+    """The game and its rewards."""
     c.game = ml_collections.ConfigDict()
     c.game.generator_from = "generator"  # stage or directory G starts from
     c.game.prm_from = "prm_warmup"  # stage or directory R starts from
@@ -201,6 +220,9 @@ def default_config() -> ml_collections.ConfigDict:
     c.game.rewards.prm_right = 1.0
     c.game.rewards.prm_wrong = 0.0
 
+
+def _measuring(c: ml_collections.ConfigDict) -> None:
+    """Evaluation, export, report."""
     c.evaluate = ml_collections.ConfigDict()
     c.evaluate.solver = "solver"  # "" = none: no splits, no row of its likelihood
     c.evaluate.prms = ("prm_static", "aprm")  # stages or directories
@@ -230,4 +252,3 @@ def default_config() -> ml_collections.ConfigDict:
 
     c.report = ml_collections.ConfigDict()
     c.report.title = ""  # "" = the config's name
-    return c.lock()
