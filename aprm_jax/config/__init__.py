@@ -16,6 +16,7 @@ from aprm_jax.config.fields import (
 )
 from aprm_jax.config.files import (
     check_arg,
+    drop_overrides,
     finished_models,
     read_config_file,
     run_local,
@@ -29,6 +30,7 @@ __all__ = [
     "ConfigError",
     "check_arg",
     "default_config",
+    "drop_overrides",
     "finished_models",
     "flat",
     "for_stage",

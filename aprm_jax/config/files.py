@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import ml_collections
@@ -56,12 +57,22 @@ def finished_models(run: str, *stages: str) -> dict[str, str]:
 
 def set_stages(config: ml_collections.ConfigDict, stages: tuple[str, ...]) -> None:
     """Sets the stages of a run, without the overrides of those that it has no more."""
+    before = stages_of(config)
     config.stages = stages
-    names = [name for name, _ in stages_of(config)]
+    drop_overrides(config, before)
+
+
+def drop_overrides(
+    config: ml_collections.ConfigDict, before: Sequence[tuple[str, str]]
+) -> None:
+    """Drops overrides of stages that the run had `before` and has no more.
+
+    Those of a stage that it never had stay, for `validate` to refuse: a misspelling.
+    """
+    gone = {name for name, _ in before} - {name for name, _ in stages_of(config)}
     with config.overrides.unlocked():
-        for stage in list(config.overrides):
-            if stage not in names:
-                del config.overrides[stage]
+        for stage in gone & set(config.overrides):
+            del config.overrides[stage]
 
 
 def run_local(config: ml_collections.ConfigDict) -> None:

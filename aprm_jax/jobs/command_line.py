@@ -15,7 +15,14 @@ import absl.logging
 import ml_collections
 from absl import flags
 
-from aprm_jax.config import ConfigError, flat, nearest, read_config_file, stages
+from aprm_jax.config import (
+    ConfigError,
+    drop_overrides,
+    flat,
+    nearest,
+    read_config_file,
+    stages,
+)
 from aprm_jax.data.jsonl import DataError
 from aprm_jax.data.steps import TooLongError
 from aprm_jax.hf.config import UnsupportedModelError
@@ -162,11 +169,7 @@ def without_dropped_stages(
     """The config without the overrides of stages that `--config.stages` drops."""
     if list(config.overrides):
         file, _, arg = source.partition(":")
-        kept = {name for name, _ in stages(config)}
-        was = {name for name, _ in stages(read_config_file(file, arg))}
-        with config.overrides.unlocked():
-            for stage in set(config.overrides) & was - kept:
-                del config.overrides[stage]
+        drop_overrides(config, stages(read_config_file(file, arg)))
     return config
 
 
