@@ -30,8 +30,18 @@ def rotation(
     if scaling is not None:
         periods = _stretched(periods, scaling)
     angles = positions[..., None].astype(jnp.float32) / periods
-    # Without the barrier XLA recomputes them in every layer, forward and backward.
-    return jax.lax.optimization_barrier((jnp.cos(angles), jnp.sin(angles)))
+    cos_sin = jnp.cos(angles), jnp.sin(angles)
+    # XLA would recompute them in every layer, forward and backward. What stops it on a
+    # CPU, where it drops barriers too early, is a product: with the identity, so exact.
+    return jax.lax.platform_dependent(
+        *cos_sin, cpu=_as_products, default=lambda *a: jax.lax.optimization_barrier(a)
+    )
+
+
+def _as_products(*arrays: Float32[Array, "B T half"]) -> tuple[Any, ...]:
+    identity = jnp.eye(arrays[0].shape[-1], dtype=jnp.float32)
+    exact = jax.lax.Precision.HIGHEST
+    return tuple(jnp.matmul(a, identity, precision=exact) for a in arrays)
 
 
 def _stretched(
