@@ -37,7 +37,7 @@ def main(argv: list[str]) -> None:
     keep_freed_memory()
     default = Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
     config = command_line.without_dropped_stages(_CONFIG.value, source)
-    start.run(config, Path(_WORKDIR.value or default))
+    start.run(config, Path(_WORKDIR.value or default), per_core=True)
 
 
 def entry() -> None:

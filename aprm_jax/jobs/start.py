@@ -30,6 +30,7 @@ from aprm_jax.jobs import (
 from aprm_jax.jobs.backbones import BACKBONE
 from aprm_jax.jobs.context import Context, log
 from aprm_jax.models.io import SPEC_FILE
+from aprm_jax.training.mesh import MeshConfig, split_cpu
 from aprm_jax.training.signals import prompt_stop
 from aprm_jax.training.workdir import open_workdir
 
@@ -47,8 +48,16 @@ MAY_DIFFER = (
 _PROBED = 256  # training problems whose lengths are looked at
 
 
-def run(config: ml_collections.ConfigDict, root: Path) -> None:
+def run(
+    config: ml_collections.ConfigDict, root: Path, *, per_core: bool = False
+) -> None:
     """Runs the config's stages in the workdir `root`.
+
+    Args:
+      config: of the whole run.
+      root: made if it is missing.
+      per_core: on a CPU every core becomes a device, where that suits the models; for
+        a process that has not used JAX yet.
 
     Raises:
       ConfigError, MeshError, WorkdirError, DataError, TooLongError: before anything
@@ -72,6 +81,8 @@ def run(config: ml_collections.ConfigDict, root: Path) -> None:
             )
         ]
         export.check(contexts)
+        if per_core:
+            _split_cpu([context.config for context, _ in contexts])
         for context, _ in contexts:
             _ = context.mesh  # compared with the devices
         check_sources(contexts)
@@ -254,6 +265,18 @@ def _sources(c: ml_collections.ConfigDict, job: str) -> Iterator[tuple[str, str]
             yield "evaluate.prms", name
         for name in c.evaluate.attack_prms:
             yield "evaluate.attack_prms", name
+
+
+def _split_cpu(configs: Sequence[ml_collections.ConfigDict]) -> None:
+    """A device to each core, but one for all where a copy of the model is much."""
+    sizes: set[int] = set()
+    for c in configs:
+        if c.solver.backbone or c.generator.backbone or c.prm.backbone:
+            return
+        sizes |= {c.sft.batch_size, c.prm.batch_size, c.game.generator_rows}
+        sizes.add(c.game.prm_clean + c.game.prm_fresh + c.game.prm_replay)
+    mesh = configs[0].mesh
+    split_cpu(MeshConfig(mesh.data, mesh.fsdp, mesh.tensor), sorted(sizes))
 
 
 def _use_compilation_cache(where: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 import re
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -14,6 +15,8 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 AXES = ("data", "fsdp", "tensor")
+# Each holds a copy of the model, and fewer rows keep it less busy.
+MOST_CPU_DEVICES = 8
 
 # Path suffix → how the *last* axes of the array are split; axes before them (the stack
 # of layers) are not. The first match wins; what nothing matches is replicated.
@@ -68,6 +71,40 @@ def make_mesh(cfg: MeshConfig, devices: Sequence[jax.Device] | None = None) -> M
     return jax.make_mesh(
         tuple(sizes), AXES, axis_types=(AxisType.Auto,) * 3, devices=devices
     )
+
+
+def split_cpu(cfg: MeshConfig, sizes: Sequence[int]) -> int:
+    """Makes a device of each core, so that each computes its own rows of a batch.
+
+    One device shares out every single product over the cores, which for small models
+    costs more than adding up gradients once a step. To be called before JAX has any
+    device; what the environment says of CPU devices stands, and so does a mesh that
+    asks for fewer. Accelerators are left as they are.
+
+    Args:
+      cfg: the mesh that is wanted.
+      sizes: rows of the batches; the number of devices divides all of them.
+
+    Returns:
+      The number of CPU devices asked for, a power of two unless `cfg` fixes it.
+    """
+    chosen = jax.config.jax_num_cpu_devices
+    if chosen > 0 or "host_platform_device_count" in os.environ.get("XLA_FLAGS", ""):
+        return chosen
+    affinity = getattr(os, "sched_getaffinity", None)
+    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+    axes = [getattr(cfg, axis) for axis in AXES]
+    fixed = math.prod(size for size in axes if size > 0)
+    if fixed > cores:
+        return chosen  # `make_mesh` says so
+    count = fixed
+    if -1 in axes:
+        while 2 * count <= min(cores, MOST_CPU_DEVICES) and not any(
+            size % (2 * count) for size in sizes
+        ):
+            count *= 2
+    jax.config.update("jax_num_cpu_devices", count)
+    return count
 
 
 def param_shardings(mesh: Mesh, tree: Any) -> Any:
@@ -127,6 +164,21 @@ def shard_batch(mesh: Mesh, batch: Any) -> Any:
                 f"rows must be a multiple of data × fsdp = {shards}."
             )
     return jax.device_put(batch, batch_sharding(mesh))
+
+
+def shard_beside(params: Any, batch: Any) -> Any:
+    """A batch, its rows split over the mesh that `params` are on.
+
+    Left as it is, every device would compute all rows. Nothing is done where the
+    parameters are on no mesh, or the rows cannot be dealt out evenly.
+    """
+    sharding = getattr(next(iter(jax.tree.leaves(params)), None), "sharding", None)
+    if not isinstance(sharding, NamedSharding) or sharding.mesh.axis_names != AXES:
+        return batch
+    mesh: Any = sharding.mesh
+    if any(np.shape(leaf)[0] % batch_shards(mesh) for leaf in jax.tree.leaves(batch)):
+        return batch
+    return shard_batch(mesh, batch)
 
 
 def init_sharded(mesh: Mesh, init_fn: Callable[..., Any], *args: Any) -> Any:

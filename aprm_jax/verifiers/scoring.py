@@ -15,6 +15,7 @@ from aprm_jax.data.steps import StepBatch, StepBuilder, StepRow
 from aprm_jax.data.trees import tree_rows
 from aprm_jax.models import heads
 from aprm_jax.models.decoder import Decoder
+from aprm_jax.training.mesh import shard_beside
 
 StepScorer = Callable[[Any, StepBatch], Any]
 
@@ -132,7 +133,8 @@ class Scorer:
                     max_steps=1 if widest == 1 else max(widest, self._max_steps),
                     batch_size=size,
                 )
-                pending.append((part, self._score(params, batch)))
+                scores = self._score(params, shard_beside(params, batch))
+                pending.append((part, scores))
         out = {}
         for part, scores in pending:
             values = np.asarray(scores, np.float32)
