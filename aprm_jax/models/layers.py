@@ -156,7 +156,7 @@ def _over_queries(
 def _product(
     rows: Float[Array, "X I"], matrix: Float[Array, "I O"]
 ) -> Float[Array, "X O"]:
-    """rows @ matrix, with a gradient of the matrix that suits a CPU as well.
+    """A plain product, with a gradient of the matrix that suits a CPU as well.
 
     There a product over the rows of both operands is not one of XLA's fast ones: with
     the narrower operand turned first it is (measured: a tenth of a step, together with

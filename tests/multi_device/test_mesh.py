@@ -171,3 +171,56 @@ saved.close()
 """,
         tmp_path,
     )
+
+
+def test_the_cores_of_a_cpu_become_devices_where_batches_allow(run_with_devices):
+    run_with_devices(
+        """
+import os, sys
+os.environ["XLA_FLAGS"] = ""  # or what it says stands
+os.sched_getaffinity = lambda pid: range(6)
+import jax
+from aprm_jax.training.mesh import MeshConfig, make_mesh, split_cpu
+asked = []
+jax.config.update = lambda name, value: asked.append((name, value))
+for sizes, cfg, count in (
+    ((16, 64), MeshConfig(), 4),  # a power of two
+    ((16, 6), MeshConfig(), 2),
+    ((3,), MeshConfig(), 1),
+    ((16,), MeshConfig(fsdp=2), 4),
+    ((16,), MeshConfig(data=1), 1),
+    ((16,), MeshConfig(data=3), 3),
+    ((16,), MeshConfig(data=7), None),  # which `make_mesh` refuses
+):
+    asked.clear()
+    split_cpu(cfg, sizes)
+    wanted = [] if count is None else [("jax_num_cpu_devices", count)]
+    assert asked == wanted, (sizes, cfg, asked)
+os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=5"
+asked.clear()
+split_cpu(MeshConfig(), (16,))
+assert not asked
+del jax.config.update
+os.environ["XLA_FLAGS"] = ""
+split_cpu(MeshConfig(), (16,))
+assert make_mesh(MeshConfig()).shape["data"] == 4
+"""
+    )
+
+
+def test_rows_are_scored_where_the_parameters_are(run_with_devices):
+    run_with_devices(
+        SETUP
+        + """
+batch = {"tokens": np.zeros((16, 4), np.int32)}
+mesh = make_mesh(MeshConfig(data=4, fsdp=2))
+params = {"w": np.ones(3)}
+params = jax.device_put(params, param_shardings(mesh, params))
+placed = shard_beside(params, batch)
+assert placed["tokens"].sharding.is_equivalent_to(batch_sharding(mesh), 2)
+uneven = {"tokens": np.zeros((12, 4), np.int32)}
+assert shard_beside(params, uneven) is uneven
+assert shard_beside({"w": jax.numpy.ones(3)}, batch) is batch  # no mesh
+assert shard_beside({"w": np.ones(3)}, batch) is batch
+"""
+    )
