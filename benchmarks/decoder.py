@@ -124,7 +124,8 @@ def jax_training(batch: int, length: int, steps: int) -> Turn:
         start = time.perf_counter()
         for _ in range(steps):
             state[0], loss = update(state[0], shard_batch(mesh, tokens))
-            # Every step, as the jobs do; else all steps hold their memory at once.
+            # As the jobs, which look at every step's loss one step late, do not run
+            # ahead: steps that are under way hold their memory all at once.
             loss.block_until_ready()
         jax.block_until_ready(state)
         return steps * batch * length / (time.perf_counter() - start)
