@@ -86,9 +86,10 @@ def split_cpu(cfg: MeshConfig, sizes: Sequence[int]) -> int:
       sizes: rows of the batches; the number of devices divides all of them.
 
     Returns:
-      The number of CPU devices asked for, a power of two unless `cfg` fixes it.
+      The number of CPU devices asked for: what `cfg` fixes times a power of two.
     """
-    chosen = jax.config.jax_num_cpu_devices
+    settings: Any = jax.config  # its options are attributes that no stub lists
+    chosen = settings.jax_num_cpu_devices
     if chosen > 0 or "host_platform_device_count" in os.environ.get("XLA_FLAGS", ""):
         return chosen
     affinity = getattr(os, "sched_getaffinity", None)
