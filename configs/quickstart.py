@@ -8,7 +8,7 @@ majority vote, best-of-8 by the solver's own likelihood.
     python -m aprm_jax.main --config=configs/quickstart.py
 
 Hardware: 2 CPU cores, no GPU; peak memory below 4 GiB.
-Time: seven minutes on two cores, compilation included; scores: see README.md, "Quickstart".
+Time: seven minutes on two cores, compilation included; scores: README.md, "Quickstart".
 A cut of every stage, under a minute: --config=configs/quickstart.py:runlocal
 """
 
