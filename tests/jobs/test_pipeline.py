@@ -1,6 +1,8 @@
 """The quickstart cut short: from the command to the report, and started again."""
 
 import json
+import os
+import re
 import shutil
 
 import command
@@ -69,6 +71,13 @@ def test_the_models_load_from_the_api(whole):
     assert scores.shape == (2,) and np.all((scores > 0) & (scores < 1))
     generator = aprm_jax.Generator.load(whole / "aprm" / "generator" / "model")
     assert len(generator.perturb("2 + 3 * 4", [], "2 + 2", n=2)) == 2
+
+
+def test_the_command_makes_a_device_of_each_core(whole):
+    page = (whole / "report.html").read_text()
+    devices = re.search(r"Devices</span><b>(\d+)", page)
+    assert devices is not None
+    assert (int(devices[1]) > 1) == (len(os.sched_getaffinity(0)) > 1)
 
 
 def test_a_second_start_runs_the_report_alone(whole, tmp_path):

@@ -176,7 +176,7 @@ saved.close()
 def test_the_cores_of_a_cpu_become_devices_where_batches_allow(run_with_devices):
     run_with_devices(
         """
-import os, sys
+import os
 os.environ["XLA_FLAGS"] = ""  # or what it says stands
 os.sched_getaffinity = lambda pid: range(6)
 import jax
