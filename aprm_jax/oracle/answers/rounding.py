@@ -7,10 +7,10 @@ import decimal
 from collections.abc import Iterator
 from fractions import Fraction
 
-from aprm_jax.oracle import answer_values as values
-from aprm_jax.oracle.answer_numbers import CONTEXT, NumberError, is_real
-from aprm_jax.oracle.answer_rules import as_fraction, stated
-from aprm_jax.oracle.answer_tokens import Term, number
+from aprm_jax.oracle.answers import values
+from aprm_jax.oracle.answers.numbers import CONTEXT, NumberError, is_real
+from aprm_jax.oracle.answers.rules import as_fraction, stated
+from aprm_jax.oracle.answers.tokens import Term, number
 
 _DIGITS = 5  # with fewer, two different answers may lie within the rounding
 _MAX_DECIMALS = 8

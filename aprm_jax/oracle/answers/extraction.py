@@ -6,7 +6,7 @@ import dataclasses
 import re
 from typing import Literal, get_args
 
-from aprm_jax.oracle.answer_units import is_unit
+from aprm_jax.oracle.answers.units import is_unit
 
 Style = Literal["auto", "boxed", "gsm8k", "phrase", "choice", "choices", "last"]
 MAX_TEXT = 20_000  # characters, from the end, that are searched

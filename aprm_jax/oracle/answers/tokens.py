@@ -10,7 +10,7 @@ import dataclasses
 import re
 from fractions import Fraction
 
-from aprm_jax.oracle.answer_units import Unit
+from aprm_jax.oracle.answers.units import Unit
 
 MAX_CHARS = 2_000
 MAX_TOKENS = 600

@@ -9,13 +9,13 @@ from fractions import Fraction
 import mpmath
 import pytest
 
-from aprm_jax.oracle import answer_numbers as numbers
-from aprm_jax.oracle.answer_clean import clean
-from aprm_jax.oracle.answer_sets import real_set
-from aprm_jax.oracle.answer_terms import parse
-from aprm_jax.oracle.answer_tokens import TermError
-from aprm_jax.oracle.answer_units import conversion, read_unit
-from aprm_jax.oracle.answer_values import Budget, evaluate, identical, scalar
+from aprm_jax.oracle.answers import numbers
+from aprm_jax.oracle.answers.clean import clean
+from aprm_jax.oracle.answers.sets import real_set
+from aprm_jax.oracle.answers.terms import parse
+from aprm_jax.oracle.answers.tokens import TermError
+from aprm_jax.oracle.answers.units import conversion, read_unit
+from aprm_jax.oracle.answers.values import Budget, evaluate, identical, scalar
 
 REFERENCE = {
     "sin": mpmath.sin,

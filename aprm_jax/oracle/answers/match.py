@@ -6,9 +6,9 @@ import decimal
 from collections.abc import Sequence
 from fractions import Fraction
 
-from aprm_jax.oracle import answer_values as values
-from aprm_jax.oracle.answer_clean import plain
-from aprm_jax.oracle.answer_numbers import (
+from aprm_jax.oracle.answers import values
+from aprm_jax.oracle.answers.clean import plain
+from aprm_jax.oracle.answers.numbers import (
     CONTEXT,
     Number,
     NumberError,
@@ -16,8 +16,8 @@ from aprm_jax.oracle.answer_numbers import (
     real,
     same_number,
 )
-from aprm_jax.oracle.answer_rounding import rounded_in
-from aprm_jax.oracle.answer_rules import (
+from aprm_jax.oracle.answers.rounding import rounded_in
+from aprm_jax.oracle.answers.rules import (
     COLLECTIONS,
     FLIP,
     MAX_ITEMS,
@@ -43,9 +43,9 @@ from aprm_jax.oracle.answer_rules import (
     times,
     without_letter,
 )
-from aprm_jax.oracle.answer_sets import RealSet, real_set
-from aprm_jax.oracle.answer_tokens import Term, number
-from aprm_jax.oracle.answer_units import conversion
+from aprm_jax.oracle.answers.sets import RealSet, real_set
+from aprm_jax.oracle.answers.tokens import Term, number
+from aprm_jax.oracle.answers.units import conversion
 
 
 class Matcher:

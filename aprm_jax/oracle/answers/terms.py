@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-from aprm_jax.oracle.answer_atoms import Atoms
-from aprm_jax.oracle.answer_tokens import (
+from aprm_jax.oracle.answers.atoms import Atoms
+from aprm_jax.oracle.answers.tokens import (
     ALIASES,
     CONSTANTS,
     FUNCTIONS,
@@ -22,7 +22,7 @@ from aprm_jax.oracle.answer_tokens import (
     symbol,
     tokenize,
 )
-from aprm_jax.oracle.answer_units import LETTERS, is_unit, read_unit
+from aprm_jax.oracle.answers.units import LETTERS, is_unit, read_unit
 
 
 def parse(text: str) -> Term:

@@ -7,10 +7,10 @@ import re
 from collections.abc import Sequence
 from fractions import Fraction
 
-from aprm_jax.oracle.answer_numbers import Number, NumberError, approximate
-from aprm_jax.oracle.answer_tokens import Term, is_numeric, number, symbol
-from aprm_jax.oracle.answer_units import LETTERS, read_unit
-from aprm_jax.oracle.answer_values import mentions
+from aprm_jax.oracle.answers.numbers import Number, NumberError, approximate
+from aprm_jax.oracle.answers.tokens import Term, is_numeric, number, symbol
+from aprm_jax.oracle.answers.units import LETTERS, read_unit
+from aprm_jax.oracle.answers.values import mentions
 
 MAX_ITEMS = 64
 SETS = frozenset(["union", "intersection", "difference"])

@@ -6,7 +6,7 @@ import abc
 import re
 from fractions import Fraction
 
-from aprm_jax.oracle.answer_tokens import (
+from aprm_jax.oracle.answers.tokens import (
     ALIASES,
     CONSTANTS,
     FUNCTION_LETTERS,
@@ -24,7 +24,7 @@ from aprm_jax.oracle.answer_tokens import (
     number,
     symbol,
 )
-from aprm_jax.oracle.answer_units import read_unit
+from aprm_jax.oracle.answers.units import read_unit
 
 _OPERATORS = ("+", "-", "^", "/", "*")
 

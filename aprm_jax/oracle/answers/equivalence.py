@@ -1,15 +1,4 @@
-r"""Final answers: finds the one that a solution states, tells whether two agree.
-
-    >>> extract("... so there are $\\boxed{\\frac{14}{3}}$ liters.")
-    '\\frac{14}{3}'
-    >>> same_answer("14/3", "4\\frac{2}{3}").equal
-    True
-
-The rules are those that public graders share: units and currency signs may be left out
-but not contradicted, `10%` is 10 or 0.1, lists have no order but tuples do, `x = 5` is
-5, and a decimal agrees with what it is the rounding of (from three digits on). Nothing
-here raises on any text, and nothing is evaluated but by our own bounded parser.
-"""
+"""Whether two answers say the same: their readings, options, parsed terms."""
 
 from __future__ import annotations
 
@@ -19,33 +8,19 @@ import re
 from fractions import Fraction
 from typing import Literal, Protocol, get_args, runtime_checkable
 
-from aprm_jax.oracle.answer_clean import alike, clean, plain
-from aprm_jax.oracle.answer_extract import (
+from aprm_jax.oracle.answers.clean import alike, clean, plain
+from aprm_jax.oracle.answers.extraction import (
     MAX_ANSWER,
-    Style,
     choice_letters,
     extract,
     reduced,
 )
-from aprm_jax.oracle.answer_match import Matcher
-from aprm_jax.oracle.answer_rules import Tolerance
-from aprm_jax.oracle.answer_terms import parse
-from aprm_jax.oracle.answer_tokens import Term, TermError, is_numeric
-
-__all__ = [
-    "AnswerVerdict",
-    "Kind",
-    "Outcome",
-    "Pool",
-    "Style",
-    "choice_letters",
-    "extract",
-    "jee_score",
-    "same_answer",
-]
+from aprm_jax.oracle.answers.match import Matcher
+from aprm_jax.oracle.answers.rules import Tolerance
+from aprm_jax.oracle.answers.terms import parse
+from aprm_jax.oracle.answers.tokens import Term, TermError, is_numeric
 
 Kind = Literal["math", "number", "choice", "choices", "text"]
-JeeKind = Literal["MCQ", "MCQ(multiple)", "Integer", "Numeric"]
 
 
 class Outcome(enum.Enum):
@@ -257,33 +232,3 @@ def _terms(text: str) -> list[Term]:
         if len(_DECIMAL_COMMA.findall(text)) == 1 == text.count(","):
             return [*first, parse(_DECIMAL_COMMA.sub(r"\1.\2", text))]
     return first
-
-
-def jee_score(given: str | None, expected: str, kind: JeeKind) -> float:
-    """The mark of an answer to a JEEBench question, by its published rules.
-
-    One option: 1 for the right one. Several: 1 for all of them, else 0.25 for each
-    chosen one if no wrong one is chosen. Numbers: 1 within 0.01. No negative marks.
-    Source: dair-iitd/jeebench, compute_metrics.py.
-
-    Args:
-      given: an answer or a solution; None scores 0.
-      expected: the key: `B`, `ACD`, `7` or `0.75`.
-      kind: the question's type, as the data set calls it.
-
-    Raises:
-      ValueError: an unknown kind, or a key that does not fit it.
-    """
-    if kind not in get_args(JeeKind):
-        raise ValueError(f"kind is {kind!r}; known are {', '.join(get_args(JeeKind))}")
-    if kind in ("Integer", "Numeric"):
-        if not re.fullmatch(r"\s*[-+]?[0-9]*\.?[0-9]+\s*", expected):
-            raise ValueError(f"the key of a {kind} question is {expected!r}, no number")
-        return float(same_answer(given, expected, kind="number", tolerance=0.01).equal)
-    if not re.fullmatch("[A-D]+", expected) or (kind == "MCQ" and len(expected) > 1):
-        raise ValueError(f"the key of a {kind} question is {expected!r}, no option")
-    letters = choice_letters(given, several=True) if given else None
-    chosen, right = set(letters or ""), set(expected)
-    if chosen == right:
-        return 1.0
-    return 0.25 * len(chosen) if kind == "MCQ(multiple)" and chosen <= right else 0.0

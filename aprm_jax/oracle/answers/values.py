@@ -13,9 +13,9 @@ import random
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 
-from aprm_jax.oracle import answer_numbers as numbers
-from aprm_jax.oracle.answer_numbers import Complex, Number, NumberError
-from aprm_jax.oracle.answer_tokens import Term
+from aprm_jax.oracle.answers import numbers
+from aprm_jax.oracle.answers.numbers import Complex, Number, NumberError
+from aprm_jax.oracle.answers.tokens import Term
 
 MAX_STEPS = 20_000  # evaluated nodes of one comparison
 _POINTS = 5

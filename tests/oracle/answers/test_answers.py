@@ -21,7 +21,7 @@ from aprm_jax.oracle.answers import (
 
 PAIRS = [
     json.loads(line)
-    for line in (Path(__file__).parent / "answer_pairs.jsonl").read_text().splitlines()
+    for line in (Path(__file__).parent / "pairs.jsonl").read_text().splitlines()
 ]
 CATEGORIES = sorted({pair["category"] for pair in PAIRS})
 

@@ -6,10 +6,9 @@ import dataclasses
 import decimal
 from fractions import Fraction
 
-from aprm_jax.oracle import answer_numbers as numbers
-from aprm_jax.oracle import answer_values as values
-from aprm_jax.oracle.answer_numbers import Number, NumberError
-from aprm_jax.oracle.answer_tokens import Term, is_numeric, number
+from aprm_jax.oracle.answers import numbers, values
+from aprm_jax.oracle.answers.numbers import Number, NumberError
+from aprm_jax.oracle.answers.tokens import Term, is_numeric, number
 
 _INFINITY = Term("const", name="inf")
 
