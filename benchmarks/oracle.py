@@ -25,7 +25,7 @@ from compare_table import ROOT, commit, replace_between, table
 from oracle_changes import CHANGES, REWORDINGS
 
 from aprm_jax.oracle.pool import EquivalencePool, PoolConfig
-from aprm_jax.oracle.text import TextOracle
+from aprm_jax.oracle.steps.text import TextOracle
 from aprm_jax.oracle.verdict import Label
 
 COMMAND = (

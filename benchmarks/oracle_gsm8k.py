@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 from oracle_changes import CHANGES, REWORDINGS, change, reword, stripped
 
-from aprm_jax.oracle.expression import format_number
-from aprm_jax.oracle.quantities import figures, licensed_by
-from aprm_jax.oracle.text import TextOracle
+from aprm_jax.oracle.steps.expression import format_number
+from aprm_jax.oracle.steps.quantities import figures, licensed_by
+from aprm_jax.oracle.steps.text import TextOracle
 from aprm_jax.oracle.verdict import Label
 
 READINGS = ("annotated", "plain")  # with `<<48/2=24>>`, and with these taken out

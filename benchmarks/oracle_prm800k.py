@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from aprm_jax.oracle.text import TextOracle
+from aprm_jax.oracle.steps.text import TextOracle
 from aprm_jax.oracle.verdict import Label, Verdict
 
 BAD = -1

@@ -10,10 +10,10 @@ from pathlib import Path
 from oracle_changes import stripped
 from oracle_gsm8k import READINGS, Step
 
-from aprm_jax.oracle.comparison import read_step
-from aprm_jax.oracle.formula import latex_pair
 from aprm_jax.oracle.pool import EquivalencePool, PoolConfig
-from aprm_jax.oracle.text import TextOracle
+from aprm_jax.oracle.steps.comparison import read_step
+from aprm_jax.oracle.steps.formula import latex_pair
+from aprm_jax.oracle.steps.text import TextOracle
 
 WORKERS = 2
 

@@ -1,6 +1,6 @@
 """The embedded arithmetic problems: drawn from a seed, with splits and noisy authors.
 
-`aprm_jax.oracle.rewriting` has expressions and rules, `aprm_jax.oracle.wording` the
+`oracle.embedded.rewriting` has expressions and rules, `oracle.embedded.wording` the
 worded form. Training problems are in distribution: four or five numbers of one
 digit. The solver's corpus is written by authors who may ignore precedence, add
 first, or believe wrong facts, so that the solver errs in systematic ways, with
@@ -24,8 +24,8 @@ import numpy as np
 
 from aprm_jax.data.domain import Problem
 from aprm_jax.data.word_tokenizer import build_word_tokenizer
-from aprm_jax.oracle.arithmetic import KINDS, ArithmeticOracle
-from aprm_jax.oracle.rewriting import (
+from aprm_jax.oracle.embedded.arithmetic import KINDS, ArithmeticOracle
+from aprm_jax.oracle.embedded.rewriting import (
     OPERATORS,
     Contraction,
     MalformedExpressionError,
@@ -39,7 +39,7 @@ from aprm_jax.oracle.rewriting import (
     simplify,
     write,
 )
-from aprm_jax.oracle.wording import WORDS, write_story
+from aprm_jax.oracle.embedded.wording import WORDS, write_story
 
 SPLITS = ("dev", "test", "longer", "larger", "worded")
 

@@ -30,17 +30,17 @@ from aprm_jax.data.jsonl import (
 )
 from aprm_jax.data.sources import read_source
 from aprm_jax.data.word_corruption import corrupt_step
-from aprm_jax.oracle.calculator import (
+from aprm_jax.oracle.steps.calculator import (
     FINAL,
     KINDS,
     CalculatorOracle,
     final_answer,
     is_final,
 )
-from aprm_jax.oracle.claims import ANNOTATION
-from aprm_jax.oracle.expression import read_stated
-from aprm_jax.oracle.text import KINDS as TEXT_KINDS
-from aprm_jax.oracle.text import TextOracle
+from aprm_jax.oracle.steps.claims import ANNOTATION
+from aprm_jax.oracle.steps.expression import read_stated
+from aprm_jax.oracle.steps.text import KINDS as TEXT_KINDS
+from aprm_jax.oracle.steps.text import TextOracle
 from aprm_jax.oracle.verdict import Oracle
 
 MODELS = ("6b_finetuning", "6b_verification", "175b_finetuning", "175b_verification")

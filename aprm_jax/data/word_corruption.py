@@ -12,9 +12,9 @@ from fractions import Fraction
 
 import numpy as np
 
-from aprm_jax.oracle.calculator import is_final
-from aprm_jax.oracle.claims import ANNOTATION
-from aprm_jax.oracle.expression import (
+from aprm_jax.oracle.steps.calculator import is_final
+from aprm_jax.oracle.steps.claims import ANNOTATION
+from aprm_jax.oracle.steps.expression import (
     NUMBER,
     ExpressionError,
     evaluate,

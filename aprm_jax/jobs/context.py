@@ -29,7 +29,7 @@ from aprm_jax.models.decoder import Decoder, DecoderConfig
 from aprm_jax.models.io import Kind, ModelSpec, load_model, save_model
 from aprm_jax.models.lora import LoraConfig
 from aprm_jax.oracle.pool import EquivalencePool, PoolConfig
-from aprm_jax.oracle.text import TextOracle
+from aprm_jax.oracle.steps.text import TextOracle
 from aprm_jax.sampling.sampler import Sampler
 from aprm_jax.training.loop import LoopConfig
 from aprm_jax.training.mesh import MeshConfig, make_mesh, param_shardings

@@ -12,8 +12,8 @@ from transformers import AutoTokenizer
 from aprm_jax.data.arithmetic import ArithmeticConfig, ArithmeticDomain
 from aprm_jax.data.domain import Problem
 from aprm_jax.data.steps import StepBuilder
-from aprm_jax.oracle.arithmetic import legal_contractions, value
-from aprm_jax.oracle.rewriting import (
+from aprm_jax.oracle.embedded.arithmetic import legal_contractions, value
+from aprm_jax.oracle.embedded.rewriting import (
     MalformedExpressionError,
     count_numbers,
     is_number,

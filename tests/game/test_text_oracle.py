@@ -19,7 +19,7 @@ from aprm_jax.jobs import context
 from aprm_jax.models import heads
 from aprm_jax.models.decoder import Decoder
 from aprm_jax.oracle.pool import PoolConfig
-from aprm_jax.oracle.text import KINDS, TextOracle
+from aprm_jax.oracle.steps.text import KINDS, TextOracle
 from aprm_jax.sampling.sampler import Sampler, Samples
 from aprm_jax.training.mesh import MeshConfig, make_mesh
 from aprm_jax.training.metrics import to_scalar

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aprm_jax.oracle.pool import EquivalencePool, PoolConfig
-from aprm_jax.oracle.text import KINDS, TextOracle
+from aprm_jax.oracle.steps.text import KINDS, TextOracle
 from aprm_jax.oracle.verdict import Label
 
 DEADLINE = 1.0  # seconds of a job, and of processor time in this process

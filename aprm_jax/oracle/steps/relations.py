@@ -10,9 +10,9 @@ import dataclasses
 import functools
 from collections.abc import Sequence
 
-from aprm_jax.oracle.formula import FormulaError, operations, variables
-from aprm_jax.oracle.parsing import Formula, parse_formula
-from aprm_jax.oracle.tokens import Token, tokenize
+from aprm_jax.oracle.steps.formula import FormulaError, operations, variables
+from aprm_jax.oracle.steps.parsing import Formula, parse_formula
+from aprm_jax.oracle.steps.tokens import Token, tokenize
 
 MAX_TEXT = 4_000  # characters that are read of one step
 MAX_RELATIONS = 24

@@ -1,7 +1,7 @@
 """Mathematical formulas as trees: exact values, identity, and LaTeX of them.
 
-A tree is built by `oracle.parsing` within limits, and every function here bounds its
-own work too: a tower of powers or a factorial of a factorial is a `FormulaError`.
+A tree is built by `oracle.steps.parsing` within limits, and every function here bounds
+its own work too: a tower of powers or a factorial of a factorial is a `FormulaError`.
 """
 
 from __future__ import annotations

@@ -10,16 +10,20 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from aprm_jax.oracle.arithmetic import (
+from aprm_jax.oracle.embedded.arithmetic import (
     KINDS,
     ArithmeticOracle,
     all_contractions,
     legal_contractions,
     value,
 )
-from aprm_jax.oracle.rewriting import parse, write
+from aprm_jax.oracle.embedded.rewriting import parse, write
+from aprm_jax.oracle.embedded.wording import (
+    MalformedStoryError,
+    read_story,
+    write_story,
+)
 from aprm_jax.oracle.verdict import Label
-from aprm_jax.oracle.wording import MalformedStoryError, read_story, write_story
 
 ORACLE = ArithmeticOracle()
 

@@ -15,8 +15,12 @@ from collections.abc import Callable, Generator, Sequence
 from fractions import Fraction
 from typing import Protocol, TypeVar
 
-from aprm_jax.oracle.calculator import CalculatorConfig, CalculatorOracle, is_final
-from aprm_jax.oracle.comparison import (
+from aprm_jax.oracle.steps.calculator import (
+    CalculatorConfig,
+    CalculatorOracle,
+    is_final,
+)
+from aprm_jax.oracle.steps.comparison import (
     Step,
     compared,
     computed_by,
@@ -24,19 +28,19 @@ from aprm_jax.oracle.comparison import (
     read_step,
     values,
 )
-from aprm_jax.oracle.expression import format_number
-from aprm_jax.oracle.facts import Facts, is_hypothetical
-from aprm_jax.oracle.formula import (
+from aprm_jax.oracle.steps.expression import format_number
+from aprm_jax.oracle.steps.facts import Facts, is_hypothetical
+from aprm_jax.oracle.steps.formula import (
     FormulaError,
     numbers,
     operations,
     parts,
     variables,
 )
-from aprm_jax.oracle.parsing import Formula
-from aprm_jax.oracle.quantities import licensed_by
-from aprm_jax.oracle.relations import Relation
-from aprm_jax.oracle.truth import holds, is_identity, readings, same
+from aprm_jax.oracle.steps.parsing import Formula
+from aprm_jax.oracle.steps.quantities import licensed_by
+from aprm_jax.oracle.steps.relations import Relation
+from aprm_jax.oracle.steps.truth import holds, is_identity, readings, same
 from aprm_jax.oracle.verdict import Label, Verdict
 
 KINDS = (

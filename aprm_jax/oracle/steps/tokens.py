@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any, NamedTuple
 
-from aprm_jax.oracle.expression import ExpressionError, read_literal
-from aprm_jax.oracle.formula import FUNCTIONS
+from aprm_jax.oracle.steps.expression import ExpressionError, read_literal
+from aprm_jax.oracle.steps.formula import FUNCTIONS
 
 MAX_TOKENS = 1_500  # of one text; the rest is not read
 

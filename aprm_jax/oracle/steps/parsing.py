@@ -10,9 +10,9 @@ import string
 from collections.abc import Sequence
 from fractions import Fraction
 
-from aprm_jax.oracle.expression import Stated
-from aprm_jax.oracle.formula import FUNCTIONS, FormulaError, Node
-from aprm_jax.oracle.tokens import Token
+from aprm_jax.oracle.steps.expression import Stated
+from aprm_jax.oracle.steps.formula import FUNCTIONS, FormulaError, Node
+from aprm_jax.oracle.steps.tokens import Token
 
 MAX_LENGTH = 120  # tokens of one formula
 MAX_DEPTH = 16

@@ -12,8 +12,8 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator, Sequence
 
-from aprm_jax.oracle import rewriting
-from aprm_jax.oracle.rewriting import (
+from aprm_jax.oracle.embedded import rewriting
+from aprm_jax.oracle.embedded.rewriting import (
     MAX_CHARS,
     Contraction,
     MalformedExpressionError,
@@ -28,8 +28,8 @@ from aprm_jax.oracle.rewriting import (
     value,
     write,
 )
+from aprm_jax.oracle.embedded.wording import MalformedStoryError, read_story
 from aprm_jax.oracle.verdict import Label, Verdict
-from aprm_jax.oracle.wording import MalformedStoryError, read_story
 
 __all__ = [
     "KINDS",

@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Sequence
 from fractions import Fraction
 
-from aprm_jax.oracle.claims import (
+from aprm_jax.oracle.steps.claims import (
     ANNOTATION,
     Claim,
     Claims,
@@ -23,8 +23,8 @@ from aprm_jax.oracle.claims import (
     read_claims,
     same_value,
 )
-from aprm_jax.oracle.expression import Stated, read_stated
-from aprm_jax.oracle.quantities import figures, licensed_by, skeleton
+from aprm_jax.oracle.steps.expression import Stated, read_stated
+from aprm_jax.oracle.steps.quantities import figures, licensed_by, skeleton
 from aprm_jax.oracle.verdict import Label, Verdict
 
 FINAL = "####"

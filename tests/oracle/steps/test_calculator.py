@@ -9,14 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aprm_jax.oracle.calculator import CalculatorConfig, CalculatorOracle
-from aprm_jax.oracle.expression import (
+from aprm_jax.oracle.steps.calculator import CalculatorConfig, CalculatorOracle
+from aprm_jax.oracle.steps.expression import (
     ExpressionError,
     evaluate,
     format_number,
     read_stated,
 )
-from aprm_jax.oracle.quantities import licensed_by
+from aprm_jax.oracle.steps.quantities import licensed_by
 from aprm_jax.oracle.verdict import Label
 
 ORACLE = CalculatorOracle()

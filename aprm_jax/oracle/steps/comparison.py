@@ -9,13 +9,13 @@ from collections import Counter
 from collections.abc import Iterator
 from fractions import Fraction
 
-from aprm_jax.oracle.expression import NUMBER
-from aprm_jax.oracle.formula import FormulaError, operations, parts, variables
-from aprm_jax.oracle.parsing import Formula, parse_formula
-from aprm_jax.oracle.quantities import figures
-from aprm_jax.oracle.relations import Reading, Relation, read_relations
-from aprm_jax.oracle.tokens import Token, tokenize
-from aprm_jax.oracle.truth import readings
+from aprm_jax.oracle.steps.expression import NUMBER
+from aprm_jax.oracle.steps.formula import FormulaError, operations, parts, variables
+from aprm_jax.oracle.steps.parsing import Formula, parse_formula
+from aprm_jax.oracle.steps.quantities import figures
+from aprm_jax.oracle.steps.relations import Reading, Relation, read_relations
+from aprm_jax.oracle.steps.tokens import Token, tokenize
+from aprm_jax.oracle.steps.truth import readings
 
 _ANSWER = re.compile(r"#\s*Answer\s+(\S.{0,200})", re.DOTALL)
 # Steps that pick one of several ways on: another choice is no error.

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Generator
 from fractions import Fraction
 
-from aprm_jax.oracle.claims import agrees
-from aprm_jax.oracle.expression import Stated, terminating
-from aprm_jax.oracle.formula import (
+from aprm_jax.oracle.steps.claims import agrees
+from aprm_jax.oracle.steps.expression import Stated, terminating
+from aprm_jax.oracle.steps.formula import (
     FormulaError,
     IrrationalError,
     Node,
@@ -22,9 +22,9 @@ from aprm_jax.oracle.formula import (
     latex_pair,
     variables,
 )
-from aprm_jax.oracle.parsing import Formula
-from aprm_jax.oracle.relations import Relation
-from aprm_jax.oracle.tokens import Token, tokenize
+from aprm_jax.oracle.steps.parsing import Formula
+from aprm_jax.oracle.steps.relations import Relation
+from aprm_jax.oracle.steps.tokens import Token, tokenize
 
 Asking = Generator[tuple[str, str], bool | None, bool | None]
 

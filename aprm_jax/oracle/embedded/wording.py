@@ -19,7 +19,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from aprm_jax.oracle.rewriting import MAX_CHARS, Tokens, is_number
+from aprm_jax.oracle.embedded.rewriting import MAX_CHARS, Tokens, is_number
 
 NAMES = ("Ann", "Ben", "Cara", "Dan", "Eva", "Finn")
 THINGS = ("coins", "pens", "eggs", "cards", "shells", "beads")

@@ -10,7 +10,7 @@ import dataclasses
 import re
 from fractions import Fraction
 
-from aprm_jax.oracle.expression import (
+from aprm_jax.oracle.steps.expression import (
     NUMBER,
     Expression,
     ExpressionError,

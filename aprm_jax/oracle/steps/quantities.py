@@ -10,7 +10,7 @@ import functools
 import re
 from fractions import Fraction
 
-from aprm_jax.oracle.expression import NUMBER, ExpressionError, read_literal
+from aprm_jax.oracle.steps.expression import NUMBER, ExpressionError, read_literal
 
 MAX_TEXT = 8_000  # characters that are read of one line
 

@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aprm_jax.oracle.formula import (
+from aprm_jax.oracle.pool import EquivalencePool, PoolConfig
+from aprm_jax.oracle.steps.formula import (
     FormulaError,
     Node,
     approximate,
@@ -20,10 +21,9 @@ from aprm_jax.oracle.formula import (
     identical,
     latex,
 )
-from aprm_jax.oracle.parsing import MAX_DEPTH
-from aprm_jax.oracle.pool import EquivalencePool, PoolConfig
-from aprm_jax.oracle.relations import read_relations
-from aprm_jax.oracle.text import KINDS, TextConfig, TextOracle
+from aprm_jax.oracle.steps.parsing import MAX_DEPTH
+from aprm_jax.oracle.steps.relations import read_relations
+from aprm_jax.oracle.steps.text import KINDS, TextConfig, TextOracle
 from aprm_jax.oracle.verdict import Label, Oracle
 
 ORACLE = TextOracle()

@@ -11,13 +11,13 @@ import re
 from collections.abc import Iterable
 from fractions import Fraction
 
-from aprm_jax.oracle.formula import (
+from aprm_jax.oracle.steps.formula import (
     FormulaError,
     Node,
     exact,
     variables,
 )
-from aprm_jax.oracle.relations import Relation, read_relations
+from aprm_jax.oracle.steps.relations import Relation, read_relations
 
 MAX_FACTS = 64
 

@@ -1,0 +1,1 @@
+"""Judges steps of the embedded arithmetic problems, exactly."""
