@@ -11,11 +11,13 @@ from aprm_jax.config import (
     default_config,
     flat,
     for_stage,
+    group_meaning,
     nearest,
     override,
     read_config_file,
     run_local,
     set_field,
+    settings,
     stages,
     validate,
 )
@@ -129,6 +131,10 @@ def test_a_wrong_value_in_an_override_names_the_stage():
         ("prm.negatives", "statik", "'static'"),
         ("evaluate.aggregations", ("min", "max"), "'max'"),
         ("evaluate.samples", (), "best-of-n"),
+        ("evaluate.samples", (8, 0), "at least 1, not 0"),
+        ("prepare.max_overlap", 0.0, "share in (0, 1]"),
+        ("lora.alpha", -1.0, "must be positive"),
+        ("sft.learning_rate", -1.0, "must not be negative"),
         ("game.group_size", 1, "group_size"),
         ("checkpoint.every", 0, "at least 1"),
     ],
@@ -152,6 +158,17 @@ def test_a_field_that_is_missing_or_unknown_is_named():
         del config.sft["updates"]
     with pytest.raises(ConfigError, match=r"'sft.updates' is missing"):
         validate(config)
+
+
+def test_every_field_says_what_it_means():
+    known = settings()
+    assert {*known, "overrides"} == set(flat(default_config()))
+    for setting in known.values():
+        assert 3 <= len(setting.meaning) < 250, setting.name
+        assert group_meaning(setting.group), setting.name
+    assert known["game.rewards.prm_right"].group == "game.rewards"
+    assert known["evaluate.samples"].type == "tuple[int, ...]"
+    assert "text" in known["domain.oracle"].limits.choices
 
 
 def test_nearest_says_nothing_where_nothing_is_near():

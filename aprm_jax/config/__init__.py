@@ -22,24 +22,37 @@ from aprm_jax.config.files import (
     run_local,
     set_stages,
 )
-from aprm_jax.config.schema import EXPORT_FORMATS, default_config
+from aprm_jax.config.job import Job, jobs
+from aprm_jax.config.schema import (
+    EXPORT_FORMATS,
+    default_config,
+    group_meaning,
+    settings,
+)
+from aprm_jax.config.setting import Setting, setting
 from aprm_jax.config.validation import validate
 
 __all__ = [
     "EXPORT_FORMATS",
     "ConfigError",
+    "Job",
+    "Setting",
     "check_arg",
     "default_config",
     "drop_overrides",
     "finished_models",
     "flat",
     "for_stage",
+    "group_meaning",
+    "jobs",
     "nearest",
     "override",
     "read_config_file",
     "run_local",
     "set_field",
     "set_stages",
+    "setting",
+    "settings",
     "stages",
     "validate",
 ]

@@ -8,7 +8,7 @@ from typing import Any
 
 import ml_collections
 
-from aprm_jax.config.schema import JOBS
+from aprm_jax.config.job import jobs
 
 _NOTHING = ml_collections.ConfigDict()
 
@@ -90,10 +90,10 @@ def stages(config: ml_collections.ConfigDict) -> list[tuple[str, str]]:
     for stage in config.stages:
         name, _, job = str(stage).partition(":")
         job = job or name
-        if job not in JOBS:
+        if job not in jobs():
             raise ConfigError(
                 f"stages: {stage!r} runs no known job; "
-                f"jobs are {', '.join(JOBS)}.{nearest(job, list(JOBS))}"
+                f"jobs are {', '.join(jobs())}.{nearest(job, list(jobs()))}"
             )
         out.append((name, job))
     names = [name for name, _ in out]

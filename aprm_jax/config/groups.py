@@ -1,0 +1,201 @@
+"""The groups of settings that stages of several jobs read."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from aprm_jax.config.setting import setting
+
+DOMAINS = ("arithmetic", "gsm8k", "labelled")
+ORACLES = ("calculator", "text")  # of the text domain
+DTYPES = ("float32", "bfloat16")
+
+
+@dataclasses.dataclass(frozen=True)
+class DomainConfig:
+    """The problems."""
+
+    name: str = setting("arithmetic", "the kind of problems", choices=DOMAINS)
+    train: str = setting(
+        "",
+        'gsm8k: JSONL path, "datasets:NAME" or "tfds:NAME"; labelled: "READER:SOURCE", '
+        "a reader of data/readers and a path or name",
+    )
+    test: str = setting("", "gsm8k: the same for the test split")
+    model_solutions: str = setting(
+        "", 'gsm8k: JSONL of graded model solutions, "" = none'
+    )
+    processbench: str = setting("", 'gsm8k: ProcessBench, a path or a name; "" = none')
+    vocab_size: int = setting(2048, "gsm8k, labelled: BPE tokens")
+    dev_count: int = setting(
+        500, "training questions held out as the dev split", least=1
+    )
+    strip_annotations: bool = setting(
+        False, "gsm8k: drop <<a*b=c>>; the oracle knows less"
+    )
+    oracle: str = setting(
+        "calculator",
+        'gsm8k: "calculator" reads <<a*b=c>> and bare sums, "text" LaTeX and formulas '
+        "too",
+        choices=ORACLES,
+    )
+    oracle_workers: int = setting(
+        2, '"text": processes that compare formulas; 0 = none', least=0
+    )
+    max_bad_share: float = setting(
+        0.01, "share of malformed rows past which a job stops", least=0, most=1
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class BuilderConfig:
+    """Solutions as rows of tokens."""
+
+    window: int = setting(1, "lines before a step that it may see; 0 = all", least=0)
+    line_stride: int = setting(
+        32, "lines start at its multiples; 0 = contiguous positions"
+    )
+    buckets: tuple[int, ...] = setting(
+        (24, 32, 40, 48, 64, 128), "row lengths in tokens; longer rows are left out"
+    )
+    max_steps: int = setting(
+        8, "most steps of a solution; a sampled one is cut there", least=1
+    )
+    max_new_tokens: int = setting(
+        16, "longest sampled step, its <step> included", least=1
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """A decoder from scratch, and what every model computes in."""
+
+    d_model: int = setting(128, "width of the residual stream", least=1)
+    num_layers: int = setting(2, "layers", least=1)
+    num_heads: int = setting(
+        8, "query heads; many small ones: each copies from another distance", least=1
+    )
+    num_kv_heads: int = setting(8, "key and value heads; divides num_heads", least=1)
+    head_dim: int = setting(16, "size of a head", least=1)
+    d_ff: int = setting(512, "width of the feed-forward layers", least=1)
+    rope_theta: float = setting(10_000.0, "base of the rotary wavelengths")
+    tie_embeddings: bool = setting(
+        True, "the output layer is the embedding, transposed"
+    )
+    dtype: str = setting(
+        "float32", "of activations; bfloat16 gains nothing on a CPU", choices=DTYPES
+    )
+    param_dtype: str = setting(
+        "float32",
+        "of a backbone's frozen base; with lora.rank alone",
+        choices=DTYPES,
+    )
+    remat: bool = setting(
+        False, "recompute layers in the backward pass: memory for time"
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class SolverConfig:
+    """Who writes solutions."""
+
+    backbone: str = setting(
+        "",
+        "a model of Hugging Face, a local folder or the name of one on the hub, in "
+        "place of a decoder from scratch (model.*) with the domain's tokenizer; "
+        '"" = from scratch',
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class GeneratorConfig:
+    """Who rewrites correct steps as wrong ones: the players' G."""
+
+    backbone: str = setting("", "as solver.backbone")
+
+
+@dataclasses.dataclass(frozen=True)
+class MeshConfig:
+    """The machine."""
+
+    data: int = setting(-1, "devices along the batch; -1 = all that are left")
+    fsdp: int = setting(1, "devices that parameters are sharded over, batch too")
+    tensor: int = setting(1, "devices that heads and feed-forward are sharded over")
+
+
+@dataclasses.dataclass(frozen=True)
+class CheckpointConfig:
+    """What a training stage keeps of itself while it runs."""
+
+    every: int = setting(100, "steps between checkpoints", least=1)
+    keep_last: int = setting(2, "checkpoints that are kept", least=1)
+    step: int = setting(-1, "resume from this step; -1 = the newest complete one")
+    max_nonfinite: int = setting(
+        5, "non-finite updates in a row before the job stops", least=1
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class MetricsConfig:
+    """Where metrics go beside metrics.jsonl."""
+
+    tensorboard: bool = setting(True, "write TensorBoard files")
+    wandb: str = setting("", 'project name; "" = off')
+
+
+@dataclasses.dataclass(frozen=True)
+class LoraConfig:
+    """Adapters of the game's players; see models/lora.py."""
+
+    rank: int = setting(0, "0 = no adapters: all parameters are trained", least=0)
+    alpha: float = setting(
+        32.0, "the adapter's product is scaled by alpha / rank", above=0
+    )
+    targets: str = setting(
+        "", 'regex over "layers/attention/q/kernel"; "" = all linear maps'
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class PromptConfig:
+    """Prompts of instruction models; see data/prompts.py."""
+
+    generator: str = setting(
+        "", 'places {question} {prefix} {step}; "" = the default there'
+    )
+    solver: str = setting(
+        "", "places {question} {prefix}; of a solver that is its bare backbone"
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class CommonConfig:
+    """A run: its stages, and the groups that belong to no job."""
+
+    name: str = setting("default", "what the report calls the run")
+    job: str = setting(
+        "pipeline", '"pipeline" runs all stages; a job\'s name runs its stages only'
+    )
+    seed: int = setting(0, "of training; evaluation problems do not depend on it")
+    stages: tuple[str, ...] = setting(
+        ("solver:sft", "prm_static:prm", "aprm:aprm", "evaluate", "report"),
+        "what runs, in order: NAME:JOB, or a job's name alone",
+    )
+    compilation_cache: str = setting(
+        "auto", 'folder of compiled programs; "auto" = user\'s cache; "" = off'
+    )
+    log_every: int = setting(10, "steps between lines on the console", least=1)
+    overrides: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    domain: DomainConfig = dataclasses.field(default_factory=DomainConfig)
+    builder: BuilderConfig = dataclasses.field(default_factory=BuilderConfig)
+    model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
+    solver: SolverConfig = dataclasses.field(default_factory=SolverConfig)
+    generator: GeneratorConfig = dataclasses.field(default_factory=GeneratorConfig)
+    mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)
+    checkpoint: CheckpointConfig = dataclasses.field(default_factory=CheckpointConfig)
+    metrics: MetricsConfig = dataclasses.field(default_factory=MetricsConfig)
+    lora: LoraConfig = dataclasses.field(default_factory=LoraConfig)
+    prompt: PromptConfig = dataclasses.field(default_factory=PromptConfig)

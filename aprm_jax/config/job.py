@@ -1,0 +1,51 @@
+"""What a job says of itself, and how jobs are found."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import importlib
+import pkgutil
+from collections.abc import Callable, Iterable
+from typing import Any
+
+RECORDS = "aprm_jax.jobs.records"
+
+
+def _nothing(config: Any) -> tuple[()]:
+    return ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """A kind of stage. Its module imports neither JAX nor models: `--help` reads it.
+
+    Attributes:
+      name: as in `stages` and `--config.job`.
+      place: among the others, in the order in which a run needs them.
+      purpose: what it does, in a line.
+      group: the name of its settings in the config.
+      settings: the frozen dataclass of these settings.
+      validate: raises a ConfigError where settings do not go together, in any config.
+      sources: (field, stage or folder) of the models that a stage starts from.
+    """
+
+    name: str
+    place: int
+    purpose: str
+    group: str
+    settings: type
+    validate: Callable[[Any], object] = _nothing
+    sources: Callable[[Any], Iterable[tuple[str, str]]] = _nothing
+
+
+@functools.cache
+def jobs() -> dict[str, Job]:
+    """All jobs by name, in the order of a run: one a module."""
+    package = importlib.import_module(RECORDS)
+    found = [
+        importlib.import_module(f"{RECORDS}.{module.name}")
+        for module in pkgutil.iter_modules(package.__path__)
+    ]
+    ordered = sorted((module.JOB for module in found), key=lambda job: job.place)
+    return {job.name: job for job in ordered}

@@ -1,0 +1,115 @@
+"""A field of the config: its default, what it means, and what it may be."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+@dataclasses.dataclass(frozen=True)
+class Limits:
+    """What a value may be, beyond its type; for a tuple, each of its items.
+
+    Attributes:
+      choices: all that is allowed; () for anything.
+      least: the smallest value.
+      above: what every value is greater than.
+      most: the largest value.
+    """
+
+    choices: tuple[Any, ...] = ()
+    least: int | float = -math.inf
+    above: int | float = -math.inf
+    most: int | float = math.inf
+
+    def fault(self, value: Any) -> str | None:
+        """What is wrong with a value, as the end of "field …"; None if nothing is."""
+        if self.choices and value not in self.choices:
+            known = ", ".join(map(str, self.choices))
+            return f"must be one of {known}; it is {value!r}."
+        if not self.bounded:
+            return None
+        if self.least <= value <= self.most and value > self.above:  # NaN is not
+            return None
+        return f"{self._rule(value)}, not {value!r}"
+
+    @property
+    def bounded(self) -> bool:
+        """Whether not every number is allowed."""
+        return (self.least, self.above, self.most) != (-math.inf, -math.inf, math.inf)
+
+    def _rule(self, value: Any) -> str:
+        if self.most < math.inf:
+            bracket = "(" if self.above > -math.inf else "["
+            low = max(self.least, self.above)
+            return f"is a share in {bracket}{low:g}, {self.most:g}]"
+        if self.above > -math.inf:
+            return "must be positive" if not self.above else f"is above {self.above:g}"
+        if isinstance(value, float) and not self.least:
+            return "must not be negative"
+        return f"must be at least {self.least:g}"
+
+
+def setting(
+    default: T,
+    meaning: str,
+    *,
+    choices: tuple[Any, ...] = (),
+    least: int | float = -math.inf,
+    above: int | float = -math.inf,
+    most: int | float = math.inf,
+) -> T:
+    """A field of a frozen dataclass of settings; for the rest see `Limits`.
+
+    Args:
+      default: its value where nobody sets it, and its type.
+      meaning: its unit or its consequence, in a line or two.
+    """
+    limits = Limits(choices, least, above, most)
+    field: Any = dataclasses.field(
+        default=default, metadata={"meaning": meaning, "limits": limits}
+    )
+    return field
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """A field as the schema knows it: its dotted name, type, default and meaning."""
+
+    name: str
+    type: str
+    default: Any
+    meaning: str
+    limits: Limits
+
+    @property
+    def group(self) -> str:
+        """The dotted name of what it is a part of; "" for the run's own fields."""
+        return self.name.rpartition(".")[0]
+
+
+def settings_of(cls: type, prefix: str = "") -> Iterator[Setting]:
+    """The fields of a dataclass of settings and of the groups in it, in order."""
+    for field in dataclasses.fields(cls):
+        name = f"{prefix}{field.name}"
+        if dataclasses.is_dataclass(group := field.default_factory):
+            assert isinstance(group, type)
+            yield from settings_of(group, f"{name}.")
+        elif "meaning" in field.metadata:
+            written = field.type if isinstance(field.type, str) else field.type.__name__
+            yield Setting(
+                name,
+                written,
+                field.default,
+                field.metadata["meaning"],
+                field.metadata["limits"],
+            )
+
+
+def items_of(value: Any) -> tuple[Any, ...]:
+    """What `Limits` hold for: the items of a tuple, or the value itself."""
+    return value if isinstance(value, tuple) else (value,)

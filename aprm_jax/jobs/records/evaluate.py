@@ -1,0 +1,105 @@
+"""`evaluate`: PRMs on solutions that a solver writes, or on labelled ones."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+from aprm_jax.config.fields import ConfigError
+from aprm_jax.config.job import Job
+from aprm_jax.config.setting import setting
+from aprm_jax.jobs.records.prm import NEUTRAL
+
+AGGREGATIONS = ("min", "product", "mean", "last")
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluateConfig:
+    """What is measured."""
+
+    solver: str = setting(
+        "solver", 'stage or directory; "" = none: no splits, no row of its likelihood'
+    )
+    prms: tuple[str, ...] = setting(("prm_static", "aprm"), "stages or directories")
+    splits: tuple[str, ...] = setting(
+        ("test", "longer", "larger", "worded"), "of the domain's problems"
+    )
+    problems: int = setting(200, "a split", least=1)
+    samples: tuple[int, ...] = setting(
+        (8,), "N of best-of-N; the largest is sampled", least=1
+    )
+    aggregations: tuple[str, ...] = setting(
+        AGGREGATIONS, "a solution's score from its steps'", choices=AGGREGATIONS
+    )
+    temperature: float = setting(1.0, "of the solver's samples", least=0)
+    attack_prms: tuple[str, ...] = setting(
+        ("prm_static", "aprm"), "robustness: who is attacked; () = none"
+    )
+    attack_learning_rate: float = setting(2e-3, "of the fresh attacker", least=0)
+    attack_updates: int = setting(40, "budget of the fresh attacker, rounds", least=1)
+    graded: int = setting(0, "gsm8k: solutions of domain.model_solutions; 0 = all")
+    bootstrap: int = setting(2000, "resamples of an interval", least=1)
+    sets: tuple[str, ...] = setting(
+        (), 'labelled: what verifiers are measured on, "NAME=READER:SOURCE" each'
+    )
+    neutral: str = setting(
+        "correct", "labelled: what a neutral rating is", choices=NEUTRAL[:-1]
+    )
+    scores: tuple[str, ...] = setting(
+        (),
+        'labelled: scores of other PRMs, "NAME=PATH" each; see evals/scores_file.py',
+    )
+
+
+def _validate(config: Any) -> None:
+    c, labelled = config.evaluate, config.domain.name == "labelled"
+    if not c.samples:
+        raise ConfigError(
+            f"evaluate.samples lists the n of best-of-n, not {c.samples!r}"
+        )
+    for field in ("sets", "scores"):
+        entries = getattr(c, field)
+        if entries and not labelled:
+            raise ConfigError(f"evaluate.{field} needs domain.name='labelled'")
+        _check_named(f"evaluate.{field}", entries)
+    if c.splits and not c.solver and not labelled:
+        raise ConfigError("evaluate.splits needs evaluate.solver, or set both empty")
+
+
+def _check_named(field: str, entries: tuple[str, ...]) -> None:
+    """Each is NAME=SOURCE, and no name stands there twice."""
+    for entry in entries:
+        name, _, source = entry.partition("=")
+        if not name or not source or not name.replace("_", "").isalnum():
+            raise ConfigError(
+                f"{field}: {entry!r} must be NAME=SOURCE, the name of letters, "
+                "digits and underscores"
+            )
+    names = [entry.partition("=")[0] for entry in entries]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ConfigError(f"{field}: {twice[0]!r} stands there twice")
+
+
+def _sources(config: Any) -> Iterator[tuple[str, str]]:
+    c = config.evaluate
+    if c.attack_prms:
+        yield "game.generator_from", config.game.generator_from
+    if c.solver:
+        yield "evaluate.solver", c.solver
+    for name in c.prms:
+        yield "evaluate.prms", name
+    for name in c.attack_prms:
+        yield "evaluate.attack_prms", name
+
+
+JOB = Job(
+    name="evaluate",
+    place=40,
+    purpose="measure PRMs: best-of-N, steps, a fresh attacker, labelled sets",
+    group="evaluate",
+    settings=EvaluateConfig,
+    validate=_validate,
+    sources=_sources,
+)

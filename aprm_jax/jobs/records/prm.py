@@ -1,0 +1,103 @@
+"""`prm`: a process reward model (PRM) without an adversary."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+from aprm_jax.config.fields import ConfigError
+from aprm_jax.config.job import Job
+from aprm_jax.config.setting import setting
+
+OBJECTIVES = ("expected", "ppo", "cross_entropy")
+NEUTRAL = ("correct", "incorrect", "ignore", "class")
+
+
+@dataclasses.dataclass(frozen=True)
+class PrmConfig:
+    """PRMs that no game trains, and how every PRM is read."""
+
+    backbone: str = setting("", "as solver.backbone; existing PRMs too")
+    init_from: str = setting(
+        "solver", "a solver's backbone, or a PRM to go on from: stage or directory"
+    )
+    reading: str = setting(
+        "token",
+        "the head: a logit of the vocabulary, or two or three classes",
+        choices=("token", "two_class", "three_class"),
+    )
+    negatives: str = setting(
+        "static",
+        "where wrong steps come from: corruptions, the solver's samples labelled by "
+        "completions or by the oracle, people's labels",
+        choices=("static", "monte_carlo", "oracle", "labels"),
+    )
+    data: tuple[str, ...] = setting(
+        (), 'labels: "READER:SOURCE" each; () = the labelled domain\'s own'
+    )
+    soft: bool = setting(
+        False, "labels: a label between 0 and 1 stays as it is; else rounded"
+    )
+    neutral: str = setting(
+        "correct", "labels: what a neutral rating is", choices=NEUTRAL
+    )
+    balance: bool = setting(True, "labels: every class has the same weight in the loss")
+    updates: int = setting(400, "updates in all", least=1)
+    batch_size: int = setting(
+        64,
+        "an update: steps, half of them clean; labels: packed rows",
+        least=1,
+    )
+    objective: str = setting("cross_entropy", "what R minimises", choices=OBJECTIVES)
+    learning_rate: float = setting(1e-3, "of Adam, its peak", least=0)
+    warmup: int = setting(20, "updates until the peak")
+    b1: float = setting(
+        0.5, "Adam's momentum; with 0.9 optimism is lost (game/ogda.py)"
+    )
+    b2: float = setting(0.99, "Adam's second moment")
+    clip_norm: float = setting(1.0, "largest norm of a gradient")
+    beta: float = setting(0.0, "weight of KL(R || R_ref)")
+    eta: float = setting(0.0, "weight of R's entropy")
+    pool_problems: int = setting(
+        400, "monte_carlo, oracle: problems the solver is sampled on"
+    )
+    pool_samples: int = setting(4, "monte_carlo, oracle: solutions a problem")
+    mc_completions: int = setting(8, "monte_carlo: completions from every prefix")
+    mc_soft: bool = setting(
+        True, "monte_carlo: label = share of right completions, else > 0"
+    )
+    solver: str = setting("solver", "stage or directory of the solver that is sampled")
+
+
+def _validate(config: Any) -> None:
+    """What labelled solutions need of each other's fields."""
+    c = config.prm
+    if (c.neutral == "class") != (c.reading == "three_class"):
+        raise ConfigError(
+            f"prm.neutral={c.neutral!r} and prm.reading={c.reading!r}: a class "
+            "of neutral steps needs prm.neutral='class' and prm.reading='three_class'"
+        )
+    plain = c.objective == "cross_entropy" and c.beta == c.eta == 0
+    if c.reading == "three_class" and not plain:
+        raise ConfigError(
+            "prm.reading='three_class' learns by cross-entropy alone: "
+            "prm.objective='cross_entropy', prm.beta=0 and prm.eta=0"
+        )
+
+
+def _sources(config: Any) -> Iterator[tuple[str, str]]:
+    yield "prm.init_from", config.prm.init_from
+    if config.prm.negatives in ("monte_carlo", "oracle"):
+        yield "prm.solver", config.prm.solver
+
+
+JOB = Job(
+    name="prm",
+    place=20,
+    purpose="train a PRM without an adversary: corruptions, samples, people's labels",
+    group="prm",
+    settings=PrmConfig,
+    validate=_validate,
+    sources=_sources,
+)

@@ -1,0 +1,67 @@
+"""`sft`: a solver on solutions, or a Generator on the perturbation format."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+from aprm_jax.config.fields import ConfigError
+from aprm_jax.config.job import Job
+from aprm_jax.config.setting import setting
+
+
+@dataclasses.dataclass(frozen=True)
+class SftConfig:
+    """Supervised fine-tuning."""
+
+    task: str = setting(
+        "solve",
+        '"solve": next step; "perturb": the Generator\'s format',
+        choices=("solve", "perturb"),
+    )
+    init_from: str = setting("", 'stage or directory of a model; "" = from scratch')
+    data: str = setting(
+        "", 'solve: a prepare stage or its folder; "" = the domain\'s corpus'
+    )
+    updates: int = setting(3500, "updates in all", least=1)
+    batch_size: int = setting(
+        16,
+        "solutions (solve), perturbations (perturb) or packed rows (data, labelled) "
+        "an update",
+        least=1,
+    )
+    learning_rate: float = setting(1.5e-3, "of AdamW, its peak", least=0)
+    warmup: int = setting(100, "updates until the peak")
+    weight_decay: float = setting(0.01, "of AdamW")
+    clip_norm: float = setting(1.0, "largest norm of a gradient")
+    solver_share: float = setting(
+        1.0,
+        "perturb: share of targets that are the solver's own wrong samples (the oracle "
+        "says so); the rest are static corruptions",
+        least=0,
+        most=1,
+    )
+    pool: int = setting(2048, "perturb: how many such samples are drawn, once", least=1)
+
+
+def _validate(config: Any) -> None:
+    c = config.sft
+    if c.data and c.task != "solve":
+        raise ConfigError(f"sft.data={c.data!r} needs sft.task='solve'")
+
+
+def _sources(config: Any) -> Iterator[tuple[str, str]]:
+    if config.sft.init_from:
+        yield "sft.init_from", config.sft.init_from
+
+
+JOB = Job(
+    name="sft",
+    place=10,
+    purpose="fine-tune a solver on solutions, or a Generator on wrong steps",
+    group="sft",
+    settings=SftConfig,
+    validate=_validate,
+    sources=_sources,
+)
