@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,6 +18,7 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import CONFIG_MAPPING
 
 from aprm_jax.models.architecture import DecoderConfig, RopeScaling
+from aprm_jax.models.io import read_object
 
 # Family → transformers' model type and the prefix of its classes.
 FAMILIES: dict[str, tuple[str, str]] = {
@@ -66,7 +66,7 @@ def read_config(directory: str | os.PathLike[str]) -> dict[str, Any]:
 
     Raises:
       FileNotFoundError: there is no such directory or no config in it.
-      ValueError: the file is not a JSON object.
+      ModelFileError: the file is not a JSON object.
     """
     path = Path(directory) / "config.json"
     if not path.is_file():
@@ -75,13 +75,7 @@ def read_config(directory: str | os.PathLike[str]) -> dict[str, Any]:
             f"{path}: {reason}; a Hugging Face model is a directory with config.json, "
             "*.safetensors and a tokenizer"
         )
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path}: not JSON: {error}") from None
-    if not isinstance(config, dict):
-        raise ValueError(f"{path}: a JSON {type(config).__name__}, not an object")
-    return config
+    return read_object(path)
 
 
 def family_of(config: Mapping[str, Any]) -> str:
@@ -91,6 +85,15 @@ def family_of(config: Mapping[str, Any]) -> str:
       UnsupportedModelError: the architecture is none of ours.
     """
     return _identify(config)[0]
+
+
+def has_language_head(config: Mapping[str, Any]) -> bool:
+    """Whether a `config.json` is a language model's, not a scorer's or a backbone's.
+
+    Raises:
+      UnsupportedModelError: the architecture is none of ours.
+    """
+    return _identify(config)[1] == LANGUAGE_HEAD
 
 
 def decoder_config(

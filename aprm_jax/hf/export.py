@@ -24,6 +24,7 @@ from aprm_jax.hf.builders import open_builder
 from aprm_jax.hf.card import Card, is_repository, write_card
 from aprm_jax.hf.config import LANGUAGE_HEAD
 from aprm_jax.hf.load import tokenizer_rows
+from aprm_jax.hf.peft import to_peft
 from aprm_jax.models import lora
 from aprm_jax.models.io import ModelSpec, written_whole
 
@@ -381,7 +382,7 @@ def _write_peft(
 ) -> None:
     origin = Origin.of(spec)
     task = "TOKEN_CLS" if spec.kind == "prm" else "CAUSAL_LM"
-    tensors, fields = lora.to_peft(
+    tensors, fields = to_peft(
         jax.device_get(params["lora"]),
         lora.LoraConfig(**origin.lora or {}),
         family=spec.family,

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import json
 import math
 import os
 from collections.abc import Callable, Collection, Sequence
@@ -26,17 +25,17 @@ from aprm_jax.hf.config import (
     UnsupportedModelError,
     decoder_config,
     family_of,
+    has_language_head,
     read_config,
 )
 from aprm_jax.hf.copying import assign
 from aprm_jax.hf.families import AXES
+from aprm_jax.hf.peft import Adapted, Adapter, adapted, load_adapter
 from aprm_jax.hf.safetensors_io import Checkpoint, Slices, empty
-from aprm_jax.models import lora
 from aprm_jax.models.architecture import DecoderConfig
 from aprm_jax.models.io import ModelFileError
 from aprm_jax.training.mesh import param_shardings
 
-ADAPTER_FILE = "adapter_config.json"
 _MEAN_BYTES = 1 << 25  # of the embedding, read at once to average its rows
 
 
@@ -90,97 +89,79 @@ def load_backbone(
       AdapterMismatchError: the adapter was made for another base.
     """
     folder = Path(directory)
+    merged = None if adapter is None else load_adapter(adapter)
     config, family = read_architecture(
-        folder, dtype=dtype, param_dtype=param_dtype, remat=remat
+        folder, adapter=merged, dtype=dtype, param_dtype=param_dtype, remat=remat
     )
     rows = config.vocab_size
     with Checkpoint.open(folder) as checkpoint:
         tokenizer = load_tokenizer(folder)
         check_tokenizer(tokenizer, rows, folder)
+        source = checkpoint
+        if adapter is not None and merged is not None:
+            source = adapted(checkpoint, merged, adapter)
         params = load_params(
-            checkpoint, config, family, mesh, vocab_size=vocab_size, ignore=ignore
+            source, config, family, mesh, vocab_size=vocab_size, ignore=ignore
         )
-    if adapter is not None:
-        tree, settings, _ = load_adapter(adapter, params)
-        params = lora.merge(params, tree, settings)
     config = dataclasses.replace(config, vocab_size=vocab_size or rows)
     return Backbone(config, family, params, tokenizer, rows)
 
 
-def adapter_base(directory: str | os.PathLike[str]) -> str:
-    """The name or folder of the base that a PEFT adapter was made for.
-
-    Raises:
-      ModelFileError: adapter_config.json is damaged, or names none.
-    """
-    path = Path(directory) / ADAPTER_FILE
-    base = _adapter_fields(Path(directory)).get("base_model_name_or_path")
-    if not isinstance(base, str) or not base:
-        raise ModelFileError(f"{path}: base_model_name_or_path is {base!r}, no name")
-    return base
-
-
-def _adapter_fields(folder: Path) -> dict[str, Any]:
-    try:
-        fields = json.loads((folder / ADAPTER_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ModelFileError(
-            f"{folder / ADAPTER_FILE}: a PEFT adapter's settings cannot be read: "
-            f"{error}"
-        ) from error
-    if not isinstance(fields, dict):
-        raise ModelFileError(f"{folder / ADAPTER_FILE}: no JSON object")
-    return fields
-
-
-def load_adapter(
-    directory: str | os.PathLike[str], params: Any
-) -> tuple[dict[str, Any], lora.LoraConfig, dict[str, np.ndarray]]:
-    """A PEFT adapter's folder: adapter_config.json and adapter_model.safetensors.
-
-    Args:
-      directory: the folder.
-      params: the base's backbone, or its shapes.
-
-    Returns:
-      See `lora.from_peft`.
-
-    Raises:
-      ModelFileError: a file is missing or damaged.
-      AdapterMismatchError: another base, or a kind of adapter that is not supported.
-    """
-    folder = Path(directory)
-    fields = _adapter_fields(folder)
-    with Checkpoint.open(folder, "adapter_model") as checkpoint:
-        tensors = {key: checkpoint.read(key) for key in checkpoint.shapes}
-    try:
-        return lora.from_peft(tensors, fields, params)
-    except lora.AdapterMismatchError as error:
-        raise lora.AdapterMismatchError(f"{folder}: {error}") from error
-
-
 def read_architecture(
-    directory: str | os.PathLike[str], **fields: Any
+    directory: str | os.PathLike[str],
+    *,
+    adapter: Adapter | None = None,
+    **fields: Any,
 ) -> tuple[DecoderConfig, str]:
-    """Architecture and family of a folder, from its config.json alone.
+    """Architecture and family of a folder: what config.json says, and what is tied.
+
+    As transformers 5 has it, `tie_word_embeddings` gives way to a file that holds an LM
+    head unlike its embedding.
 
     Args:
       directory: a local folder.
+      adapter: that is to be merged into it: it may part the LM head from the embedding.
       **fields: `dtype`, `param_dtype` and `remat` of `config.decoder_config`.
 
     Raises:
       UnsupportedModelError: an architecture or option that we do not have.
-      ModelFileError: no config.json, or none that can be read.
+      ModelFileError: no config.json, or none that can be read; a damaged checkpoint.
     """
     try:
         description = read_config(directory)
     except (OSError, ValueError) as error:
         raise ModelFileError(str(error)) from error
     try:
-        return decoder_config(description, **fields), family_of(description)
+        config, family = decoder_config(description, **fields), family_of(description)
     except UnsupportedModelError as error:
         where = Path(directory) / "config.json"
         raise UnsupportedModelError(f"{where}: {error}") from error
+    if config.tie_embeddings and has_language_head(description):
+        parted = adapter is not None and adapter.unties
+        if parted or _has_own_head(Path(directory)):
+            config = dataclasses.replace(config, tie_embeddings=False)
+    return config, family
+
+
+def _has_own_head(folder: Path) -> bool:
+    """Whether a checkpoint holds an LM head that is not its embedding."""
+    if not any(folder.glob("model*.safetensors")):
+        return False  # whoever reads the weights says what is missing
+    with Checkpoint.open(folder) as checkpoint:
+        names = {tables.canonical(key): key for key in checkpoint.shapes}
+        pair = [names.get(f"{name}.weight") for name in tables.ENDS]
+        head, embedding = pair
+        if head is None or embedding is None:
+            return False
+        rows, width = checkpoint.shapes[head]
+        if checkpoint.shapes[embedding] != (rows, width):
+            return True
+        step = max(1, _MEAN_BYTES // (4 * width))
+        for start in range(0, rows, step):
+            cut = (slice(start, min(rows, start + step)), slice(0, width))
+            if (checkpoint.read(head, cut) != checkpoint.read(embedding, cut)).any():
+                return True
+    return False
 
 
 def load_tokenizer(directory: str | os.PathLike[str]) -> PreTrainedTokenizerFast:
@@ -229,7 +210,7 @@ def check_tokenizer(
 
 
 def load_params(
-    checkpoint: Checkpoint,
+    checkpoint: Checkpoint | Adapted,
     config: DecoderConfig,
     family: str,
     mesh: jax.sharding.Mesh,
@@ -284,7 +265,7 @@ def load_params(
 class _Source:
     """Reads any slice of one parameter."""
 
-    checkpoint: Checkpoint
+    checkpoint: Checkpoint | Adapted
     names: dict[str, str]  # a table's key -> the checkpoint's
     placed: list[tuple[tables.Entry, tables.Part]]  # by layer
     path: str

@@ -41,6 +41,9 @@ _PAGE = 4096  # runs shorter than this are read with what lies between them
 _BLOCK = 1 << 23  # bytes of such a read
 _ALIGNMENT = 64  # JAX's CPU backend takes a buffer aligned so without copying it
 
+# What JSON of somebody else's can raise, read as an index or a header.
+_UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
+
 Slices = tuple[slice, ...]
 
 
@@ -346,7 +349,7 @@ def _read_index(path: Path) -> dict[str, _Tensor]:
         names = sorted(set(weights.values()))
         if any(not isinstance(n, str) or Path(n).name != n for n in names):
             raise ValueError("a file's name has a folder in it")
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except _UNREADABLE as error:
         raise ModelFileError(
             f"{path}: not an index, which maps each key to a file: {error!r}"
         ) from error
@@ -391,7 +394,7 @@ def _read_header(path: Path) -> dict[str, _Tensor]:
                 raise ValueError(f"{key}: {shape} does not fit bytes {begin} to {end}")
             tensors[key] = _Tensor(path, entry["dtype"], shape, data + begin)
             ends.append(end)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except _UNREADABLE as error:
         raise ModelFileError(f"{path}: damaged header: {error!r}") from error
     if data + max(ends) != size:
         raise ModelFileError(

@@ -13,7 +13,7 @@ import numpy as np
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from aprm_jax.hf.config import LANGUAGE_HEAD, hf_config
-from aprm_jax.hf.load import ADAPTER_FILE
+from aprm_jax.hf.peft import ADAPTER_FILE
 from aprm_jax.hf.safetensors_io import write_sharded
 from aprm_jax.hf.tables import tensors_from_params
 from aprm_jax.models.architecture import DecoderConfig

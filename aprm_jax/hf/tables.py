@@ -30,6 +30,10 @@ IGNORED = (
 )
 
 
+ENDS = ("lm_head", "model.embed_tokens")  # the two that may be tied
+_INNER = r"(layers\.\d+\..+|embed_tokens(?:\..+)?|norm(?:\..+)?)"
+
+
 class CheckpointMismatchError(ValueError):
     """A checkpoint's tensors are not those of the model that its config describes."""
 
@@ -295,6 +299,20 @@ def check_keys(
             f"  {listed}"
         )
     return names
+
+
+def canonical(key: str) -> str | None:
+    """A tensor's or module's name as the tables have it; None for none of a decoder's.
+
+    A backbone saved alone and the text model beside images have other prefixes.
+    """
+    if re.fullmatch(r"(language_model\.)?lm_head(\..+)?", key):
+        return key.removeprefix("language_model.")
+    for prefix in PREFIXES:
+        inner = key.removeprefix(prefix)
+        if key.startswith(prefix) and re.fullmatch(_INNER, inner):
+            return f"model.{inner}"
+    return None
 
 
 def _renamed(key: str, prefix: str, outer: str) -> str:

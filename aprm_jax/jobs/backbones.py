@@ -23,13 +23,15 @@ from aprm_jax.hf import prm_layouts
 from aprm_jax.hf.config import read_config
 from aprm_jax.hf.export import Origin
 from aprm_jax.hf.load import (
-    ADAPTER_FILE,
-    adapter_base,
     check_tokenizer,
     load_backbone,
     load_tokenizer,
     read_architecture,
     tokenizer_rows,
+)
+from aprm_jax.hf.peft import (
+    ADAPTER_FILE,
+    adapter_base,
 )
 from aprm_jax.hf.safetensors_io import Checkpoint
 from aprm_jax.models import heads
@@ -101,11 +103,12 @@ def check(config: ml_collections.ConfigDict) -> None:
 
 @functools.lru_cache(maxsize=8)
 def _open(name: str, field: str, dtype: str, param_dtype: str, remat: bool) -> Source:
-    folder, adapter = find(name, field), None
+    folder, adapter, merged = find(name, field), None, None
     if (folder / ADAPTER_FILE).is_file():
         adapter, folder = folder, find(adapter_base(folder), field)
+        merged = load_adapter(adapter)
     decoder, family = read_architecture(
-        folder, dtype=dtype, param_dtype=param_dtype, remat=remat
+        folder, adapter=merged, dtype=dtype, param_dtype=param_dtype, remat=remat
     )
     tokenizer = load_tokenizer(folder)
     check_tokenizer(tokenizer, decoder.vocab_size, folder)

@@ -27,10 +27,10 @@ from aprm_jax.data.jsonl import DataError
 from aprm_jax.data.steps import TooLongError
 from aprm_jax.hf.config import UnsupportedModelError
 from aprm_jax.hf.export import ExportError
+from aprm_jax.hf.peft import AdapterMismatchError
 from aprm_jax.hf.tables import CheckpointMismatchError
 from aprm_jax.jobs.context import JobError, log
 from aprm_jax.models.io import ModelFileError
-from aprm_jax.models.lora import AdapterMismatchError
 from aprm_jax.training.checkpoints import CheckpointError
 from aprm_jax.training.loop import NonFiniteError
 from aprm_jax.training.mesh import MeshError

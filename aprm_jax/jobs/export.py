@@ -24,10 +24,10 @@ from aprm_jax.hf.export import (
     resolve_format,
 )
 from aprm_jax.hf.load import load_backbone, read_architecture
+from aprm_jax.hf.peft import AdapterMismatchError
 from aprm_jax.jobs import backbones
 from aprm_jax.jobs.context import Context, log
 from aprm_jax.models.io import SPEC_FILE, load_model
-from aprm_jax.models.lora import AdapterMismatchError
 
 MEGABYTE = 1_000_000  # bytes, as transformers counts them
 

@@ -168,22 +168,38 @@ def load_model(
         tokenizer = PreTrainedTokenizerFast.from_pretrained(
             folder, local_files_only=True
         )
-    except (OSError, ValueError) as error:
+    except Exception as error:  # the Rust side raises plain Exception
         raise ModelFileError(f"{folder}: no usable tokenizer: {error}") from error
     return _unflatten(flat), spec, tokenizer
 
 
-def _read_spec(path: Path) -> tuple[ModelSpec, dict[str, str]]:
+def read_object(path: Path) -> dict[str, Any]:
+    """A JSON object of a file that somebody else may have written.
+
+    Raises:
+      ModelFileError: no such file, not JSON, nested too deep, or no object.
+    """
     try:
-        description = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except RecursionError:
+        raise ModelFileError(f"{path}: not used: its JSON is nested too deep") from None
+    except ValueError as error:
+        raise ModelFileError(f"{path}: not JSON: {error}") from None
+    except OSError as error:
+        raise ModelFileError(f"{path}: cannot be read: {error.strerror}") from error
+    if not isinstance(value, dict):
+        raise ModelFileError(f"{path}: a JSON {type(value).__name__}, not an object")
+    return value
+
+
+def _read_spec(path: Path) -> tuple[ModelSpec, dict[str, str]]:
+    if not path.is_file():
         raise ModelFileError(
             f"{path}: missing, so this folder holds no model or an unfinished one"
-        ) from None
-    except ValueError as error:
-        raise ModelFileError(f"{path}: not JSON: {error}") from error
-    if not isinstance(description, dict) or description.get("format") != FORMAT:
-        found = description.get("format") if isinstance(description, dict) else None
+        )
+    description = read_object(path)
+    if description.get("format") != FORMAT:
+        found = description.get("format")
         raise ModelFileError(f"{path}: format {found!r}, but this code reads {FORMAT}")
     try:
         del description["format"]

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import tracemalloc
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
@@ -20,20 +19,18 @@ from transformers import AutoConfig
 
 from aprm_jax.hf.config import UnsupportedModelError, decoder_config
 from aprm_jax.hf.load import (
-    load_adapter,
     load_backbone,
     load_params,
     read_architecture,
 )
 from aprm_jax.hf.safetensors_io import Checkpoint, write_sharded
-from aprm_jax.hf.save import write_adapter, write_folder
+from aprm_jax.hf.save import write_folder
 from aprm_jax.hf.tables import (
     CheckpointMismatchError,
     entries,
     params_from_tensors,
     tensors_from_params,
 )
-from aprm_jax.models import lora
 from aprm_jax.models.architecture import DecoderConfig
 from aprm_jax.models.io import ModelFileError
 from aprm_jax.training.mesh import MeshConfig, make_mesh
@@ -245,49 +242,6 @@ def test_memory_holds_no_more_than_the_shards_and_one_tensor(tmp_path):
     assert sum(x.nbytes for x in jax.tree.leaves(params)) == sum(sizes)
     assert sum(sizes) <= held + 1e6  # these shards are counted: nothing is hidden
     assert peak < sum(sizes) + 1.3 * max(sizes)
-
-
-def adapter(folder: Path, base: Path) -> tuple[Any, lora.LoraConfig]:
-    """PEFT's files of a random adapter on a base."""
-    settings = lora.LoraConfig(2, 3.0, "layers/(attention/(q|o)|mlp/down)/kernel")
-    loaded = load_backbone(base, mesh())
-    tree = lora.init_lora(jax.random.key(0), loaded.params, settings)
-    tree = jax.tree.map(lambda x: np.asarray(x) + 0.1, tree)
-    tensors, fields = lora.to_peft(tree, settings, family="llama", base="some/base")
-    folder.mkdir()
-    write_adapter(folder, tensors, fields, loaded.tokenizer)
-    return lora.merge(loaded.params, tree, settings), settings
-
-
-def test_an_adapter_is_merged_as_it_is_loaded(llama, tmp_path):
-    want, settings = adapter(tmp_path / "peft", llama)
-    got = load_backbone(llama, mesh(), adapter=tmp_path / "peft")
-    same(got.params, want)
-    shapes = load_backbone(llama, mesh()).params
-    _, read, rest = load_adapter(tmp_path / "peft", shapes)
-    assert (read.rank, read.scale) == (settings.rank, settings.scale) and not rest
-
-
-def test_an_adapter_for_another_base_names_its_folder(llama, tmp_path):
-    adapter(tmp_path / "peft", llama)
-    other = tiny_hf.save(
-        tiny_hf.hf_model("llama", hidden_size=48, tie_word_embeddings=False),
-        tmp_path / "other",
-    )
-    with pytest.raises(
-        lora.AdapterMismatchError, match=r"peft: .*needs \(2, 48\).*another base"
-    ) as error:
-        load_backbone(other, mesh(), adapter=tmp_path / "peft")
-    assert "\n" not in str(error.value)
-    path = tmp_path / "peft" / "adapter_model.safetensors"
-    path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(ModelFileError, match=r"adapter_model.safetensors: truncated"):
-        load_backbone(llama, mesh(), adapter=tmp_path / "peft")
-    path.unlink()
-    with pytest.raises(ModelFileError, match=r"neither adapter_model.safetensors"):
-        load_backbone(llama, mesh(), adapter=tmp_path / "peft")
-    with pytest.raises(ModelFileError, match=r"adapter_config.json: a PEFT adapter's"):
-        load_backbone(llama, mesh(), adapter=tmp_path)
 
 
 DEVICES = """

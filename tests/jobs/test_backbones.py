@@ -25,13 +25,14 @@ from aprm_jax.config import (
 from aprm_jax.data.prompted import PromptedGenerator, PromptedSolver
 from aprm_jax.data.prompts import REASONS
 from aprm_jax.data.steps import StepBuilder
+from aprm_jax.hf.peft import to_peft
 from aprm_jax.hf.safetensors_io import ModelFileError
 from aprm_jax.hf.save import write_adapter
 from aprm_jax.hf.tiny import write_tiny
 from aprm_jax.jobs import aprm, backbones, evaluate, start
 from aprm_jax.jobs.context import Context
 from aprm_jax.models.io import load_model
-from aprm_jax.models.lora import LoraConfig, init_lora, merge, to_peft
+from aprm_jax.models.lora import LoraConfig, init_lora, merge
 
 TEXTS = ["Ann has 3 boxes of 4 pens.", "3*4=<<3*4=12>>12 pens.", "#### 12"]
 
@@ -170,7 +171,7 @@ def test_an_adapter_is_merged_into_the_base_that_it_names(models, tmp_path):
     for ours, theirs in zip(
         jax.tree.leaves(found["backbone"]), jax.tree.leaves(wanted), strict=True
     ):
-        np.testing.assert_array_equal(ours, theirs)
+        np.testing.assert_allclose(ours, theirs, atol=1e-6)
     q = found["backbone"]["layers"]["attention"]["q"]["kernel"]
     assert not np.array_equal(
         q, plain["backbone"]["layers"]["attention"]["q"]["kernel"]

@@ -1,10 +1,9 @@
-"""Adapters beside NumPy's matrices, in the game, and in PEFT."""
+"""Adapters beside NumPy's matrices, and in the game."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-import json
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,7 +12,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-import safetensors.numpy
 import tiny_decoder
 import tiny_game
 from tiny_decoder import CONFIGS, SMALL
@@ -28,7 +26,7 @@ from aprm_jax.game.update import (
     policy,
 )
 from aprm_jax.models import heads, lora
-from aprm_jax.models.lora import AdapterMismatchError, LoraConfig
+from aprm_jax.models.lora import LoraConfig
 from aprm_jax.training.timing import PhaseTimer
 
 CONFIG = LoraConfig(rank=3, alpha=12.0)
@@ -89,7 +87,7 @@ def test_a_fresh_adapter_gives_exactly_the_bases_outputs():
         tiny_decoder.forward(SMALL, adapted, tokens),
         tiny_decoder.forward(SMALL, params, tokens),
     )
-    for path, a, _ in lora._modules(adapter):
+    for path, a, _ in lora.modules(adapter):
         # Uniform up to 1 / sqrt(in): its spread is that over sqrt(3).
         bound = a.shape[1] ** -0.5
         assert np.abs(a).max() <= bound, path
@@ -146,7 +144,7 @@ def test_gradients_are_the_merged_weights_by_the_chain_rule():
     by_merge = lora.merge(params, adapter, SOME)
     dense = jax.grad(loss)(by_merge)
     scale = SOME.alpha / SOME.rank
-    for path, da, db in lora._modules(got):
+    for path, da, db in lora.modules(got):
         block, name = path.split("/")[1:]
         node = adapter["layers"][block][name]
         dw = np.float64(dense["layers"][block][name]["kernel"])
@@ -318,151 +316,3 @@ def test_targets_that_are_no_kernels_are_refused(targets, match):
     params = tiny_decoder.make_params(SMALL)
     with pytest.raises(ValueError, match=match):
         lora.target_paths(params, LoraConfig(1, 1.0, targets))
-
-
-def _torch_llama(params):
-    """The same model in transformers, of the decoder `SMALL`."""
-    torch = pytest.importorskip("torch", reason="needs torch: pip install .[parity]")
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    config = LlamaConfig(
-        vocab_size=SMALL.vocab_size,
-        hidden_size=SMALL.d_model,
-        num_hidden_layers=SMALL.num_layers,
-        num_attention_heads=SMALL.num_heads,
-        num_key_value_heads=SMALL.num_kv_heads,
-        head_dim=SMALL.head_dim,
-        intermediate_size=SMALL.d_ff,
-        rms_norm_eps=SMALL.norm_eps,
-        rope_parameters={"rope_type": "default", "rope_theta": SMALL.rope_theta},
-        tie_word_embeddings=True,
-    )
-    model = LlamaForCausalLM(config).eval()
-    layers = params["layers"]
-    state = {
-        "model.embed_tokens.weight": params["embed"]["embedding"],
-        "lm_head.weight": params["embed"]["embedding"],
-        "model.norm.weight": params["final_norm"]["scale"],
-    }
-    for i in range(SMALL.num_layers):
-        at = f"model.layers.{i}."
-        state[at + "input_layernorm.weight"] = layers["attention_norm"]["scale"][i]
-        state[at + "post_attention_layernorm.weight"] = layers["mlp_norm"]["scale"][i]
-        for name in "qkvo":
-            kernel = np.asarray(layers["attention"][name]["kernel"][i])
-            wide = SMALL.d_model if name != "o" else SMALL.num_heads * SMALL.head_dim
-            state[at + f"self_attn.{name}_proj.weight"] = kernel.reshape(wide, -1).T
-        for name in ("gate", "up", "down"):
-            state[at + f"mlp.{name}_proj.weight"] = np.asarray(
-                layers["mlp"][name]["kernel"][i]
-            ).T
-    model.load_state_dict({k: torch.tensor(np.array(v)) for k, v in state.items()})
-    return model
-
-
-@pytest.mark.parametrize("config", [CONFIG, SOME], ids=["all", "some"])
-@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
-def test_peft_computes_what_we_do(config, tmp_path):
-    peft = pytest.importorskip("peft", reason="needs peft: pip install .[parity]")
-    torch = pytest.importorskip("torch", reason="needs torch: pip install .[parity]")
-    params = tiny_decoder.make_params(SMALL)
-    adapter = _random(params, config)
-    tensors, fields = lora.to_peft(adapter, config, family="llama", base="some/base")
-    safetensors.numpy.save_file(tensors, tmp_path / "adapter_model.safetensors")
-    (tmp_path / "adapter_config.json").write_text(json.dumps(fields))
-    model = peft.PeftModel.from_pretrained(_torch_llama(params), tmp_path).eval()
-    tokens = tiny_decoder.random_tokens((2, 9))
-    with torch.no_grad():
-        want = model(torch.tensor(tokens, dtype=torch.long)).logits.numpy()
-    adapted = lora.apply_lora(params, adapter, config)
-    got = tiny_decoder.forward(SMALL, adapted, tokens)
-    np.testing.assert_allclose(got, want, atol=2e-4)
-    # And what PEFT saves, we read, bit for bit.
-    model.save_pretrained(tmp_path / "again", save_embedding_layers=False)
-    again = safetensors.numpy.load_file(tmp_path / "again/adapter_model.safetensors")
-    fields = json.loads((tmp_path / "again/adapter_config.json").read_text())
-    back, back_config, rest = lora.from_peft(again, fields, params)
-    assert not rest and (back_config.rank, back_config.alpha) == (
-        config.rank,
-        config.alpha,
-    )
-    assert lora.target_paths(params, back_config) == lora.target_paths(params, config)
-    jax.tree.map(np.testing.assert_array_equal, back, adapter)
-
-
-def test_peft_tensors_are_torchs_matrices():
-    """Without PEFT: x A^T B^T, scaled, is what its layers add to x W^T."""
-    params = tiny_decoder.make_params(SMALL)
-    adapter = _random(params, CONFIG)
-    tensors, fields = lora.to_peft(adapter, CONFIG, family="llama", base="b")
-    x = np.random.default_rng(0).normal(size=(5, SMALL.num_heads * SMALL.head_dim))
-    at = "base_model.model.model.layers.1.self_attn.o_proj."
-    a, b = (tensors[f"{at}lora_{side}.weight"] for side in "AB")
-    got = x @ a.T @ b.T * fields["lora_alpha"] / fields["r"]
-    merged = lora.merge(params, adapter, CONFIG)
-    kernels = (
-        tree["layers"]["attention"]["o"]["kernel"][1] for tree in (merged, params)
-    )
-    after, before = (np.float64(k).reshape(-1, SMALL.d_model) for k in kernels)
-    np.testing.assert_allclose(got, x @ (after - before), atol=1e-5)
-    assert fields["target_modules"] == sorted(
-        f"{n}_proj" for n in ("q", "k", "v", "o", "gate", "up", "down")
-    )
-    back, config, _ = lora.from_peft(tensors, fields, params, base="b")
-    jax.tree.map(np.testing.assert_array_equal, back, adapter)
-    assert config.scale == CONFIG.scale
-
-
-def _peft():
-    params = tiny_decoder.make_params(SMALL)
-    adapter = _random(params, SOME)
-    return *lora.to_peft(adapter, SOME, family="llama", base="some/base"), params
-
-
-@pytest.mark.parametrize(
-    ("fields", "match"),
-    [
-        ({"peft_type": "IA3"}, "peft_type='IA3' is not supported, only 'LORA'"),
-        ({"use_dora": True}, "use_dora=True is not supported"),
-        ({"use_rslora": True}, "use_rslora=True"),
-        ({"rank_pattern": {"q_proj": 4}}, "rank_pattern"),
-        ({"base_model_name_or_path": "other"}, "for the base 'other', not for 'some/b"),
-        ({"r": 4}, r"layer 0, has shape \(2, 32\), and the base needs \(4, 32\)"),
-    ],
-)
-def test_other_kinds_of_adapters_are_refused_by_name(fields, match):
-    tensors, known, params = _peft()
-    with pytest.raises(AdapterMismatchError, match=match):
-        lora.from_peft(tensors, known | fields, params, base="some/base")
-
-
-def test_an_adapter_for_another_base_is_one_clear_error():
-    tensors, fields, params = _peft()
-    for changes, match in (
-        (
-            {"d_model": 40},
-            r"shape \(32, 2\), and the base needs \(40, 2\).*another base",
-        ),
-        ({"num_layers": 1}, "the adapter has 2 layers, the base 1"),
-        ({"num_layers": 3}, "lacks lora_A of layers/attention/o, layer 2"),
-    ):
-        other = tiny_decoder.make_params(dataclasses.replace(SMALL, **changes))
-        with pytest.raises(AdapterMismatchError, match=match):
-            lora.from_peft(tensors, fields, other)
-    key = "base_model.model.model.layers.0.self_attn.qkv_proj.lora_A.weight"
-    with pytest.raises(AdapterMismatchError, match=r"no self_attn.qkv_proj"):
-        lora.from_peft({key: np.zeros((2, 32), np.float32)}, fields, params)
-    with pytest.raises(AdapterMismatchError, match="no lora_A"):
-        lora.from_peft({}, fields, params)
-    with pytest.raises(AdapterMismatchError, match="has no 'r'"):
-        lora.from_peft(tensors, {"peft_type": "LORA"}, params)
-
-
-def test_parts_of_fused_projections_have_no_peft_adapter():
-    params = tiny_decoder.make_params(SMALL)
-    adapter = _random(params, SOME)
-    with pytest.raises(AdapterMismatchError, match="phi3 checkpoints fuse layers/att"):
-        lora.to_peft(adapter, SOME, family="phi3", base="b")
-    whole = LoraConfig(2, 4.0, "layers/(attention/o|mlp/down)/kernel")
-    tensors, _ = lora.to_peft(_random(params, whole), whole, family="phi3", base="b")
-    assert len(tensors) == 2 * 2 * SMALL.num_layers
