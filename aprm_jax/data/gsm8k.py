@@ -174,9 +174,8 @@ def parse_row(row: dict, *, strip_annotations: bool = False) -> Problem:
     Raises:
       RowError: a field is missing, or the solution does not end in `#### N`.
     """
-    question = clean_line(require_str(row, "question"))
-    lines = require_str(row, "answer").split("\n")
-    steps = [clean_line(line) for line in lines]
+    question = require_str(row, "question")
+    steps = _lines(require_str(row, "answer"))
     if strip_annotations:
         steps = [strip(step) for step in steps]
     steps = [step for step in steps if step]
@@ -192,14 +191,14 @@ def parse_row(row: dict, *, strip_annotations: bool = False) -> Problem:
     return Problem(question, tuple(steps), answer)
 
 
-def clean_line(text: str) -> str:
-    """One line with single spaces: lines are steps, so no line may hold a break."""
-    return " ".join(text.split())
+def _lines(solution: str) -> list[str]:
+    """The lines; white space at their ends belongs to the breaks between them."""
+    return [line.strip() for line in solution.split("\n")]
 
 
 def strip(step: str) -> str:
     """A step without its calculator annotations."""
-    return clean_line(ANNOTATION.sub("", step))
+    return ANNOTATION.sub("", step).strip()
 
 
 def read_model_solutions(
@@ -217,12 +216,11 @@ def read_model_solutions(
     """
 
     def parse(row: dict) -> list[ModelSolution]:
-        question = clean_line(require_str(row, "question"))
+        question = require_str(row, "question")
         found = []
         for model in models:
             entry = require_dict(row, model)
-            lines = require_str(entry, "solution").split("\n")
-            steps = [clean_line(line) for line in lines]
+            steps = _lines(require_str(entry, "solution"))
             if steps[-1].startswith("A:"):
                 steps[-1] = f"{FINAL} {steps[-1].removeprefix('A:').strip()}"
             if strip_annotations:

@@ -6,6 +6,7 @@ called wrong, a PRM learns the labels. Nothing can be corrupted or sampled here.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,7 +16,6 @@ from transformers import PreTrainedTokenizerFast
 from aprm_jax.data.bpe import given_or_trained
 from aprm_jax.data.domain import Problem
 from aprm_jax.data.drawing import Epochs, held_out
-from aprm_jax.data.gsm8k import clean_line
 from aprm_jax.data.jsonl import DataError
 from aprm_jax.data.labelled import NEUTRAL, LabelledSolution, Solutions, question_id
 from aprm_jax.data.readers import read_steps
@@ -139,9 +139,10 @@ def read_labelled(
     quarantine_dir: str | Path | None = None,
     max_bad_share: float = 0.01,
 ) -> Solutions:
-    """Reads "READER:SOURCE" with lines cleaned as every text of this domain is.
+    """Reads "READER:SOURCE"; questions and steps stay as the data has them.
 
-    A step is one line with single spaces, in training and in evaluation alike.
+    Whoever scores a solution gives the text as it is, so that is what is learned and
+    measured: what a layout cannot hold is the step builder's business alone.
 
     Raises:
       DataError: see `readers.read_steps`; or no solution has a label.
@@ -156,7 +157,12 @@ def read_labelled(
     )
     if not rows:
         raise DataError(f"{text}: no solution has a labelled step")
-    rows[:] = [_cleaned(row) for row in rows]
+    rows[:] = [
+        row
+        if row.problem_id
+        else dataclasses.replace(row, problem_id=question_id(row.question))
+        for row in rows
+    ]
     return rows
 
 
@@ -183,20 +189,6 @@ def right_texts(solutions: Sequence[LabelledSolution]) -> tuple[Problem, ...]:
     inside = {(q, steps[:k]) for q, steps in found for k in range(1, len(steps))}
     return tuple(
         Problem(q, steps, "") for q, steps in found if (q, steps) not in inside
-    )
-
-
-def _cleaned(row: LabelledSolution) -> LabelledSolution:
-    """One line a step. A blank step keeps its place: labels must not shift."""
-    return LabelledSolution(
-        clean_line(row.question),
-        tuple(clean_line(step) for step in row.steps),
-        row.labels,
-        row.ratings,
-        row.source,
-        row.split,
-        row.problem_id or question_id(row.question),
-        row.category,
     )
 
 

@@ -6,7 +6,6 @@ import dataclasses
 from collections.abc import Iterable
 
 from aprm_jax.data.contamination import ContaminationIndex, Overlap
-from aprm_jax.data.gsm8k import clean_line
 from aprm_jax.data.jsonl import DataError
 from aprm_jax.data.labelled import LabelledSolution, from_labels, question_id
 from aprm_jax.data.labelled_domain import split_source
@@ -35,8 +34,8 @@ def read_solutions(
 ) -> list[LabelledSolution]:
     """Reads "READER:SOURCE": labelled solutions, or problems with worked ones.
 
-    A worked solution is its author's, so its steps count as correct. Every line has
-    single spaces, as in every domain.
+    A worked solution is its author's, so its steps count as correct. Questions and
+    steps stay as the data has them.
 
     Args:
       label: kind of the labels, see `labelled.as_kind`.
@@ -58,9 +57,8 @@ def read_solutions(
         dropped.unlabelled += rows.num_unlabelled
         dropped.repeated += rows.num_repeated
         found = list(rows)
-    cleaned = [_cleaned(solution) for solution in found]
-    kept = [solution for solution in cleaned if all(solution.steps)]
-    dropped.empty += len(cleaned) - len(kept)
+    kept = [row for row in found if all(step.strip() for step in row.steps)]
+    dropped.empty += len(found) - len(kept)
     return kept
 
 
@@ -79,6 +77,7 @@ def without_repeats(
 ) -> list[LabelledSolution]:
     """Each text with the same labels once, whichever source it came from.
 
+    White space tells no texts apart: sources lay the same solution out differently.
     The same text with other labels stays: people disagree, and a model is to learn
     their average.
     """
@@ -86,7 +85,8 @@ def without_repeats(
     kept = []
     for solution in solutions:
         # repr: NaN equals nothing, itself included.
-        key = (question_id(solution.question), solution.steps, repr(solution.labels))
+        steps = tuple(" ".join(step.split()) for step in solution.steps)
+        key = (question_id(solution.question), steps, repr(solution.labels))
         if key in seen:
             dropped.repeated += 1
             continue
@@ -151,12 +151,4 @@ def _worked(problem: MathProblem) -> LabelledSolution:
         split=problem.split,
         problem_id=problem.problem_id,
         category=problem.category,
-    )
-
-
-def _cleaned(solution: LabelledSolution) -> LabelledSolution:
-    return dataclasses.replace(
-        solution,
-        question=clean_line(solution.question),
-        steps=tuple(clean_line(step) for step in solution.steps),
     )

@@ -14,7 +14,7 @@ import numpy as np
 import scipy.special
 
 from aprm_jax.data.domain import Problem
-from aprm_jax.data.gsm8k import ModelSolution, clean_line, read_model_solutions
+from aprm_jax.data.gsm8k import ModelSolution, read_model_solutions
 from aprm_jax.evals import intervals, outcome, processbench, selection, steps
 from aprm_jax.evals.robustness import attack
 from aprm_jax.game.rounds import GameConfig
@@ -275,10 +275,7 @@ def _outcome(context: Context) -> dict[str, Any]:
 def _processbench(context: Context, dev: dict[str, Any]) -> dict[str, Any]:
     """ProcessBench's metric, thresholds from the dev split."""
     rows = read_located(context)
-    solutions = [
-        (clean_line(row.problem), tuple(clean_line(step) for step in row.steps))
-        for row in rows
-    ]
+    solutions = [(row.problem, row.steps) for row in rows]
     scored = _scores_of(context, solutions)
     first = next(iter(scored.values()))  # all are cut alike
     cut = sum(len(a) < len(b) for a, (_, b) in zip(first, solutions, strict=True))

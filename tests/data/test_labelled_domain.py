@@ -55,9 +55,9 @@ def test_texts_are_the_right_paths_each_once_an_epoch(tmp_path):
     texts = [domain.train(i) for i in range(9)]
     assert len({p.question for p in texts}) == 9
     for p in texts:
-        # Lines are single-spaced, and the neutral answer is no wrong step.
-        assert p.question.count(" ") == 4 and len(p.steps) == 2
-        assert p.steps[1].startswith("# Answer ") and "-1" not in p.steps[1]
+        # The text is the data's own, and the neutral answer is no wrong step.
+        assert "  +\n" in p.question and len(p.steps) == 2
+        assert p.steps[1].startswith("# Answer\n\n") and "-1" not in p.steps[1]
     assert {domain.train(9 + i) for i in range(9)} == set(texts)
     assert [domain.train(9 + i) for i in range(9)] != texts
     assert domain.corpus(4) == domain.train(4)

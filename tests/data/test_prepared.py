@@ -178,9 +178,9 @@ def test_problems_and_step_data_are_read_alike(tmp_path):
     [found] = selection.read_solutions(
         f"gsm8k:{problems}", label="soft", dropped=dropped
     )
-    assert (found.question, found.steps) == ("Q 1", ("1+1 = 2", "#### 2"))
+    assert (found.question, found.steps) == ("Q  1", ("1+1 =  2", "#### 2"))
     assert found.labels == (1.0, 1.0)  # people's own solution
-    assert selection.read_questions(f"gsm8k:{problems}") == ["Q 1"]
+    assert selection.read_questions(f"gsm8k:{problems}") == ["Q  1"]
     steps = tmp_path / "steps.jsonl"
     rows = [
         {"prompt": "Q", "completions": ["a\nb", "c"], "labels": [0.6, None]},
@@ -191,6 +191,6 @@ def test_problems_and_step_data_are_read_alike(tmp_path):
     [found] = selection.read_solutions(
         f"step_format:{steps}", label="hard", dropped=dropped
     )
-    assert found.steps == ("a b", "c") and found.labels[0] == 1.0
+    assert found.steps == ("a\nb", "c") and found.labels[0] == 1.0
     assert (dropped.unlabelled, dropped.empty) == (1, 1)
     assert question_id("Q") == found.problem_id

@@ -8,7 +8,9 @@ from pathlib import Path
 import command
 import numpy as np
 import pytest
+import scipy.special
 
+from aprm_jax.api import PRM
 from aprm_jax.config import (
     ConfigError,
     default_config,
@@ -17,7 +19,7 @@ from aprm_jax.config import (
     validate,
 )
 from aprm_jax.data.jsonl import DataError
-from aprm_jax.jobs import evaluate_labelled
+from aprm_jax.jobs import evaluate_labelled, prm_labels
 from aprm_jax.jobs.context import Context
 from aprm_jax.jobs.start import check_labelled_files
 from aprm_jax.models.io import load_model
@@ -123,6 +125,47 @@ def test_scores_from_files_are_measured_beside_the_baselines(finished, tmp_path)
     assert summary["category.bench.other.circular.count"] == 8
     assert summary["category.bench.chance.all.score"] < 1.0
     assert "steps.dev.other.auc" not in summary
+
+
+AWKWARD = (
+    "First,  two spaces.\n\nThen a line of its own:\n\\[ 2 * 3 = 6 \\]\n",
+    " \tA tab, and a line break at the end.\r\n",
+    "So the answer is   10.",
+)
+
+
+def test_training_evaluation_and_scoring_give_steps_the_same_ids(finished, tmp_path):
+    question = "What is\n2 * 3  + 4?"
+    rows = [
+        {
+            "problem": question,
+            "steps": list(AWKWARD),
+            "label": -1,
+            "final_answer_correct": True,
+        }
+    ]
+    bench, train = tmp_path / "bench.json", tmp_path / "train.jsonl"
+    bench.write_text(json.dumps(rows))
+    train.write_text(
+        json.dumps({"prompt": question, "completions": AWKWARD, "labels": [1, 1, 0]})
+    )
+    config = read_config_file(FILE, "runlocal")
+    set_field(config, "prm.data", (f"step_format:{train}",))
+    set_field(config, "evaluate.sets", (f"bench=processbench:{bench}",))
+    context = Context(config, finished, "again")
+    prm = PRM.load(finished / "prm" / "model")
+    expected = prm.builder.solution(question, AWKWARD).tokens.tolist()
+    # The text comes back from the ids whole: nothing was cleaned on the way.
+    assert AWKWARD[0] in prm.builder._backend.decode(expected)
+    [trained], _ = prm_labels.labelled_rows(context)
+    assert trained.tokens.tolist() == expected
+    _, data = evaluate_labelled.evaluation_sets(context)
+    given = evaluate_labelled._scores(context, data)["prm"]
+    np.testing.assert_allclose(
+        scipy.special.expit(given[0]), prm.score(question, AWKWARD), rtol=1e-4
+    )
+    cleaned = prm.score(question, [" ".join(step.split()) for step in AWKWARD])
+    assert not np.allclose(scipy.special.expit(given[0]), cleaned, rtol=1e-4)
 
 
 def test_scores_that_do_not_match_a_set_stop_before_anything_is_compiled(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from aprm_jax.data.gsm8k import clean_line
 from aprm_jax.data.jsonl import require_str
 from aprm_jax.data.readers.base import (
     MathProblem,
@@ -14,10 +13,10 @@ from aprm_jax.data.readers.base import (
 
 def parse(row: dict) -> list[MathProblem]:
     """A problem: body and question in one text."""
-    body = clean_line(require_str(row, "Body"))
+    body = _one_line(require_str(row, "Body"))
     if body[-1] not in ".?!":
         body += "."  # some bodies lack it
-    question = f"{body} {clean_line(require_str(row, 'Question'))}"
+    question = f"{body} {_one_line(require_str(row, 'Question'))}"
     return [
         MathProblem(
             question,
@@ -28,6 +27,10 @@ def parse(row: dict) -> list[MathProblem]:
             category=optional_text(row, "Type"),
         )
     ]
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
 
 
 SOURCES = (
