@@ -8,6 +8,7 @@ a PRM may fall for; both load a folder that a job has written. Training starts w
 from __future__ import annotations
 
 import importlib
+import logging
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -15,6 +16,11 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = ["PRM", "Generator", "__version__"]
+
+# transformers advises everybody to install PyTorch, which nothing here needs.
+logging.getLogger("transformers").addFilter(
+    lambda record: "PyTorch was not found" not in record.getMessage()
+)
 
 
 def __getattr__(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""The command: `python -m aprm_jax.main --config=FILE[:arg] [--workdir=DIR]`."""
+"""The command: `aprm-jax --config=FILE[:arg] [--workdir=DIR]`; see `--help`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 from absl import app, flags
 from ml_collections import config_flags
 
-from aprm_jax.jobs import command_line, start
+from aprm_jax.config import validate
+from aprm_jax.jobs import command_line
 from aprm_jax.training.allocator import keep_freed_memory
 
 _CONFIG = config_flags.DEFINE_config_file(
@@ -37,6 +38,9 @@ def main(argv: list[str]) -> None:
     keep_freed_memory()
     default = Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
     config = command_line.without_dropped_stages(_CONFIG.value, source)
+    validate(config)
+    from aprm_jax.jobs import start  # JAX: not before the config is known to be right
+
     start.run(config, Path(_WORKDIR.value or default), per_core=True)
 
 

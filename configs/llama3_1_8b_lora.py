@@ -19,7 +19,6 @@ A cut on a random model of the same family, under a minute:
 from pathlib import Path
 
 from aprm_jax.config import check_arg, override, read_config_file, set_stages
-from aprm_jax.hf.tiny import cut
 
 MODEL = "meta-llama/Llama-3.1-8B-Instruct"
 
@@ -41,6 +40,8 @@ def get_config(arg: str = ""):
     c.evaluate.attack_prms = ("aprm",)
     c.evaluate.attack_learning_rate = 2e-5
     if arg == "runlocal":
+        from aprm_jax.hf.tiny import cut  # imports JAX
+
         cut(c, "llama")
         return c
     c.domain.train = c.domain.test = "datasets:openai/gsm8k"

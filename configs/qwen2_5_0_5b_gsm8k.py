@@ -19,7 +19,6 @@ A cut on random models of the same family, under a minute:
 from pathlib import Path
 
 from aprm_jax.config import check_arg, override, read_config_file, set_stages
-from aprm_jax.hf.tiny import cut
 
 SOLVER = "Qwen/Qwen2.5-0.5B"
 GENERATOR = "Qwen/Qwen2.5-0.5B-Instruct"
@@ -40,6 +39,8 @@ def get_config(arg: str = ""):
     c.prm.learning_rate = 5e-6
     c.sft.learning_rate = 1e-5
     if arg == "runlocal":
+        from aprm_jax.hf.tiny import cut  # imports JAX
+
         cut(c, "qwen2")
         return c
     c.domain.train = c.domain.test = "datasets:openai/gsm8k"

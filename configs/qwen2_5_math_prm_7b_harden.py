@@ -22,7 +22,6 @@ A cut on random models of the same layouts, under a minute:
 from pathlib import Path
 
 from aprm_jax.config import check_arg, override, read_config_file, set_stages
-from aprm_jax.hf.tiny import cut
 
 PRM = "Qwen/Qwen2.5-Math-PRM-7B"
 GENERATOR = "Qwen/Qwen2.5-Math-7B-Instruct"
@@ -47,6 +46,8 @@ def get_config(arg: str = ""):
     c.evaluate.attack_learning_rate = 2e-5
     c.domain.model_solutions = ""
     if arg == "runlocal":
+        from aprm_jax.hf.tiny import cut  # imports JAX
+
         cut(c, "qwen2", prm_layout="qwen2_prm")
         return c
     c.domain.train = c.domain.test = "datasets:openai/gsm8k"

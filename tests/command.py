@@ -18,9 +18,12 @@ CACHE = f"--config.compilation_cache={_caches / 'aprm_jax' / 'tests'}"
 QUICKSTART = f"--config={REPOSITORY / 'configs' / 'quickstart.py'}:runlocal"
 GSM8K = f"--config={REPOSITORY / 'configs' / 'gsm8k.py'}:runlocal"
 
+# Of the command in a fresh Python: the package is found from any folder.
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(REPOSITORY)}
+
 # The server has imported the package, but has started no JAX backend: forks are safe.
 _context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(["aprm_jax.main"])
+_context.set_forkserver_preload(["aprm_jax.main", "aprm_jax.jobs.start"])
 
 
 @dataclasses.dataclass

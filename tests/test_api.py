@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import jax
 import numpy as np
 import pytest
@@ -12,42 +10,18 @@ import tiny
 import aprm_jax
 from aprm_jax.data.steps import TooLongError
 from aprm_jax.models import heads
-from aprm_jax.models.io import ModelFileError, ModelSpec, save_model
-
-BUCKETS = (16, 32)
-
-
-def _save(folder: Path, kind: str, **extra) -> Path:
-    config = tiny.decoder()
-    backbone = tiny.backbone(config)
-    spec = ModelSpec(
-        kind=kind,  # pyright: ignore[reportArgumentType]
-        decoder=config,
-        reading="token" if kind == "prm" else None,
-        window=1,
-        buckets=BUCKETS,
-        domain="arithmetic",
-        line_stride=16,
-        **extra,
-    )
-    params = (
-        heads.init_prm(jax.random.key(1), backbone, 16, "token")
-        if kind == "prm"
-        else {"backbone": backbone}
-    )
-    save_model(folder, params, spec, tiny.tokenizer())
-    return folder
+from aprm_jax.models.io import ModelFileError
 
 
 @pytest.fixture(scope="module")
 def prm(tmp_path_factory) -> aprm_jax.PRM:
-    return aprm_jax.PRM.load(_save(tmp_path_factory.mktemp("m") / "prm", "prm"))
+    return aprm_jax.PRM.load(tiny.save(tmp_path_factory.mktemp("m") / "prm", "prm"))
 
 
 @pytest.fixture(scope="module")
 def generator(tmp_path_factory) -> aprm_jax.Generator:
     folder = tmp_path_factory.mktemp("m") / "generator"
-    return aprm_jax.Generator.load(_save(folder, "generator", max_new_tokens=6))
+    return aprm_jax.Generator.load(tiny.save(folder, "generator", max_new_tokens=6))
 
 
 def test_score_is_the_sigmoid_of_the_training_graphs_logits(prm):
@@ -122,6 +96,6 @@ def test_perturb_refuses_what_it_cannot_do(generator):
 
 
 def test_loading_the_wrong_kind_says_which_it_is(tmp_path):
-    folder = _save(tmp_path / "generator", "generator")
+    folder = tiny.save(tmp_path / "generator", "generator")
     with pytest.raises(ModelFileError, match="holds a generator"):
         aprm_jax.PRM.load(folder)

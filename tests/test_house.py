@@ -10,6 +10,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import tiny
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -100,6 +101,33 @@ def test_importing_the_package_leaves_jax_alone():
     assert set(dir(aprm_jax)) == {"PRM", "Generator", "__version__"}
     with pytest.raises(AttributeError, match="Solver"):
         aprm_jax.Solver  # noqa: B018  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def test_the_api_imports_no_torch_even_where_it_is_installed(tmp_path):
+    pytest.importorskip("torch")
+    code = "import sys, aprm_jax; aprm_jax.PRM{}; print('torch' in sys.modules)"
+    assert _python(code.format("")).stdout == "False\n"
+    tiny.save(tmp_path, "prm")
+    load = f".load({str(tmp_path)!r}).score('1 + 1 =', ['2'])"
+    done = _python(code.format(load))
+    assert done.stdout == "False\n", done.stderr
+
+
+def test_nobody_is_told_to_install_torch():
+    pytest.importorskip("transformers")
+    done = _python(
+        "import importlib.util as u\nfind = u.find_spec\n"
+        "u.find_spec = lambda n, *a: None if n == 'torch' else find(n, *a)\n"
+        "import aprm_jax\naprm_jax.PRM\nfrom aprm_jax.jobs import start"
+    )
+    assert done.returncode == 0 and not done.stderr and not done.stdout
+
+
+def test_the_console_script_is_the_command():
+    module, _, function = PROJECT["project"]["scripts"]["aprm-jax"].partition(":")
+    code = f"import sys; from {module} import {function}; sys.argv[1:] = ['--version']"
+    done = _python(f"{code}; {function}()")
+    assert done.stdout == f"aprm_jax {aprm_jax.__version__}\n", done.stderr
 
 
 def test_constraints_hold_every_direct_dependency_and_no_address():

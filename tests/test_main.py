@@ -1,16 +1,22 @@
 """Bad input: one clear message, exit code 1, before anything is compiled."""
 
+import json
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import command
 import pytest
 
+import aprm_jax
 from aprm_jax.config import (
     ConfigError,
+    jobs,
     override,
     read_config_file,
     set_field,
+    settings,
     validate,
 )
 from aprm_jax.jobs import command_line
@@ -67,6 +73,86 @@ def test_a_bad_argument_is_named_with_what_would_be_right(tmp_path, argument, ex
     output = refused(tmp_path, QUICKSTART, argument)
     for text in expected:
         assert text in output
+
+
+# The command in a process of its own that says what it has imported by its end.
+ENDS_WITH_MODULES = """
+import json, sys
+from aprm_jax import main
+code = None
+try:
+    main.entry()
+except SystemExit as left:
+    code = left.code
+print(json.dumps({"code": code, "modules": sorted(sys.modules)}))
+"""
+HEAVY = ("jax", "flax", "optax", "orbax", "transformers", "datasets", "torch", "scipy")
+
+
+def light(folder: Path, *arguments: str) -> tuple[int, str]:
+    """Exit code and output of a command that must not have started JAX."""
+    done = subprocess.run(
+        [sys.executable, "-c", ENDS_WITH_MODULES, *arguments],
+        capture_output=True,
+        text=True,
+        cwd=folder,
+        env=command.ENVIRONMENT,
+    )
+    *output, last = done.stdout.splitlines()
+    ended = json.loads(last)
+    assert not {*HEAVY} & {*ended["modules"]}, ended["modules"]
+    return ended["code"], "\n".join(output) + done.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["--config=nowhere.py"],
+        [QUICKSTART, "--workdri=x"],
+        [QUICKSTART, "--config.sft.updats=3"],
+        [QUICKSTART, "--config.sft.updates=x"],
+        [QUICKSTART, "--config.sft.updates=0"],
+        [QUICKSTART, "--config.stages=('solver:stf',)"],
+        *(
+            [f"--config={path}", "--config.game.updats=3"]
+            for path in sorted((command.REPOSITORY / "configs").glob("*.py"))
+            if path.stem not in ("ablation", "naive_generator")  # these want a run
+        ),
+    ],
+    ids=lambda arguments: " ".join(a.rpartition("/")[2] for a in arguments),
+)
+def test_a_slip_on_the_command_line_starts_no_jax(tmp_path, arguments):
+    code, output = light(tmp_path, *arguments)
+    assert code == 1 and output.startswith("aprm_jax: error: "), output
+
+
+@pytest.mark.parametrize("flag", ["--help", "-h", "--helpfull"])
+def test_help_lists_jobs_configs_and_fields(flag):
+    code, output = light(command.REPOSITORY, flag)
+    assert code == 0
+    for name in (*jobs(), *settings()):
+        assert f"  {name}" in output
+    for setting in settings().values():
+        assert " ".join(setting.meaning.split()) in " ".join(output.split())
+        assert f"= {setting.default!r}" in output
+    for path in (command.REPOSITORY / "configs").glob("*.py"):
+        assert f"configs/{path.name}" in output
+    assert ("--verbosity" in output) == (flag == "--helpfull")
+
+
+def test_help_beside_a_config_shows_its_values(tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "from aprm_jax.config import default_config\n"
+        "def get_config(arg=''):\n"
+        "    c = default_config()\n"
+        "    c.sft.updates = 7_654\n"
+        "    return c\n"
+    )
+    code, output = light(tmp_path, f"--config={file}", "--help")
+    assert code == 0 and "sft.updates: int = 7654" in output
+    assert light(tmp_path, "--version")[1].split() == ["aprm_jax", aprm_jax.__version__]
 
 
 def test_overrides_of_stages_that_are_left_out_go_with_them():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -12,7 +13,9 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from aprm_jax.data.steps import PERTURB_TOKEN, STEP_TOKEN
+from aprm_jax.models import heads
 from aprm_jax.models.decoder import Decoder, DecoderConfig
+from aprm_jax.models.io import ModelSpec, save_model
 
 WORDS = ("<pad>", "<bos>", STEP_TOKEN, PERTURB_TOKEN, "<unk>", *"0123456789+-*=()")
 
@@ -57,6 +60,26 @@ def _init(config: DecoderConfig, seed: int) -> Any:
     ids = jnp.zeros((1, 4), jnp.int32)
     init = jax.jit(Decoder(config).init)
     return init(jax.random.key(seed), ids, ids, ids + 1)["params"]
+
+
+def save(folder: Path, kind: str, **extra: Any) -> Path:
+    """Writes a random model of a kind, of two short buckets, and returns its folder."""
+    config = decoder()
+    params: Any = {"backbone": backbone(config)}
+    if kind == "prm":
+        params = heads.init_prm(jax.random.key(1), params["backbone"], 16, "token")
+    spec = ModelSpec(
+        kind=kind,
+        decoder=config,
+        reading="token" if kind == "prm" else None,
+        window=1,
+        buckets=(16, 32),
+        domain="arithmetic",
+        line_stride=16,
+        **extra,
+    )
+    save_model(folder, params, spec, tokenizer())
+    return folder
 
 
 def solutions() -> Sequence[tuple[str, tuple[str, ...], tuple[float, ...]]]:

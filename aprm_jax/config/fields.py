@@ -8,12 +8,13 @@ from typing import Any
 
 import ml_collections
 
+from aprm_jax.config.errors import UserError
 from aprm_jax.config.job import jobs
 
 _NOTHING = ml_collections.ConfigDict()
 
 
-class ConfigError(ValueError):
+class ConfigError(UserError, ValueError):
     """A field of the config is wrong; the message names it and what would be right."""
 
 

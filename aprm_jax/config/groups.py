@@ -172,7 +172,7 @@ class PromptConfig:
 
 @dataclasses.dataclass(frozen=True)
 class CommonConfig:
-    """A run: its stages, and the groups that belong to no job."""
+    """The run: what it is called, its stages, what it tells."""
 
     name: str = setting("default", "what the report calls the run")
     job: str = setting(

@@ -12,13 +12,15 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
+from aprm_jax.config.errors import UserError
+
 T = TypeVar("T")
 
 _SHOWN = 400  # characters of a bad row that the quarantine file keeps
 _UNDECODED = re.compile("[\udc80-\udcff]")  # what `surrogateescape` leaves
 
 
-class DataError(ValueError):
+class DataError(UserError, ValueError):
     """A data file or source cannot be used; names the file, the line, the reason."""
 
 

@@ -29,6 +29,8 @@ import numpy as np
 from jaxtyping import Float32, Int32
 from transformers import PreTrainedTokenizerFast
 
+from aprm_jax.config.errors import UserError
+
 STEP_TOKEN = "<step>"
 PERTURB_TOKEN = "<perturb>"
 UNLABELLED = math.nan
@@ -88,7 +90,7 @@ class Reply:
     reason: str
 
 
-class TooLongError(ValueError):
+class TooLongError(UserError, ValueError):
     """A row does not fit the longest bucket."""
 
 

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub.errors import StrictDataclassError
-from transformers import CONFIG_MAPPING
 
+from aprm_jax.config.errors import UserError
 from aprm_jax.models.architecture import DecoderConfig, RopeScaling
 from aprm_jax.models.io import read_object
 
@@ -57,7 +57,7 @@ _OPTIONS = (
 )
 
 
-class UnsupportedModelError(ValueError):
+class UnsupportedModelError(UserError, ValueError):
     """A model that the decoder cannot run; the message names what is in the way."""
 
 
@@ -193,7 +193,7 @@ def hf_config(
         "rope_parameters": _rope_parameters(config, family),
         **_window_fields(config, family),
     }
-    known = CONFIG_MAPPING[model_type]().to_dict().keys() | {"architectures", "dtype"}
+    known = _config_class(model_type)().to_dict().keys() | {"architectures", "dtype"}
     kept = {key: value for key, value in written.items() if key in known}
     if family == "phi3":
         kept["partial_rotary_factor"] = 1.0
@@ -249,10 +249,18 @@ def _parsed(model_type: str, fields: Mapping[str, Any]) -> Any:
     fields = {key: copy.deepcopy(value) for key, value in fields.items()}
     fields.pop("model_type", None)
     try:
-        return CONFIG_MAPPING[model_type](**fields)
+        return _config_class(model_type)(**fields)
     except (StrictDataclassError, ValueError, TypeError, KeyError) as error:
         message = " ".join(str(error).split())
         raise UnsupportedModelError(f"not a {model_type} config: {message}") from None
+
+
+def _config_class(model_type: str) -> Any:
+    # Imported late: it imports torch where that is installed, and only a model of
+    # Hugging Face needs it.
+    from transformers import CONFIG_MAPPING
+
+    return CONFIG_MAPPING[model_type]
 
 
 def _activation(read: Any) -> str:

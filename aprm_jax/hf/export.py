@@ -17,6 +17,7 @@ import numpy as np
 from transformers import PreTrainedTokenizerFast
 
 from aprm_jax.config import EXPORT_FORMATS as FORMATS
+from aprm_jax.config.errors import UserError
 from aprm_jax.data.prompts import GENERATOR_PROMPT
 from aprm_jax.data.steps import StepBuilder
 from aprm_jax.hf import prm_layouts, save
@@ -38,7 +39,7 @@ _NO_TOKEN_CLASSES = ("gemma3",)  # transformers has no such class of it
 _HEADS = {"qwen2_prm": "ForProcessRewardModel", "skywork": "ForPrmModel"}
 
 
-class ExportError(ValueError):
+class ExportError(UserError, ValueError):
     """A model cannot be exported so; the message says what can be done instead."""
 
 

@@ -18,7 +18,7 @@ from typing import Any
 import jax
 import numpy as np
 from jax.sharding import Sharding
-from transformers import AutoTokenizer, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast
 
 from aprm_jax.hf import tables
 from aprm_jax.hf.config import (
@@ -174,7 +174,11 @@ def load_tokenizer(directory: str | os.PathLike[str]) -> PreTrainedTokenizerFast
       ModelFileError: there is none, or only one without the fast form.
     """
     given = (Path(directory) / "tokenizer.json").is_file()
-    reader: Any = PreTrainedTokenizerFast if given else AutoTokenizer
+    reader: Any = PreTrainedTokenizerFast
+    if not given:
+        from transformers import AutoTokenizer  # torch too, where it is installed
+
+        reader = AutoTokenizer
     try:
         tokenizer = reader.from_pretrained(
             directory, local_files_only=True, trust_remote_code=False

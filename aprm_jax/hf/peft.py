@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import regex
 
+from aprm_jax.config.errors import UserError
 from aprm_jax.hf.families import TABLES
 from aprm_jax.hf.safetensors_io import Checkpoint, Slices
 from aprm_jax.hf.tables import ENDS, canonical
@@ -89,7 +90,7 @@ _EYES = r"(model\.)?(vision_tower|multi_modal_projector)\."
 _PATTERN_SECONDS = 1.0  # an adapter's own regular expression may take no longer
 
 
-class AdapterMismatchError(ValueError):
+class AdapterMismatchError(UserError, ValueError):
     """An adapter does not fit its base, or is of a kind that is not supported."""
 
 

@@ -31,6 +31,7 @@ import numpy as np
 from jaxtyping import Array, Float, Float32
 from transformers import PreTrainedTokenizerFast
 
+from aprm_jax.config.errors import UserError
 from aprm_jax.data.prompts import chat_ids, defuse, encode
 from aprm_jax.data.steps import UNLABELLED, StepBuilder, StepRow
 from aprm_jax.hf.config import read_config
@@ -45,7 +46,7 @@ _SHEPHERD_TAG, _SHEPHERD_GOOD, _SHEPHERD_BAD = "ки", "+", "-"
 Rows = tuple[list[int], list[int]]  # ids, and where each step is read
 
 
-class LayoutError(ValueError):
+class LayoutError(UserError, ValueError):
     """A tokenizer or a checkpoint is not what a PRM's layout needs."""
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from transformers import AutoTokenizer, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast
 
 from aprm_jax.hf.config import LANGUAGE_HEAD, hf_config
 from aprm_jax.hf.peft import ADAPTER_FILE
@@ -109,6 +109,8 @@ def auto_tokenizer_agrees(folder: Path, tokenizer: PreTrainedTokenizerFast) -> b
       folder: written, with config.json.
       tokenizer: what was written.
     """
+    from transformers import AutoTokenizer  # torch too, where it is installed
+
     try:
         again: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except Exception:  # of the Rust side: no tokenizer of that family's kind

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from aprm_jax.config.errors import UserError
 from aprm_jax.hf.copying import contiguous
 from aprm_jax.hf.families import AXES, LAYERS, TABLES, Row
 from aprm_jax.models.architecture import DecoderConfig
@@ -34,7 +35,7 @@ ENDS = ("lm_head", "model.embed_tokens")  # the two that may be tied
 _INNER = r"(layers\.\d+\..+|embed_tokens(?:\..+)?|norm(?:\..+)?)"
 
 
-class CheckpointMismatchError(ValueError):
+class CheckpointMismatchError(UserError, ValueError):
     """A checkpoint's tensors are not those of the model that its config describes."""
 
 

@@ -10,11 +10,13 @@ import re
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import absl.logging
 import ml_collections
 from absl import flags
 
+from aprm_jax import __version__
 from aprm_jax.config import (
     ConfigError,
     drop_overrides,
@@ -23,41 +25,17 @@ from aprm_jax.config import (
     read_config_file,
     stages,
 )
-from aprm_jax.data.jsonl import DataError
-from aprm_jax.data.steps import TooLongError
-from aprm_jax.hf.config import UnsupportedModelError
-from aprm_jax.hf.export import ExportError
-from aprm_jax.hf.peft import AdapterMismatchError
-from aprm_jax.hf.tables import CheckpointMismatchError
-from aprm_jax.jobs.context import JobError, log
-from aprm_jax.models.io import ModelFileError
-from aprm_jax.training.checkpoints import CheckpointError
-from aprm_jax.training.loop import NonFiniteError
-from aprm_jax.training.mesh import MeshError
+from aprm_jax.config.errors import UserError
+from aprm_jax.jobs import usage
 from aprm_jax.training.signals import Interrupted
-from aprm_jax.training.workdir import WorkdirError
 
 
-class UsageError(ValueError):
+class UsageError(UserError, ValueError):
     """The command line cannot be understood."""
 
 
-USER_ERRORS = (
-    UsageError,
-    ConfigError,
-    WorkdirError,
-    DataError,
-    TooLongError,
-    MeshError,
-    CheckpointError,
-    ModelFileError,
-    UnsupportedModelError,
-    CheckpointMismatchError,
-    AdapterMismatchError,
-    ExportError,
-    NonFiniteError,
-    JobError,
-)
+log = logging.getLogger("aprm_jax")
+_HELP = re.compile(r"--?(h|help|helpshort|helpfull|version)(=true)?|-\?")
 
 
 def parse(argv: Sequence[str]) -> list[str]:
@@ -67,12 +45,13 @@ def parse(argv: Sequence[str]) -> list[str]:
       UsageError, ConfigError: as their messages say.
     """
     source, overrides = _split(argv)
-    if not any(re.match(r"--?help", arg) for arg in argv):
-        if not source:
-            raise UsageError(
-                "--config=FILE is missing, for example --config=configs/quickstart.py"
-            )
-        _check_names(source, overrides)
+    _help_if_asked(argv, source)
+    if not source:
+        raise UsageError(
+            "--config=FILE is missing, for example --config=configs/quickstart.py; "
+            "--help lists configs, jobs and fields"
+        )
+    _check_names(source, overrides)
     try:
         rest = flags.FLAGS(list(argv))
     except flags.IllegalFlagValueError as error:
@@ -87,14 +66,14 @@ def parse(argv: Sequence[str]) -> list[str]:
 
 @contextlib.contextmanager
 def reported_errors() -> Iterator[None]:
-    """Prints `USER_ERRORS` in one message on stderr and exits with 1."""
+    """Prints a `UserError` in one message on stderr and exits with 1."""
     try:
         yield
     except Interrupted as interrupted:
         if not interrupted.said:
             print(interrupted, flush=True)
         raise
-    except USER_ERRORS as error:
+    except UserError as error:
         _fail(str(error))
     except OSError as error:
         if error.filename is None and error.strerror is None:
@@ -130,11 +109,25 @@ def _split(argv: Sequence[str]) -> tuple[str, list[tuple[str, str]]]:
     return source, overrides
 
 
-def _check_names(source: str, overrides: Sequence[tuple[str, str]]) -> None:
-    """Loads the config file once by ourselves: whatever is wrong is told in a line."""
+def _help_if_asked(argv: Sequence[str], source: str) -> None:
+    """Prints what is asked for, and leaves with 0."""
+    asked = [m[1] for m in map(_HELP.fullmatch, argv[1:]) if m]
+    if not asked:
+        return
+    if asked == ["version"]:
+        print(f"aprm_jax {__version__}")
+    else:
+        print(usage.text(_values(source) if source else None, source), end="")
+    if "helpfull" in asked:
+        print("\nflags of libraries:\n" + flags.FLAGS.get_help())
+    sys.exit(0)
+
+
+def _values(source: str) -> dict[str, Any]:
+    """The fields of a config file by name: whatever is wrong is told in a line."""
     file, _, arg = source.partition(":")
     try:
-        known = flat(read_config_file(file, arg))
+        return flat(read_config_file(file, arg))
     except ConfigError as error:
         raise ConfigError(f"--config={source}: {error}") from error
     except Exception as error:  # a config file is Python: it may raise anything
@@ -146,6 +139,11 @@ def _check_names(source: str, overrides: Sequence[tuple[str, str]]) -> None:
             f"--config={source}: the config file failed{where}: "
             f"{type(error).__name__}: {error}"
         ) from error
+
+
+def _check_names(source: str, overrides: Sequence[tuple[str, str]]) -> None:
+    """Every field that is set is one of the config file's."""
+    known = _values(source)
     changed = flat_overrides(known.pop("overrides"))
     names = [*known, *changed]
     for name, value in overrides:

@@ -14,6 +14,7 @@ import ml_collections
 from transformers import PreTrainedTokenizerFast
 
 from aprm_jax.config import ConfigError
+from aprm_jax.config.errors import UserError
 from aprm_jax.data.arithmetic import ArithmeticDomain
 from aprm_jax.data.bpe import save_tokenizer
 from aprm_jax.data.domain import Domain
@@ -38,7 +39,7 @@ from aprm_jax.verifiers.scoring import Scorer, StepScorer
 log = logging.getLogger("aprm_jax")
 
 
-class JobError(RuntimeError):
+class JobError(UserError, RuntimeError):
     """A job cannot go on from what it was given; the message says what to change."""
 
 

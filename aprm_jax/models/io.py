@@ -25,6 +25,7 @@ import safetensors
 import safetensors.flax
 from transformers import PreTrainedTokenizerFast
 
+from aprm_jax.config.errors import UserError
 from aprm_jax.models.decoder import DecoderConfig
 
 Kind = Literal["solver", "generator", "prm"]
@@ -35,7 +36,7 @@ PARAMS_FILE = "params.safetensors"
 SPEC_FILE = "model.json"
 
 
-class ModelFileError(ValueError):
+class ModelFileError(UserError, ValueError):
     """A model's folder is missing, incomplete, damaged or not ours."""
 
 

@@ -23,13 +23,14 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
+from aprm_jax.config.errors import UserError
 from aprm_jax.training.workdir import WorkdirError, atomic_write
 
 MANIFEST = "MANIFEST.json"
 _ORBAX_TEMPORARY = ".orbax-checkpoint-tmp"
 
 
-class CheckpointError(RuntimeError):
+class CheckpointError(UserError, RuntimeError):
     """A checkpoint cannot be written, or there is none to restore."""
 
 

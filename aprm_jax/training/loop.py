@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from aprm_jax.config.errors import UserError
 from aprm_jax.training.checkpoints import Checkpointer, CheckpointError
 from aprm_jax.training.console import Console
 from aprm_jax.training.metrics import Metrics, to_scalar
@@ -29,7 +30,7 @@ MetricsHook = Callable[[int, dict[str, float]], Mapping[str, Any] | None]
 _MAX_DUMPS = 20  # batches written out per run: a long bad run must not fill the disk
 
 
-class NonFiniteError(RuntimeError):
+class NonFiniteError(UserError, RuntimeError):
     """Too many updates in a row were not finite; the last good state was saved."""
 
 

@@ -14,6 +14,8 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from aprm_jax.config.errors import UserError
+
 AXES = ("data", "fsdp", "tensor")
 # Each holds a copy of the model, and fewer rows keep it less busy.
 MOST_CPU_DEVICES = 8
@@ -33,7 +35,7 @@ RULES: tuple[tuple[str, P], ...] = (
 )
 
 
-class MeshError(ValueError):
+class MeshError(UserError, ValueError):
     """The mesh does not fit the devices, or a batch does not fit the mesh."""
 
 

@@ -11,6 +11,8 @@ import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from aprm_jax.config.errors import UserError
+
 _CONFIG = "config.json"
 _FINGERPRINT = "fingerprint.json"
 _DONE = "done.json"
@@ -18,7 +20,7 @@ _MISSING = "(not set)"
 _SHOWN_DIFFERENCES = 5
 
 
-class WorkdirError(RuntimeError):
+class WorkdirError(UserError, RuntimeError):
     """The folder cannot be used for this run; the message says what to do."""
 
 
