@@ -134,9 +134,8 @@ def _matrix_safe(text: str) -> str:
 def _dollars(text: str) -> str:
     r"""Removes `$` that delimit mathematics; one that means money becomes `\$`."""
     bare = re.findall(r"(?<!\\)\$+", text)
-    if len(bare) % 2 == 0 and not re.fullmatch(
-        r"\$[0-9.,]+(?:[^$]*[^0-9.,$\s][^$]*)\$[0-9.,]+", text
-    ):
+    money = re.fullmatch(r"\$([0-9.,][^$]*)\$[0-9.,]+", text)  # $5 and $7
+    if len(bare) % 2 == 0 and not (money and re.search(r"[^0-9.,\s]", money[1])):
         return re.sub(r"(?<!\\)\$+", " ", text)
     return re.sub(r"(?<!\\)\$+", r"\\$", text)
 

@@ -61,6 +61,7 @@ def same_answer(
     tolerance: float | None = None,
     relative: float | None = None,
     pool: Pool | None = None,
+    salt: str = "",
 ) -> AnswerVerdict:
     """Whether a given answer says the same as the expected one; never raises on text.
 
@@ -73,6 +74,8 @@ def same_answer(
         for rounded decimals no longer apply.
       relative: by which share of the expected number it may differ.
       pool: asked about expressions that our own parser cannot decide.
+      salt: goes with both texts into the points at which expressions are compared. The
+        same salt gives the same verdicts; a policy that does not know it cannot aim.
 
     Raises:
       ValueError: an unknown kind, or a negative tolerance.
@@ -98,7 +101,8 @@ def same_answer(
             verdict = _choices(text, wanted[-1], several=True)
             if verdict.outcome is not Outcome.UNREADABLE:
                 return verdict
-    return _compare(found, wanted, bounds, pool)
+    matcher = Matcher(bounds, key=f"{salt}\x00{given}\x00{expected}")
+    return _compare(found, wanted, matcher, pool)
 
 
 _LETTERS = re.compile(r"\(?([A-J])\)?|[A-D]{2,4}|[A-J](?:\s*(?:,|and|&)\s*[A-J])+")
@@ -160,9 +164,8 @@ def _choices(given: str, expected: str, several: bool) -> AnswerVerdict:
 
 
 def _compare(
-    found: list[str], wanted: list[str], bounds: Tolerance, pool: Pool | None
+    found: list[str], wanted: list[str], matcher: Matcher, pool: Pool | None
 ) -> AnswerVerdict:
-    matcher = Matcher(bounds)
     unread: list[str] = []
     different = False
     for text in found:

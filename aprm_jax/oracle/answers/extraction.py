@@ -6,11 +6,13 @@ import dataclasses
 import re
 from typing import Literal, get_args
 
+from aprm_jax.oracle.answers.segments import Segment, segments, without_segments
 from aprm_jax.oracle.answers.units import is_unit
 
 Style = Literal["auto", "boxed", "gsm8k", "phrase", "choice", "choices", "last"]
 MAX_TEXT = 20_000  # characters, from the end, that are searched
 MAX_ANSWER = 2_000
+_MAX_PHRASES = 40  # statements of an answer that are looked at, from the last one back
 
 _BOX = re.compile(r"(?:\\b|\x08|\\f)(?:oxed|box)\s*(?P<open>\{|\$?\s*[^\s{$]+)")
 _TURN = re.compile(r"<\|[a-z_]{2,20}\|>|</s>|<\|?eot_id\|?>|\n(?:Problem|Question):")
@@ -23,11 +25,6 @@ _PHRASE = re.compile(
 )
 _CONCLUSION = re.compile(
     r"\b(?:therefore|thus|hence|so|in total|altogether|finally)\b", re.IGNORECASE
-)
-_SEGMENT = re.compile(
-    r"\$\$(?P<a>.+?)\$\$|(?<!\\)\$(?P<b>(?:\\\$|[^$\n])+?)(?<!\\)\$|\\\((?P<c>.+?)\\\)"
-    r"|\\\[(?P<d>.+?)\\\]",
-    re.DOTALL,
 )
 _NUMBER = re.compile(
     r"(?<![\w.,^_{])-?[ ]?[$€£]?[ ]?-?(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)"
@@ -107,9 +104,13 @@ def _tail(text: str) -> str:
     return text
 
 
+def _says(find: _Find) -> bool:
+    return bool(find.text.strip(" .*:$"))
+
+
 def _best(finds: list[_Find]) -> str | None:
     """The last of the strong statements, else the last one."""
-    finds = [find for find in finds if find.text.strip(" .*:$")]
+    finds = [find for find in finds if _says(find)]
     if not finds:
         return None
     strongest = max(find.strength for find in finds)
@@ -170,37 +171,44 @@ def _joined(gap: str) -> bool:
 
 
 def _phrases(text: str) -> list[_Find]:
+    """The last strong statement, and weaker ones behind it."""
     finds: list[_Find] = []
-    for match in _PHRASE.finditer(text):
-        rest = match["rest"].strip()
-        strong = match["strong"].lower().startswith("final")
-        if match["verb"].isspace() and not strong:
-            continue
-        if not match["verb"].isspace() and not rest:
-            rest = text[match.end() :].lstrip().partition("\n")[0]
-        inner = _PHRASE.search(rest)
-        if inner and inner["rest"].strip():
-            rest = inner["rest"].strip()
-        boxes = _boxes(rest)
-        if boxes:
-            finds.append(_Find(match.start(), 3, boxes[-1].text))
-            continue
-        block = re.match(r"\s*(?:\\\[|\$\$)", rest)
-        if block:
-            segment = _SEGMENT.search(text, match.start("rest"))
-            rest = _content(segment) if segment else rest
-        if match["strong"].lower() in ("solution", "option", "choice") and not re.match(
-            r"[-$\\(0-9*A-J](?![a-z])", rest
-        ):
-            continue
-        sentence = _SENTENCE.split(rest, maxsplit=1)[0].strip()
-        if sentence:
-            finds.append(_Find(match.start(), 3 if strong else 2, reduced(sentence)))
+    for match in [*_PHRASE.finditer(text)][: -_MAX_PHRASES - 1 : -1]:
+        find = _phrase(text, match)
+        if find is not None:
+            finds.append(find)
+            if find.strength == 3 and _says(find):
+                break
     return finds
 
 
-def _content(match: re.Match[str]) -> str:
-    return next(group for group in match.groups() if group is not None)
+def _phrase(text: str, match: re.Match[str]) -> _Find | None:
+    """What one statement says the answer is."""
+    rest = match["rest"].strip()
+    strong = match["strong"].lower().startswith("final")
+    if match["verb"].isspace() and not strong:
+        return None
+    if not match["verb"].isspace() and not rest:
+        rest = text[match.end() :].lstrip().partition("\n")[0]
+    inner = _PHRASE.search(rest)
+    if inner and inner["rest"].strip():
+        rest = inner["rest"].strip()
+    boxes = _boxes(rest)
+    if boxes:
+        return _Find(match.start(), 3, boxes[-1].text)
+    if re.match(r"\s*(?:\\\[|\$\$)", rest):
+        near = text[match.start("rest") :][: 2 * MAX_ANSWER]
+        segment = next(segments(near), None)
+        rest = segment.content if segment else rest
+    rest = rest[: 2 * MAX_ANSWER]
+    if match["strong"].lower() in ("solution", "option", "choice") and not re.match(
+        r"[-$\\(0-9*A-J](?![a-z])", rest
+    ):
+        return None
+    sentence = _SENTENCE.split(rest, maxsplit=1)[0].strip()
+    if not sentence:
+        return None
+    return _Find(match.start(), 3 if strong else 2, reduced(sentence))
 
 
 def reduced(sentence: str) -> str:
@@ -210,30 +218,18 @@ def reduced(sentence: str) -> str:
         return boxes[-1].text
     if not _prose(sentence):
         return sentence
-    segments = list(_SEGMENT.finditer(sentence))
+    found = list(segments(sentence))
     if (
-        segments
-        and _ASIDE.match(sentence, segments[0].end())
-        and (not sentence[: segments[0].start()].strip())
+        found
+        and _ASIDE.match(sentence, found[0].end)
+        and not sentence[: found[0].start].strip()
     ):
-        return segments[0][0]
+        return sentence[found[0].start : found[0].end]
     after = re.split(r"\b(?:is|are|was|equals)\b:?", sentence)[-1].strip()
     if after != sentence and re.search(r"[0-9$\\]", after) and not _prose(after):
         return after
-    if segments and not _NUMBER.search(sentence, segments[-1].end()):
-        first = len(segments) - 1
-        while first and _only_joins(
-            sentence[segments[first - 1].end() : segments[first].start()]
-        ):
-            first -= 1
-        tail = re.match(
-            r"\s?(?:\\?%|[A-Za-z]+(?:\^?[23²³])?)?", sentence[segments[-1].end() :]
-        )
-        unit = tail[0].strip() if tail else ""
-        if unit.lower() not in ("%", r"\%", "percent", "pct") and not is_unit(unit):
-            unit = ""
-        cluster = sentence[segments[first].start() : segments[-1].end()]
-        return f"{cluster} {unit}".strip()
+    if found and not _NUMBER.search(sentence, found[-1].end):
+        return _cluster(sentence, found)
     after = re.split(r"\b(?:is|are|was|equals|be)\b|(?<![<>!=])=|:(?=\s)", sentence)[-1]
     if after.strip() and not _prose(after):
         return after.strip()
@@ -245,16 +241,28 @@ def reduced(sentence: str) -> str:
     return last[0].strip() + (" %" if tail else "")
 
 
+def _cluster(sentence: str, found: list[Segment]) -> str:
+    """The last formula of a sentence, those joined to it, and a unit behind it."""
+    first = len(found) - 1
+    while first and _only_joins(sentence[found[first - 1].end : found[first].start]):
+        first -= 1
+    tail = re.match(r"\s?(?:\\?%|[A-Za-z]+(?:\^?[23²³])?)?", sentence[found[-1].end :])
+    unit = tail[0].strip() if tail else ""
+    if unit.lower() not in ("%", r"\%", "percent", "pct") and not is_unit(unit):
+        unit = ""
+    return f"{sentence[found[first].start : found[-1].end]} {unit}".strip()
+
+
 def _only_joins(gap: str) -> bool:
     return not re.sub(r"\b(?:and|or)\b|[\s,;&.]", "", gap)
 
 
 def _prose(text: str) -> bool:
     """Whether words stand around the answer."""
-    outside = re.sub(r"\\[a-zA-Z]+\s*(?:\{[^{}]*\})?", " ", _SEGMENT.sub(" ", text))
+    outside = re.sub(r"\\[a-zA-Z]+\s*(?:\{[^{}]*\})?", " ", without_segments(text))
     words = [w for w in _WORDS.findall(outside) if w.lower() not in _QUIET]
     others = [word for word in words if not is_unit(word)]
-    if _SEGMENT.search(text) and others:
+    if others and next(segments(text), None):
         return True
     verb = re.search(r"\b(?:is|are|was|were|has|have|be|will|equals)\b", outside)
     return bool(verb) or (len(others) > 3 and bool(re.search("[0-9]", outside)))
@@ -266,9 +274,9 @@ def _last_line(text: str) -> str | None:
         return None
     line = lines[-1]
     if re.fullmatch(r"\\\]|\$\$|\\end\{[a-z*]+\}[.$\\\]]*", line):
-        segments = list(_SEGMENT.finditer(text))
-        if segments:
-            return _content(segments[-1]).strip()
+        found = list(segments(text))
+        if found:
+            return found[-1].content.strip()
     if len(line) <= 60 and not _prose(line):
         return line
     sentences = [part for part in _SENTENCE.split(line) if part.strip()]

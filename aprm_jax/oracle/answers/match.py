@@ -8,6 +8,13 @@ from fractions import Fraction
 
 from aprm_jax.oracle.answers import values
 from aprm_jax.oracle.answers.clean import plain
+from aprm_jax.oracle.answers.identity import (
+    constant_ratio,
+    identical,
+    same_value,
+    samples,
+)
+from aprm_jax.oracle.answers.modular import congruent
 from aprm_jax.oracle.answers.numbers import (
     CONTEXT,
     Number,
@@ -53,11 +60,12 @@ class Matcher:
 
     Args:
       tolerance: for numbers, beside the rules for rounded decimals.
+      key: what the points are drawn by, at which expressions are compared.
     """
 
-    def __init__(self, tolerance: Tolerance):
+    def __init__(self, tolerance: Tolerance, key: str):
         self.tolerance = tolerance
-        self.budget = values.Budget()
+        self.budget = values.Budget(key=key)
 
     def same(self, given: Term, expected: Term) -> bool | None:
         """Whether two answers are one; never raises NumberError."""
@@ -67,6 +75,7 @@ class Matcher:
             return None
 
     def _same(self, given: Term, expected: Term) -> bool | None:
+        self.budget.spend()
         (name_a, a), (name_b, b) = named(given), named(expected)
         if name_a and name_b and self._clash(name_a, a, name_b, b):
             return False
@@ -111,13 +120,13 @@ class Matcher:
 
     def _equations(self, a: Term, b: Term) -> bool | None:
         left, right = difference(a), difference(b)
-        if values.constant_ratio(left, right, self.budget) is not None:
+        if constant_ratio(left, right, self.budget) is not None:
             return True
         for one, other in ((a, right), (b, left)):
             solved = self._solves(one, other)
             if solved is not None:
                 return solved
-        if values.identical(left, right, self.budget) is None:
+        if identical(left, right, self.budget) is None:
             return None
         return False
 
@@ -132,15 +141,15 @@ class Matcher:
                 for k in (0, 1, 2)
             )
             bend = Term("add", (Term("add", (zero, two)), times(-2, one)))
-            if not values.identical(bend, number(Fraction(0)), self.budget):
+            if not identical(bend, number(Fraction(0)), self.budget):
                 continue
             inserted = substitute(equation, variable.name, value.args[0])
-            return values.identical(inserted, number(Fraction(0)), self.budget)
+            return identical(inserted, number(Fraction(0)), self.budget)
         return None
 
     def _inequalities(self, a: Term, b: Term) -> bool | None:
         sign_a, sign_b = a.name, b.name
-        ratio = values.constant_ratio(difference(a), difference(b), self.budget)
+        ratio = constant_ratio(difference(a), difference(b), self.budget)
         if ratio is None:
             return False
         if not is_real(ratio):
@@ -297,9 +306,7 @@ class Matcher:
             if any(map(clock, (a, b))):
                 return False
             heads = [Term("div", (x, y)) for x, y in zip(a.args, b.args, strict=True)]
-            return all(
-                values.identical(heads[0], head, self.budget) for head in heads[1:]
-            )
+            return all(identical(heads[0], head, self.budget) for head in heads[1:])
         return self._values(a, b)
 
     def _quantities(self, a: Term, b: Term) -> bool | None:
@@ -323,7 +330,7 @@ class Matcher:
             a = without_letter(a)
             if not values.symbols(a):
                 return self._numbers(a, b)
-        verdict = values.identical(a, b, self.budget)
+        verdict = identical(a, b, self.budget)
         if verdict is None and names_a != names_b:
             return False
         if verdict is False and names_a == names_b and self.tolerance == Tolerance():
@@ -336,18 +343,19 @@ class Matcher:
                 x, y = bare(a, percent), bare(b, percent)
                 if percent and (x, y) == (a, b):
                     break
-                found = values.samples((x, y), self.budget)
+                found = samples((x, y), self.budget)
                 if not found:
-                    return None
-                if isinstance(found[0][0], tuple) or isinstance(found[0][1], tuple):
-                    return values.same_value(*found[0])
-                if self._close(x, found[0][0], y, found[0][1]):
+                    return congruent(x, y, self.budget.key, self.budget)
+                (left, right), scale = found[0]
+                if isinstance(left, tuple) or isinstance(right, tuple):
+                    return same_value(left, right, scale)
+                if same_number(left, right, scale):
+                    return congruent(x, y, self.budget.key, self.budget) is not False
+                if self._close(x, left, y, right):
                     return True
         return False
 
     def _close(self, a: Term, x: Number, b: Term, y: Number) -> bool:
-        if same_number(x, y):
-            return True
         if not is_real(x) or not is_real(y):
             return False
         given, expected = as_fraction(x), as_fraction(y)

@@ -9,11 +9,12 @@ from __future__ import annotations
 import dataclasses
 import decimal
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from decimal import Decimal
 from fractions import Fraction
 
 MAX_BITS = 20_000  # 2004! has 19,100
+_MAX_AREA = 1_000_000  # bits of the numerator times bits of the denominator: gcd's cost
 MAX_FACTORIAL = 2_100
 DIGITS = 50
 # Two decimals that agree to this share of their size are one number.
@@ -70,20 +71,27 @@ def real(value: Number) -> Fraction | Decimal:
     return value.re
 
 
-def same_number(a: Number, b: Number) -> bool:
-    """Equality: exact for rationals, else to about 30 digits."""
+def same_number(a: Number, b: Number, scale: Decimal = Decimal(1)) -> bool:
+    """Equality: exact for rationals, else to about 30 digits.
+
+    Args:
+      a: a number.
+      b: another one.
+      scale: the size of what was added to make them. Where both are far smaller than
+        that, what is left of them is rounding error.
+    """
     if isinstance(a, Fraction) and isinstance(b, Fraction):
         return a == b
     x, y = approximate(a), approximate(b)
     size = max(abs(x.re), abs(x.im), abs(y.re), abs(y.im))
-    # Where one is exactly zero, the other one's size is all rounding error.
-    bound = AGREE * max(size, Decimal("1e-10"))
+    bound = AGREE * max(size, scale * Decimal("1e-10"))
     return abs(x.re - y.re) <= bound and abs(x.im - y.im) <= bound
 
 
 def _small(value: Fraction) -> Number:
-    bits = max(value.numerator.bit_length(), value.denominator.bit_length())
-    return value if bits <= MAX_BITS else approximate(value)
+    above, below = value.numerator.bit_length(), value.denominator.bit_length()
+    small = max(above, below) <= MAX_BITS and above * below <= _MAX_AREA
+    return value if small else approximate(value)
 
 
 def add(a: Number, b: Number) -> Number:
@@ -156,7 +164,7 @@ def _integer_power(base: Number, exponent: int) -> Number:
     if isinstance(base, Fraction):
         bits = max(base.numerator.bit_length(), base.denominator.bit_length())
         if bits * exponent <= MAX_BITS:
-            return base**exponent
+            return _small(base**exponent)
         base = approximate(base)
     if not base.im:
         return Complex(base.re**exponent)
@@ -212,12 +220,24 @@ def floor(value: Number) -> Number:
     number = real(value)
     if isinstance(number, Fraction):
         return Fraction(math.floor(number))
+    if abs(number) > Decimal("1e40"):
+        raise NumberError("out of range")
     nearest = number.to_integral_value()
     if abs(number - nearest) <= AGREE * max(abs(number), Decimal(1)):
         return Fraction(int(nearest))
-    if abs(number) > Decimal("1e40"):
-        raise NumberError("out of range")
     return Fraction(math.floor(number))
+
+
+def common(combine: Callable[..., int], values: Sequence[Number]) -> Number:
+    """The greatest common divisor or least common multiple of integers."""
+    result: int | None = None
+    for value in values:
+        if not isinstance(value, Fraction) or value.denominator != 1:
+            raise NumberError("a common divisor of something else than integers")
+        result = combine(value.numerator, value.numerator if result is None else result)
+        if result.bit_length() > MAX_BITS:
+            raise NumberError("out of range")
+    return Fraction(result or 0)
 
 
 def factorial(value: Number) -> Number:

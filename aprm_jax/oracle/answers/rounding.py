@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from fractions import Fraction
 
 from aprm_jax.oracle.answers import values
+from aprm_jax.oracle.answers.identity import samples
 from aprm_jax.oracle.answers.numbers import CONTEXT, NumberError, is_real
 from aprm_jax.oracle.answers.rules import as_fraction, stated
 from aprm_jax.oracle.answers.tokens import Term, number
@@ -26,9 +27,9 @@ def rounded_in(exact: Term, stated_one: Term, budget: values.Budget) -> bool:
     if not 0 < len(moved) <= _MAX_DECIMALS:
         return False
     try:
-        found = values.samples((exact, stated_one, *moved), budget)
+        found = samples((exact, stated_one, *moved), budget)
         with decimal.localcontext(CONTEXT):
-            return len(found) >= 2 and all(map(_within, found))
+            return len(found) >= 2 and all(_within(row.values) for row in found)
     except NumberError:
         return False
 

@@ -51,10 +51,19 @@ def real_set(term: Term, budget: values.Budget) -> RealSet | None:
     """
     with decimal.localcontext(numbers.CONTEXT):
         try:
-            pieces = _pieces(term, budget)
+            pieces = _disjoint(term, budget)
         except NumberError:
             return None
-        return None if pieces is None else RealSet(_merged(pieces))
+        return None if pieces is None else RealSet(pieces)
+
+
+def _disjoint(term: Term, budget: values.Budget) -> tuple[Piece, ...] | None:
+    """The pieces of a set, merged at each step so that they stay few."""
+    pieces = _pieces(term, budget)
+    if pieces is None:
+        return None
+    budget.spend(len(pieces))
+    return _merged(pieces)
 
 
 def _pieces(term: Term, budget: values.Budget) -> list[Piece] | None:
@@ -66,13 +75,14 @@ def _pieces(term: Term, budget: values.Budget) -> list[Piece] | None:
     if term.op == "sym" and term.name == "set R":
         return [Piece(End(_INFINITY, None), False, End(_INFINITY, None), False)]
     if term.op in ("union", "intersection", "difference"):
-        left, right = (_pieces(arg, budget) for arg in term.args)
+        left, right = (_disjoint(arg, budget) for arg in term.args)
         if left is None or right is None:
             return None
         if term.op == "union":
-            return left + right
+            return [*left, *right]
         if term.op == "difference":
-            right = _complement(_merged(right))
+            right = _complement(right)
+        budget.spend(len(left) * len(right))
         return [
             piece for x in left for y in right if (piece := _overlap(x, y)) is not None
         ]

@@ -1,28 +1,20 @@
-"""The values of terms: exact where they are rational, at sampled points with variables.
-
-Two expressions in variables are one where they agree at several rational points, to 30
-digits. Points where either is not real are left aside if enough others remain, so that
-a law of logarithms or roots counts on the domain of both sides.
-"""
+"""The values of terms: exact where they are rational, else to 50 digits."""
 
 from __future__ import annotations
 
 import decimal
 import math
-import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from fractions import Fraction
 
 from aprm_jax.oracle.answers import numbers
 from aprm_jax.oracle.answers.numbers import Complex, Number, NumberError
 from aprm_jax.oracle.answers.tokens import Term
 
-MAX_STEPS = 20_000  # evaluated nodes of one comparison
-_POINTS = 5
-_TRIES = 24
-_INTEGER_OPS = frozenset(
-    ["factorial", "binomial", "floor", "ceil", "mod", "sum", "prod"]
-)
+MAX_STEPS = 30_000  # sums of two numbers, or as much work, in one comparison
+# What a function, a root or a factorial costs, in sums of two numbers.
+_COSTS = dict.fromkeys(["fn", "root", "log", "factorial", "binomial"], 25)
+_COSTLY_POWER = 10
 _MAX_SERIES = 300  # addends
 _CONSTANTS: dict[str, Number] = {
     "pi": Complex(numbers.PI),
@@ -35,14 +27,23 @@ Matrix = tuple[tuple[Number, ...], ...]  # rows
 
 
 class Budget:
-    """Counts the evaluated nodes of one comparison, so that it ends."""
+    """Counts the work of one comparison, so that it ends.
 
-    def __init__(self, steps: int = MAX_STEPS):
+    Attributes:
+      left: how many steps may still be taken.
+      key: what the points are drawn by, at which expressions are compared.
+      scale: the largest number that was added to another one since it was set: what
+        rounding errors are a share of.
+    """
+
+    def __init__(self, steps: int = MAX_STEPS, key: str = ""):
         self.left = steps
+        self.key = key
+        self.scale = decimal.Decimal(0)
 
-    def spend(self) -> None:
-        """Takes one step; NumberError when none is left."""
-        self.left -= 1
+    def spend(self, steps: int = 1) -> None:
+        """Takes some steps; NumberError when none is left."""
+        self.left -= steps
         if self.left < 0:
             raise NumberError("too much to compute")
 
@@ -95,8 +96,8 @@ class _Evaluator:
         return value
 
     def value(self, term: Term) -> Number | Matrix:
-        self.budget.spend()
         op, args = term.op, term.args
+        self.budget.spend(_COSTS.get(op, 1))
         if op == "num":
             return term.value
         if op == "sym":
@@ -111,16 +112,16 @@ class _Evaluator:
             return _CONSTANTS[term.name]
         if op in ("add", "mul"):
             left, right = self.value(args[0]), self.value(args[1])
-            return _add(left, right) if op == "add" else _multiply(left, right)
+            return self.plus(left, right) if op == "add" else self.times(left, right)
         if op == "neg":
-            return _multiply(Fraction(-1), self.value(args[0]))
+            return self.times(Fraction(-1), self.value(args[0]))
         if op == "matrix":
             return tuple(tuple(map(self.number, row.args)) for row in args)
         if op == "div":
             left, divisor = self.value(args[0]), self.number(args[1])
-            return _multiply(numbers.divide(_ONE, divisor), left)
+            return self.times(numbers.divide(_ONE, divisor), left)
         if op == "pow":
-            return _power(self.value(args[0]), self.number(args[1]))
+            return self.power(self.value(args[0]), self.number(args[1]))
         if op == "fn":
             return self.function(term)
         if op in ("sum", "prod"):
@@ -128,6 +129,29 @@ class _Evaluator:
         if op == "unit" or op == "side":
             return self.value(args[0])
         return self.unary(op, [self.number(arg) for arg in args])
+
+    def plus(self, a: Number | Matrix, b: Number | Matrix) -> Number | Matrix:
+        for value in (a, b):
+            if isinstance(value, Complex):
+                self.budget.scale = max(self.budget.scale, abs(value.re), abs(value.im))
+        return _add(a, b)
+
+    def times(self, a: Number | Matrix, b: Number | Matrix) -> Number | Matrix:
+        if isinstance(a, tuple) and isinstance(b, tuple):
+            self.budget.spend(2 * len(a) * len(b) * len(b[0]))
+        return _multiply(a, b)
+
+    def power(self, base: Number | Matrix, exponent: Number) -> Number | Matrix:
+        if not isinstance(base, tuple):
+            if exponent not in (_ZERO, _ONE, Fraction(2)):
+                self.budget.spend(_COSTLY_POWER)
+            return numbers.power(base, exponent)
+        if not isinstance(exponent, Fraction) or not 1 <= exponent <= 16:
+            raise NumberError("a power of a matrix")
+        result: Number | Matrix = base
+        for _ in range(int(exponent) - 1):
+            result = self.times(result, base)
+        return result
 
     def unary(self, op: str, values: list[Number]) -> Number:
         first = values[0] if values else _ZERO
@@ -180,6 +204,7 @@ class _Evaluator:
     def function(self, term: Term) -> Number:
         if term.name == "det":
             matrix = self.value(term.args[0])
+            self.budget.spend(math.factorial(min(len(term.args[0].args), 5)))
             return _determinant(matrix) if isinstance(matrix, tuple) else matrix
         outer, self.inside = self.inside, True
         values = [self.number(arg) for arg in term.args]
@@ -188,11 +213,10 @@ class _Evaluator:
             pick = max if term.name == "max" else min
             return pick(values, key=lambda v: numbers.approximate(v).re)
         if term.name in ("gcd", "lcm"):
-            whole = [v for v in values if isinstance(v, Fraction)]
-            if len(whole) < len(values) or any(v.denominator != 1 for v in whole):
-                raise NumberError("a common divisor of something else than integers")
             combine = math.gcd if term.name == "gcd" else math.lcm
-            return Fraction(combine(*(v.numerator for v in whole)))
+            return numbers.common(combine, values)
+        if term.name != "exp":  # of which no value is a difference
+            self.budget.scale = max(self.budget.scale, decimal.Decimal(1))
         if term.name not in numbers.FUNCTIONS or len(values) != 1:
             raise NumberError(f"the function {term.name[:20]!a} is not computed")
         return numbers.FUNCTIONS[term.name](values[0])
@@ -233,17 +257,6 @@ def _multiply(a: Number | Matrix, b: Number | Matrix) -> Number | Matrix:
     return tuple(product)
 
 
-def _power(base: Number | Matrix, exponent: Number) -> Number | Matrix:
-    if not isinstance(base, tuple):
-        return numbers.power(base, exponent)
-    if not isinstance(exponent, Fraction) or not 1 <= exponent <= 16:
-        raise NumberError("a power of a matrix")
-    result: Number | Matrix = base
-    for _ in range(int(exponent) - 1):
-        result = _multiply(result, base)
-    return result
-
-
 def _determinant(rows: Matrix) -> Number:
     if len(rows) > 5 or any(len(row) != len(rows) for row in rows):
         raise NumberError("a determinant of this shape")
@@ -256,96 +269,3 @@ def _determinant(rows: Matrix) -> Number:
         part = numbers.multiply(head, _determinant(minor))
         total = numbers.add(total, numbers.negate(part) if k % 2 else part)
     return total
-
-
-def points(names: set[str], integers: bool) -> list[dict[str, Number]]:
-    """Points to compare at: the same for the same names, of mixed sign and size."""
-    found: list[dict[str, Number]] = []
-    for k in range(_TRIES):
-        point: dict[str, Number] = {}
-        for name in sorted(names):
-            source = random.Random(f"{k} {name}")
-            if integers:
-                point[name] = Fraction(source.randint(1, 12 + k))
-                continue
-            value = Fraction(source.randint(5, 400), source.choice((7, 11, 13, 17, 19)))
-            point[name] = -value if k % 3 == 2 and source.random() < 0.5 else value
-        found.append(point)
-    return found
-
-
-def samples(terms: Sequence[Term], budget: Budget) -> list[tuple[Number | Matrix, ...]]:
-    """The values of several terms at points where all of them are defined.
-
-    Real values come first; complex ones are returned only where fewer than two points
-    have real ones.
-    """
-    names = set().union(*map(symbols, terms))
-    integers = any(mentions(term, _INTEGER_OPS) for term in terms) or any(
-        _alternates(term) for term in terms
-    )
-    real: list[tuple[Number | Matrix, ...]] = []
-    others: list[tuple[Number | Matrix, ...]] = []
-    for point in points(names, integers) if names else [{}]:
-        try:
-            values = tuple(evaluate(term, point, budget) for term in terms)
-        except NumberError:
-            if budget.left < 0:
-                raise
-            continue
-        (real if all(map(_all_real, values)) else others).append(values)
-        if len(real) >= _POINTS:
-            break
-    enough = 2 if names else 1
-    return real if len(real) >= enough else others[:_POINTS]
-
-
-def _alternates(term: Term) -> bool:
-    """Whether a negative number stands under a variable exponent: (-1)^n."""
-    if term.op == "pow" and symbols(term.args[1]) and term.args[0].op == "neg":
-        return True
-    return any(map(_alternates, term.args))
-
-
-def _all_real(value: Number | Matrix) -> bool:
-    if isinstance(value, tuple):
-        return all(numbers.is_real(x) for row in value for x in row)
-    return numbers.is_real(value)
-
-
-def same_value(a: Number | Matrix, b: Number | Matrix) -> bool:
-    """Equality of two numbers, or of two matrices entry by entry."""
-    if isinstance(a, tuple) and isinstance(b, tuple):
-        return len(a) == len(b) and all(
-            len(x) == len(y) and all(map(numbers.same_number, x, y))
-            for x, y in zip(a, b, strict=True)
-        )
-    if isinstance(a, tuple) or isinstance(b, tuple):
-        return False
-    return numbers.same_number(a, b)
-
-
-def identical(a: Term, b: Term, budget: Budget) -> bool | None:
-    """Whether two terms have one value wherever both have one; None if unknown."""
-    found = samples((a, b), budget)
-    if not found or (len(found) < 2 and symbols(a) | symbols(b)):
-        return None
-    with decimal.localcontext(numbers.CONTEXT):
-        return all(same_value(x, y) for x, y in found)
-
-
-def constant_ratio(a: Term, b: Term, budget: Budget) -> Number | None:
-    """The c with a = c b at all points, c ≠ 0; None where there is none."""
-    ratio: Number | None = None
-    with decimal.localcontext(numbers.CONTEXT):
-        found = samples((a, b), budget)
-        for x, y in found:
-            if isinstance(x, tuple) or isinstance(y, tuple):
-                return None
-            if numbers.same_number(y, _ZERO) or numbers.same_number(x, _ZERO):
-                return None
-            here = numbers.divide(x, y)
-            if ratio is not None and not numbers.same_number(here, ratio):
-                return None
-            ratio = here
-    return ratio if len(found) >= 2 else None

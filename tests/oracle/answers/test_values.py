@@ -11,11 +11,12 @@ import pytest
 
 from aprm_jax.oracle.answers import numbers
 from aprm_jax.oracle.answers.clean import clean
+from aprm_jax.oracle.answers.identity import identical
 from aprm_jax.oracle.answers.sets import real_set
 from aprm_jax.oracle.answers.terms import parse
 from aprm_jax.oracle.answers.tokens import TermError
 from aprm_jax.oracle.answers.units import conversion, read_unit
-from aprm_jax.oracle.answers.values import Budget, evaluate, identical, scalar
+from aprm_jax.oracle.answers.values import Budget, evaluate, scalar
 
 REFERENCE = {
     "sin": mpmath.sin,

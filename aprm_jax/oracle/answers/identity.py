@@ -1,0 +1,148 @@
+"""Whether two expressions are one: exactly if rational, else at points drawn by a key.
+
+Expressions in variables are one where they agree at several rational points, to 30
+digits. Points where either is not real are left aside if enough others remain, so that
+a law of logarithms or roots counts on the domain of both sides. The points follow from
+a hash of both answers and a salt, so nobody can write an expression that is another one
+there alone; of rational functions the identity is exact.
+"""
+
+from __future__ import annotations
+
+import decimal
+from collections.abc import Iterator, Sequence
+from fractions import Fraction
+from typing import NamedTuple
+
+from aprm_jax.oracle.answers import numbers
+from aprm_jax.oracle.answers.modular import congruent, draw
+from aprm_jax.oracle.answers.numbers import Number, NumberError
+from aprm_jax.oracle.answers.tokens import Term
+from aprm_jax.oracle.answers.values import Budget, Matrix, evaluate, mentions, symbols
+
+_POINTS = 5
+_TRIES = 24
+_PRIMES = (101, 211, 307, 401, 503, 601, 701, 809)  # denominators
+_INTEGER_OPS = frozenset(["factorial", "binomial", "floor", "ceil", "mod"])
+_SERIES = frozenset(["sum", "prod"])
+_ZERO = Fraction(0)
+
+
+class Sample(NamedTuple):
+    """The values of several terms at one point, and what was added on the way."""
+
+    values: tuple[Number | Matrix, ...]
+    scale: decimal.Decimal
+
+
+def points(
+    names: set[str], integers: bool, key: str, largest: int = 400
+) -> Iterator[dict[str, Number]]:
+    """Points to compare at, of mixed sign and size; the same for the same key."""
+    for k in range(_TRIES):
+        point: dict[str, Number] = {}
+        for place, name in enumerate(sorted(names)):
+            drawn = draw(key, f"{k} {name}", 64)
+            if integers:
+                most = largest if k % 2 else 12 + k
+                point[name] = Fraction(drawn % most + 1)
+                continue
+            below = _PRIMES[drawn % len(_PRIMES)]
+            drawn >>= 8
+            size = below if k % 3 == 1 else 40 * below  # within 1 for an arcsine
+            value = Fraction(drawn % size + 1, below)
+            negative = k % 3 == 2 and (k // 3 + place) % 2 == 0
+            point[name] = -value if negative else value
+        yield point
+
+
+def samples(terms: Sequence[Term], budget: Budget) -> list[Sample]:
+    """The values of several terms at points where all of them are defined.
+
+    Real values come first; complex ones are returned only where fewer than two points
+    have real ones.
+    """
+    names = set().union(*map(symbols, terms))
+    integers = any(mentions(term, _INTEGER_OPS | _SERIES) for term in terms) or any(
+        _alternates(term) for term in terms
+    )
+    largest = 40 if any(mentions(term, _SERIES) for term in terms) else 400
+    real: list[Sample] = []
+    others: list[Sample] = []
+    for point in points(names, integers, budget.key, largest) if names else [{}]:
+        budget.scale = decimal.Decimal(0)
+        try:
+            found = tuple(evaluate(term, point, budget) for term in terms)
+        except NumberError:
+            if budget.left < 0:
+                raise
+            continue
+        sample = Sample(found, budget.scale)
+        (real if all(map(_all_real, found)) else others).append(sample)
+        if len(real) >= _POINTS:
+            break
+    enough = 2 if names else 1
+    return real if len(real) >= enough else others[:_POINTS]
+
+
+def _alternates(term: Term) -> bool:
+    """Whether a negative number stands under a variable exponent: (-1)^n."""
+    if term.op == "pow" and symbols(term.args[1]) and term.args[0].op == "neg":
+        return True
+    return any(map(_alternates, term.args))
+
+
+def _all_real(value: Number | Matrix) -> bool:
+    if isinstance(value, tuple):
+        return all(numbers.is_real(x) for row in value for x in row)
+    return numbers.is_real(value)
+
+
+def same_value(a: Number | Matrix, b: Number | Matrix, scale: decimal.Decimal) -> bool:
+    """Equality of two numbers, or of two matrices entry by entry."""
+    if isinstance(a, tuple) and isinstance(b, tuple):
+        return len(a) == len(b) and all(
+            len(x) == len(y)
+            and all(same_value(p, q, scale) for p, q in zip(x, y, strict=True))
+            for x, y in zip(a, b, strict=True)
+        )
+    if isinstance(a, tuple) or isinstance(b, tuple):
+        return False
+    return numbers.same_number(a, b, scale)
+
+
+def identical(a: Term, b: Term, budget: Budget) -> bool | None:
+    """Whether two terms have one value wherever both have one; None if unknown."""
+    if a == b and not mentions(a, frozenset(["matrix"])):
+        return True
+    exact = congruent(a, b, budget.key, budget)
+    if exact is not None:
+        return exact
+    found = samples((a, b), budget)
+    if not found or (len(found) < 2 and symbols(a) | symbols(b)):
+        return None
+    with decimal.localcontext(numbers.CONTEXT):
+        return all(same_value(x, y, scale) for (x, y), scale in found)
+
+
+def constant_ratio(a: Term, b: Term, budget: Budget) -> Number | None:
+    """The c with a = c b at all points, c ≠ 0; None where there is none."""
+    ratio: Number | None = None
+    with decimal.localcontext(numbers.CONTEXT):
+        found = samples((a, b), budget)
+        for (x, y), _ in found:
+            if isinstance(x, tuple) or isinstance(y, tuple):
+                return None
+            if numbers.same_number(y, _ZERO) or numbers.same_number(x, _ZERO):
+                return None
+            here = numbers.divide(x, y)
+            if ratio is not None and not numbers.same_number(here, ratio):
+                return None
+            ratio = here
+    if len(found) < 2 or ratio is None:
+        return None
+    if isinstance(ratio, Fraction):
+        scaled = Term("mul", (Term("num", value=ratio), b))
+        if congruent(a, scaled, budget.key, budget) is False:
+            return None
+    return ratio
