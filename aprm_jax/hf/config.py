@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub.errors import StrictDataclassError
 
 from aprm_jax.config.errors import UserError
-from aprm_jax.models.architecture import DecoderConfig, RopeScaling
+from aprm_jax.models.architecture import ROPE_KINDS, DecoderConfig, RopeScaling
 from aprm_jax.models.io import read_object
 
 # Family → transformers' model type and the prefix of its classes.
@@ -42,7 +43,24 @@ HEADS = (
     "Model",
 )
 _WITH_IMAGES = "Gemma3ForConditionalGeneration"
-_ACTIVATIONS = {"silu": "silu", "gelu_pytorch_tanh": "gelu_tanh"}
+# transformers' names; the first one of ours is the one that is written.
+_ACTIVATIONS = {
+    "silu": "silu",
+    "swish": "silu",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "gelu_new": "gelu_tanh",
+    "gelu_fast": "gelu_tanh",
+    "gelu": "gelu",
+    "gelu_python": "gelu",
+    "relu": "relu",
+}
+# Of each kind of rotary scaling, what `RopeScaling` and transformers call the same.
+_FIELDS: dict[str, tuple[str, ...]] = {
+    "linear": (),
+    "llama3": ("low_freq_factor", "high_freq_factor"),
+    "yarn": ("attention_factor", "beta_fast", "beta_slow", "truncate"),
+    "longrope": ("attention_factor", "short_factor", "long_factor"),
+}
 _LETTERS = {"full_attention": "g", "sliding_attention": "l"}
 # Fields that say that a model computes something which the decoder does not.
 _OPTIONS = (
@@ -139,10 +157,10 @@ def decoder_config(
             dtype=dtype,
             param_dtype=param_dtype,
             remat=remat,
-            activation=_activation(read),
+            activation=_activation(family, read),
             **_attention(family, read),
             **_windows(family, read),
-            **_rope(read),
+            **_rope(family, read),
             **_gemma(family, read),
         )
     except UnsupportedModelError:
@@ -172,7 +190,7 @@ def hf_config(
         raise ValueError(f"head must be one of {', '.join(HEADS)}, not {head!r}")
     model_type, prefix = FAMILIES[family]
     gated = "hidden_activation" if family.startswith("gemma") else "hidden_act"
-    activations = {ours: theirs for theirs, ours in _ACTIVATIONS.items()}
+    activations = {ours: theirs for theirs, ours in [*_ACTIVATIONS.items()][::-1]}
     written: dict[str, Any] = {
         "architectures": [prefix + head],
         "vocab_size": config.vocab_size,
@@ -196,7 +214,13 @@ def hf_config(
     known = _config_class(model_type)().to_dict().keys() | {"architectures", "dtype"}
     kept = {key: value for key, value in written.items() if key in known}
     if family == "phi3":
-        kept["partial_rotary_factor"] = 1.0
+        kept["partial_rotary_factor"] = (
+            1.0 if config.rotary_dim is None else config.rotary_dim / config.head_dim
+        )
+        if config.rope_scaling is not None:  # its own field wins over the settings'
+            kept["original_max_position_embeddings"] = (
+                config.rope_scaling.original_length
+            )
     if "head_dim" not in known and config.head_dim * config.num_heads != config.d_model:
         kept["head_dim"] = config.head_dim
     # transformers wants ints where a scalar is whole.
@@ -263,8 +287,9 @@ def _config_class(model_type: str) -> Any:
     return CONFIG_MAPPING[model_type]
 
 
-def _activation(read: Any) -> str:
-    name = getattr(read, "hidden_activation", None) or getattr(read, "hidden_act", None)
+def _activation(family: str, read: Any) -> str:
+    gemma = family.startswith("gemma") and read.hidden_activation
+    name = gemma or read.hidden_act
     if name not in _ACTIVATIONS:
         raise UnsupportedModelError(
             f"activation {name!r} is not supported; {', '.join(_ACTIVATIONS)} are"
@@ -273,7 +298,9 @@ def _activation(read: Any) -> str:
 
 
 def _attention(family: str, read: Any) -> dict[str, Any]:
-    bias = "all" if getattr(read, "attention_bias", False) else "none"
+    # The other families' classes have the field, if at all, and compute without it.
+    asked = family in ("llama", "qwen3", "gemma2", "gemma3") and read.attention_bias
+    bias = "all" if asked else "none"
     return {
         "attention_bias": "qkv" if family == "qwen2" else bias,
         "qk_norm": family in ("qwen3", "gemma3"),
@@ -282,8 +309,10 @@ def _attention(family: str, read: Any) -> dict[str, Any]:
 
 def _windows(family: str, read: Any) -> dict[str, Any]:
     window = getattr(read, "sliding_window", None)
+    if family == "llama":  # whatever its config names, transformers has no window
+        return {}
     if family in ("mistral", "phi3"):
-        types = ["sliding_attention" if window else "full_attention"]
+        types = ["full_attention" if window is None else "sliding_attention"]
     else:
         types = getattr(read, "layer_types", None) or ["full_attention"]
     if unknown := sorted(set(types) - _LETTERS.keys()):
@@ -306,42 +335,93 @@ def _period(letters: str) -> str:
     return next(repeats)
 
 
-def _rope(read: Any) -> dict[str, Any]:
+def _rope(family: str, read: Any) -> dict[str, Any]:
     given = read.rope_parameters
     nested = {kind: given[kind] for kind in _LETTERS if given.get(kind) is not None}
     everywhere = nested.get("full_attention", given)
     local = nested.get("sliding_attention")
-    for settings in filter(None, (everywhere, local)):
-        if (share := settings.get("partial_rotary_factor", 1.0)) != 1.0:
-            raise UnsupportedModelError(
-                f"partial_rotary_factor={share} is not supported"
-            )
-    kind = everywhere.get("rope_type", "default")
-    if kind not in ("default", "linear", "llama3"):
-        raise UnsupportedModelError(
-            f"rope type {kind!r} is not supported; default, linear and llama3 are"
-        )
     if local is not None and local.get("rope_type", "default") != "default":
         raise UnsupportedModelError(
             f"rope type {local['rope_type']!r} in layers with a window is not supported"
         )
-    scaling = None
-    if kind == "linear":
-        scaling = RopeScaling("linear", float(everywhere["factor"]))
-    elif kind == "llama3":
-        scaling = RopeScaling(
-            "llama3",
-            float(everywhere["factor"]),
-            float(everywhere["low_freq_factor"]),
-            float(everywhere["high_freq_factor"]),
-            everywhere["original_max_position_embeddings"],
-        )
     local_theta = None if local is None else float(local["rope_theta"])
     return {
         "rope_theta": float(everywhere["rope_theta"]),
-        "rope_scaling": scaling,
+        "rope_scaling": _scaling(everywhere, read),
+        "rotary_dim": _rotary_dim(family, filter(None, (everywhere, local)), read),
         "local_rope_theta": local_theta if _has_windows(read) else None,
     }
+
+
+def _rotary_dim(
+    family: str, settings: Iterable[Mapping[str, Any]], read: Any
+) -> int | None:
+    for share in {each.get("partial_rotary_factor", 1.0) for each in settings} - {1.0}:
+        if family != "phi3":
+            raise UnsupportedModelError(
+                f"partial_rotary_factor={share} of a {family} is not supported"
+            )
+        head = getattr(read, "head_dim", None)
+        return int((head or read.hidden_size // read.num_attention_heads) * share)
+    return None
+
+
+def _scaling(settings: Mapping[str, Any], read: Any) -> RopeScaling | None:
+    """As transformers' `modeling_rope_utils` reads the settings of each kind."""
+    kind = settings.get("rope_type", "default")
+    if kind == "default":
+        return None
+    if kind not in ROPE_KINDS:
+        raise UnsupportedModelError(
+            f"rope type {kind!r} is not supported; default, {', '.join(ROPE_KINDS)} are"
+        )
+    factor = settings.get("factor")
+    if kind == "linear":
+        return RopeScaling("linear", float(settings["factor"]))
+    original = settings["original_max_position_embeddings"]
+    if factor is None:
+        factor = read.max_position_embeddings / original
+    if kind == "llama3":
+        return RopeScaling(
+            kind,
+            float(factor),
+            float(settings["low_freq_factor"]),
+            float(settings["high_freq_factor"]),
+            original,
+        )
+    attention = settings.get("attention_factor")
+    if attention is None and kind == "yarn":
+        attention = _yarn_attention(factor, settings)
+    elif attention is None:
+        wide = factor > 1.0 and original > 1
+        attention = math.sqrt(1 + math.log(factor) / math.log(original)) if wide else 1
+    own: dict[str, Any] = {
+        name: tuple(map(float, settings[name]))
+        for name in ("short_factor", "long_factor")
+        if kind == "longrope"
+    }
+    if kind == "yarn":
+        own = {
+            "beta_fast": float(settings.get("beta_fast") or 32),
+            "beta_slow": float(settings.get("beta_slow") or 1),
+            # transformers asks the outer settings, whatever the layer's say.
+            "truncate": bool(read.rope_parameters.get("truncate", True)),
+        }
+    return RopeScaling(
+        kind,
+        max(1.0, float(factor)) if kind == "longrope" else float(factor),
+        original_length=original,
+        attention_factor=float(attention),
+        **own,
+    )
+
+
+def _yarn_attention(factor: float, settings: Mapping[str, Any]) -> float:
+    def scale(mscale: float) -> float:
+        return 1.0 if factor <= 1 else 0.1 * mscale * math.log(factor) + 1.0
+
+    some, every = settings.get("mscale"), settings.get("mscale_all_dim")
+    return scale(some) / scale(every) if some and every else scale(1.0)
 
 
 def _has_windows(read: Any) -> bool:
@@ -376,12 +456,13 @@ def _rope_parameters(config: DecoderConfig, family: str) -> dict[str, Any]:
     }
     if (scaling := config.rope_scaling) is not None:
         everywhere |= {"rope_type": scaling.kind, "factor": scaling.factor}
-        if scaling.kind == "llama3":
-            everywhere |= {
-                "low_freq_factor": scaling.low_freq_factor,
-                "high_freq_factor": scaling.high_freq_factor,
-                "original_max_position_embeddings": scaling.original_length,
-            }
+        if scaling.kind != "linear":
+            everywhere["original_max_position_embeddings"] = scaling.original_length
+        for name in _FIELDS[scaling.kind]:
+            value = getattr(scaling, name)
+            everywhere[name] = list(value) if isinstance(value, tuple) else value
+    if config.rotary_dim is not None:
+        everywhere["partial_rotary_factor"] = config.rotary_dim / config.head_dim
     if family != "gemma3":
         return everywhere
     local = config.local_rope_theta or config.rope_theta

@@ -87,8 +87,8 @@ def row_shape(context: Context) -> dict[str, int]:
 
 
 def branches(context: Context) -> bool:
-    """Whether the decoder reads rows that branch: not with a sliding window."""
-    return not any(context.decoder_config.local_layers)
+    """Whether the decoder reads rows that branch."""
+    return context.decoder_config.reads_branches
 
 
 def labelled_rows(context: Context) -> tuple[list[StepRow], np.ndarray]:

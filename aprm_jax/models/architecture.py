@@ -10,8 +10,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-ROPE_KINDS = ("linear", "llama3")
-ACTIVATIONS = ("silu", "gelu_tanh")
+ROPE_KINDS = ("linear", "llama3", "yarn", "longrope")
+ACTIVATIONS = ("silu", "gelu_tanh", "gelu", "relu")
 ATTENTION_BIASES = ("none", "qkv", "all")
 
 
@@ -21,13 +21,22 @@ class RopeScaling:
 
     Attributes:
       kind: "linear" divides all of them by `factor`; "llama3" the slow ones alone,
-        with a ramp between (Llama 3.1's rule, transformers' "llama3").
+        with a ramp between (Llama 3.1's rule, transformers' "llama3"); "yarn" likewise
+        by another ramp (arXiv:2309.00071); "longrope" each by a factor of its own,
+        which depends on whether the row is longer than `original_length`
+        (arXiv:2402.13753).
       factor: at least 1.
       low_freq_factor: of "llama3": wavelengths above `original_length /
         low_freq_factor` are divided.
       high_freq_factor: of "llama3": wavelengths below `original_length /
         high_freq_factor` stay.
-      original_length: of "llama3": tokens of the first training.
+      original_length: of all but "linear": tokens of the first training.
+      attention_factor: of "yarn" and "longrope": queries and keys are multiplied by it.
+      beta_fast: of "yarn": turns within `original_length` from which a frequency stays.
+      beta_slow: of "yarn": turns up to which it is divided.
+      truncate: of "yarn": whether the ramp starts and ends at whole dimensions.
+      short_factor: of "longrope": divisors in rows up to `original_length`, one a pair.
+      long_factor: of "longrope": divisors in longer rows.
     """
 
     kind: str
@@ -35,8 +44,16 @@ class RopeScaling:
     low_freq_factor: float = 1.0
     high_freq_factor: float = 4.0
     original_length: int = 8192
+    attention_factor: float = 1.0
+    beta_fast: float = 32.0
+    beta_slow: float = 1.0
+    truncate: bool = True
+    short_factor: tuple[float, ...] = ()
+    long_factor: tuple[float, ...] = ()
 
     def __post_init__(self):
+        for name in ("short_factor", "long_factor"):  # lists, as JSON has them
+            object.__setattr__(self, name, tuple(getattr(self, name)))
         if self.kind not in ROPE_KINDS:
             raise ValueError(f"rope kind must be in {ROPE_KINDS}, not {self.kind!r}")
         if self.factor < 1 or self.original_length < 1:
@@ -45,6 +62,13 @@ class RopeScaling:
             raise ValueError(
                 f"rope needs 0 < low_freq_factor < high_freq_factor: {self}"
             )
+        if not 0 < self.beta_slow <= self.beta_fast or self.attention_factor <= 0:
+            raise ValueError(
+                "rope needs 0 < beta_slow <= beta_fast and attention_factor > 0: "
+                f"{self}"
+            )
+        if min((*self.short_factor, *self.long_factor, 1.0)) <= 0:
+            raise ValueError(f"longrope's factors must be positive: {self}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,6 +92,8 @@ class DecoderConfig:
       remat: recompute layers in the backward pass instead of keeping activations.
       attention: "einsum", or "dot_product_attention" for `jax.nn`'s.
       rope_scaling: of the layers that see everything; None for none.
+      rotary_dim: how many of a head's H numbers rotate, the first ones (Phi-4-mini);
+        None for all.
       local_rope_theta: base in layers with a window (Gemma 3), unscaled; None where
         they rotate like the others.
       attention_bias: which projections have one: "none", "qkv" (Qwen 2) or "all".
@@ -81,7 +107,7 @@ class DecoderConfig:
       post_norms: RMSNorm of what attention and MLP add to the residual (Gemma).
       unit_offset_norms: RMSNorm multiplies by 1 + scale, and scale starts at 0 (Gemma).
       scale_embeddings: the embedding is multiplied by sqrt(D) (Gemma).
-      activation: of the gate, "silu" or "gelu_tanh".
+      activation: of the gate, one of `ACTIVATIONS`.
     """
 
     vocab_size: int
@@ -99,6 +125,7 @@ class DecoderConfig:
     remat: bool = False
     attention: str = "einsum"
     rope_scaling: RopeScaling | None = None
+    rotary_dim: int | None = None
     local_rope_theta: float | None = None
     attention_bias: str = "none"
     qk_norm: bool = False
@@ -140,8 +167,20 @@ class DecoderConfig:
                 f"num_heads ({self.num_heads}) must be a multiple of num_kv_heads "
                 f"({self.num_kv_heads})"
             )
-        if self.head_dim % 2:
-            raise ValueError(f"head_dim must be even for RoPE, not {self.head_dim}")
+        for name in ("head_dim", "rotary_dim"):
+            size = getattr(self, name)
+            if size is not None and (size % 2 or not 0 < size <= self.head_dim):
+                raise ValueError(
+                    f"{name} must be even for RoPE and at most head_dim, not {size}"
+                )
+        if (scaling := self.rope_scaling) is not None and scaling.kind == "longrope":
+            pairs = (self.rotary_dim or self.head_dim) // 2
+            if {len(scaling.short_factor), len(scaling.long_factor)} != {pairs}:
+                raise ValueError(
+                    f"longrope needs a factor for each of the {pairs} pairs that "
+                    f"rotate, not {len(scaling.short_factor)} and "
+                    f"{len(scaling.long_factor)}"
+                )
         caps = ("query_scalar", "attention_softcap", "logit_softcap")
         for name in ("rope_theta", "local_rope_theta", *caps):
             value = getattr(self, name)
@@ -170,6 +209,16 @@ class DecoderConfig:
         """Which layers have a window."""
         pattern = self.layer_pattern
         return tuple(pattern[i % len(pattern)] == "l" for i in range(self.num_layers))
+
+    @property
+    def switches_rope(self) -> bool:
+        """Whether a row's rotary angles depend on how long it is."""
+        return self.rope_scaling is not None and self.rope_scaling.kind == "longrope"
+
+    @property
+    def reads_branches(self) -> bool:
+        """Whether it reads rows that branch: columns as distances it does not need."""
+        return not any(self.local_layers) and not self.switches_rope
 
     @property
     def mixes_layers(self) -> bool:

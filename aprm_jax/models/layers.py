@@ -26,19 +26,31 @@ MASKED = -1e30
 MOST_BLOCKS, SMALLEST_BLOCK = 4, 64
 
 
+_ACTIVATIONS = {
+    "silu": jax.nn.silu,
+    "gelu_tanh": jax.nn.gelu,
+    "gelu": functools.partial(jax.nn.gelu, approximate=False),
+    "relu": jax.nn.relu,
+}
+
+
 def scan_unroll(num_layers: int) -> int:
     """Layers to a turn of the loop: few layers run unrolled, where XLA fuses better."""
     return max(1, num_layers) if num_layers <= 4 else 1
 
 
 def rotate(x: Float[Array, "B T N H"], cos_sin: Rotation) -> Float[Array, "B T N H"]:
-    """Applies rotary positions, pairing i with i + H/2 as Llama's weights do."""
+    """Applies rotary positions, pairing i with i + half as Llama's weights do.
+
+    Where there are fewer angles than H / 2, the numbers behind stay as they are.
+    """
     cos, sin = (a[:, :, None] for a in cos_sin)
-    first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
-    out = jnp.concatenate(
-        [first * cos - second * sin, second * cos + first * sin], axis=-1
-    )
-    return out.astype(x.dtype)
+    wide, half = x.astype(jnp.float32), cos.shape[-1]
+    first, second = wide[..., :half], wide[..., half : 2 * half]
+    parts = [first * cos - second * sin, second * cos + first * sin]
+    if 2 * half < x.shape[-1]:
+        parts.append(wide[..., 2 * half :])
+    return jnp.concatenate(parts, axis=-1).astype(x.dtype)
 
 
 def soft_cap(x: Float[Array, "..."], cap: float | None) -> Float[Array, "..."]:
@@ -286,8 +298,7 @@ class MLP(nn.Module):
         self.down = Projection(c, (f,), (d,), (f * 2 * c.num_layers) ** -0.5)
 
     def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
-        gelu = self.config.activation == "gelu_tanh"
-        activation = jax.nn.gelu if gelu else jax.nn.silu
+        activation = _ACTIVATIONS[self.config.activation]
         return self.down(activation(self.gate(x)) * self.up(x))
 
 

@@ -23,14 +23,27 @@ def rotation(
     head_dim: int,
     theta: float,
     scaling: RopeScaling | None = None,
+    lengths: Int32[Array, "B T"] | None = None,
 ) -> Rotation:
-    """Cosine and sine of the rotary angles (Su et al., arXiv:2104.09864)."""
+    """Cosine and sine of the rotary angles (Su et al., arXiv:2104.09864).
+
+    Args:
+      positions: of the tokens.
+      head_dim: how many numbers rotate, twice the angles.
+      theta: base of the wavelengths.
+      scaling: how they are stretched.
+      lengths: of the sequence that each token stands in, for "longrope"; default: up to
+        the token itself.
+    """
     exponent = jnp.arange(0, head_dim, 2, dtype=jnp.float32) / head_dim
     periods = theta ** exponent[None, None]
     if scaling is not None:
-        periods = _stretched(periods, scaling)
+        lengths = positions + 1 if lengths is None else lengths
+        periods = _stretched(periods, theta, scaling, lengths)
     angles = positions[..., None].astype(jnp.float32) / periods
     cos_sin = jnp.cos(angles), jnp.sin(angles)
+    if scaling is not None and scaling.attention_factor != 1.0:
+        cos_sin = tuple(x * scaling.attention_factor for x in cos_sin)
     # XLA would recompute them in every layer, forward and backward. What stops it on a
     # CPU, where it drops barriers too early, is a product: with the identity, so exact.
     return jax.lax.platform_dependent(
@@ -45,15 +58,47 @@ def _as_products(*arrays: Float32[Array, "B T half"]) -> tuple[Any, ...]:
 
 
 def _stretched(
-    periods: Float32[Array, "..."], scaling: RopeScaling
+    periods: Float32[Array, "1 1 half"],
+    theta: float,
+    scaling: RopeScaling,
+    lengths: Int32[Array, "B T"],
 ) -> Float32[Array, "..."]:
     """Periods (wavelengths over 2 pi) after scaling."""
     if scaling.kind == "linear":
         return periods * scaling.factor
-    low, high = scaling.low_freq_factor, scaling.high_freq_factor
-    turns = scaling.original_length / (2 * math.pi * periods)
-    share = jnp.clip((turns - low) / (high - low), 0.0, 1.0)  # that is not stretched
+    if scaling.kind == "longrope":
+        short, long = (
+            periods * jnp.asarray(factors, jnp.float32)[None, None]
+            for factors in (scaling.short_factor, scaling.long_factor)
+        )
+        return jnp.where(lengths[..., None] > scaling.original_length, long, short)
+    if scaling.kind == "yarn":
+        share = _yarn_share(periods.shape[-1], theta, scaling)
+    else:
+        low, high = scaling.low_freq_factor, scaling.high_freq_factor
+        turns = scaling.original_length / (2 * math.pi * periods)
+        share = jnp.clip((turns - low) / (high - low), 0.0, 1.0)  # is not stretched
     return periods / ((1 - share) / scaling.factor + share)
+
+
+def _yarn_share(half: int, theta: float, scaling: RopeScaling) -> Any:
+    """Of each pair, how far it is left as it is (YaRN, arXiv:2309.00071, eq. 22).
+
+    The ramp runs over the index of the pair, as in transformers, not over its turns.
+    """
+
+    def pair(turns: float) -> float:
+        """The pair that makes so many turns within the original length."""
+        wavelength = scaling.original_length / turns
+        return half * math.log(wavelength / (2 * math.pi)) / math.log(theta)
+
+    low, high = pair(scaling.beta_fast), pair(scaling.beta_slow)
+    if scaling.truncate:
+        low, high = math.floor(low), math.ceil(high)
+    low, high = max(low, 0), min(high, 2 * half - 1)
+    width = high - low or 0.001
+    index = jnp.arange(half, dtype=jnp.float32)[None, None]
+    return 1 - jnp.clip((index - low) / width, 0.0, 1.0)
 
 
 def causal_mask(
@@ -104,16 +149,57 @@ def sight(
     """What the tokens of whole rows see; for `ends` see `causal_mask`.
 
     Raises:
-      ValueError: the rows branch, and a layer has a window: columns are no distances.
+      ValueError: the rows branch, and a layer has a window: columns are no distances;
+        or the angles depend on a row's length, and it has several.
     """
     kinds = _kinds(config)
-    if ends is not None and any(kinds):
-        raise ValueError("a decoder with a sliding window cannot read rows that branch")
+    if ends is not None and not config.reads_branches:
+        raise ValueError(
+            "a decoder with a sliding window or longrope cannot read rows that branch"
+        )
     masks = tuple(
         causal_mask(segment_ids, config.sliding_window if local else None, ends)
         for local in kinds
     )
-    return Sight(_rotations(config, positions, kinds), masks)
+    lengths = None
+    if config.switches_rope:
+        lengths = _lengths(positions, segment_ids)
+    return Sight(_rotations(config, positions, kinds, lengths), masks)
+
+
+def _lengths(
+    positions: Int32[Array, "B T"], segment_ids: Int32[Array, "B T"]
+) -> Int32[Array, "B T"]:
+    """Of each token, how long its segment is."""
+
+    def of_row(place, segment):
+        longest = jnp.zeros(place.shape[0] + 1, jnp.int32)
+        return longest.at[segment].max(place + 1, mode="drop")[segment]
+
+    return jax.vmap(of_row)(positions, segment_ids)
+
+
+def check_decodes(config: DecoderConfig, prompt: int, new: int) -> None:
+    """Raises ValueError where a cache would not go on as a whole row is read.
+
+    Past longrope's first length all of a row changes, what is cached of it included:
+    a row must stay on one side of it while it is written.
+
+    Args:
+      config: of the decoder.
+      prompt: how many tokens are read at once.
+      new: how many are written at most.
+    """
+    if not config.switches_rope or config.rope_scaling is None:
+        return
+    length = config.rope_scaling.original_length
+    if prompt <= length < prompt + new - 1:  # the last one written is not read
+        raise ValueError(
+            f"a prompt of {prompt} tokens with up to {new} new ones passes the "
+            f"{length} from which longrope reads a row in another way: take "
+            f"prompts and max_new_tokens that stay within {length} tokens, or "
+            "prompts that are longer"
+        )
 
 
 def sight_of_last(
@@ -149,14 +235,21 @@ def _kinds(config: DecoderConfig) -> tuple[bool, ...]:
     return tuple(sorted(set(config.local_layers)))
 
 
+def _rotary(config: DecoderConfig) -> int:
+    return config.rotary_dim or config.head_dim
+
+
 def _rotations(
-    config: DecoderConfig, positions: Int32[Array, "B T"], kinds: tuple[bool, ...]
+    config: DecoderConfig,
+    positions: Int32[Array, "B T"],
+    kinds: tuple[bool, ...],
+    lengths: Int32[Array, "B T"] | None = None,
 ) -> tuple[Rotation, ...]:
-    theta, local_theta = config.rope_theta, config.local_rope_theta
-    scaled = rotation(positions, config.head_dim, theta, config.rope_scaling)
+    dim, local_theta = _rotary(config), config.local_rope_theta
+    scaled = rotation(positions, dim, config.rope_theta, config.rope_scaling, lengths)
     if local_theta is None:
         return (scaled,)
-    own = rotation(positions, config.head_dim, local_theta)
+    own = rotation(positions, dim, local_theta)
     return tuple(own if local else scaled for local in kinds)
 
 

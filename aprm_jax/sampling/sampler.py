@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float32, Int32, Key, UInt32
 
 from aprm_jax.models.decoder import DecoderConfig
+from aprm_jax.models.positions import check_decodes
 from aprm_jax.sampling.loop import decode
 from aprm_jax.sampling.prefill import Prefilled, gather, prefill
 
@@ -88,6 +89,7 @@ class Sampler:
             self._sharding = jax.sharding.NamedSharding(
                 mesh, jax.sharding.PartitionSpec(axes)
             )
+        self._config = decoder_config
         self._prefill = jax.jit(functools.partial(prefill, decoder_config))
         self._decode = jax.jit(
             functools.partial(
@@ -160,6 +162,7 @@ class Sampler:
                     f"prompt {i} has {len(prompt)} tokens; the sampler takes 1 to "
                     f"{self.prompt_buckets[-1]} (the longest prompt bucket)"
                 )
+            check_decodes(self._config, len(prompt), self.max_new_tokens)
 
     def _chunks(self, prompts: Sequence[Sequence[int]]):
         """Yields (prompt bucket, row indices), equal prompts side by side."""

@@ -197,33 +197,19 @@ def test_a_family_that_cannot_say_an_option_is_named():
         ({"architectures": ["XForCausalLM"], "auto_map": {}}, "code of its own"),
         ({"architectures": [], "model_type": "gpt2"}, "model_type 'gpt2'"),
         ({"model_type": "qwen2_moe"}, "model_type 'qwen2_moe'"),
-        ({"hidden_act": "relu"}, "activation 'relu'"),
+        ({"hidden_act": "relu2"}, "activation 'relu2'"),
         ({"mlp_bias": True}, "mlp_bias=True"),
         ({"num_local_experts": 8}, "num_local_experts=8"),
         ({"quantization_config": {"quant_method": "gptq"}}, "quantization_config"),
         (
             {
                 "rope_parameters": {
-                    "rope_type": "yarn",
+                    "rope_type": "dynamic",
                     "factor": 4.0,
                     "rope_theta": 1e4,
-                    "original_max_position_embeddings": 64,
                 }
             },
-            "rope type 'yarn'",
-        ),
-        (
-            {
-                "architectures": ["Phi3ForCausalLM"],
-                "model_type": "phi3",
-                "original_max_position_embeddings": 256,
-                "rope_scaling": {
-                    "type": "longrope",
-                    "short_factor": [1.0] * 4,
-                    "long_factor": [2.0] * 4,
-                },
-            },
-            "rope type 'longrope'",
+            "rope type 'dynamic'",
         ),
         ({"partial_rotary_factor": 0.5}, "partial_rotary_factor=0.5"),
         ({"hidden_size": "32"}, "hidden_size"),

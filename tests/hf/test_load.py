@@ -14,6 +14,7 @@ import jax
 import numpy as np
 import pytest
 import tiny
+import tiny_decoder
 import tiny_hf
 from transformers import AutoConfig
 
@@ -211,6 +212,41 @@ def test_a_head_may_lie_beside_the_backbone(llama, tmp_path):
             load_params(checkpoint, config, family, mesh())
         params = load_params(checkpoint, config, family, mesh(), ignore=[r"^score\."])
     assert "head" not in params
+
+
+@pytest.mark.parametrize("prefix", ["model.", "language_model.model."])
+def test_a_head_of_its_own_unties_the_model(tmp_path, prefix):
+    """As transformers 5: `tie_word_embeddings` holds where the file does not differ."""
+    torch = pytest.importorskip("torch")
+    import transformers
+
+    folder = tiny_hf.save(
+        tiny_hf.hf_model("llama", tie_word_embeddings=False), tmp_path / "m"
+    )
+    _edit(folder, tie_word_embeddings=True)
+    tokens = np.arange(10, dtype=np.int32)[None]
+    with torch.inference_mode():
+        theirs = transformers.AutoModelForCausalLM.from_pretrained(folder)
+        want = theirs(torch.tensor(tokens, dtype=torch.long)).logits.numpy()
+    with Checkpoint.open(folder) as whole:
+        tensors = {key: whole.read(key) for key in whole.shapes}
+    outer = prefix.removesuffix("model.")
+    renamed = {
+        f"{prefix}{k.removeprefix('model.')}"
+        if k.startswith("model.")
+        else outer + k: v
+        for k, v in tensors.items()
+    }
+    write_sharded(folder, renamed.items(), 1 << 30)
+    own = load_backbone(folder, mesh())
+    assert not own.config.tie_embeddings
+    np.testing.assert_allclose(
+        tiny_decoder.forward(own.config, own.params, tokens), want, atol=1e-4
+    )
+    renamed[f"{outer}lm_head.weight"] = tensors["model.embed_tokens.weight"]
+    write_sharded(folder, renamed.items(), 1 << 30)
+    tied = load_backbone(folder, mesh())
+    assert tied.config.tie_embeddings and "head" not in tied.params
 
 
 def test_memory_holds_no_more_than_the_shards_and_one_tensor(tmp_path):
