@@ -57,6 +57,7 @@ def get_config(arg: str = ""):
     c.prm.init_from = "lm"
     c.prm.reading = "two_class"
     c.prm.negatives = "labels"
+    c.prm.soft = False  # where two people rated one step, neither is 0.5 right
     c.prm.updates = 500
     c.prm.batch_size = 4
     c.prm.learning_rate = 1e-3

@@ -44,6 +44,13 @@ class DomainConfig:
     oracle_workers: int = setting(
         2, '"text": processes that compare formulas; 0 = none', least=0
     )
+    label_cut: float = setting(
+        0.5,
+        "a label that must be right or wrong is right from here on: with "
+        'prm.soft=False, prepare.label="hard", and in sets that are measured on',
+        above=0,
+        most=1,
+    )
     max_bad_share: float = setting(
         0.01, "share of malformed rows past which a job stops", least=0, most=1
     )

@@ -28,7 +28,8 @@ from aprm_jax.data.jsonl import (
     require_dict,
     require_str,
 )
-from aprm_jax.data.sources import read_source
+from aprm_jax.data.labelled import question_id
+from aprm_jax.data.sources import read_source, source_path
 from aprm_jax.data.word_corruption import corrupt_step
 from aprm_jax.oracle.steps.calculator import (
     FINAL,
@@ -101,12 +102,17 @@ class Gsm8kDomain:
         max_bad_share: float = 0.01,
     ):
         parse = functools.partial(parse_row, strip_annotations=strip_annotations)
-        read = functools.partial(
-            read_source,
-            parse=parse,
-            quarantine_dir=quarantine_dir,
-            max_bad_share=max_bad_share,
-        )
+
+        def read(source: str, split: str) -> Rows[Problem]:
+            path = source_path(source)
+            return read_source(
+                source,
+                split if path is None or path.is_dir() else "",
+                parse,
+                quarantine_dir=quarantine_dir,
+                max_bad_share=max_bad_share,
+            )
+
         rows, test_rows = read(train, "train"), read(test, "test")
         self.num_bad = rows.num_bad + test_rows.num_bad
         kept, dev = _split(rows, dev_count, source=train)
@@ -251,13 +257,13 @@ def _canonical(step: str) -> str | None:
 def _split(
     problems: Sequence[Problem], count: int, source: str
 ) -> tuple[tuple[Problem, ...], tuple[Problem, ...]]:
-    """(train, dev). By question: one that occurs twice is on one side only."""
-    rank = {
-        question: at
-        for at, question in enumerate(
-            held_out((p.question for p in problems), count, source)
-        )
-    }
-    train = tuple(p for p in problems if p.question not in rank)
-    dev = [p for p in problems if p.question in rank]
-    return train, tuple(sorted(dev, key=lambda p: rank[p.question]))
+    """(train, dev). By question: however often it occurs, it is on one side only."""
+    ids = [question_id(p.question) for p in problems]
+    first: dict[str, str] = {}  # of the wordings of a question, whatever their order
+    for p, name in zip(problems, ids, strict=True):
+        first[name] = min(first.get(name, p.question), p.question)
+    held = held_out(first.values(), count, source)
+    rank = {question_id(question): at for at, question in enumerate(held)}
+    train = tuple(p for p, name in zip(problems, ids, strict=True) if name not in rank)
+    dev = [(rank[n], p) for p, n in zip(problems, ids, strict=True) if n in rank]
+    return train, tuple(p for _, p in sorted(dev, key=lambda pair: pair[0]))

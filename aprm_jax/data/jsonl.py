@@ -78,7 +78,7 @@ def raw_rows(path: Path) -> list[RawRow]:
     Raises:
       DataError: see `read_rows`.
     """
-    text = _read_text(path)
+    text = read_text(path)
     if not text.strip():
         raise DataError(f"{path}: the file is empty")
     if text.lstrip()[0] == "[":
@@ -124,7 +124,8 @@ def parse_rows(
                         f"{first['file']}, line {first['line']}: {first['reason']}. "
                         f"More than {max_bad_share:.2%} of {len(rows)} rows are bad "
                         f"({len(bad)} by line {row.line}, "
-                        f"{len(bad) / len(rows):.2%})"
+                        f"{len(bad) / len(rows):.2%}): mend them, or raise "
+                        "domain.max_bad_share"
                     ) from None
     finally:
         _write_quarantine(record, bad)
@@ -207,7 +208,12 @@ def _parse_row(value: Any, parse: Callable[[dict], T]) -> T:
     return parse(value)
 
 
-def _read_text(path: Path) -> str:
+def read_text(path: Path) -> str:
+    """The text of a file, gzipped or not; bytes that are no UTF-8 are surrogates.
+
+    Raises:
+      DataError: there is no such file, or it holds no text.
+    """
     try:
         raw = path.read_bytes()
     except FileNotFoundError:
@@ -223,10 +229,15 @@ def _read_text(path: Path) -> str:
             raise DataError(f"{path}: the gzip data is damaged: {error}") from None
     elif path.suffix == ".gz" and raw:
         raise DataError(f"{path}: named .gz but holds no gzip data")
+    if raw[:4] == b"PK\x03\x04":
+        raise DataError(f"{path}: a ZIP file or a spreadsheet: save it as CSV or JSONL")
     nul = raw.find(b"\0")
     if nul >= 0:
         line = raw.count(b"\n", 0, nul) + 1
-        raise DataError(f"{path}, line {line}: binary data (a NUL byte), not JSON text")
+        raise DataError(
+            f"{path}, line {line}: binary data (a NUL byte), not text; what is in "
+            "UTF-16 must be saved as UTF-8"
+        )
     # Undecodable bytes spoil their row, not the file: `_load` refuses the surrogates.
     return raw.decode("utf-8-sig", errors="surrogateescape")
 
@@ -255,7 +266,7 @@ def _line_rows(text: str) -> Iterator[RawRow]:
 
 def _load(line: str) -> Any:
     if _UNDECODED.search(line):
-        return RowError("not UTF-8 text")
+        return RowError("not UTF-8 text: save the file as UTF-8")
     try:
         return json.loads(line)
     except json.JSONDecodeError as error:

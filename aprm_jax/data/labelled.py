@@ -104,13 +104,16 @@ def from_first_error(
     return from_labels(question, steps, labels, **where)
 
 
-def as_kind(solution: LabelledSolution, kind: str) -> LabelledSolution:
+def as_kind(
+    solution: LabelledSolution, kind: str, cut: float = NEUTRAL
+) -> LabelledSolution:
     """The solution with labels of one kind.
 
     Args:
-      kind: "soft" leaves them as they are. "hard" rounds to 0 and 1, a half up: a
-        neutral step counts as not incorrect, as PRM800K's authors count it.
+      kind: "soft" leaves them as they are. "hard" makes them 1 from `cut` on, else 0.
         "three_class" rounds to 0, 0.5 and 1 and sets the ratings accordingly.
+      cut: in (0, 1]. At a half, a neutral step counts as not incorrect, as PRM800K's
+        authors count it.
     """
     if kind == "soft":
         return solution
@@ -121,7 +124,7 @@ def as_kind(solution: LabelledSolution, kind: str) -> LabelledSolution:
             rounded.append(label)
             ratings.append(rating)
         elif kind == "hard":
-            rounded.append(1.0 if label >= NEUTRAL else 0.0)
+            rounded.append(float(label >= cut))
             ratings.append(rating)
         else:
             third = 0 if label < 1 / 3 else 1 if label <= 2 / 3 else 2

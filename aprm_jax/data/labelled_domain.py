@@ -7,6 +7,7 @@ called wrong, a PRM learns the labels. Nothing can be corrupted or sampled here.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from aprm_jax.data.domain import Problem
 from aprm_jax.data.drawing import Epochs, held_out
 from aprm_jax.data.jsonl import DataError
 from aprm_jax.data.labelled import NEUTRAL, LabelledSolution, Solutions, question_id
+from aprm_jax.data.prefixes import PrefixTree
 from aprm_jax.data.readers import read_steps
 from aprm_jax.oracle.verdict import Label, Oracle, Verdict
 
@@ -44,10 +46,12 @@ class LabelledDomain:
       dev_count: questions held out, chosen by a hash of the question.
       quarantine_dir: where bad rows are recorded.
       max_bad_share: share of bad rows past which reading stops.
+      label_cut: labels below it are wrong, where right and wrong are all there is.
 
     Attributes:
       labelled: solutions to train on.
       dev: those of the held-out questions.
+      held_out: `question_id` of these questions.
       texts: what a language model learns, see `right_texts`.
     """
 
@@ -65,14 +69,24 @@ class LabelledDomain:
         dev_count: int = 100,
         quarantine_dir: str | Path | None = None,
         max_bad_share: float = 0.01,
+        label_cut: float = NEUTRAL,
     ):
         rows = read_labelled(
             train, quarantine_dir=quarantine_dir, max_bad_share=max_bad_share
         )
-        held = set(held_out((r.problem_id for r in rows), dev_count, train))
-        self.labelled = tuple(r for r in rows if r.problem_id not in held)
-        self.dev = tuple(r for r in rows if r.problem_id in held)
-        self.texts = right_texts(self.labelled)
+        # By what the question says: an id may be that of the row.
+        ids = [question_id(row.question) for row in rows]
+        self.held_out = frozenset(held_out(ids, dev_count, train))
+        self.labelled = tuple(
+            row
+            for row, name in zip(rows, ids, strict=True)
+            if name not in self.held_out
+        )
+        self.dev = tuple(
+            row for row, name in zip(rows, ids, strict=True) if name in self.held_out
+        )
+        self.texts = right_texts(self.labelled, label_cut)
+        self._cut = label_cut
         if not self.texts:
             raise DataError(f"{train}: no solution begins with a step that is right")
         self._train = Epochs(self.texts, seed)
@@ -98,7 +112,7 @@ class LabelledDomain:
         """The first `count` right texts of "dev"."""
         if split not in self.splits:
             raise ValueError(f"no split {split!r}; there is {', '.join(self.splits)}")
-        return right_texts(self.dev)[:count]
+        return right_texts(self.dev, self._cut)[:count]
 
     def corrupt(
         self, rng: np.random.Generator, question: str, prefix: Sequence[str], step: str
@@ -166,30 +180,31 @@ def read_labelled(
     return rows
 
 
-def right_texts(solutions: Sequence[LabelledSolution]) -> tuple[Problem, ...]:
+def right_texts(
+    solutions: Sequence[LabelledSolution], cut: float = NEUTRAL
+) -> tuple[Problem, ...]:
     """The longest texts without a wrong step, none of them a beginning of another.
 
-    A step is taken where its label, in whichever row, is at least neutral, or where it
+    A step is taken where its label, in whichever row, is at least `cut`, or where it
     has none but a row goes on behind it.
     """
+    tree = PrefixTree()
+    paths = [tree.add(s.question, s.steps) for s in solutions]
     wrong = {
-        (s.question, s.steps[: k + 1])
-        for s in solutions
-        for k, label in enumerate(s.labels)
-        if label < NEUTRAL
+        node
+        for s, path in zip(solutions, paths, strict=True)
+        for node, label in zip(path, s.labels, strict=True)
+        if label < cut
     }
-    found: dict[tuple[str, tuple[str, ...]], None] = {}
-    for s in solutions:
-        size = next(
-            (k for k in range(len(s.steps)) if (s.question, s.steps[: k + 1]) in wrong),
-            len(s.steps),
-        )
-        if size:
-            found[(s.question, s.steps[:size])] = None
-    inside = {(q, steps[:k]) for q, steps in found for k in range(1, len(steps))}
-    return tuple(
-        Problem(q, steps, "") for q, steps in found if (q, steps) not in inside
-    )
+    found: dict[int, Problem] = {}
+    inside: set[int] = set()
+    for s, path in zip(solutions, paths, strict=True):
+        right = list(itertools.takewhile(lambda node: node not in wrong, path))
+        if right:
+            text = Problem(s.question, s.steps[: len(right)], "")
+            found.setdefault(right[-1], text)
+            inside.update(right[:-1])
+    return tuple(text for node, text in found.items() if node not in inside)
 
 
 def _lines(solutions: Sequence[LabelledSolution]) -> list[str]:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from aprm_jax.data.contamination import ContaminationIndex, Overlap
 from aprm_jax.data.jsonl import DataError
-from aprm_jax.data.labelled import LabelledSolution, from_labels, question_id
+from aprm_jax.data.labelled import NEUTRAL, LabelledSolution, from_labels, question_id
 from aprm_jax.data.labelled_domain import split_source
 from aprm_jax.data.readers import ProblemSource, read_problems, read_steps, sources
 from aprm_jax.data.readers.base import MathProblem
@@ -30,7 +30,7 @@ class Dropped:
 
 
 def read_solutions(
-    text: str, *, label: str, dropped: Dropped, **reading
+    text: str, *, label: str, dropped: Dropped, label_cut: float = NEUTRAL, **reading
 ) -> list[LabelledSolution]:
     """Reads "READER:SOURCE": labelled solutions, or problems with worked ones.
 
@@ -40,6 +40,7 @@ def read_solutions(
     Args:
       label: kind of the labels, see `labelled.as_kind`.
       dropped: counted up.
+      label_cut: likewise.
       reading: `quarantine_dir` and `max_bad_share` of `readers.read_steps`.
 
     Raises:
@@ -52,7 +53,7 @@ def read_solutions(
         dropped.without_steps += sum(not p.steps for p in problems)
         found = [_worked(p) for p in problems if p.steps]
     else:
-        rows = read_steps(source, name, label=label, **reading)
+        rows = read_steps(source, name, label=label, label_cut=label_cut, **reading)
         dropped.bad += rows.num_bad
         dropped.unlabelled += rows.num_unlabelled
         dropped.repeated += rows.num_repeated

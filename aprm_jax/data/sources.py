@@ -1,40 +1,32 @@
 """Rows from where users keep them: a file path, a `datasets:` or a `tfds:` name.
 
-    data/train.jsonl                          a file (JSONL or a JSON array, or .gz)
-    data/train.parquet                        a Parquet file
-    data/scibench                             a folder: all such files in it, sorted
+    data/train.jsonl                          a file or folder: see `data/files.py`
+    data/scibench?split=test                  with options
     datasets:openai/gsm8k                     Hugging Face datasets, by name
     datasets:json?data_files=train.jsonl      one of its file readers
     datasets:folder/of/save_to_disk           a data set saved to disk
     tfds:gsm8k                                TensorFlow Datasets, without TensorFlow
     tfds:my_builder?data_dir=folder           a builder that was prepared already
 
-Options follow a `?`: `config` and `split` (`datasets` and `tfds`), `data_files` and
-`data_dir`, and `rename=theirs:ours` for columns named otherwise. Nothing here is
-imported before a name asks for it.
+Options follow a `?`: `split`, `rename=theirs:ours,...` for columns named otherwise, and
+for names `config`, `data_files` and `data_dir`. Nothing here is imported before a name
+asks for it.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl
 
-from aprm_jax.data.jsonl import (
-    DataError,
-    RawRow,
-    RowError,
-    Rows,
-    parse_rows,
-    raw_rows,
-)
+from aprm_jax.data.files import path_rows, raw_row
+from aprm_jax.data.jsonl import DataError, Rows, parse_rows
 
 T = TypeVar("T")
 
-_SUFFIXES = (".json", ".jsonl", ".parquet")
 _OPTIONS = ("config", "split", "data_files", "data_dir", "rename")
+_PATH_OPTIONS = ("split", "rename")
 # Names that need a configuration, or that TFDS' own catalogue does not have.
 _DEFAULT_CONFIG = {"openai/gsm8k": "main", "gsm8k": "main"}
 _TFDS_ALIASES = {"gsm8k": "huggingface:openai__gsm8k/main"}
@@ -45,11 +37,21 @@ def is_name(source: str) -> bool:
     return source.startswith(("datasets:", "tfds:"))
 
 
+def source_path(source: str) -> Path | None:
+    """The path of a source, its options left out; None for a name.
+
+    Raises:
+      DataError: it has options that no path takes.
+    """
+    return None if is_name(source) else _split_path(source)[0]
+
+
 def read_source(
     source: str,
     split: str,
     parse: Callable[[dict], T],
     *,
+    usual_split: str = "train",
     quarantine_dir: str | Path | None = None,
     max_bad_share: float = 0.01,
 ) -> Rows[T]:
@@ -57,8 +59,10 @@ def read_source(
 
     Args:
       source: see the module's docstring.
-      split: split of a named data set unless its options give one.
+      split: split to read unless the source's options give one; "" for the usual one
+        of a name, and for all of a path, which must then hold one split alone.
       parse: turns an object into a row; raises `RowError` for a bad one.
+      usual_split: of names.
       quarantine_dir: see `read_rows`.
       max_bad_share: see `read_rows`.
 
@@ -66,20 +70,22 @@ def read_source(
       DataError: the source cannot be had, or too many of its rows are bad.
     """
     if not is_name(source):
+        path, options = _split_path(source)
+        rename = _renames(source, options.get("rename", ""))
         return parse_rows(
             source,
-            _from_path(Path(source)),
+            path_rows(path, options.get("split", split), rename, source),
             parse,
             quarantine_dir=quarantine_dir,
             max_bad_share=max_bad_share,
         )
     scheme, _, rest = source.partition(":")
     name, _, query = rest.partition("?")
-    options = _options(source, query)
+    options = _options(source, query, _OPTIONS)
     if not name:
         raise DataError(f"{source}: no name after {scheme!r}:")
     rename = _renames(source, options.pop("rename", ""))
-    split = options.pop("split", split)
+    split = options.pop("split", split or usual_split)
     try:
         if scheme == "datasets":
             rows = _from_datasets(name, split, options)
@@ -94,53 +100,34 @@ def read_source(
         ) from error
     return parse_rows(
         f"{source}#{split}",
-        [_raw_row(k, row, rename) for k, row in enumerate(rows, start=1)],
+        [raw_row(k, row, rename) for k, row in enumerate(rows, start=1)],
         parse,
         quarantine_dir=quarantine_dir,
         max_bad_share=max_bad_share,
     )
 
 
-def _from_path(path: Path) -> list[RawRow]:
-    if not path.is_dir():
-        return _parquet_rows(path) if path.suffix == ".parquet" else raw_rows(path)
-    files = sorted(
-        file
-        for file in path.rglob("*")
-        if file.is_file() and file.name.removesuffix(".gz").endswith(_SUFFIXES)
-    )
-    if not files:
-        raise DataError(f"{path}: the folder holds no file {' or '.join(_SUFFIXES)}")
-    return [row._replace(file=str(file)) for file in files for row in _from_path(file)]
+def _split_path(source: str) -> tuple[Path, dict[str, str]]:
+    """A path and its options; a file's own name may hold a question mark."""
+    name, mark, query = source.rpartition("?")
+    if not mark or Path(source).exists():
+        return Path(source), {}
+    return Path(name), _options(source, query, _PATH_OPTIONS)
 
 
-def _parquet_rows(path: Path) -> list[RawRow]:
-    import pyarrow
-    import pyarrow.parquet
-
-    try:
-        rows = pyarrow.parquet.read_table(path).to_pylist()
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file") from None
-    except (pyarrow.ArrowException, OSError) as error:
-        reason = str(error).strip().split("\n")[0][:300]
-        raise DataError(f"{path}: not a Parquet file: {reason}") from None
-    return [_raw_row(k, row, {}) for k, row in enumerate(rows, start=1)]
-
-
-def _options(source: str, query: str) -> dict[str, str]:
-    options = dict(parse_qsl(query))
+def _options(source: str, query: str, known: tuple[str, ...]) -> dict[str, str]:
+    options = dict(parse_qsl(query, keep_blank_values=True))
     for option in options:
-        if option not in _OPTIONS:
+        if option not in known:
             raise DataError(
-                f"{source}: unknown option {option!r}; known: {', '.join(_OPTIONS)}"
+                f"{source}: unknown option {option!r}; known: {', '.join(known)}"
             )
     return options
 
 
 def _renames(source: str, text: str) -> dict[str, str]:
     pairs = [pair.split(":") for pair in text.split(",") if pair]
-    if any(len(pair) != 2 for pair in pairs):
+    if any(len(pair) != 2 or not all(pair) for pair in pairs):
         raise DataError(f"{source}: rename must be theirs:ours, not {text!r}")
     return {theirs: ours for theirs, ours in pairs}
 
@@ -169,18 +156,3 @@ def _from_tfds(name: str, split: str, options: dict[str, Any]) -> Iterable[Any]:
         name = f"{name}/{config}"
     source: Any = tfds.data_source(name, split=split, **options)
     return (source[k] for k in range(len(source)))
-
-
-def _raw_row(number: int, row: Any, rename: dict[str, str]) -> RawRow:
-    if not isinstance(row, dict):
-        return RawRow(number, repr(row)[:400], row)
-    try:
-        value = {
-            rename.get(key, key): item.decode("utf-8")
-            if isinstance(item, bytes)
-            else item
-            for key, item in row.items()
-        }
-    except UnicodeDecodeError:
-        return RawRow(number, repr(row)[:400], RowError("not UTF-8 text"))
-    return RawRow(number, json.dumps(value, default=str)[:400], value)

@@ -13,14 +13,12 @@ it goes on as mere context.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
+from aprm_jax.data.prefixes import PrefixTree
 from aprm_jax.data.steps import UNLABELLED, StepBuilder, StepRow
-
-# A step by what leads to it: the question, and the steps up to and with itself.
-Node = tuple[str, tuple[str, ...]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,27 +27,27 @@ class TreeRow:
 
     Attributes:
       row: the ids; its labels are those of the nodes, each in one row alone.
-      nodes: S nodes.
+      nodes: S nodes of the tree.
     """
 
     row: StepRow
-    nodes: tuple[Node, ...]
+    nodes: tuple[int, ...]
 
 
 def tree_rows(
     builder: StepBuilder,
-    solutions: Iterable[tuple[str, tuple[str, ...]]],
+    tree: PrefixTree,
     *,
     length: int,
     max_steps: int,
-    labels: Mapping[Node, float] | None = None,
+    labels: Mapping[int, float] | None = None,
     branch: bool = True,
 ) -> list[TreeRow]:
     """Rows that hold every step of some solutions.
 
     Args:
       builder: gives the ids.
-      solutions: (question, steps); a step may stand in many of them.
+      tree: the solutions; a step may stand in many of them.
       length: most tokens of a row. A step that does not fit a row together with what
         leads to it is left out, and so is what follows it.
       max_steps: most steps of a row.
@@ -61,43 +59,36 @@ def tree_rows(
     Returns:
       The rows, question by question, in order of first appearance.
     """
-    labels = labels or {}
-    children: dict[str, dict[Node, dict[Node, None]]] = {}
-    for question, steps in solutions:
-        below = children.setdefault(question, {})
-        for k in range(len(steps)):
-            parent, node = (question, steps[:k]), (question, steps[: k + 1])
-            below.setdefault(parent, {})[node] = None
+    lay_out = _laid_out if branch and builder.branches else _one_each
     rows: list[TreeRow] = []
-    for question, below in children.items():
-        order = _preorder(question, below)
-        if branch and builder.branches:
-            rows += _laid_out(builder, question, order, length, max_steps, labels)
-        else:
-            leaves = [node for node in order if node not in below]
-            rows += _one_each(builder, leaves, length, max_steps, labels)
+    for question in tree.questions:
+        rows += lay_out(builder, tree, question, length, max_steps, labels or {})
     return rows
 
 
 def _one_each(
     builder: StepBuilder,
-    leaves: Iterable[Node],
+    tree: PrefixTree,
+    question: int,
     length: int,
     max_steps: int,
-    labels: Mapping[Node, float],
+    labels: Mapping[int, float],
 ) -> list[TreeRow]:
     rows: list[TreeRow] = []
-    seen: set[Node] = set()
-    for question, steps in leaves:
-        size = steps_that_fit(builder, question, steps[:max_steps], length)
-        nodes = tuple((question, steps[: k + 1]) for k in range(size))
+    seen: set[int] = set()
+    for leaf, _ in _preorder(tree, question):
+        if tree.children[leaf]:
+            continue
+        text, steps = tree.steps(leaf)
+        size = steps_that_fit(builder, text, steps[:max_steps], length)
+        nodes = tuple(tree.path(leaf)[1 : size + 1])
         if not nodes or nodes[-1] in seen:
             continue
         known = [
             UNLABELLED if node in seen else labels.get(node, UNLABELLED)
             for node in nodes
         ]
-        rows.append(TreeRow(builder.solution(question, steps[:size], known), nodes))
+        rows.append(TreeRow(builder.solution(text, steps[:size], known), nodes))
         seen.update(nodes)
     return rows
 
@@ -118,15 +109,13 @@ def steps_that_fit(
     return fits
 
 
-def _preorder(question: str, below: Mapping[Node, Iterable[Node]]) -> list[Node]:
-    out: list[Node] = []
-    waiting: list[Node] = [(question, ())]
+def _preorder(tree: PrefixTree, question: int) -> Iterator[tuple[int, int]]:
+    """(node, depth) of a question's steps; the first step's depth is 1."""
+    waiting = [(node, 1) for node in reversed(tree.children[question])]
     while waiting:
-        node = waiting.pop()
-        if node[1]:
-            out.append(node)
-        waiting.extend(reversed(list(below.get(node, ()))))
-    return out
+        node, depth = waiting.pop()
+        yield node, depth
+        waiting.extend((child, depth + 1) for child in reversed(tree.children[node]))
 
 
 @dataclasses.dataclass
@@ -138,7 +127,7 @@ class _Open:
     step_ids: list[int] = dataclasses.field(default_factory=list)
     # Of each line its depth and first column; the question's depth is 0.
     lines: list[tuple[int, int]] = dataclasses.field(default_factory=list)
-    nodes: list[Node] = dataclasses.field(default_factory=list)
+    nodes: list[int] = dataclasses.field(default_factory=list)
 
     def add(self, ids: list[int], positions: np.ndarray, depth: int, step: int) -> None:
         self.lines.append((depth, len(self.tokens)))
@@ -146,7 +135,7 @@ class _Open:
         self.positions += positions.tolist()
         self.step_ids += [step] * len(ids)
 
-    def close(self, labels: Mapping[Node, float]) -> TreeRow:
+    def close(self, labels: Mapping[int, float]) -> TreeRow:
         size = len(self.tokens)
         ends = np.zeros(size, np.int32)
         open_lines: list[tuple[int, int, int]] = []  # depth, first column, past the end
@@ -172,24 +161,27 @@ class _Open:
 
 def _laid_out(
     builder: StepBuilder,
-    question: str,
-    order: Iterable[Node],
+    tree: PrefixTree,
+    question: int,
     length: int,
     max_steps: int,
-    labels: Mapping[Node, float],
+    labels: Mapping[int, float],
 ) -> list[TreeRow]:
     rows: list[TreeRow] = []
     row: _Open | None = None
-    lost: tuple[str, ...] | None = None
-    for node in order:
-        steps = node[1]
-        if lost is not None and steps[: len(lost)] == lost:
+    # The lines that lead to a node, the question's first.
+    lines = [builder.context(tree.texts[question], ())]
+    lost: int | None = None  # depth of a step that fits no row
+    for node, depth in _preorder(tree, question):
+        if lost is not None and depth > lost:
             continue
         lost = None
-        before = builder.context(question, steps[:-1])
-        line = [*builder.encode(steps[-1]), builder.step_id]
+        line = [*builder.encode(tree.texts[node]), builder.step_id]
+        del lines[depth:]
+        before = [i for ids in lines for i in ids]
+        lines.append(line)
         if len(before) + len(line) > length:
-            lost = steps
+            lost = depth
             continue
         positions = builder.positions([*before, *line])
         full = row is None or (
@@ -199,12 +191,10 @@ def _laid_out(
             if row is not None:
                 rows.append(row.close(labels))
             row, start = _Open(), 0
-            for depth, text in enumerate((question, *steps[:-1])):
-                size = len(builder.encode(text)) + 1 + (depth == 0)  # <bos> first
-                part = slice(start, start + size)
-                row.add(before[part], positions[part], depth, -1)
-                start += size
-        row.add(line, positions[len(before) :], len(steps), len(row.nodes))
+            for above, ids in enumerate(lines[:-1]):
+                row.add(ids, positions[start : start + len(ids)], above, -1)
+                start += len(ids)
+        row.add(line, positions[len(before) :], depth, len(row.nodes))
         row.nodes.append(node)
     if row is not None:
         rows.append(row.close(labels))

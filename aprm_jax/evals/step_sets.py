@@ -1,9 +1,9 @@
 """Sets of labelled solutions that verifiers are measured on, and the reports on them.
 
-Three kinds, by the reader of their source: ProcessBench locates the first error,
-PRMBench plants errors of several categories, and any other set labels single steps
-(PRM800K, Math-Shepherd, the step format). Thresholds and calibration come from a
-validation set, never from the set that is reported on.
+Three kinds, by the reader of their source: ProcessBench, Mr-Ben and MR-GSM8K locate the
+first error, PRMBench plants errors of several categories, and any other set labels
+single steps (PRM800K, Math-Shepherd, the step format). Thresholds and calibration come
+from a validation set, never from the set that is reported on.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from jaxtyping import Float, Int, Shaped
 
-from aprm_jax.data.labelled import LabelledSolution
+from aprm_jax.data.labelled import NEUTRAL, LabelledSolution, question_id
 from aprm_jax.evals import steps
 from aprm_jax.evals.calibration import Platt
 from aprm_jax.evals.intervals import Interval
@@ -23,7 +23,12 @@ from aprm_jax.evals.processbench import NO_ERROR, first_error, processbench_scor
 from aprm_jax.verifiers.labelled import LabelledRow, merge
 
 FIRST_ERROR, CATEGORIES, STEPS = "first_error", "categories", "steps"
-_KINDS = {"processbench": FIRST_ERROR, "prmbench": CATEGORIES}
+_KINDS = {
+    "processbench": FIRST_ERROR,
+    "mr_ben": FIRST_ERROR,
+    "mr_gsm8k": FIRST_ERROR,
+    "prmbench": CATEGORIES,
+}
 # PRMBench scores this category by the F1 of right steps: it has no wrong ones.
 _RIGHT_ONLY = "multi_solutions"
 _UNCOUNTED = "correct"  # PRMBench's originals are no part of its total
@@ -70,15 +75,16 @@ def step_set(
     reader: str,
     solutions: Sequence[LabelledSolution],
     neutral: str = "correct",
+    cut: float = NEUTRAL,
 ) -> StepSet:
-    """A set from what its reader gave.
+    """A set from what its reader gave; labels are right from `cut` on.
 
     Solutions of single-step sets are merged, so that each labelled step counts once;
     those of benchmarks stay as they are, a repeated id left out.
     """
     kind = _KINDS.get(reader, STEPS)
     if kind == STEPS:
-        rows = merge(solutions, neutral=neutral, soft=False)
+        rows = merge(solutions, neutral=neutral, soft=False, cut=cut)
         return StepSet(name, kind, tuple(rows), ("",) * len(rows))
     kept: dict[tuple[str, str], LabelledSolution] = {}
     for at, s in enumerate(solutions):
@@ -119,16 +125,18 @@ def judged(
     rows: Sequence[LabelledRow], scores: Sequence[Shaped[np.ndarray, " _"]]
 ) -> Judged:
     """Pairs labels with scores; a solution may be scored up to some step only."""
-    groups = {name: k for k, name in enumerate({r.problem_id: None for r in rows})}
+    # By what the question says: an id may be that of the row.
+    ids = [question_id(row.question) for row in rows]
+    groups = {name: k for k, name in enumerate(dict.fromkeys(ids))}
     found, left_out = [], 0
-    for row, values in zip(rows, scores, strict=True):
+    for row, name, values in zip(rows, ids, scores, strict=True):
         for k, label in enumerate(row.labels):
             if math.isnan(label) or not row.first[k]:
                 continue
             if k >= len(values):
                 left_out += 1
                 continue
-            found.append((float(values[k]), label, groups[row.problem_id]))
+            found.append((float(values[k]), label, groups[name]))
     table = np.array(found, np.float64).reshape(-1, 3)
     return Judged(table[:, 0], table[:, 1], table[:, 2].astype(np.int64), left_out)
 

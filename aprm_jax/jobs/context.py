@@ -330,7 +330,7 @@ def _open_domain(fields: tuple[tuple[str, Any], ...], seed: int, root: Path) -> 
         max_bad_share=c["max_bad_share"],
     )
     if c["name"] == "labelled":
-        domain = LabelledDomain(**common)
+        domain = LabelledDomain(label_cut=c["label_cut"], **common)
     else:
         oracle = None
         if c["oracle"] == "text":

@@ -56,8 +56,10 @@ def evaluation_sets(context: Context) -> list[StepSet]:
     return list(
         _sets(
             domain,
+            split_source(c.domain.train, "domain.train")[0],
             tuple(c.evaluate.sets),
             c.evaluate.neutral,
+            c.domain.label_cut,
             context.root / "quarantine",
             c.domain.max_bad_share,
         )
@@ -67,16 +69,17 @@ def evaluation_sets(context: Context) -> list[StepSet]:
 @functools.lru_cache(maxsize=2)
 def _sets(
     domain: LabelledDomain,
+    trained: str,
     entries: tuple[str, ...],
     neutral: str,
+    cut: float,
     quarantine: Path,
     max_bad_share: float,
 ) -> tuple[StepSet, ...]:
-    reader = domain.dev[0].source
-    found = [step_sets.step_set(DEV, reader, domain.dev, neutral)]
+    found = [step_sets.step_set(DEV, trained, domain.dev, neutral, cut)]
     if found[0].kind != step_sets.STEPS:
         raise DataError(
-            f"domain.train: {reader} is a benchmark, not a set of step labels to "
+            f"domain.train: {trained} is a benchmark, not a set of step labels to "
             "train on and to choose thresholds from"
         )
     for entry in entries:
@@ -90,7 +93,7 @@ def _sets(
             quarantine_dir=quarantine,
             max_bad_share=max_bad_share,
         )
-        made = step_sets.step_set(name, reader, rows, neutral)
+        made = step_sets.step_set(name, reader, rows, neutral, cut)
         if not made.rows:
             raise DataError(f"evaluate.sets: {entry}: no solution has a labelled step")
         found.append(made)
@@ -340,8 +343,8 @@ def _read(
 
 
 @functools.lru_cache(maxsize=2)
-def _position_rates(domain: LabelledDomain, neutral: str) -> np.ndarray:
-    rows = merge(domain.labelled, neutral=neutral, soft=False)
+def _position_rates(domain: LabelledDomain, neutral: str, cut: float) -> np.ndarray:
+    rows = merge(domain.labelled, neutral=neutral, soft=False, cut=cut)
     known = [
         (k, label) for row in rows for k, label in enumerate(row.labels) if row.first[k]
     ]
@@ -351,7 +354,8 @@ def _position_rates(domain: LabelledDomain, neutral: str) -> np.ndarray:
 def _rates(context: Context) -> np.ndarray:
     domain = context.domain
     assert isinstance(domain, LabelledDomain)
-    return _position_rates(domain, context.config.evaluate.neutral)
+    c = context.config
+    return _position_rates(domain, c.evaluate.neutral, c.domain.label_cut)
 
 
 def _logit(values: np.ndarray) -> np.ndarray:

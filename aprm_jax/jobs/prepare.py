@@ -23,7 +23,7 @@ from aprm_jax.data.prepared import (
     write_prepared,
 )
 from aprm_jax.data.readers import sources
-from aprm_jax.data.sources import is_name
+from aprm_jax.data.sources import source_path
 from aprm_jax.data.steps import StepBuilder
 from aprm_jax.jobs.context import Context, log
 
@@ -42,7 +42,11 @@ def run(context: Context) -> dict[str, float]:
     found: list[LabelledSolution] = []
     for source in c.sources:
         rows = selection.read_solutions(
-            source, label=c.label, dropped=dropped, **reading
+            source,
+            label=c.label,
+            label_cut=context.config.domain.label_cut,
+            dropped=dropped,
+            **reading,
         )
         log.info("%s: %d solutions of %s", context.stage, len(rows), source)
         found += rows
@@ -143,8 +147,9 @@ def _check_sources(c: ml_collections.ConfigDict) -> None:
                     f"prepare.{field}: {text!r}: no reader is called {name!r}; there "
                     f"are {', '.join(sources())}"
                 )
-            if source and not is_name(source) and not Path(source).exists():
-                raise DataError(f"prepare.{field}: {source}: no such file")
+            path = source_path(source) if source else None
+            if path is not None and not path.exists():
+                raise DataError(f"prepare.{field}: {path}: no such file")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,7 +9,7 @@ import numpy as np
 
 from aprm_jax.config import ConfigError
 from aprm_jax.data.epochs import PackedEpochs
-from aprm_jax.data.labelled import LabelledSolution
+from aprm_jax.data.labelled import LabelledSolution, question_id
 from aprm_jax.data.labelled_domain import LabelledDomain, read_labelled
 from aprm_jax.data.steps import StepRow
 from aprm_jax.data.trees import tree_rows
@@ -24,7 +24,7 @@ from aprm_jax.verifiers.labelled import (
     label_batch,
     make_label_update,
     merge,
-    node_labels,
+    prefix_tree,
 )
 from aprm_jax.verifiers.objective import PrmObjective
 
@@ -94,11 +94,16 @@ def branches(context: Context) -> bool:
 def labelled_rows(context: Context) -> tuple[list[StepRow], np.ndarray]:
     """The rows to train on and the labels in them, and a line about both in the log."""
     c = context.config
-    leaves = merge(labelled_solutions(context), neutral=c.prm.neutral, soft=c.prm.soft)
-    known = node_labels(leaves)
+    leaves = merge(
+        labelled_solutions(context),
+        neutral=c.prm.neutral,
+        soft=c.prm.soft,
+        cut=c.domain.label_cut,
+    )
+    tree, known = prefix_tree(leaves)
     found = tree_rows(
         context.builder,
-        [(leaf.question, leaf.steps) for leaf in leaves],
+        tree,
         labels=known,
         branch=branches(context),
         **row_shape(context),
@@ -137,9 +142,9 @@ def labelled_solutions(context: Context) -> list[LabelledSolution]:
     """
     c = context.config
     domain = context.domain
-    held: set[str] = set()
+    held: frozenset[str] = frozenset()
     if isinstance(domain, LabelledDomain):
-        held = {row.problem_id for row in domain.dev}
+        held = domain.held_out
         if not c.prm.data:
             return list(domain.labelled)
     elif not c.prm.data:
@@ -154,5 +159,5 @@ def labelled_solutions(context: Context) -> list[LabelledSolution]:
             quarantine_dir=context.root / "quarantine",
             max_bad_share=c.domain.max_bad_share,
         )
-        out += [row for row in read if row.problem_id not in held]
+        out += [row for row in read if question_id(row.question) not in held]
     return out

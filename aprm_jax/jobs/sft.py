@@ -14,6 +14,7 @@ import optax
 from aprm_jax.data.epochs import PackedEpochs
 from aprm_jax.data.labelled_domain import LabelledDomain
 from aprm_jax.data.loader import PackedBatches, load_batches
+from aprm_jax.data.prefixes import PrefixTree
 from aprm_jax.data.steps import StepBatch, StepRow, TooLongError, pack
 from aprm_jax.data.trees import tree_rows
 from aprm_jax.game.rollouts import Situation, situations
@@ -187,9 +188,12 @@ def _texts(context: Context) -> PackedEpochs | None:
     if not isinstance(domain, LabelledDomain):
         return None
     shape = row_shape(context)
+    tree = PrefixTree()
+    for text in domain.texts:
+        tree.add(text.question, text.steps)
     found = tree_rows(
         context.builder,
-        [(p.question, p.steps) for p in domain.texts],
+        tree,
         length=shape["length"],
         max_steps=shape["max_steps"],
         branch=branches(context),
@@ -201,12 +205,12 @@ def _texts(context: Context) -> PackedEpochs | None:
     log.info(
         "%s: %d steps of %d texts in %d rows of %d tokens",
         context.stage,
-        len({node for tree in found for node in tree.nodes}),
+        len({node for row in found for node in row.nodes}),
         len(domain.texts),
         len(found),
-        sum(len(tree.row) for tree in found),
+        sum(len(row.row) for row in found),
     )
-    rows = [tree.row for tree in found]
+    rows = [row.row for row in found]
     return PackedEpochs(rows, seed=(context.config.seed, 34), **shape)
 
 

@@ -16,7 +16,7 @@ from aprm_jax.config import ConfigError, for_stage, nearest, stages, validate
 from aprm_jax.data.jsonl import DataError
 from aprm_jax.data.labelled_domain import split_source
 from aprm_jax.data.prompts import GENERATOR_PLACES, SOLVER_PLACES, check_prompt
-from aprm_jax.data.sources import is_name
+from aprm_jax.data.sources import source_path
 from aprm_jax.data.steps import StepBuilder, TooLongError
 from aprm_jax.jobs import (
     backbones,
@@ -112,8 +112,7 @@ def check_files(config: ml_collections.ConfigDict) -> None:
                 f"domain.{field} is empty: give a JSONL file, datasets:NAME or "
                 "tfds:NAME"
             )
-        if source and not is_name(source) and not Path(source).is_file():
-            raise DataError(f"domain.{field}: {source}: no such file")
+        _check_exists(f"domain.{field}", source)
 
 
 def check_labelled_files(config: ml_collections.ConfigDict) -> None:
@@ -130,12 +129,17 @@ def check_labelled_files(config: ml_collections.ConfigDict) -> None:
             named.append(("evaluate.sets", entry.partition("=")[2]))
     for field, entry in named:
         _, source = split_source(entry, field)
-        if source and not is_name(source) and not Path(source).exists():
-            raise DataError(f"{field}: {source}: no such file")
+        _check_exists(field, source)
     for entry in c.evaluate.scores:
         path = entry.partition("=")[2]
         if not Path(path).exists():
             raise DataError(f"evaluate.scores: {path}: no such file or folder")
+
+
+def _check_exists(field: str, source: str) -> None:
+    path = source_path(source) if source else None
+    if path is not None and not path.exists():
+        raise DataError(f"{field}: {path}: no such file")
 
 
 def check_sources(contexts: Sequence[tuple[Context, str]]) -> None:

@@ -22,9 +22,9 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Float32
 
-from aprm_jax.data.labelled import LabelledSolution
+from aprm_jax.data.labelled import NEUTRAL, LabelledSolution
+from aprm_jax.data.prefixes import PrefixTree
 from aprm_jax.data.steps import StepBatch, StepBuilder, StepRow
-from aprm_jax.data.trees import Node
 from aprm_jax.models import heads
 from aprm_jax.models.decoder import Decoder
 from aprm_jax.training.masked import masked_mean, mean_or_nan
@@ -60,7 +60,11 @@ class LabelledRow:
 
 
 def merge(
-    solutions: Sequence[LabelledSolution], *, neutral: str = "correct", soft: bool
+    solutions: Sequence[LabelledSolution],
+    *,
+    neutral: str = "correct",
+    soft: bool,
+    cut: float = NEUTRAL,
 ) -> list[LabelledRow]:
     """One row for each leaf; each step has the mean of its labels in all solutions.
 
@@ -68,71 +72,64 @@ def merge(
       solutions: may repeat, and may begin with each other.
       neutral: what a rating of 0 is: "correct", "incorrect", "ignore" (no label) or
         "class" (0.5).
-      soft: whether a mean stays as it is. If not it is rounded, to 0 and 1 or, with
-        neutral="class", to 0, 0.5 and 1; a step that is called right and wrong
-        equally often then has no label.
+      soft: whether a mean stays as it is. If not it is rounded: to 1 from `cut` on and
+        else to 0, and with neutral="class" to 0, 0.5 and 1. A step whose labels
+        disagree and come out at `cut` then has no label.
+      cut: in (0, 1].
 
     Returns:
       The rows in order of first appearance; those without any label are left out.
     """
-    values: dict[tuple[str, tuple[str, ...]], list[float]] = {}
-    for s in solutions:
-        for k, (label, rating) in enumerate(zip(s.labels, s.ratings, strict=True)):
+    tree = PrefixTree()
+    paths = [tree.add(s.question, s.steps) for s in solutions]
+    values: dict[int, list[float]] = {}
+    for s, path in zip(solutions, paths, strict=True):
+        for node, label, rating in zip(path, s.labels, s.ratings, strict=True):
             value = NEUTRAL_VALUES[neutral] if rating == 0 else label
             if not math.isnan(value):
-                values.setdefault((s.question, s.steps[: k + 1]), []).append(value)
-    known = {
-        node: _settled(float(np.mean(found)), neutral == "class", soft)
-        for node, found in values.items()
-    }
-    inside = {
-        (s.question, s.steps[:k]) for s in solutions for k in range(1, len(s.steps))
-    }
-    leaves: dict[tuple[str, tuple[str, ...]], str] = {}
-    for s in solutions:
-        if s.steps and (s.question, s.steps) not in inside:
-            leaves.setdefault((s.question, s.steps), s.problem_id)
-    nodes = {
-        leaf: [(leaf[0], leaf[1][: k + 1]) for k in range(len(leaf[1]))]
-        for leaf in leaves
-    }
-    kept = {
-        leaf: path
-        for leaf, path in nodes.items()
-        if not all(math.isnan(known.get(node, math.nan)) for node in path)
-    }
-    seen: set[tuple[str, tuple[str, ...]]] = set()
-    rows = []
-    for leaf, path in kept.items():
-        rows.append(
-            LabelledRow(
-                question=leaf[0],
-                steps=leaf[1],
-                labels=tuple(known.get(node, math.nan) for node in path),
-                first=tuple(node not in seen for node in path),
-                problem_id=leaves[leaf],
-            )
-        )
+                values.setdefault(node, []).append(value)
+    three = neutral == "class"
+    known = {n: _settled(found, three, soft, cut) for n, found in values.items()}
+    rows: list[LabelledRow] = []
+    seen: set[int] = set()
+    leaves: set[int] = set()
+    for s, path in zip(solutions, paths, strict=True):
+        if not path or tree.children[path[-1]] or path[-1] in leaves:
+            continue
+        leaves.add(path[-1])
+        labels = tuple(known.get(node, math.nan) for node in path)
+        if all(map(math.isnan, labels)):
+            continue
+        first = tuple(node not in seen for node in path)
+        rows.append(LabelledRow(s.question, s.steps, labels, first, s.problem_id))
         seen.update(path)
     return rows
 
 
-def _settled(mean: float, three: bool, soft: bool) -> float:
+def _settled(found: Sequence[float], three: bool, soft: bool, cut: float) -> float:
+    """The label of a step from its labels in all solutions."""
+    mean = float(np.mean(found))
     if soft:
         return mean
     if three:
         return round(2 * mean) / 2
-    return math.nan if mean == 0.5 else float(mean > 0.5)
+    if mean == cut and min(found) < max(found):
+        return math.nan
+    return float(mean >= cut)
 
 
-def node_labels(rows: Sequence[LabelledRow]) -> dict[Node, float]:
-    """The label of each step that has one."""
-    return {
-        (row.question, row.steps[: k + 1]): label
+def prefix_tree(rows: Sequence[LabelledRow]) -> tuple[PrefixTree, dict[int, float]]:
+    """The rows as one tree, and the label of each node that has one."""
+    tree = PrefixTree()
+    known = {
+        node: label
         for row in rows
-        for k, label in enumerate(row.labels)
+        for node, label in zip(
+            tree.add(row.question, row.steps), row.labels, strict=True
+        )
         if not math.isnan(label)
     }
+    return tree, known
 
 
 def class_targets(
@@ -223,6 +220,8 @@ def labels_loss(
             ref_logits = heads.step_logits(decoder, ref, batch, reading)
         loss, metrics = prm_loss(logits, ref_logits, labels, mask, objective, key)
         right = (logits > 0) == (labels > 0.5)
+        # Of a label of a half, no verdict is the right one.
+        metrics["accuracy"] = mean_or_nan(right, mask * (labels != 0.5))
         if objective.beta == 0:
             del metrics["kl"]  # of no reference: nothing was measured
     metrics["accuracy_correct"] = mean_or_nan(right, mask * (labels > 0.5))

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float32
 
+from aprm_jax.data.prefixes import PrefixTree
 from aprm_jax.data.steps import StepBatch, StepBuilder, StepRow
 from aprm_jax.data.trees import tree_rows
 from aprm_jax.models import heads
@@ -91,25 +92,23 @@ class Scorer:
         Returns:
           Scores of the steps of each solution, up to the last one that fits a row.
         """
+        tree = PrefixTree()
+        paths = [tree.add(question, steps) for question, steps in solutions]
         found = tree_rows(
             self._builder,
-            solutions,
+            tree,
             length=self._builder.buckets[-1],
             max_steps=self._max_steps,
             branch=branch,
         )
-        scored = self.rows(params, {k: tree.row for k, tree in enumerate(found)})
+        scored = self.rows(params, dict(enumerate(t.row for t in found)))
         known = {
             node: score
-            for k, tree in enumerate(found)
-            for node, score in zip(tree.nodes, scored[k], strict=True)
+            for k, tree_row in enumerate(found)
+            for node, score in zip(tree_row.nodes, scored[k], strict=True)
         }
-        out = []
-        for question, steps in solutions:
-            nodes = ((question, steps[: k + 1]) for k in range(len(steps)))
-            fit = itertools.takewhile(known.__contains__, nodes)
-            out.append(np.array([known[node] for node in fit], np.float32))
-        return out
+        fitting = (itertools.takewhile(known.__contains__, path) for path in paths)
+        return [np.array([known[node] for node in fit], np.float32) for fit in fitting]
 
     def rows(
         self, params: Any, rows: dict[Any, StepRow]

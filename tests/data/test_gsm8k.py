@@ -110,6 +110,12 @@ def test_a_repeated_question_is_on_one_side(files, tmp_path):
     kept = {built.train(k).question for k in range(built.num_train)}
     assert not kept & {p.question for p in built.problems("dev", 99)}
     assert (built.num_train, len(built.problems("dev", 99))) == (40, 20)
+    # However it is typed.
+    for row in rows[30:]:
+        row["question"] = row["question"].upper().replace(" ", "  ")
+    train = _write(tmp_path / "typed.jsonl", rows)
+    typed = Gsm8kDomain(train=train, test=files[1], dev_count=10, vocab_size=300)
+    assert (typed.num_train, len(typed.problems("dev", 99))) == (40, 20)
     with pytest.raises(DataError, match="too few to hold 30 out"):
         Gsm8kDomain(train=train, test=files[1], dev_count=30, vocab_size=300)
 

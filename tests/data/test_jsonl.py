@@ -64,7 +64,8 @@ def test_forms(tmp_path, content):
         ("a.jsonl", b"", "the file is empty"),
         ("a.jsonl", b" \n\n", "the file is empty"),
         ("a.jsonl", b'{"text": "a"}\n\x00\x01', "line 2: binary data"),
-        ("a.jsonl", "{}".encode("utf-16"), "line 1: binary data"),
+        ("a.jsonl", "{}".encode("utf-16"), "line 1: binary data.*UTF-16 must be saved"),
+        ("a.xlsx", b"PK\x03\x04\x14\0", "a ZIP file or a spreadsheet"),
         ("a.jsonl", b'{"text": "a"\n', "line 1: not JSON: Expecting ',' delimiter"),
         ("a.jsonl", b"\xff\xfe\xfd\n", "line 1: not UTF-8 text"),
         ("a.json", b'[{"text": "a"},\n {"text": }]', "line 2: not a JSON array"),
@@ -126,6 +127,7 @@ def test_too_many_bad_rows_stop_the_read(tmp_path):
     assert "30.00%" in message
     assert "50.00%" in message
     assert len(list(folder.iterdir())) == 1
+    assert "raise domain.max_bad_share" in message
     assert len(read_rows(path, parse, max_bad_share=0.5)) == 2
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from aprm_jax.data.domain import Domain
 from aprm_jax.data.jsonl import DataError
-from aprm_jax.data.labelled import from_ratings
+from aprm_jax.data.labelled import from_labels, from_ratings, question_id
 from aprm_jax.data.labelled_domain import LabelledDomain, read_labelled, right_texts
 from aprm_jax.oracle.verdict import Label
 
@@ -47,6 +47,32 @@ def test_questions_are_held_out_whole_whatever_the_order(tmp_path):
     assert {row.problem_id for row in make(path, seed=5).dev} == held
     with pytest.raises(DataError, match="too few to hold 12 out"):
         make(path, dev_count=12)
+
+
+def test_questions_are_held_out_by_what_they_say_not_by_the_rows_id(tmp_path):
+    rows = [
+        {
+            "prompt": f"{spelling} {q} + {q}?",
+            "completions": [f"{n}"],
+            "labels": [True],
+            "problem_id": f"row-{q}-{n}",
+        }
+        for q in range(12)
+        for n, spelling in enumerate(("What is", "what  IS", "What is"))
+    ]
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    domain = LabelledDomain(train=f"step_format:{path}", dev_count=4, vocab_size=270)
+    assert len(domain.dev) == 12 and len(domain.labelled) == 24
+    assert {question_id(row.question) for row in domain.dev} == domain.held_out
+    assert not {question_id(row.question) for row in domain.labelled} & domain.held_out
+
+
+def test_a_text_ends_before_a_step_below_the_cut():
+    rows = [from_labels("q", ("a", "b", "c"), (0.6, 0.4, 0.3))]
+    assert [p.steps for p in right_texts(rows)] == [("a",)]
+    assert [p.steps for p in right_texts(rows, 0.4)] == [("a", "b")]
+    assert right_texts(rows, 0.7) == ()
 
 
 def test_texts_are_the_right_paths_each_once_an_epoch(tmp_path):

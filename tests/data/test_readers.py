@@ -45,18 +45,17 @@ def test_every_data_set_has_a_reader_with_its_public_name():
     steps = {n for n, s in sources().items() if isinstance(s, StepSource)}
     problems = {n for n, s in sources().items() if isinstance(s, ProblemSource)}
     assert steps == {
-        "prm800k",
-        "math_shepherd",
-        "processbench",
-        "prmbench",
-        "step_format",
+        *("prm800k", "math_shepherd", "processbench", "prmbench", "step_format"),
+        *("rlhflow", "openrlhf", "versaprm", "mr_ben", "mr_gsm8k", "reasoneval"),
+        "math_aps",
     }
     assert problems == {
         *("gsm8k", "math", "math500", "svamp", "scibench", "jeebench"),
-        *("olympiadbench", "aime", "amc"),
+        *("olympiadbench", "aime", "amc", "skywork"),
     }
     for source in sources().values():
-        assert source.hub and all(n.startswith("datasets:") for n in source.hub)
+        assert source.hub or source.name == "reasoneval"  # files of a repository
+        assert all(n.startswith("datasets:") for n in source.hub)
     assert sources()["gsm8k"].tfds == "tfds:gsm8k"
     assert not sources()["prm800k"].evaluation and sources()["math500"].evaluation
 
@@ -150,6 +149,28 @@ def test_bad_original_rows_say_which_step(level, message):
         _parse("prm800k", _nested(level))
 
 
+def test_a_null_completion_keeps_its_place():
+    level = _level(("b", -1), ("c", 1), chosen=2)
+    level["completions"].insert(0, None)
+    null_text = _level(("f", 1), chosen=1)
+    null_text["completions"].insert(0, {"text": None, "rating": None})
+    ended = _level(("g", -1), ("h", 0))
+    ended["completions"].insert(0, None)
+    path, *beside = _parse("prm800k", _nested(level, null_text, ended))
+    assert (path.steps, path.ratings) == (("c", "f", "g"), (1, 1, -1))
+    assert [s.steps for s in beside] == [("b",), ("c", "f", "h")]
+    # What went on from no text follows nothing that we know.
+    lost = _level(("x", 1), chosen=1)
+    lost["completions"].append(None)
+    row = _nested(_level(("a", 1), chosen=0), lost, _level(("z", 1), chosen=0))
+    path, *beside = _parse("prm800k", row)
+    assert path.steps == ("a",) and [s.steps for s in beside] == [("a", "x")]
+    with pytest.raises(RowError, match="chosen_completion 3 of 3"):
+        _parse("prm800k", _nested(level | {"chosen_completion": 3}))
+    with pytest.raises(RowError, match="no step has a completion"):
+        _parse("prm800k", _nested({"completions": [None], "chosen_completion": 0}))
+
+
 def test_unrated_and_repeated_rows_are_dropped_and_counted(tmp_path):
     rows = [_flat(1), _flat(None), _flat(1), _flat(-1)]
     found = read_steps(_write(tmp_path / "rows.jsonl", rows), "prm800k")
@@ -196,6 +217,36 @@ def test_math_shepherds_tags_become_labels():
     }
     [found] = _parse("math_shepherd", older)
     assert (found.steps, found.labels) == (("a+b", "c"), (0.0, 1.0))
+
+
+@pytest.mark.parametrize(
+    ("text", "question", "steps"),
+    [
+        ("Q? Step 1: As Step 1: says, 4. ки", "Q?", ["As Step 1: says, 4."]),
+        ("Add 2 Step 1: From Step 1: 4 ки", "Add 2", ["From Step 1: 4"]),
+        ("Q? Step 1: a ки\nStep 2: see Step 1: b ки", "Q?", ["a", "see Step 1: b"]),
+        ("What is Step 1: of it? Step 1: a ки", "What is Step 1: of it?", ["a"]),
+        (
+            "Do this. Step 1: add. Step 2: halve. How many? Step 1: a ки",
+            "Do this. Step 1: add. Step 2: halve. How many?",
+            ["a"],
+        ),
+        ("Q?\r\nStep 1: a ки\r\nStep 2: b ки\r\n", "Q?", ["a", "b"]),
+        ("Q? **Step 1:** a ки\n**Step 2**: b ки", "Q?", ["a", "b"]),
+        ("Q?\n__Step 1:__ a ки\n### Step 2: b ки", "Q?", ["a", "b"]),
+        ("Q? Step 1: **a** b ки\n**Step 2: c** d ки", "Q?", ["**a** b", "**c** d"]),
+        ("Q? Step 1: Is it 4? ки\nStep 2: Yes. ки", "Q?", ["Is it 4?", "Yes."]),
+        ("Q? Step 1: a\nb ки\nstep 2 : c ки", "Q?", ["a\nb", "c"]),
+    ],
+)
+def test_math_shepherds_solution_begins_at_its_own_step_1(text, question, steps):
+    row = {"input": text, **_shepherd(text, "+-")}
+    [found] = _parse("math_shepherd", row)
+    assert (found.question, list(found.steps)) == (question, steps)
+    assert found.labels == (1.0, 0.0)[: len(steps)]
+    # Which line ends the other field has does not matter.
+    unix = row | {"label": row["label"].replace("\r\n", "\n")}
+    assert _parse("math_shepherd", unix) == [found]
 
 
 @pytest.mark.parametrize(
@@ -450,6 +501,71 @@ def test_parquet_and_gzip_and_single_objects(tmp_path):
     ):
         with pytest.raises(DataError, match=message):
             read_steps(str(tmp_path / name), "step_format")
+
+
+def _step_rows(*questions: str) -> list[dict]:
+    return [{"prompt": q, "completions": ["a"], "labels": [True]} for q in questions]
+
+
+def _folder(path, **files: str):
+    """A folder with a file of one row each: name -> question."""
+    for name, question in files.items():
+        file = path / name.replace("__", "/").replace("_jsonl", ".jsonl")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        _write(file, _step_rows(question))
+    return path
+
+
+def test_a_folder_is_read_one_split_at_a_time(tmp_path):
+    folder = _folder(
+        tmp_path / "a", train_0_jsonl="T0", train_1_jsonl="T1", my_test_jsonl="E"
+    )
+    with pytest.raises(DataError, match=r"several splits \(test, train: .*\?split="):
+        read_steps(str(folder), "step_format")
+
+    def questions(source, **split):
+        return [s.question for s in read_steps(str(source), "step_format", **split)]
+
+    assert questions(folder, split="train") == ["T0", "T1"]
+    assert questions(f"{folder}?split=test") == ["E"]
+    with pytest.raises(DataError, match="no file of split 'validation' among my_test"):
+        questions(folder, split="validation")
+    deep = _folder(tmp_path / "b", train__x_jsonl="T", dev__x_jsonl="D")
+    assert questions(deep, split="validation") == questions(deep, split="dev") == ["D"]
+    # One split, or none that is named, is the folder as it is.
+    assert questions(_folder(tmp_path / "c", train_jsonl="T", x_jsonl="X")) == [
+        "T",
+        "X",
+    ]
+    assert questions(_folder(tmp_path / "test", x_jsonl="X"), split="test") == ["X"]
+    # A file is its split, or it is refused.
+    assert questions(folder / "my_test.jsonl") == ["E"]
+    assert questions(folder / "my_test.jsonl", split="test") == ["E"]
+    with pytest.raises(DataError, match=r"my_test\.jsonl is one file"):
+        questions(folder / "my_test.jsonl", split="train")
+
+
+def test_hidden_files_are_no_data(tmp_path):
+    folder = _folder(tmp_path / "a", x_jsonl="X")
+    for name in (".x.jsonl", "._x.jsonl", ".cache/y.jsonl", "__MACOSX/x.jsonl"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(b"\0not json")
+    assert [s.question for s in read_steps(str(folder), "step_format")] == ["X"]
+
+
+def test_columns_of_a_path_are_renamed(tmp_path):
+    rows = [{"q": "Q", "prompt": "other", "s": ["a"], "labels": [True]}]
+    path = _write(tmp_path / "rows.jsonl", rows)
+    [found] = read_steps(f"{path}?rename=q:prompt,s:completions", "step_format")
+    assert (found.question, found.steps) == ("Q", ("a",))
+    [found] = read_steps(f"{tmp_path}?rename=q:prompt,s:completions", "step_format")
+    assert found.question == "Q"
+    with pytest.raises(DataError, match="rename must be theirs:ours"):
+        read_steps(f"{path}?rename=q", "step_format")
+    with pytest.raises(DataError, match="unknown option 'config'"):
+        read_steps(f"{path}?config=main", "step_format")
+    odd = _write(tmp_path / "why?.jsonl", _step_rows("Q"))
+    assert len(read_steps(odd, "step_format")) == 1
 
 
 def test_hub_names_are_read_through_datasets(tmp_path):

@@ -10,8 +10,9 @@ import pytest
 import tiny
 
 from aprm_jax.data.epochs import PackedEpochs
+from aprm_jax.data.prefixes import PrefixTree
 from aprm_jax.data.steps import StepBuilder, TooLongError, pack
-from aprm_jax.data.trees import steps_that_fit, tree_rows
+from aprm_jax.data.trees import TreeRow, steps_that_fit, tree_rows
 from aprm_jax.models import heads
 from aprm_jax.models.decoder import Decoder
 
@@ -28,11 +29,26 @@ SOLUTIONS = (
     ("( 4 + 5 ) * 2 =", ("9 * 2", "1 9")),
 )
 PLAIN = ("7 - 7 =", ("0",))
+# A step by what leads to it: the question, and the steps up to and with itself.
+Node = tuple[str, tuple[str, ...]]
 NODES = {(q, steps[: k + 1]) for q, steps in SOLUTIONS for k in range(len(steps))}
 
 
 def _builder(window=None, stride=0, length=64) -> StepBuilder:
     return StepBuilder(tiny.tokenizer(), window, (length,), stride)
+
+
+def _tree_rows(
+    builder, solutions, *, labels=None, **options
+) -> list[tuple[TreeRow, list[Node]]]:
+    """The rows of some solutions, and what each of their nodes is."""
+    tree, known = PrefixTree(), {}
+    for question, steps in solutions:
+        for node in tree.add(question, steps):
+            if labels and tree.steps(node) in labels:
+                known[node] = labels[tree.steps(node)]
+    found = tree_rows(builder, tree, labels=known, **options)
+    return [(row, [tree.steps(node) for node in row.nodes]) for row in found]
 
 
 @jax.jit
@@ -68,15 +84,15 @@ def _readings(params, batch, rows) -> dict:
 @pytest.mark.parametrize("length", [24, 64])
 def test_a_step_of_a_tree_reads_as_in_its_solution_alone(length, stride):
     builder, params = _builder(stride=stride, length=64), _params()
-    found = tree_rows(builder, SOLUTIONS, length=length, max_steps=16)
-    assert {node for tree in found for node in tree.nodes} == NODES
-    assert sum(len(tree.nodes) for tree in found) == len(NODES)  # each once
-    assert max(len(tree.row) for tree in found) <= length
+    found = _tree_rows(builder, SOLUTIONS, length=length, max_steps=16)
+    assert {node for _, nodes in found for node in nodes} == NODES
+    assert sum(len(nodes) for _, nodes in found) == len(NODES)  # each once
+    assert max(len(tree.row) for tree, _ in found) <= length
     assert len(found) == 2 if length == 64 else len(found) > 3  # of the short ones
     # Packed with each other and with a row that does not branch; first fit keeps no
     # order, so steps are found again by their labels.
     nodes = [*NODES, PLAIN]
-    numbered = tree_rows(
+    numbered = _tree_rows(
         builder,
         SOLUTIONS,
         length=length,
@@ -84,7 +100,7 @@ def test_a_step_of_a_tree_reads_as_in_its_solution_alone(length, stride):
         labels={node: float(k) for k, node in enumerate(nodes)},
     )
     plain = builder.solution(*PLAIN, [len(nodes) - 1.0])
-    packed = pack([plain, *(tree.row for tree in numbered)], 64)
+    packed = pack([plain, *(tree.row for tree, _ in numbered)], 64)
     rows = [(row.step_ids, [nodes[int(k)] for k in row.labels]) for row in packed]
     got = _readings(params, builder.collate(packed, max_steps=24), rows)
     alone = [*dict.fromkeys(SOLUTIONS), PLAIN]
@@ -103,10 +119,10 @@ def test_a_step_of_a_tree_reads_as_in_its_solution_alone(length, stride):
 
 
 def test_a_step_sees_what_leads_to_it_and_nothing_else():
-    [tree] = tree_rows(_builder(), SOLUTIONS[:4], length=64, max_steps=16)
+    [(tree, nodes)] = _tree_rows(_builder(), SOLUTIONS[:4], length=64, max_steps=16)
     row = tree.row
     assert row.ends is not None
-    for k, (question, steps) in enumerate(tree.nodes):
+    for k, (question, steps) in enumerate(nodes):
         last = int(np.flatnonzero(row.step_ids == k)[-1])
         seen = [t for t in range(last + 1) if row.ends[t] >= last]
         alone = _builder().solution(question, steps)
@@ -118,7 +134,7 @@ def test_labels_stand_at_their_steps_once():
     labels = {node: k / 16 for k, node in enumerate(sorted(NODES))}
     del labels[("1 + 2 * 3 =", ("1 + 6", "7"))]
     for branch in (True, False):
-        found = tree_rows(
+        found = _tree_rows(
             _builder(),
             SOLUTIONS,
             length=64,
@@ -128,8 +144,8 @@ def test_labels_stand_at_their_steps_once():
         )
         pairs = [
             (node, float(label))
-            for tree in found
-            for node, label in zip(tree.nodes, tree.row.labels, strict=True)
+            for tree, nodes in found
+            for node, label in zip(nodes, tree.row.labels, strict=True)
             if not np.isnan(label)
         ]
         assert len(pairs) == len(labels) and dict(pairs) == labels
@@ -138,13 +154,13 @@ def test_labels_stand_at_their_steps_once():
 @pytest.mark.parametrize("window", [None, 1])
 def test_without_branches_each_solution_is_a_row(window):
     builder = _builder(window)
-    found = tree_rows(
+    found = _tree_rows(
         builder, SOLUTIONS, length=64, max_steps=16, branch=window is not None
     )
     leaves = {steps for _, steps in SOLUTIONS}
-    assert {tree.nodes[-1][1] for tree in found} == leaves and len(found) == 6
-    for tree in found:
-        question, steps = tree.nodes[-1]
+    assert {nodes[-1][1] for _, nodes in found} == leaves and len(found) == 6
+    for tree, nodes in found:
+        question, steps = nodes[-1]
         expected = builder.solution(question, steps)
         assert tree.row.ends is None
         np.testing.assert_array_equal(tree.row.tokens, expected.tokens)
@@ -159,22 +175,22 @@ def test_what_does_not_fit_is_left_out_with_what_follows_it(branch):
         ("1 + 1", ("2", "4", "5")),
         (f"{long} {long}", ("2",)),
     ]
-    found = tree_rows(_builder(), solutions, length=20, max_steps=16, branch=branch)
-    steps = {node[1] for tree in found for node in tree.nodes}
+    found = _tree_rows(_builder(), solutions, length=20, max_steps=16, branch=branch)
+    steps = {node[1] for _, nodes in found for node in nodes}
     assert steps == {("2",), ("2", "4"), ("2", "4", "5")}
     assert steps_that_fit(_builder(), "1 + 1", ("2", long, "3"), 20) == 1
     assert steps_that_fit(_builder(), "1 + 1", ("2", "4", "5"), 20) == 3
     assert steps_that_fit(_builder(), long + long, ("2", "4"), 20) == 0
-    few = tree_rows(_builder(), solutions, length=20, max_steps=2, branch=branch)
-    assert max(len(tree.nodes) for tree in few) == 2
-    assert {n[1] for t in few for n in t.nodes} == steps - (
+    few = _tree_rows(_builder(), solutions, length=20, max_steps=2, branch=branch)
+    assert max(len(nodes) for _, nodes in few) == 2
+    assert {node[1] for _, nodes in few for node in nodes} == steps - (
         set() if branch else {("2", "4", "5")}
     )
 
 
 def test_a_sliding_window_cannot_read_branches():
     config = tiny.decoder(sliding_window=4, layer_pattern="l")
-    [tree] = tree_rows(_builder(), SOLUTIONS[:2], length=64, max_steps=8)
+    [(tree, _)] = _tree_rows(_builder(), SOLUTIONS[:2], length=64, max_steps=8)
     batch = _builder().collate([tree.row])
     with pytest.raises(ValueError, match="sliding window"):
         heads.token_logprobs(Decoder(config), tiny.backbone(config), batch)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import tracemalloc
 
 import jax
 import numpy as np
@@ -23,7 +24,7 @@ from aprm_jax.verifiers.labelled import (
     labels_loss,
     make_label_update,
     merge,
-    node_labels,
+    prefix_tree,
 )
 from aprm_jax.verifiers.objective import PrmObjective
 
@@ -57,7 +58,8 @@ def test_a_tree_is_one_row_a_leaf_and_one_label_a_step():
     assert [row.steps for row in rows] == [("x",), ("a", "y"), ("a", "b", "c")]
     assert [row.labels for row in rows] == [(0.0,), (1.0, 0.0), (1.0, 1.0, 1.0)]
     assert [row.first for row in rows] == [(True,), (True, True), (False, True, True)]
-    assert node_labels(rows) == {
+    tree, labels = prefix_tree(rows)
+    assert {tree.steps(node): label for node, label in labels.items()} == {
         ("q", ("x",)): 0.0,
         ("q", ("a",)): 1.0,
         ("q", ("a", "y")): 0.0,
@@ -85,6 +87,82 @@ def test_labels_of_one_step_are_averaged_and_a_tie_is_none():
         flat("q", (("a",), 0), (("a",), 0), (("a",), 1)), neutral="class", soft=False
     )
     assert three[0].labels == (0.5,)
+
+
+def test_a_cut_says_which_shares_are_right():
+    shares = [k / 8 for k in range(9)]
+    rows = [from_labels("q", [f"s{k}"], [share]) for k, share in enumerate(shares)]
+    # As the file says: no share is lost, none is moved.
+    assert [row.labels for row in merge(rows, soft=True)] == [(x,) for x in shares]
+    for cut in (0.125, 0.5, 0.75, 1.0):
+        hard = [row.labels[0] for row in merge(rows, soft=False, cut=cut)]
+        assert hard == [float(share >= cut) for share in shares]
+    # Two that disagree, and meet at the cut, say nothing; elsewhere their mean says it.
+    both = [from_labels("q", ["a"], [share]) for share in (0.25, 0.75)]
+    assert merge(both, soft=False) == []
+    assert merge(both, soft=False, cut=0.25)[0].labels == (1.0,)
+
+
+def _merged_by_texts(solutions, soft):
+    """`merge`, each step by the texts of all steps up to it."""
+    values, leaves = {}, {}
+    for s in solutions:
+        for k, label in enumerate(s.labels):
+            if not math.isnan(label):
+                key = (s.question, s.steps[: k + 1])
+                values.setdefault(key, []).append(label)
+    inside = {(s.question, s.steps[:k]) for s in solutions for k in range(len(s.steps))}
+    for s in solutions:
+        if (s.question, s.steps) not in inside:
+            leaves.setdefault((s.question, s.steps), s.problem_id)
+    rows, seen = [], set()
+    for (question, steps), name in leaves.items():
+        path = [(question, steps[: k + 1]) for k in range(len(steps))]
+        known = [float(np.mean(values.get(node, NAN))) for node in path]
+        if not soft:
+            known = [
+                NAN if v == 0.5 or math.isnan(v) else float(v > 0.5) for v in known
+            ]
+        if not all(map(math.isnan, known)):
+            first = [node not in seen for node in path]
+            rows.append((question, steps, known, first, name))
+            seen.update(path)
+    return rows
+
+
+@pytest.mark.parametrize("soft", [True, False])
+def test_rows_are_those_of_steps_told_apart_by_all_texts_before_them(soft):
+    rng = np.random.default_rng(0)
+    solutions = []
+    for k in range(300):
+        steps = [f"s{rng.integers(2)}" for _ in range(rng.integers(0, 7))]
+        labels = [float(rng.choice([0.0, 1.0, NAN])) for _ in steps]
+        name = f"q{rng.integers(3)}"
+        solutions.append(from_labels(name, steps, labels, problem_id=f"id{k}"))
+    got = [
+        (r.question, r.steps, list(r.labels), list(r.first), r.problem_id)
+        for r in merge(solutions, soft=soft)
+    ]
+    assert repr(got) == repr(_merged_by_texts(solutions, soft)) and len(got) > 50
+
+
+def _peak_of_merging(solutions: int, steps: int) -> int:
+    """Bytes that `merge` and the tree of its rows hold at most."""
+    found = [
+        from_labels("q", [f"{s} {k}" for k in range(steps)], [1.0] * steps)
+        for s in range(solutions)
+    ]
+    tracemalloc.start()
+    prefix_tree(merge(found, soft=True))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return peak
+
+
+def test_memory_grows_with_the_steps_not_with_their_square():
+    short, long = (_peak_of_merging(10, steps) for steps in (200, 800))
+    assert long < 6 * short
+    assert long < 10 * 800 * 2000  # bytes a step
 
 
 def test_a_soft_label_of_a_half_is_no_neutral_rating():

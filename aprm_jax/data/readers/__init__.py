@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 from aprm_jax.data.jsonl import DataError, Rows
 from aprm_jax.data.labelled import (
     LABEL_KINDS,
+    NEUTRAL,
     LabelledSolution,
     Solutions,
     as_kind,
@@ -30,7 +31,7 @@ from aprm_jax.data.readers.base import (
     Source,
     StepSource,
 )
-from aprm_jax.data.sources import is_name, read_source
+from aprm_jax.data.sources import read_source, source_path
 
 __all__ = [
     "MathProblem",
@@ -72,7 +73,7 @@ def read_problems(
       source: a file, a folder of files, or a name (see `data/sources.py`); "" for the
         data set's own name on the Hugging Face hub.
       name: of the data set, one of `sources()`.
-      split: of a named source; "" for the data set's usual one.
+      split: of the source; "" for a named data set's usual one, and for all of a path.
       quarantine_dir: where bad rows are recorded; see `jsonl.read_rows`.
       max_bad_share: share of bad rows past which reading stops.
 
@@ -92,6 +93,7 @@ def read_steps(
     *,
     split: str = "",
     label: str = "soft",
+    label_cut: float = NEUTRAL,
     unique: bool = True,
     quarantine_dir: str | Path | None = None,
     max_bad_share: float = 0.01,
@@ -104,6 +106,7 @@ def read_steps(
       split: see `read_problems`.
       label: kind of the labels, see `labelled.as_kind`. "soft" is what the data set
         says, a neutral rating as 0.5.
+      label_cut: of the kind "hard", likewise.
       unique: leaves out a solution whose text and labels came before.
       quarantine_dir: see `read_problems`.
       max_bad_share: see `read_problems`.
@@ -128,7 +131,7 @@ def read_steps(
             kept.num_repeated += 1
             continue
         seen.add(key)
-        kept.append(as_kind(solution, label))
+        kept.append(as_kind(solution, label, label_cut))
     return kept
 
 
@@ -155,18 +158,21 @@ def _read(
         if not reader.hub:
             raise DataError(f"{reader.name} has no name on the hub: give a path")
         source = reader.hub[0]
-    split = split or reader.split
     rows = read_source(
         source,
         split,
         reader.parse,
+        usual_split=reader.split,
         quarantine_dir=quarantine_dir,
         max_bad_share=max_bad_share,
     )
-    where = split if is_name(source) else Path(source).name.partition(".")[0]
+    path = source_path(source)
+    where = split or (reader.split if path is None else path.name.partition(".")[0])
     items = [
         item if item.split else dataclasses.replace(item, split=where)
         for row in rows
         for item in row
     ]
+    if reader.check is not None:
+        reader.check(source, items)
     return items, rows.num_bad

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
+import json
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, Generic, TypeVar
 
-from aprm_jax.data.jsonl import RowError, require_str
+from aprm_jax.data.jsonl import RowError, require_str, require_strings
 from aprm_jax.data.labelled import LabelledSolution
 
 T = TypeVar("T")
@@ -53,6 +56,8 @@ class Source(Generic[T]):
       tfds: its `tfds:` name, "" where TFDS has none.
       split: the split to read where none is asked for.
       evaluation: whether it is for evaluation: training on it contaminates.
+      check: refuses what the rows as a whole show to be something else; raises
+        `DataError`.
     """
 
     name: str
@@ -61,6 +66,7 @@ class Source(Generic[T]):
     tfds: str = ""
     split: str = "train"
     evaluation: bool = False
+    check: Callable[[str, Sequence[T]], None] | None = None
 
 
 class ProblemSource(Source[MathProblem]):
@@ -75,6 +81,96 @@ def paragraphs(text: str) -> tuple[str, ...]:
     """The parts of a worked solution that blank lines set apart."""
     parts = (part.strip() for part in text.replace("\r\n", "\n").split("\n\n"))
     return tuple(part for part in parts if part)
+
+
+_LABELS = {
+    **dict.fromkeys(("+", "true", "correct", "right", "good", "yes", "valid"), 1.0),
+    **dict.fromkeys(("-", "false", "incorrect", "wrong", "bad", "no", "invalid"), 0.0),
+}
+
+
+def step_label(value: Any, name: str) -> float:
+    """A label as people write them: a share from 0 to 1, a truth value, a sign, a word.
+
+    Null is NaN, a step of which nothing is known.
+    """
+    if value is None:
+        return math.nan
+    if isinstance(value, str):
+        value = _LABELS.get(value.strip().lower(), value)
+    if not isinstance(value, bool | int | float) or not 0 <= value <= 1:
+        raise RowError(
+            f"{name} must be true, false, null, + or -, or a number from 0 to 1, "
+            f"not {value!r}"
+        )
+    return float(value)
+
+
+def step_rating(value: Any, name: str) -> int | None:
+    """People's rating of a step, -1, 0 (neutral) or 1; None where nobody rated."""
+    if value is None:
+        return None
+    if isinstance(value, bool) or value not in (-1, 0, 1):
+        raise RowError(f"{name} must be -1, 0, 1 or null, not {value!r:.60}")
+    return int(value)
+
+
+def first_error(row: dict, field: str, correct_field: str, steps: Sequence[str]) -> int:
+    """The 0-based first error of a row that counts from 1; -1 for a right solution.
+
+    Args:
+      row: its `correct_field` is "correct" or "incorrect", and may be missing.
+      field: of the first error, a number or text, or "N/A".
+      correct_field: see `row`.
+      steps: of the solution.
+    """
+    value = row.get(field)
+    stated = str("" if value is None else value).strip().lower()
+    known = optional_text(row, correct_field).lower()
+    if stated in ("n/a", "na", "none", "", "-1"):
+        if known == "incorrect":
+            raise RowError(f"the solution is incorrect, but {field!r} is {value!r}")
+        if not known and value is None:
+            raise RowError(f"neither a field {field!r} nor a field {correct_field!r}")
+        return -1
+    number = stated.removeprefix("step").strip()
+    if not number.isdecimal() or not 1 <= int(number) <= len(steps):
+        raise RowError(f"{field!r} is {value!r} of {len(steps)} steps, counted from 1")
+    return int(number) - 1
+
+
+def chat_question(row: dict, field: str) -> str:
+    """A field that is a question, or a chat that ends with one: a list of turns."""
+    value = row.get(field)
+    if isinstance(value, list):
+        asked = [t for t in value if isinstance(t, dict) and t.get("role") == "user"]
+        if len(asked) != 1:
+            raise RowError(f"field {field!r} must be a chat with one turn of the user")
+        return require_str(asked[0], "content").strip()
+    return require_str(row, field)
+
+
+def spelt_list(row: dict, field: str) -> list[Any]:
+    """A field that is a list, or a text that spells one as JSON or Python does."""
+    value = row.get(field)
+    if isinstance(value, str):
+        for read in (json.loads, ast.literal_eval):
+            try:
+                value = read(value)
+                break
+            except (ValueError, SyntaxError, RecursionError, MemoryError):
+                continue
+    if not isinstance(value, list):
+        raise RowError(f"field {field!r} must be a list, not {value!r:.60}")
+    return value
+
+
+def texts_of(values: Sequence[Any], field: str) -> list[str]:
+    """A list of texts, none of them blank."""
+    for k, value in enumerate(values):
+        if not isinstance(value, str) or not value.strip():
+            raise RowError(f"field {field!r}: item {k} is no text: {value!r:.60}")
+    return require_strings({field: list(values)}, field)
 
 
 def optional_text(row: dict, field: str) -> str:

@@ -8,36 +8,36 @@ completion from there reached the right answer. An older release keeps the tags 
 
 from __future__ import annotations
 
-import re
-
 from aprm_jax.data.jsonl import RowError, require_str
 from aprm_jax.data.labelled import LabelledSolution, from_labels, question_id
 from aprm_jax.data.readers.base import StepSource, optional_text
+from aprm_jax.data.readers.numbered import opening, without_number
 
 TAG = "ки"
-_FIRST = re.compile(r"\s*Step 1\s*:\s*")
-_NUMBER = re.compile(r"^Step \d+\s*:\s*")
+_AROUND = " ?\n\r\t"
 _SIGN = {"+": 1.0, "-": 0.0}
 
 
 def parse(row: dict) -> list[LabelledSolution]:
     """One solution, without the tags and the "Step n:" before each step."""
-    text, labelled = require_str(row, "input"), require_str(row, "label")
+    text, labelled = (
+        require_str(row, field).replace("\r\n", "\n") for field in ("input", "label")
+    )
     *parts, rest = text.split(TAG)
     if not parts:
         raise RowError(f"field 'input' has no tag {TAG!r}")
-    if rest.strip(" ?\n"):
+    if rest.strip(_AROUND):
         raise RowError(f"text behind the last tag: {rest.strip()[:40]!r}")
     labels = _signs(parts, labelled)
-    # A question may itself speak of a step 1: the last mention opens the solution.
-    marks = list(_FIRST.finditer(parts[0]))
-    if not marks:
+    start = opening(parts[0])
+    if start is None:
         raise RowError("field 'input' has no 'Step 1:'")
-    question = parts[0][: marks[-1].start()].strip()
+    question = parts[0][:start].strip()
     if not question:
         raise RowError("field 'input' has no question before 'Step 1:'")
-    texts = [parts[0][marks[-1].end() :], *parts[1:]]
-    steps = [_NUMBER.sub("", t.strip(" ?\n")).strip() for t in texts]
+    # The older release has "?" behind each tag.
+    texts = [parts[0][start:], *(part.removeprefix(" ?") for part in parts[1:])]
+    steps = [without_number(text) for text in texts]
     if not all(steps):
         raise RowError(f"step {steps.index('') + 1} is empty")
     return [

@@ -16,7 +16,7 @@ from aprm_jax.data.jsonl import (
     require_strings,
 )
 from aprm_jax.data.labelled import LabelledSolution, from_ratings, question_id
-from aprm_jax.data.readers.base import StepSource
+from aprm_jax.data.readers.base import StepSource, step_rating
 
 
 def parse(row: dict) -> list[LabelledSolution]:
@@ -42,7 +42,7 @@ def _flat(row: dict) -> LabelledSolution:
     prefix = require_strings(row, "responses", allow_empty=True)
     steps = [*prefix, require_str(row, "next_response")]
     ratings: list[int | None] = [None] * len(prefix)
-    ratings.append(_rating(row.get("rating"), "rating"))
+    ratings.append(step_rating(row.get("rating"), "rating"))
     return from_ratings(
         question, steps, ratings, source="prm800k", problem_id=question_id(question)
     )
@@ -61,39 +61,45 @@ def _nested(row: dict) -> list[LabelledSolution]:
     for k, level in enumerate(levels):
         candidates = _candidates(level, k)
         chosen = _chosen(level, candidates, k)
-        for i, (text, rating) in enumerate(candidates):
-            if i == chosen or rating is None:
+        for i, candidate in enumerate(candidates):
+            if i == chosen or candidate is None or candidate[1] is None:
                 continue
+            text, rating = candidate
             unknown: list[int | None] = [None] * len(path)
             beside.append(
                 from_ratings(question, [*path, text], [*unknown, rating], **where)
             )
-        if chosen is None:
+        taken = None if chosen is None else candidates[chosen]
+        if taken is None:  # what was written from here on follows nothing that we know
             break
-        path.append(candidates[chosen][0])
-        ratings.append(candidates[chosen][1])
+        path.append(taken[0])
+        ratings.append(taken[1])
     if not path:
         raise RowError("no step has a completion")
     return [from_ratings(question, path, ratings, **where), *beside]
 
 
-def _candidates(level: Any, k: int) -> list[tuple[str, int | None]]:
-    """(text, rating) of a step's completions, the human one last."""
+def _candidates(level: Any, k: int) -> list[tuple[str, int | None] | None]:
+    """(text, rating) of a step's completions, the human one last.
+
+    A null completion keeps its place: `chosen_completion` counts it.
+    """
     if not isinstance(level, dict):
         raise RowError(f"step {k} must be an object")
     listed = level.get("completions") or []
     if not isinstance(listed, list):
         raise RowError(f"step {k}: field 'completions' must be a list")
-    found = []
+    found: list[tuple[str, int | None] | None] = []
     for entry in [*listed, level.get("human_completion")]:
-        if entry is None:
+        if entry is None or (isinstance(entry, dict) and entry.get("text") is None):
+            found.append(None)
             continue
         if isinstance(entry, str):
             entry = {"text": entry}
         if not isinstance(entry, dict):
             raise RowError(f"step {k}: a completion must be an object")
         text = require_str(entry, "text")
-        found.append((text, _rating(entry.get("rating"), f"step {k}: rating")))
+        found.append((text, step_rating(entry.get("rating"), f"step {k}: rating")))
     return found
 
 
@@ -107,20 +113,10 @@ def _chosen(level: dict, candidates: list[Any], k: int) -> int | None:
                 f"step {k}: chosen_completion {chosen!r} of {listed} completions"
             )
         return chosen
-    if not candidates:
-        return None
-    if level.get("human_completion") is not None:
+    if candidates[-1] is not None:  # the human one
         return len(candidates) - 1
     # The session ended here: its last step belongs to the path all the same.
-    return 0
-
-
-def _rating(value: Any, field: str) -> int | None:
-    if value is None:
-        return None
-    if isinstance(value, bool) or value not in (-1, 0, 1):
-        raise RowError(f"{field} must be -1, 0, 1 or null, not {value!r}")
-    return int(value)
+    return next((i for i, found in enumerate(candidates) if found is not None), None)
 
 
 SOURCES = (

@@ -1,24 +1,44 @@
 """The step format: any rows `{"prompt": str, "completions": [str], "labels": [...]}`.
 
 TRL's stepwise supervision, with labels that may be soft: true, false, a number from 0
-to 1, or null for a step of which nothing is known.
+to 1, a sign or a word such as "correct", or null for a step of which nothing is known.
+`prompt` may be a chat of one turn. In a table (CSV) the lists are texts that spell
+them, `["3+4 = 7", "#### 7"]` and `[1, 0]`.
+
+Sets of that form whose rows hold whole *solutions* with a label each, such as
+gsm8k-gen-stepwise, are refused: what is right about a solution is not known of its
+steps.
 """
 
 from __future__ import annotations
 
-import math
-from typing import Any
+import re
+from collections.abc import Sequence
 
-from aprm_jax.data.jsonl import RowError, require_str, require_strings
+from aprm_jax.data.jsonl import DataError, RowError, require_strings
 from aprm_jax.data.labelled import LabelledSolution, from_labels, question_id
-from aprm_jax.data.readers.base import StepSource, optional_text
+from aprm_jax.data.readers.base import (
+    StepSource,
+    chat_question,
+    optional_text,
+    spelt_list,
+    step_label,
+)
+
+_OF_SOLUTIONS = re.compile(r"gsm8k[-_]gen[-_]stepwise", re.IGNORECASE)
+_CONCLUDES = re.compile(
+    r"####|\\boxed\b|\banswer\b[^.\n]{0,40}?(?:\bis\b|[:=])", re.IGNORECASE
+)
 
 
 def parse(row: dict) -> list[LabelledSolution]:
     """One solution. `problem_id`, `source` and `category` are kept where they are."""
-    question = require_str(row, "prompt")
-    steps = require_strings(row, "completions")
+    question = chat_question(row, "prompt")
+    listed = {"completions": spelt_list(row, "completions")}
+    steps = require_strings(listed, "completions")
     labels = row.get("labels")
+    if isinstance(labels, str):
+        labels = spelt_list(row, "labels")
     if not isinstance(labels, list) or len(labels) != len(steps):
         many = f"{len(labels)} labels" if isinstance(labels, list) else repr(labels)
         raise RowError(f"field 'labels' must be a list of {len(steps)}, not {many}")
@@ -26,7 +46,7 @@ def parse(row: dict) -> list[LabelledSolution]:
         from_labels(
             question,
             steps,
-            [_label(k, label) for k, label in enumerate(labels)],
+            [step_label(label, f"label {k}") for k, label in enumerate(labels)],
             source=optional_text(row, "source") or "step_format",
             problem_id=optional_text(row, "problem_id") or question_id(question),
             category=optional_text(row, "category"),
@@ -34,15 +54,22 @@ def parse(row: dict) -> list[LabelledSolution]:
     ]
 
 
-def _label(k: int, label: Any) -> float:
-    if label is None:
-        return math.nan
-    if not isinstance(label, bool | int | float) or not 0 <= label <= 1:
-        raise RowError(
-            f"label {k} must be true, false, null or a number from 0 to 1, "
-            f"not {label!r}"
+def refuse_solutions(source: str, found: Sequence[LabelledSolution]) -> None:
+    """Refuses rows that hold a question's solutions in place of a solution's steps.
+
+    By name, or because most rows of several completions conclude in each of them.
+
+    Raises:
+      DataError: says what the labels are of.
+    """
+    several = [s for s in found if len(s.steps) > 1]
+    whole = sum(all(map(_CONCLUDES.search, s.steps)) for s in several)
+    if _OF_SOLUTIONS.search(source) or 2 * whole > len(several) > 0:
+        raise DataError(
+            f"{source}: the completions of a row are solutions of one question, each "
+            "with its own answer and one label, not the steps of a solution: they say "
+            "nothing of single steps"
         )
-    return float(label)
 
 
 SOURCES = (
@@ -50,5 +77,6 @@ SOURCES = (
         "step_format",
         parse,
         hub=("datasets:trl-lib/prm800k", "datasets:trl-lib/math_shepherd"),
+        check=refuse_solutions,
     ),
 )

@@ -37,7 +37,7 @@ class PrmConfig:
         (), 'labels: "READER:SOURCE" each; () = the labelled domain\'s own'
     )
     soft: bool = setting(
-        False, "labels: a label between 0 and 1 stays as it is; else rounded"
+        True, "labels: as the data say; False cuts them at domain.label_cut"
     )
     neutral: str = setting(
         "correct", "labels: what a neutral rating is", choices=NEUTRAL

@@ -1,0 +1,85 @@
+"""Tables as people save them: separators, quotes, line ends, bytes, broken rows."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+
+import pytest
+
+from aprm_jax.data.files import path_rows
+from aprm_jax.data.jsonl import DataError, RowError
+
+TABLE = 'question,answer\n"2, 3 and é: how many?",3\nWhat?,4\n'
+VALUES = [
+    {"question": "2, 3 and é: how many?", "answer": "3"},
+    {"question": "What?", "answer": "4"},
+]
+
+
+def _rows(path: Path, content: bytes):
+    path.write_bytes(content)
+    return path_rows(path, "", {}, str(path))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        TABLE,
+        "\ufeff" + TABLE,
+        TABLE.replace("\n", "\r\n"),
+        TABLE.replace("\n", "\n\n"),
+        TABLE.replace("question,", " question ,").rstrip("\n"),
+        TABLE + ",\n",
+    ],
+    ids=["plain", "bom", "crlf", "blank lines", "no end", "an empty row"],
+)
+@pytest.mark.parametrize("compress", [bytes, lambda b: gzip.compress(b, mtime=0)])
+def test_a_table_is_rows_of_text(tmp_path, text, compress):
+    rows = _rows(tmp_path / "rows.csv", compress(text.encode()))
+    assert [row.value for row in rows] == VALUES
+
+
+@pytest.mark.parametrize("separator", [";", "\t"])
+def test_other_separators_are_seen_in_the_column_names(tmp_path, separator):
+    text = f"question{separator}answer\n2, 3?{separator}3,5\n"
+    [row] = _rows(tmp_path / "rows.tsv", text.encode())
+    assert row.value == {"question": "2, 3?", "answer": "3,5"} and row.line == 2
+
+
+def test_a_cell_may_hold_lines_and_a_row_keeps_its_line(tmp_path):
+    text = 'question,answer\n"a\n""b""\nc",1\nd\ne,2,3\n\nf,4\n'
+    rows = _rows(tmp_path / "rows.csv", text.encode())
+    assert [row.line for row in rows] == [2, 5, 6, 8]
+    assert rows[0].value == {"question": 'a\n"b"\nc', "answer": "1"}
+    # What a row lacks is no field of it: whoever reads the field says so.
+    assert rows[1].value == {"question": "d"}
+    assert isinstance(rows[2].value, RowError)
+    assert "3 values for 2 columns" in str(rows[2].value)
+
+
+def test_bytes_of_another_encoding_spoil_their_row_alone(tmp_path):
+    text = TABLE.encode() + "caf\xe9?,5\n".encode("latin-1")
+    *good, bad = _rows(tmp_path / "rows.csv", text)
+    assert [row.value for row in good] == VALUES
+    assert "save the file as UTF-8" in str(bad.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "the file is empty"),
+        (b'a,b\n1,2\n"3,4\n5,6\n', "line 3: not CSV: a quote is never closed"),
+        (b"a,a\n1,2\n", "line 1: column 'a' stands there twice"),
+        (b"a,b\n\0,2\n", "line 2: binary data"),
+    ],
+)
+def test_a_table_that_cannot_be_read_is_named(tmp_path, content, message):
+    with pytest.raises(DataError, match=message) as error:
+        _rows(tmp_path / "rows.csv", content)
+    assert "rows.csv" in str(error.value)
+
+
+def test_a_long_cell_is_read(tmp_path):
+    [row] = _rows(tmp_path / "rows.csv", b"a,b\n" + b"x" * 200_000 + b",1\n")
+    assert len(row.value["a"]) == 200_000
