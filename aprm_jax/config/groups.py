@@ -8,7 +8,7 @@ from typing import Any
 
 from aprm_jax.config.setting import setting
 
-DOMAINS = ("arithmetic", "gsm8k", "labelled")
+DOMAINS = ("arithmetic", "gsm8k", "questions", "labelled")
 ORACLES = ("calculator", "text")  # of the text domain
 DTYPES = ("float32", "bfloat16")
 
@@ -21,24 +21,31 @@ class DomainConfig:
     train: str = setting(
         "",
         'gsm8k: JSONL path, "datasets:NAME" or "tfds:NAME"; labelled: "READER:SOURCE", '
-        "a reader of data/readers and a path or name",
+        "a reader of data/readers and a path or name; questions: either",
     )
-    test: str = setting("", "gsm8k: the same for the test split")
+    test: str = setting(
+        "",
+        "gsm8k, questions: the same for the test split; questions: "
+        '"" holds some of train out',
+    )
     model_solutions: str = setting(
         "", 'gsm8k: JSONL of graded model solutions, "" = none'
     )
     processbench: str = setting("", 'gsm8k: ProcessBench, a path or a name; "" = none')
-    vocab_size: int = setting(2048, "gsm8k, labelled: BPE tokens")
+    vocab_size: int = setting(2048, "gsm8k, questions, labelled: BPE tokens")
     dev_count: int = setting(
-        500, "training questions held out as the dev split", least=1
+        500,
+        "training questions held out as the dev split; 0 = a tenth, up to 500, and of "
+        "few a quarter",
+        least=0,
     )
     strip_annotations: bool = setting(
         False, "gsm8k: drop <<a*b=c>>; the oracle knows less"
     )
     oracle: str = setting(
         "calculator",
-        'gsm8k: "calculator" reads <<a*b=c>> and bare sums, "text" LaTeX and formulas '
-        "too",
+        'gsm8k, questions: "calculator" reads <<a*b=c>> and bare sums, "text" LaTeX '
+        "and formulas too",
         choices=ORACLES,
     )
     oracle_workers: int = setting(

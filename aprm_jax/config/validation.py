@@ -106,9 +106,10 @@ def _validate_shapes(c: ml_collections.ConfigDict) -> None:
 
 def _validate_text(c: ml_collections.ConfigDict) -> None:
     """What goes with a domain alone, and regular expressions."""
-    if c.domain.oracle == "text" and c.domain.name != "gsm8k":
+    if c.domain.oracle == "text" and c.domain.name not in ("gsm8k", "questions"):
         raise ConfigError(
-            f"domain.oracle='text' needs domain.name='gsm8k', not {c.domain.name!r}"
+            "domain.oracle='text' needs domain.name='gsm8k' or 'questions', not "
+            f"{c.domain.name!r}"
         )
     try:
         re.compile(c.lora.targets)

@@ -12,6 +12,7 @@ import numpy as np
 from aprm_jax.data.jsonl import DataError
 
 Item = TypeVar("Item")
+_MOST, _FEW = 500, 20  # questions that are held out where nobody says how many
 
 
 class Epochs(Generic[Item]):
@@ -42,14 +43,23 @@ def held_out(keys: Iterable[str], count: int, source: str) -> list[str]:
 
     Neither the order of the rows nor a seed changes the choice.
 
+    Args:
+      keys: of the rows, such as their questions.
+      count: 0 for a share that goes with how many there are: a tenth, up to 500, and
+        of few a quarter.
+      source: for the message.
+
     Raises:
       DataError: nothing would be left.
     """
     distinct = set(keys)
-    if count >= len(distinct):
+    total = len(distinct)
+    if count == 0:
+        count = max(1, min(_MOST, max(total // 10, min(_FEW, total // 4))))
+    if count >= total:
         raise DataError(
-            f"{source}: {len(distinct)} questions, too few to hold {count} out "
+            f"{source}: {total} questions, too few to hold {count} out "
             "(domain.dev_count)"
         )
     ranked = sorted(distinct, key=lambda k: (hashlib.sha256(k.encode()).digest(), k))
-    return ranked[len(ranked) - count :]
+    return ranked[total - count :]

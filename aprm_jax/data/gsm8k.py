@@ -14,12 +14,9 @@ from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 
-import numpy as np
 from transformers import PreTrainedTokenizerFast
 
-from aprm_jax.data.bpe import given_or_trained
 from aprm_jax.data.domain import Problem
-from aprm_jax.data.drawing import Epochs, held_out
 from aprm_jax.data.jsonl import (
     RowError,
     Rows,
@@ -28,21 +25,12 @@ from aprm_jax.data.jsonl import (
     require_dict,
     require_str,
 )
-from aprm_jax.data.labelled import question_id
 from aprm_jax.data.sources import read_source, source_path
-from aprm_jax.data.word_corruption import corrupt_step
-from aprm_jax.oracle.steps.calculator import (
-    FINAL,
-    KINDS,
-    CalculatorOracle,
-    final_answer,
-    is_final,
-)
+from aprm_jax.data.text_domain import TextDomain, hold_out, stated
+from aprm_jax.oracle.steps.calculator import FINAL, final_answer, is_final
 from aprm_jax.oracle.steps.claims import ANNOTATION
 from aprm_jax.oracle.steps.expression import read_stated
-from aprm_jax.oracle.steps.text import KINDS as TEXT_KINDS
 from aprm_jax.oracle.steps.text import TextOracle
-from aprm_jax.oracle.verdict import Oracle
 
 MODELS = ("6b_finetuning", "6b_verification", "175b_finetuning", "175b_verification")
 
@@ -64,7 +52,7 @@ class ModelSolution:
     model: str
 
 
-class Gsm8kDomain:
+class Gsm8kDomain(TextDomain):
     """Implements `Domain` on question/answer rows of GSM8K's form.
 
     Args:
@@ -75,8 +63,8 @@ class Gsm8kDomain:
       tokenizer: a trained one, or a folder that holds one; None trains a BPE on the
         training text, the dev split left out.
       vocab_size: of the tokenizer to train.
-      dev_count: problems held out of the training rows, chosen by a hash of their
-        question, so that neither order nor seed changes the choice.
+      dev_count: questions held out of the training rows, chosen by a hash of what they
+        say, so that neither order nor seed changes the choice; see `held_out`.
       strip_annotations: removes `<<...>>` from the steps. The oracle then reads bare
         equalities, and knows less.
       oracle: judges the steps; None reads calculator annotations and bare sums.
@@ -85,7 +73,6 @@ class Gsm8kDomain:
     """
 
     name = "gsm8k"
-    splits = ("dev", "test")
 
     def __init__(
         self,
@@ -115,47 +102,15 @@ class Gsm8kDomain:
 
         rows, test_rows = read(train, "train"), read(test, "test")
         self.num_bad = rows.num_bad + test_rows.num_bad
-        kept, dev = _split(rows, dev_count, source=train)
-        self._train = Epochs(kept, seed)
-        self._evaluation = {"dev": dev, "test": tuple(test_rows)}
-        self.oracle: Oracle = oracle or CalculatorOracle()
-        self.kinds = KINDS if oracle is None else TEXT_KINDS
-        self.tokenizer: PreTrainedTokenizerFast = given_or_trained(
-            tokenizer, self.texts(), vocab_size
+        kept, dev = hold_out(rows, dev_count, train)
+        super().__init__(
+            kept,
+            {"dev": dev, "test": tuple(test_rows)},
+            seed=seed,
+            tokenizer=tokenizer,
+            vocab_size=vocab_size,
+            oracle=oracle,
         )
-
-    @property
-    def num_train(self) -> int:
-        """How many training problems there are; one epoch."""
-        return len(self._train)
-
-    def texts(self) -> list[str]:
-        """Every line of the training text, for training a tokenizer."""
-        return [text for p in self._train.items for text in (p.question, *p.steps)]
-
-    def corpus(self, index: int) -> Problem:
-        """The same as `train`: the authors are people, and right."""
-        return self.train(index)
-
-    def train(self, index: int) -> Problem:
-        """Training problem number `index`; each epoch is a permutation of its own."""
-        return self._train[index]
-
-    def problems(self, split: str, count: int) -> Sequence[Problem]:
-        """The first `count` problems of "dev" or "test"; all where there are fewer."""
-        if split not in self._evaluation:
-            raise ValueError(f"no split {split!r}; there are {', '.join(self.splits)}")
-        return self._evaluation[split][:count]
-
-    def corrupt(
-        self, rng: np.random.Generator, question: str, prefix: Sequence[str], step: str
-    ) -> str | None:
-        """See `Domain.corrupt`."""
-        return corrupt_step(rng, question, prefix, step)
-
-    def is_final(self, step: str) -> bool:
-        """Whether a step is a `#### N` line."""
-        return is_final(step)
 
     def answer(self, steps: Sequence[str]) -> str | None:
         """The number of the first `####` line; None without one."""
@@ -244,26 +199,11 @@ def read_model_solutions(
 
 def _canonical(step: str) -> str | None:
     """`#### 1,080` as `1080`; whatever stands there if it is no number."""
-    text = step.strip().removeprefix(FINAL).strip()
-    stated = read_stated(text)
-    if stated is None:
+    text = stated(step)
+    number = read_stated(text)
+    if number is None:
         return text or None
-    value: Fraction = stated.value
+    value: Fraction = number.value
     if value.denominator == 1:
         return str(value.numerator)
     return text.replace(",", "").lstrip("$€£ ").rstrip(".")
-
-
-def _split(
-    problems: Sequence[Problem], count: int, source: str
-) -> tuple[tuple[Problem, ...], tuple[Problem, ...]]:
-    """(train, dev). By question: however often it occurs, it is on one side only."""
-    ids = [question_id(p.question) for p in problems]
-    first: dict[str, str] = {}  # of the wordings of a question, whatever their order
-    for p, name in zip(problems, ids, strict=True):
-        first[name] = min(first.get(name, p.question), p.question)
-    held = held_out(first.values(), count, source)
-    rank = {question_id(question): at for at, question in enumerate(held)}
-    train = tuple(p for p, name in zip(problems, ids, strict=True) if name not in rank)
-    dev = [(rank[n], p) for p, n in zip(problems, ids, strict=True) if n in rank]
-    return train, tuple(p for _, p in sorted(dev, key=lambda pair: pair[0]))

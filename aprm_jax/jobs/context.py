@@ -20,6 +20,7 @@ from aprm_jax.data.bpe import save_tokenizer
 from aprm_jax.data.domain import Domain
 from aprm_jax.data.gsm8k import Gsm8kDomain
 from aprm_jax.data.labelled_domain import LabelledDomain
+from aprm_jax.data.questions import QuestionsDomain
 from aprm_jax.data.steps import StepBuilder
 from aprm_jax.game.rounds import Arena, Player
 from aprm_jax.hf import prm_layouts
@@ -335,12 +336,11 @@ def _open_domain(fields: tuple[tuple[str, Any], ...], seed: int, root: Path) -> 
         oracle = None
         if c["oracle"] == "text":
             oracle = _text_oracle(c["oracle_workers"])
-        domain = Gsm8kDomain(
-            test=c["test"],
-            strip_annotations=c["strip_annotations"],
-            oracle=oracle,
-            **common,
-        )
+        common |= {"test": c["test"], "oracle": oracle}
+        if c["name"] == "questions":
+            domain = QuestionsDomain(**common)
+        else:
+            domain = Gsm8kDomain(strip_annotations=c["strip_annotations"], **common)
     if not saved.is_dir():
         scratch = saved.with_name(f".{saved.name}.part")
         save_tokenizer(domain.tokenizer, scratch)

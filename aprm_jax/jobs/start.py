@@ -16,6 +16,7 @@ from aprm_jax.config import ConfigError, for_stage, nearest, stages, validate
 from aprm_jax.data.jsonl import DataError
 from aprm_jax.data.labelled_domain import split_source
 from aprm_jax.data.prompts import GENERATOR_PLACES, SOLVER_PLACES, check_prompt
+from aprm_jax.data.questions import reader_of
 from aprm_jax.data.sources import source_path
 from aprm_jax.data.steps import StepBuilder, TooLongError
 from aprm_jax.jobs import (
@@ -103,6 +104,14 @@ def check_files(config: ml_collections.ConfigDict) -> None:
       DataError: names the field and the file.
     """
     c = config.domain
+    if c.name == "questions":
+        if not c.train:
+            raise DataError(
+                "domain.train is empty: give a JSONL or CSV file of questions and "
+                "answers, or READER:SOURCE"
+            )
+        for field in ("train", "test"):
+            _check_exists(f"domain.{field}", reader_of(c[field])[1])
     if c.name != "gsm8k":
         return
     for field in ("train", "test", "model_solutions", "processbench"):

@@ -51,10 +51,10 @@ def test_every_data_set_has_a_reader_with_its_public_name():
     }
     assert problems == {
         *("gsm8k", "math", "math500", "svamp", "scibench", "jeebench"),
-        *("olympiadbench", "aime", "amc", "skywork"),
+        *("olympiadbench", "aime", "amc", "skywork", "questions"),
     }
     for source in sources().values():
-        assert source.hub or source.name == "reasoneval"  # files of a repository
+        assert source.hub or source.name in ("reasoneval", "questions")  # files alone
         assert all(n.startswith("datasets:") for n in source.hub)
     assert sources()["gsm8k"].tfds == "tfds:gsm8k"
     assert not sources()["prm800k"].evaluation and sources()["math500"].evaluation

@@ -1,0 +1,85 @@
+"""Anybody's own questions: `{"question": str, "answer": ..., "solution": ...}`.
+
+    {"question": "What is 3 + 4?", "answer": 7}
+    {"question": "...", "solution": "3 + 4 = 7\\nSo it is 7.", "answer": "7"}
+    {"question": "...", "solution": ["3 + 4 = 7", "So it is 7."], "answer": 7}
+    {"question": "...", "answer": "3 + 4 = 7\\n#### 7"}
+
+JSONL, JSON, Parquet or CSV. A number is an answer as well as a text; the steps of a
+solution are its lines or list items, and a last line `#### 7` is the answer. `problem`
+and `prompt` are read as `question`, `final_answer` and `expected_answer` as `answer`,
+and `steps` as `solution`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from aprm_jax.data.jsonl import RowError
+from aprm_jax.data.labelled import question_id
+from aprm_jax.data.readers.base import (
+    MathProblem,
+    ProblemSource,
+    chat_question,
+    number_text,
+    optional_text,
+    spelt_list,
+    texts_of,
+)
+from aprm_jax.data.readers.math import last_box
+from aprm_jax.data.readers.numbered import split_steps
+
+_QUESTION = ("question", "problem", "prompt", "Question", "Problem")
+_ANSWER = ("answer", "final_answer", "expected_answer", "Answer")
+_SOLUTION = ("solution", "steps", "Solution")
+_FINAL = "####"
+
+
+def parse(row: dict) -> list[MathProblem]:
+    """A problem; its steps are those of its solution, () where it has none."""
+    if "labels" in row and "completions" in row:
+        raise RowError(
+            "'completions' and 'labels' are a solution with labelled steps, not a "
+            "question with an answer: read it as step_format"
+        )
+    question = chat_question(row, _field(row, _QUESTION) or _QUESTION[0]).strip()
+    steps = _steps(row, _field(row, _SOLUTION))
+    field = _field(row, _ANSWER)
+    answer = number_text(row[field], field) if field else ""
+    if _FINAL in answer:  # of GSM8K's form: the solution stands in the answer
+        lines = split_steps(answer)
+        steps, answer = steps or lines, ""
+    if steps and steps[-1].startswith(_FINAL):
+        *steps, final = steps
+        answer = answer or final.removeprefix(_FINAL).strip()
+    answer = answer or last_box("\n".join(steps))
+    if not answer:
+        present = ", ".join(sorted(map(str, row))[:8]) or "none"
+        raise RowError(f"no field {' or '.join(_ANSWER[:3])} (present: {present})")
+    return [
+        MathProblem(
+            question,
+            answer,
+            tuple(steps),
+            source="questions",
+            problem_id=question_id(question),
+            category=optional_text(row, "category"),
+        )
+    ]
+
+
+def _field(row: dict, names: tuple[str, ...]) -> str | None:
+    """The first of some fields that is there and not null."""
+    return next((name for name in names if row.get(name) is not None), None)
+
+
+def _steps(row: dict, field: str | None) -> list[str]:
+    if field is None:
+        return []
+    value: Any = row[field]
+    if isinstance(value, str) and not value.lstrip().startswith("["):
+        return split_steps(value)
+    return [step.strip() for step in texts_of(spelt_list(row, field), field)]
+
+
+SOURCES = (ProblemSource("questions", parse),)

@@ -1,0 +1,112 @@
+"""Problems in plain text, whose solutions end in a line `#### ANSWER`, as a domain."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from transformers import PreTrainedTokenizerFast
+
+from aprm_jax.data.bpe import given_or_trained
+from aprm_jax.data.domain import Problem
+from aprm_jax.data.drawing import Epochs, held_out
+from aprm_jax.data.labelled import question_id
+from aprm_jax.data.word_corruption import corrupt_step
+from aprm_jax.oracle.steps.calculator import FINAL, KINDS, CalculatorOracle, is_final
+from aprm_jax.oracle.steps.text import KINDS as TEXT_KINDS
+from aprm_jax.oracle.steps.text import TextOracle
+from aprm_jax.oracle.verdict import Oracle
+
+
+class TextDomain:
+    """What domains of plain text share; they say how answers are read and compared.
+
+    Args:
+      train: training problems.
+      evaluation: problems of each evaluation split.
+      seed: of the order in which training problems are drawn.
+      tokenizer: a trained one, or a folder that holds one; None trains a BPE on the
+        training text.
+      vocab_size: of the tokenizer to train.
+      oracle: judges the steps; None reads calculator annotations and bare sums.
+    """
+
+    splits: tuple[str, ...] = ("dev", "test")
+
+    def __init__(
+        self,
+        train: Sequence[Problem],
+        evaluation: Mapping[str, Sequence[Problem]],
+        *,
+        seed: int,
+        tokenizer: PreTrainedTokenizerFast | str | Path | None,
+        vocab_size: int,
+        oracle: TextOracle | None,
+    ):
+        self._train = Epochs(train, seed)
+        self._evaluation = dict(evaluation)
+        self.oracle: Oracle = oracle or CalculatorOracle()
+        self.kinds = KINDS if oracle is None else TEXT_KINDS
+        self.tokenizer: PreTrainedTokenizerFast = given_or_trained(
+            tokenizer, self.texts(), vocab_size
+        )
+
+    @property
+    def num_train(self) -> int:
+        """How many training problems there are; one epoch."""
+        return len(self._train)
+
+    def texts(self) -> list[str]:
+        """Every line of the training text, for training a tokenizer."""
+        return [text for p in self._train.items for text in (p.question, *p.steps)]
+
+    def corpus(self, index: int) -> Problem:
+        """The same as `train`: the authors are people, and right."""
+        return self.train(index)
+
+    def train(self, index: int) -> Problem:
+        """Training problem number `index`; each epoch is a permutation of its own."""
+        return self._train[index]
+
+    def problems(self, split: str, count: int) -> Sequence[Problem]:
+        """The first `count` problems of "dev" or "test"; all where there are fewer."""
+        if split not in self._evaluation:
+            raise ValueError(f"no split {split!r}; there are {', '.join(self.splits)}")
+        return self._evaluation[split][:count]
+
+    def corrupt(
+        self, rng: np.random.Generator, question: str, prefix: Sequence[str], step: str
+    ) -> str | None:
+        """See `Domain.corrupt`."""
+        return corrupt_step(rng, question, prefix, step)
+
+    def is_final(self, step: str) -> bool:
+        """Whether a step is a `#### ANSWER` line."""
+        return is_final(step)
+
+
+def stated(step: str) -> str:
+    """What stands behind `####`."""
+    return step.strip().removeprefix(FINAL).strip()
+
+
+def hold_out(
+    problems: Sequence[Problem], count: int, source: str
+) -> tuple[tuple[Problem, ...], tuple[Problem, ...]]:
+    """(the others, the held-out ones), by question.
+
+    However often a question occurs, and however it is typed, it is on one side only.
+
+    Raises:
+      DataError: see `drawing.held_out`.
+    """
+    ids = [question_id(p.question) for p in problems]
+    first: dict[str, str] = {}  # of the wordings of a question, whatever their order
+    for p, name in zip(problems, ids, strict=True):
+        first[name] = min(first.get(name, p.question), p.question)
+    held = held_out(first.values(), count, source)
+    rank = {question_id(question): at for at, question in enumerate(held)}
+    rest = tuple(p for p, name in zip(problems, ids, strict=True) if name not in rank)
+    out = [(rank[n], p) for p, n in zip(problems, ids, strict=True) if n in rank]
+    return rest, tuple(p for _, p in sorted(out, key=lambda pair: pair[0]))
