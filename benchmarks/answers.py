@@ -1,6 +1,6 @@
 """How often `oracle.answers` agrees with the test suites of public graders.
 
-    python benchmarks/answers.py development.jsonl held_out.jsonl
+    python benchmarks/answers.py public_development.jsonl public_held_out.jsonl
 
 A line of these files is a pair as JSON: `given`, `expected`, `equal` (the suite's
 verdict), `suite`, and where they apply `scope` (why it asks for something that
@@ -8,7 +8,8 @@ verdict), `suite`, and where they apply `scope` (why it asks for something that
 belong to their suites and are not part of this repository.
 
 Writes `benchmarks/results/answers.json`, counts alone, and what stands between the
-`answers` markers of README.md.
+`answers` markers of README.md. Sets that the command does not name keep their figures,
+with the commit that they were measured at.
 """
 
 from __future__ import annotations
@@ -33,12 +34,12 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS)
     parser.add_argument("--readme", type=Path, default=ROOT / "README.md")
     args = parser.parse_args()
-    names = " ".join(path.name for path in args.pairs)
-    results: dict = {"command": f"python benchmarks/answers.py {names}"}
-    results["commit"] = commit()
+    results: dict = json.loads(args.out.read_text()) if args.out.exists() else {}
     for path in args.pairs:
         lines = path.read_text(encoding="utf-8").splitlines()
-        results[path.stem] = measure(map(json.loads, lines))
+        found = {"command": f"python benchmarks/answers.py {path.name}"}
+        results[path.stem] = found | {"commit": commit()}
+        results[path.stem] |= measure(map(json.loads, lines))
     args.out.parent.mkdir(parents=True, exist_ok=True)
     args.out.write_text(one_line_each(results))
     replace_between(args.readme, "answers", render(results))
@@ -81,6 +82,8 @@ def render(results: dict) -> str:
     for half, found in halves.items():
         for part in ("all", "in scope"):
             row = found[part]
+            if part == "all" and row == found["in scope"]:
+                continue
             same = row["pairs"] - row["different"]
             agreed_same = row["agreed"] - row["different, agreed"]
             cells = [f"{row['pairs']:,}", f"{row['different']:,}"]
@@ -89,9 +92,10 @@ def render(results: dict) -> str:
                 _share(agreed_same, same),
                 _share(row["different, agreed"], row["different"]),
             ]
+            cells.append(f"`{found['commit'][:7]}`")
             rows.append((f"{half.replace('_', ' ')}, {part}", cells))
     header = ["pairs of public graders", "pairs", "of these different"]
-    header += ["agreement", "on the equal", "on the different"]
+    header += ["agreement", "on the equal", "on the different", "measured at"]
     parts = [table(header, rows)]
     titles = [half.replace("_", " ") for half in halves]
     for key, title in (("left out", "out of scope"), ("causes", "disagreements")):

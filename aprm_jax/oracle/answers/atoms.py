@@ -6,17 +6,19 @@ import abc
 import re
 from fractions import Fraction
 
+from aprm_jax.oracle.answers.clean import plain
+from aprm_jax.oracle.answers.forms import Forms, index_text
 from aprm_jax.oracle.answers.tokens import (
     ALIASES,
     CONSTANTS,
+    EMPTY,
     FUNCTION_LETTERS,
     FUNCTIONS,
     GREEK,
     INVERSE,
-    MATRICES,
     OVER,
+    REALS,
     UNREAD,
-    Cursor,
     Term,
     TermError,
     Token,
@@ -26,23 +28,17 @@ from aprm_jax.oracle.answers.tokens import (
 )
 from aprm_jax.oracle.answers.units import read_unit
 
-_OPERATORS = ("+", "-", "^", "/", "*")
+
+def text_term(text: str) -> Term:
+    """Words as a term: a set where they say that there is none, or any number."""
+    words = plain(text)
+    if words in EMPTY:
+        return Term("set", name=text)
+    return symbol("set R") if words in REALS else Term("text", name=text)
 
 
-class Atoms(Cursor, abc.ABC):
+class Atoms(Forms, abc.ABC):
     """Reads one operand; what stands in brackets is read by the class below it."""
-
-    @abc.abstractmethod
-    def items(self) -> Term:
-        """Items between commas, semicolons, `and`, `or`."""
-
-    @abc.abstractmethod
-    def sum(self) -> Term:
-        """Addends."""
-
-    @abc.abstractmethod
-    def product(self) -> Term:
-        """Factors."""
 
     @abc.abstractmethod
     def signed(self) -> Term:
@@ -114,7 +110,9 @@ class Atoms(Cursor, abc.ABC):
     def literal(self, token: Token) -> Term:
         self.at += 1
         value = literal_value(token.text)
-        if self.sees("_") and "." not in token.text:
+        if "." in token.text and self.sees("overline", "bar", "dot"):
+            return number(self.repeating(token.text), "repeating")
+        if self.sees("_") and not self.bounds and "." not in token.text:
             self.at += 1
             base = self.argument_text().strip()
             return Term("based", name=f"{token.text}_{base}")
@@ -123,6 +121,23 @@ class Atoms(Cursor, abc.ABC):
             if mixed is not None:
                 return mixed
         return number(value, token.text)
+
+    def repeating(self, start: str) -> Fraction:
+        """The value of `0.1\\overline{6}` or `0.\\dot{1}4285\\dot{7}`."""
+        dotted = self.sees("dot")
+        self.at += 1
+        period = self.argument_text().strip()
+        if dotted and (token := self.peek()) is not None:
+            if token.kind == "num" and self.sees("dot", ahead=1):
+                period += token.text
+                self.at += 1
+            if self.take("dot"):
+                period += self.argument_text().strip()
+        if not re.fullmatch("[0-9]{1,100}", period):
+            raise TermError("a period that is no digits")
+        decimals = len(start.replace(",", "").partition(".")[2])
+        tail = Fraction(int(period), 10**decimals * (10 ** len(period) - 1))
+        return literal_value(start) + tail
 
     def mixed(self, whole: Fraction) -> Term | None:
         """`1\\frac{4}{5}` and `1 4/5`; None where no proper fraction follows."""
@@ -161,9 +176,13 @@ class Atoms(Cursor, abc.ABC):
                 if text.startswith(known) or (known == "pi" and text.endswith(known)):
                     self.split(len(known) if text.startswith(known) else -len(known))
                     return self.atom()
-            if len(text) > 3 or (len(text) == 3 and not self.in_formula()):
+            long = len(text) > 3 or (len(text) == 3 and not self.in_formula())
+            if long and text not in GREEK:
                 self.at += 1
                 return Term("text", name=text)
+            if text in GREEK:  # alpha
+                self.at += 1
+                return self.subscripted(text)
             self.split(1)
         self.at += 1
         return self.subscripted(text[0])
@@ -197,13 +216,12 @@ class Atoms(Cursor, abc.ABC):
             return number(literal_value(content), content)
         if not content:
             return self.atom() if self.starts_atom() else Term("text")
-        return Term("text", name=content)
+        return text_term(content)
 
     def subscripted(self, name: str) -> Term:
         if self.sees("_"):
             self.at += 1
-            raw = self.argument_text()
-            name += "_" + re.sub(r"\\(?:mathrm|text|rm|mathbf)|[{}\s\\~]", "", raw)
+            name += "_" + index_text(self.argument_text())
         token = self.peek()
         if (
             name[0] in FUNCTION_LETTERS
@@ -252,11 +270,7 @@ class Atoms(Cursor, abc.ABC):
         if name in GREEK:
             return self.subscripted(name)
         if name == "{":
-            if self.take("}"):
-                return Term("set")
-            inner = self.items()
-            self.expect("}")
-            return Term("set", inner.args if inner.op == "list" else (inner,))
+            return self.braced()
         if name in ("emptyset", "varnothing"):
             return Term("set")
         if name in ("lfloor", "lceil"):
@@ -274,7 +288,11 @@ class Atoms(Cursor, abc.ABC):
         if name == "mathbb":
             return symbol("set " + self.argument_text().strip())
         if name in OVER:
-            return symbol(f"{name} {self.argument_text().strip()}")
+            name = "bar" if name == "overline" else name
+            inner = re.sub(r"[{}\s]", "", self.argument_text())
+            return self.subscripted(f"{name} {inner}")
+        if name == "int":
+            return self.integral()
         if name in ("angle", "triangle", "Delta", "measuredangle"):
             inner = self.argument_text()
             while (after := self.peek()) and (
@@ -293,22 +311,6 @@ class Atoms(Cursor, abc.ABC):
         if name in UNREAD:
             raise TermError(f"the command {name[:20]!a} is not read")
         return self.subscripted(name)
-
-    def series(self, name: str) -> Term:
-        """`\\sum_{k=1}^{n}` and `\\prod`, of what follows them as one product."""
-        bounds: dict[str, Term] = {}
-        for _ in range(2):
-            for mark in "_^":
-                if self.take(mark):
-                    bounds[mark] = self.argument(signed=True)
-        start = bounds.get("_")
-        if start is None or start.op != "rel" or start.name != "=" or "^" not in bounds:
-            raise TermError(f"the bounds of the {name} are not read")
-        variable, low = (side.args[0] for side in start.args)
-        if variable.op != "sym" and variable.name != "i":
-            raise TermError(f"the index of the {name} is no letter")
-        body = self.product()
-        return Term(name, (low, bounds["^"], body, symbol(variable.name)))
 
     def root(self) -> Term:
         order = number(Fraction(2))
@@ -337,7 +339,8 @@ class Atoms(Cursor, abc.ABC):
             inner = self.atom()
             args = inner.args if inner.op == "list" else (inner,)
         else:
-            args = (self.applied(),)
+            inner = self.applied()
+            args = inner.args if inner.op == "set" else (inner,)
         if base is not None:
             term = Term("log", (args[0], base))
         elif name in ("floor", "ceil", "abs"):
@@ -345,24 +348,3 @@ class Atoms(Cursor, abc.ABC):
         else:
             term = Term("fn", args, name=name)
         return Term("pow", (term, exponent)) if exponent is not None else term
-
-    def environment(self) -> Term:
-        kind = self.argument_text().strip()
-        if kind not in MATRICES:
-            raise TermError(f"the environment {kind[:20]!a} is not read")
-        if kind == "array" and self.sees("{"):
-            self.argument_text()
-        rows: list[list[Term]] = [[]]
-        while not self.sees("end"):
-            if self.take("\\"):
-                rows.append([])
-            elif not self.take("&", "hline"):
-                rows[-1].append(self.sum())
-        self.at += 1
-        self.argument_text()
-        matrix = Term(
-            "matrix", tuple(Term("row", tuple(row)) for row in rows if row), name=kind
-        )
-        if len({len(row.args) for row in matrix.args}) != 1:
-            raise TermError("a matrix whose rows differ in length")
-        return Term("fn", (matrix,), name="det") if kind == "vmatrix" else matrix

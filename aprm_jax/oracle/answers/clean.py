@@ -20,6 +20,8 @@ _SIGNS = {
     "∩": r"\cap ",
     "∖": r"\setminus ",
     "∅": r"\emptyset ",
+    "∣": r"\mid ",
+    "∫": r"\int ",
     "∞": r"\infty ",
     "π": r"\pi ",
     "√": r"\sqrt ",
@@ -89,7 +91,20 @@ _SPACED = re.compile(
 )
 _BLANKS = re.compile(r"(?<![0-9a-zA-Z]) | (?![0-9a-zA-Z])")
 _NUMBER_AS_TEXT = re.compile(r"\\text\s*\{\s*([-+]?[0-9][0-9.,/]*)\s*\}")
-_FINAL_DOT = re.compile(r"(?<=[0-9])\.(?=\s*(?:$|[}$)\\,;]))")
+_FINAL_DOT = re.compile(
+    r"(?<=[0-9])\.(?=\s*(?:$|[}$),;]|\\(?!overline|bar|dot(?![a-z]))))"
+)
+_REPEATING = re.compile(r"(-?[0-9]+\.[0-9]*)\(([0-9]+)\)(?:\.\.\.|\\l?dots)?")
+_BRACKETS = {
+    **{r"\lbrack": "[", r"\rbrack": "]", r"\lgroup": "(", r"\rgroup": ")"},
+    **{r"\lparen": "(", r"\rparen": ")", r"\lbrace": r"\{", r"\rbrace": r"\}"},
+    **{r"\vert": "|", r"\Vert": r"\|", r"\colon": ":"},
+}
+_BRACKET = re.compile(r"\\(?:[lr](?:brack|group|paren|brace)|[vV]ert|colon)")
+_NOON = re.compile(r"\b([aApP])\.\s?[mM]\.?(?![a-zA-Z])")
+_MULTIPLE = re.compile(
+    r"\\text\s*\{\s*((?:hundred|thousand|[mb]illion|trillion|dozen)s?)\s+(?=[a-z])"
+)
 
 
 def clean(text: str) -> str:
@@ -106,6 +121,9 @@ def clean(text: str) -> str:
     text = re.sub(r"\\(?:[dt]binom)(?![a-zA-Z])", r"\\binom", text)
     text = _DELIMITED.sub(" ", text) if "\\begin" not in text else _matrix_safe(text)
     text = _STYLE.sub(" ", text)
+    text = _BRACKET.sub(lambda m: _BRACKETS[m[0]], text)
+    text = _NOON.sub(r"\1M", text)
+    text = _MULTIPLE.sub(r"\1 \\text{", text)
     text = re.sub(r"\\(?:boxed|fbox)\s*(?=\{)", "", text)
     text = _SPACES.sub(" ", text)
     text = re.sub(r"\\(?:,|\.)?dots[a-z]?\b|\\ldots\b", r"\\dots ", text)
@@ -122,6 +140,10 @@ def clean(text: str) -> str:
         if text.endswith("\\"):
             text = text[:-1]
         text = _unwrap(text)
+    text = re.sub(r"^(?:negative|minus)\s+(?=[0-9\\])", "-", text, flags=re.IGNORECASE)
+    repeating = _REPEATING.fullmatch(text)
+    if repeating:
+        return rf"{repeating[1]}\overline{{{repeating[2]}}}"
     number = _NUMBER_AS_TEXT.fullmatch(text)
     return number[1] if number else text
 

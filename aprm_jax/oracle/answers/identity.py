@@ -10,6 +10,7 @@ there alone; of rational functions the identity is exact.
 from __future__ import annotations
 
 import decimal
+import re
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from typing import NamedTuple
@@ -23,7 +24,10 @@ from aprm_jax.oracle.answers.values import Budget, Matrix, evaluate, mentions, s
 _POINTS = 5
 _TRIES = 24
 _PRIMES = (101, 211, 307, 401, 503, 601, 701, 809)  # denominators
-_INTEGER_OPS = frozenset(["factorial", "binomial", "floor", "ceil", "mod"])
+_INTEGER_OPS = frozenset(["factorial", "binomial"])
+_STEPS = frozenset(["floor", "ceil", "mod"])
+_STEP_POINTS = 60  # of functions with steps, of which most points are one after another
+_INTEGERS = re.compile(r"[i-nN](?:_.*)?")  # names that stand for integers
 _SERIES = frozenset(["sum", "prod"])
 _ZERO = Fraction(0)
 
@@ -36,16 +40,22 @@ class Sample(NamedTuple):
 
 
 def points(
-    names: set[str], integers: bool, key: str, largest: int = 400
+    names: set[str],
+    integers: bool,
+    key: str,
+    largest: int = 400,
+    count: int = _TRIES,
+    steps: bool = False,
 ) -> Iterator[dict[str, Number]]:
     """Points to compare at, of mixed sign and size; the same for the same key."""
-    for k in range(_TRIES):
+    for k in range(count):
         point: dict[str, Number] = {}
         for place, name in enumerate(sorted(names)):
             drawn = draw(key, f"{k} {name}", 64)
-            if integers:
+            if integers or (steps and k % 4 == 3):
                 most = largest if k % 2 else 12 + k
-                point[name] = Fraction(drawn % most + 1)
+                value = k + 1 if steps and k % 4 else drawn % most + 1
+                point[name] = Fraction(value)
                 continue
             below = _PRIMES[drawn % len(_PRIMES)]
             drawn >>= 8
@@ -63,13 +73,20 @@ def samples(terms: Sequence[Term], budget: Budget) -> list[Sample]:
     have real ones.
     """
     names = set().union(*map(symbols, terms))
-    integers = any(mentions(term, _INTEGER_OPS | _SERIES) for term in terms) or any(
-        _alternates(term) for term in terms
+    series, steps = (
+        any(mentions(term, ops) for term in terms) for ops in (_SERIES, _STEPS)
     )
-    largest = 40 if any(mentions(term, _SERIES) for term in terms) else 400
+    integers = series or any(
+        mentions(term, _INTEGER_OPS) or _alternates(term) for term in terms
+    )
+    integers |= steps and all(map(_INTEGERS.fullmatch, names))
+    largest = 40 if series else 400
+    wanted = _STEP_POINTS if steps else _POINTS
+    count = max(_TRIES, wanted)
+    drawn = points(names, integers, budget.key, largest, count, steps)
     real: list[Sample] = []
     others: list[Sample] = []
-    for point in points(names, integers, budget.key, largest) if names else [{}]:
+    for point in drawn if names else [{}]:
         budget.scale = decimal.Decimal(0)
         try:
             found = tuple(evaluate(term, point, budget) for term in terms)
@@ -79,7 +96,7 @@ def samples(terms: Sequence[Term], budget: Budget) -> list[Sample]:
             continue
         sample = Sample(found, budget.scale)
         (real if all(map(_all_real, found)) else others).append(sample)
-        if len(real) >= _POINTS:
+        if len(real) >= wanted:
             break
     enough = 2 if names else 1
     return real if len(real) >= enough else others[:_POINTS]

@@ -15,6 +15,16 @@ from aprm_jax.oracle.answers.identity import (
     samples,
 )
 from aprm_jax.oracle.answers.modular import congruent
+from aprm_jax.oracle.answers.names import (
+    apart,
+    by_case,
+    clash,
+    named,
+    normal,
+    ordered,
+    renamed,
+    substitute,
+)
 from aprm_jax.oracle.answers.numbers import (
     CONTEXT,
     Number,
@@ -31,24 +41,21 @@ from aprm_jax.oracle.answers.rules import (
     SETS,
     Tolerance,
     as_fraction,
-    bare,
-    by_case,
+    cleared,
     clock,
     difference,
     flat,
+    in_radians,
     infinite,
     is_set_symbol,
-    letter,
-    named,
     pairing,
-    renamed,
     rounded,
     same_brackets,
     spread,
     stated,
-    substitute,
     times,
     without_letter,
+    without_percent,
 )
 from aprm_jax.oracle.answers.sets import RealSet, real_set
 from aprm_jax.oracle.answers.tokens import Term, number
@@ -76,11 +83,13 @@ class Matcher:
 
     def _same(self, given: Term, expected: Term) -> bool | None:
         self.budget.spend()
+        if (given.op == "list") != (expected.op == "list"):
+            given, expected = apart(given), apart(expected)
         (name_a, a), (name_b, b) = named(given), named(expected)
-        if name_a and name_b and self._clash(name_a, a, name_b, b):
-            return False
         if name_a and name_b:
-            a = renamed(name_a, a)
+            if clash(name_a, name_b) and ordered(name_a, a, name_b) is a:
+                return False
+            a = renamed(name_a, ordered(name_a, a, name_b))
             b = renamed(name_b, b)
         if b.op == "rel" and a.op == "rel":
             return self._relations(a, b)
@@ -92,13 +101,6 @@ class Matcher:
         if a.op in COLLECTIONS or b.op in COLLECTIONS:
             return self._collections(a, b)
         return self._single(a, b)
-
-    def _clash(self, name_a: str, a: Term, name_b: str, b: Term) -> bool:
-        """Whether `x = 5` names another unknown than `y = 5`."""
-        x, y = letter(name_a), letter(name_b)
-        if not x or not y or x == y:
-            return False
-        return len(x) == len(y) == 1 and x.islower() and y.islower()
 
     # Relations.
 
@@ -122,6 +124,8 @@ class Matcher:
         left, right = difference(a), difference(b)
         if constant_ratio(left, right, self.budget) is not None:
             return True
+        if constant_ratio(cleared(left), cleared(right), self.budget) is not None:
+            return True
         for one, other in ((a, right), (b, left)):
             solved = self._solves(one, other)
             if solved is not None:
@@ -143,6 +147,9 @@ class Matcher:
             bend = Term("add", (Term("add", (zero, two)), times(-2, one)))
             if not identical(bend, number(Fraction(0)), self.budget):
                 continue
+            slope = Term("add", (one, times(-1, zero)))
+            if constant_ratio(slope, number(Fraction(1)), self.budget) is None:
+                continue  # where it vanishes, the equation may have other solutions
             inserted = substitute(equation, variable.name, value.args[0])
             return identical(inserted, number(Fraction(0)), self.budget)
         return None
@@ -211,6 +218,10 @@ class Matcher:
             return self._all(a.args, b.args)
         if a.op == "matrix" or b.op == "matrix":
             return self._matrix_and_tuple(a, b)
+        if "tuple" in (a.op, b.op) or "rel" in [x.op for x in (*a.args, *b.args)]:
+            sets = self._real_sets(a, b)
+            if sets is not None and "rel" in [x.op for x in (*a.args, *b.args)]:
+                return self._same_set(*sets)
         if "tuple" in (a.op, b.op):
             return self._tuple_and(a, b)
         a, b = by_case(a), by_case(b)
@@ -250,7 +261,14 @@ class Matcher:
         """Whether the items can be paired, in any order; doubles count once."""
         if len(given) > MAX_ITEMS or len(expected) > MAX_ITEMS:
             return None
-        table = [[self.same(a, b) for b in expected] for a in given]
+        here, there = ([normal(named(x)[0]) for x in y] for y in (given, expected))
+        # A = 1, B = 2 is not A = 2, B = 1, though a name alone may be any.
+        strict = all(here) and sorted(here) == sorted(there) and len(set(here)) > 1
+        columns = list(zip(expected, there, strict=True))
+        table = [
+            [(not strict or x == y) and self.same(a, b) for b, y in columns]
+            for a, x in zip(given, here, strict=True)
+        ]
         open_ = any(None in row for row in table)
         if len(given) != len(expected):
             covered = all(True in row for row in table) and all(
@@ -313,6 +331,9 @@ class Matcher:
         a, b = without_letter(a), without_letter(b)
         unit_a = a.unit if a.op == "unit" else None
         unit_b = b.unit if b.op == "unit" else None
+        a, b = in_radians(a, b), in_radians(b, a)
+        if a.op != "unit" and b.op != "unit":
+            return self._single(a, b)
         factor = conversion(unit_a, unit_b)
         if factor is None:
             return False
@@ -339,9 +360,10 @@ class Matcher:
 
     def _numbers(self, a: Term, b: Term) -> bool | None:
         with decimal.localcontext(CONTEXT):
-            for percent in ((), ("percent",)):
-                x, y = bare(a, percent), bare(b, percent)
-                if percent and (x, y) == (a, b):
+            a, b = in_radians(a, b), in_radians(b, a)
+            for percent in (True, False):
+                x, y = (a, b) if percent else map(without_percent, (a, b))
+                if not percent and (x, y) == (a, b):
                     break
                 found = samples((x, y), self.budget)
                 if not found:

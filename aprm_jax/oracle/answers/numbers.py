@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import decimal
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from decimal import Decimal
 from fractions import Fraction
 
@@ -45,7 +45,6 @@ class Complex:
 
 Number = Fraction | Complex
 I = Complex(Decimal(0), Decimal(1))  # noqa: E741
-HALF = Fraction(1, 2)
 
 
 def approximate(value: Number) -> Complex:
@@ -228,16 +227,22 @@ def floor(value: Number) -> Number:
     return Fraction(math.floor(number))
 
 
-def common(combine: Callable[..., int], values: Sequence[Number]) -> Number:
-    """The greatest common divisor or least common multiple of integers."""
-    result: int | None = None
+def common(name: str, values: Sequence[Number]) -> Number:
+    """The `gcd` or `lcm` of rationals: of numerators over that of denominators."""
+    above, below = (math.gcd, math.lcm) if name == "gcd" else (math.lcm, math.gcd)
+    result: Fraction | None = None
     for value in values:
-        if not isinstance(value, Fraction) or value.denominator != 1:
-            raise NumberError("a common divisor of something else than integers")
-        result = combine(value.numerator, value.numerator if result is None else result)
-        if result.bit_length() > MAX_BITS:
+        if not isinstance(value, Fraction):
+            raise NumberError(f"the {name} of something else than rationals")
+        if result is not None:
+            value = Fraction(
+                above(value.numerator, result.numerator),
+                below(value.denominator, result.denominator),
+            )
+        result = abs(value)
+        if not isinstance(_small(result), Fraction):
             raise NumberError("out of range")
-    return Fraction(result or 0)
+    return result or Fraction(0)
 
 
 def factorial(value: Number) -> Number:
@@ -269,7 +274,7 @@ def exp(value: Number) -> Number:
     size = z.re.exp()
     if not z.im:
         return Complex(size)
-    sine, cosine = _sine_cosine(z.im)
+    sine, cosine = sine_cosine(z.im)
     return Complex(size * cosine, size * sine)
 
 
@@ -291,13 +296,14 @@ def _angle(z: Complex) -> Decimal:
         return Decimal(0) if z.re > 0 else +PI
     if abs(z.re) < abs(z.im) * Decimal("1e-60"):
         return PI / 2 if z.im > 0 else -PI / 2
-    angle = _arctan(z.im / z.re)
+    angle = arctangent(z.im / z.re)
     if z.re > 0:
         return angle
     return angle + PI if z.im > 0 else angle - PI
 
 
-def _sine_cosine(x: Decimal) -> tuple[Decimal, Decimal]:
+def sine_cosine(x: Decimal) -> tuple[Decimal, Decimal]:
+    """Sine and cosine of a real angle; NumberError for one beyond 1e15."""
     if abs(x) > Decimal("1e15"):
         raise NumberError("an angle out of range")
     turns = (x / (2 * PI)).to_integral_value()
@@ -314,9 +320,10 @@ def _sine_cosine(x: Decimal) -> tuple[Decimal, Decimal]:
     return sine, cosine
 
 
-def _arctan(x: Decimal) -> Decimal:
+def arctangent(x: Decimal) -> Decimal:
+    """The angle within a quarter turn whose tangent is x."""
     if abs(x) > 1:
-        return (PI / 2 if x > 0 else -PI / 2) - _arctan(1 / x)
+        return (PI / 2 if x > 0 else -PI / 2) - arctangent(1 / x)
     for _ in range(3):
         x = x / (1 + (1 + x * x).sqrt())
     total = term = x
@@ -326,92 +333,3 @@ def _arctan(x: Decimal) -> Decimal:
         if abs(term) < Decimal("1e-60"):
             break
     return total * 8
-
-
-def _decimal(value: Number) -> Decimal:
-    number = real(value)
-    return number if isinstance(number, Decimal) else approximate(value).re
-
-
-def sine(value: Number) -> Number:
-    """sin, of complex numbers too."""
-    if is_real(value):
-        return Complex(_sine_cosine(_decimal(value))[0])
-    up = exp(multiply(I, value))
-    return divide(add(up, negate(divide(Fraction(1), up))), multiply(Fraction(2), I))
-
-
-def cosine(value: Number) -> Number:
-    """cos, of complex numbers too."""
-    if is_real(value):
-        return Complex(_sine_cosine(_decimal(value))[1])
-    up = exp(multiply(I, value))
-    return divide(add(up, divide(Fraction(1), up)), Fraction(2))
-
-
-def _arcsine(value: Number) -> Number:
-    x = _decimal(value)
-    if abs(x) > 1:
-        raise NumberError("the arcsine of a number beyond 1")
-    if abs(x) == 1:
-        return Complex(x * PI / 2)
-    return Complex(_arctan(x / (1 - x * x).sqrt()))
-
-
-def _hyperbolic(sign: int) -> Callable[[Number], Number]:
-    def function(value: Number) -> Number:
-        up, down = exp(value), exp(negate(value))
-        return multiply(HALF, add(up, down if sign > 0 else negate(down)))
-
-    return function
-
-
-def _quotient(
-    top: Callable[[Number], Number], bottom: Callable[[Number], Number]
-) -> Callable[[Number], Number]:
-    return lambda value: divide(top(value), bottom(value))
-
-
-def _one(value: Number) -> Number:
-    return Fraction(1)
-
-
-def _log10(value: Number) -> Number:
-    if isinstance(value, Fraction) and value > 0:
-        exponent = approximate(value).re.log10()
-        nearest = exponent.to_integral_value()
-        if exponent == nearest:  # exact powers of ten only
-            return Fraction(int(nearest))
-    return divide(ln(value), ln(Fraction(10)))
-
-
-_SINH, _COSH = _hyperbolic(-1), _hyperbolic(1)
-
-FUNCTIONS: dict[str, Callable[[Number], Number]] = {
-    "sin": sine,
-    "cos": cosine,
-    "tan": _quotient(sine, cosine),
-    "cot": _quotient(cosine, sine),
-    "sec": _quotient(_one, cosine),
-    "csc": _quotient(_one, sine),
-    "arcsin": _arcsine,
-    "arccos": lambda x: add(Complex(PI / 2), negate(_arcsine(x))),
-    "arctan": lambda x: Complex(_arctan(_decimal(x))),
-    "arccot": lambda x: Complex(PI / 2 - _arctan(_decimal(x))),
-    "sinh": _SINH,
-    "cosh": _COSH,
-    "tanh": _quotient(_SINH, _COSH),
-    "arcsinh": lambda x: ln(
-        add(x, root(add(multiply(x, x), Fraction(1)), Fraction(2)))
-    ),
-    "arccosh": lambda x: ln(
-        add(x, root(add(multiply(x, x), Fraction(-1)), Fraction(2)))
-    ),
-    "arctanh": lambda x: multiply(
-        HALF, ln(divide(add(Fraction(1), x), add(Fraction(1), negate(x))))
-    ),
-    "exp": exp,
-    "ln": ln,
-    "log": _log10,
-    "lg": _log10,
-}

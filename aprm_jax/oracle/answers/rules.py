@@ -8,22 +8,13 @@ from collections.abc import Sequence
 from fractions import Fraction
 
 from aprm_jax.oracle.answers.numbers import Number, NumberError, approximate
-from aprm_jax.oracle.answers.tokens import Term, is_numeric, number, symbol
-from aprm_jax.oracle.answers.units import LETTERS, read_unit
+from aprm_jax.oracle.answers.tokens import Term, is_numeric, number
+from aprm_jax.oracle.answers.units import DEGREE, LETTERS, read_unit
 from aprm_jax.oracle.answers.values import mentions
 
 MAX_ITEMS = 64
 SETS = frozenset(["union", "intersection", "difference"])
 COLLECTIONS = frozenset(["list", "tuple", "set"])
-_LETTER = r"(?:\\[a-zA-Z]+|[A-Za-z])"
-_INDEX = r"(?:_(?:\{[^{}]*\}|\\?[A-Za-z0-9]+)|\^\{?(?:\\prime|\\ast|\*)\}?|')*"
-_NAME = re.compile(
-    rf"(?:{_LETTER}{_INDEX}(?:\([^()=]{{0,12}}\))?"
-    r"|\|?[A-Z]{2,5}\|?|\\(?:angle|triangle|overline|text|mathrm|operatorname)\b.*"
-    r"|\\(?:sin|cos|tan|cot|log|ln)\s*\\?[A-Za-z]+"
-    r"|[A-Za-z][A-Za-z ]{2,60}|\([A-Za-z](?:,[A-Za-z]){1,5}\))"
-)
-_FRACTION = re.compile(r"\\frac\{([^{}]+)\}\{([^{}]+)\}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,54 +23,6 @@ class Tolerance:
 
     absolute: Fraction | None = None
     relative: Fraction | None = None
-
-
-def is_name(raw: str) -> bool:
-    """Whether a side of an equation only names what the other side is."""
-    raw = re.sub(r"\s*([_^(),|])\s*", r"\1", raw.strip())
-    fraction = _FRACTION.fullmatch(raw)
-    parts = fraction.groups() if fraction else re.split(r"[:/]", raw)
-    return len(parts) <= 3 and all(_NAME.fullmatch(part.strip()) for part in parts)
-
-
-def named(term: Term) -> tuple[str, Term]:
-    """Splits `x = 5` into its name and its value; no name for anything else."""
-    if term.op != "rel":
-        return "", term
-    signs, sides = term.name.split(), term.args
-    if not set(signs) <= {"=", "~", "in", "->"}:
-        return "", term
-    first, last = sides[0], sides[-1]
-    if is_name(first.name):
-        exact = [s for s, sign in zip(sides[1:], signs, strict=True) if sign != "~"]
-        return first.name, (exact or sides[1:])[-1].args[0]
-    if len(sides) == 2 and signs == ["="]:
-        if is_name(last.name):
-            return last.name, first.args[0]
-        if is_numeric(first) and is_numeric(last):
-            return "", last.args[0]
-        return "", term
-    exact = [s for s, sign in zip(sides[1:], signs, strict=True) if sign != "~"]
-    return "", (exact or sides[1:])[-1].args[0]
-
-
-def by_case(term: Term) -> Term:
-    """Groups `p = 5, q = 2, p = 7, q = 3` by case, as `;` would; else the term."""
-    names = [named(item)[0] for item in term.args]
-    count = len(set(names))
-    if term.op != "list" or "" in names or not 1 < count < len(names):
-        return term
-    if len(names) % count or names != names[:count] * (len(names) // count):
-        return term
-    starts = range(0, len(names), count)
-    cases = (Term("list", term.args[at : at + count]) for at in starts)
-    return Term("list", tuple(cases))
-
-
-def letter(name: str) -> str:
-    """The letter of a name that is one variable, without its index; else ""."""
-    match = re.fullmatch(rf"({_LETTER}){_INDEX}", name.replace(" ", ""))
-    return match[1] if match else ""
 
 
 def spread(term: Term) -> Term:
@@ -146,13 +89,18 @@ def rounded(
     one is stated to many more); the given one where it is right to one in 10,000.
     """
     gap = abs(given - expected)
-    if stated is not None and stated.digits >= 9 and gap <= abs(expected) / 10**8:
-        return True  # printed from floating point: 63.99999999
+    size = abs(expected)
+    if stated is not None and gap <= min(
+        max(10 * stated.unit, size / 10**14), size / 10**8
+    ):
+        fine = wanted is None or stated.unit < wanted.unit
+        if fine and stated.unit <= Fraction(1, 10**6):
+            return True  # printed from floating point: 63.99999999
     if wanted is not None and gap <= wanted.unit / 2:
         if stated is None:
             return wanted.digits >= 3 and given.denominator != 1
         much_finer = stated.unit * 1_000 <= wanted.unit
-        finer = stated.unit < wanted.unit
+        finer = stated.unit * 100 <= wanted.unit
         return (finer and wanted.digits >= 3) or (much_finer and wanted.digits >= 2)
     if stated is None:
         return False
@@ -171,11 +119,12 @@ def as_fraction(value: Number) -> Fraction:
     return Fraction(approximate(value).re)
 
 
-def bare(term: Term, ops: Sequence[str]) -> Term:
-    """The term without an outermost percent sign, where `ops` names it."""
+def without_percent(term: Term) -> Term:
+    """The term without an outermost percent sign; `0.5%` keeps it, as 0.5 is 50 %."""
     if term.op == "neg":
-        return Term("neg", (bare(term.args[0], ops),))
-    return term.args[0] if term.op in ops else term
+        return Term("neg", (without_percent(term.args[0]),))
+    share = term.op == "percent" and term.args[0].op == "num" and term.args[0].value < 1
+    return term.args[0] if term.op == "percent" and not share else term
 
 
 def without_letter(term: Term) -> Term:
@@ -217,7 +166,22 @@ def same_brackets(a: Term, b: Term) -> bool:
 
 def clock(ratio: Term) -> bool:
     """Whether a ratio may be a time of day."""
-    return len(ratio.args) == 2 and bool(re.fullmatch("[0-5][0-9]", ratio.args[1].name))
+    minutes = ratio.args[-1]
+    minutes = minutes.args[0] if minutes.op == "unit" else minutes
+    return len(ratio.args) == 2 and bool(re.fullmatch("[0-5][0-9]", minutes.name))
+
+
+def in_radians(angle: Term, other: Term) -> Term:
+    """Degrees as the share of pi that they are, where the other one has pi in it."""
+    degrees = angle.op == "unit" and angle.unit == DEGREE
+    if not (degrees or angle.op == "degree") or not _has_pi(other):
+        return angle
+    half_turn = Term("div", (Term("const", name="pi"), number(Fraction(180))))
+    return Term("mul", (angle.args[0], half_turn))
+
+
+def _has_pi(term: Term) -> bool:
+    return (term.op, term.name) == ("const", "pi") or any(map(_has_pi, term.args))
 
 
 def difference(relation: Term) -> Term:
@@ -226,23 +190,39 @@ def difference(relation: Term) -> Term:
     return Term("add", (left, Term("neg", (right,))))
 
 
+def cleared(term: Term) -> Term:
+    """A sum of fractions times its denominators, as written."""
+    return _fraction(term)[0]
+
+
+def _fraction(term: Term) -> tuple[Term, Term]:
+    """Numerator and denominator of sums, products and quotients."""
+    one = number(Fraction(1))
+    if term.op == "side":
+        return _fraction(term.args[0])
+    if term.op == "neg":
+        above, below = _fraction(term.args[0])
+        return Term("neg", (above,)), below
+    if term.op not in ("add", "mul", "div"):
+        return term, one
+    (a, b), (c, d) = map(_fraction, term.args)
+    if term.op == "mul":
+        return _product(a, c), _product(b, d)
+    if term.op == "div":
+        return _product(a, d), _product(b, c)
+    if b == d:
+        return Term("add", (a, c)), b
+    return Term("add", (_product(a, d), _product(c, b))), _product(b, d)
+
+
+def _product(a: Term, b: Term) -> Term:
+    one = number(Fraction(1))
+    return b if a == one else a if b == one else Term("mul", (a, b))
+
+
 def times(factor: int, term: Term) -> Term:
     """An integer multiple."""
     return Term("mul", (number(Fraction(factor)), term))
-
-
-def substitute(term: Term, name: str, value: Term) -> Term:
-    """The term with a value in the place of a variable."""
-    if term.op == "sym":
-        return value if term.name == name else term
-    args = tuple(substitute(arg, name, value) for arg in term.args)
-    return dataclasses.replace(term, args=args)
-
-
-def renamed(name: str, term: Term) -> Term:
-    """The value of `f(t) = ...` with its variable called as in every other one."""
-    match = re.fullmatch(r"[^()]+\(([a-zA-Z])\)", name.replace(" ", ""))
-    return substitute(term, match[1], symbol("argument")) if match else term
 
 
 def pairing(table: Sequence[Sequence[bool]]) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import decimal
+from collections.abc import Sequence
 from fractions import Fraction
 
 from aprm_jax.oracle.answers import numbers, values
@@ -70,25 +71,59 @@ def _pieces(term: Term, budget: values.Budget) -> list[Piece] | None:
     if term.op == "tuple" and len(term.args) == 2:
         return _interval(term, budget)
     if term.op in ("set", "list"):
+        if any(item.op == "rel" for item in term.args):
+            return _system(term, budget)
         points = [_end(item, budget) for item in term.args]
         return [Piece(point, True, point, True) for point in points]
     if term.op == "sym" and term.name == "set R":
         return [Piece(End(_INFINITY, None), False, End(_INFINITY, None), False)]
     if term.op in ("union", "intersection", "difference"):
-        left, right = (_disjoint(arg, budget) for arg in term.args)
+        left, right = (_operand(arg, budget) for arg in term.args)
         if left is None or right is None:
             return None
         if term.op == "union":
             return [*left, *right]
         if term.op == "difference":
             right = _complement(right)
-        budget.spend(len(left) * len(right))
-        return [
-            piece for x in left for y in right if (piece := _overlap(x, y)) is not None
-        ]
+        return _overlaps(left, right, budget)
     if term.op == "rel":
         return _solutions(term, budget)
     return None
+
+
+def _operand(term: Term, budget: values.Budget) -> tuple[Piece, ...] | None:
+    """A set that stands beside a set operator, where `{2}` was read as 2."""
+    if is_numeric(term) and term.op not in ("union", "intersection", "difference"):
+        term = Term("set", (term,))
+    return _disjoint(term, budget)
+
+
+def _overlaps(
+    left: Sequence[Piece], right: Sequence[Piece], budget: values.Budget
+) -> list[Piece]:
+    budget.spend(len(left) * len(right))
+    return [piece for x in left for y in right if (piece := _overlap(x, y)) is not None]
+
+
+def _system(term: Term, budget: values.Budget) -> list[Piece] | None:
+    """The solutions of inequalities in one variable: of all, or with `or` of any.
+
+    `x < 1, x > 3` has none of the first kind, and is read as the second.
+    """
+    if len(values.symbols(term)) != 1:
+        return None
+    found: list[tuple[Piece, ...]] = []
+    for item in term.args:
+        pieces = _disjoint(item, budget) if item.op == "rel" else None
+        if pieces is None:
+            return None
+        found.append(pieces)
+    common = list(found[0])
+    for pieces in found[1:]:
+        common = _overlaps(common, pieces, budget)
+    if common and term.name != "or":
+        return common
+    return [piece for pieces in found for piece in pieces]
 
 
 def _end(term: Term, budget: values.Budget) -> End:
@@ -133,7 +168,7 @@ def _solutions(term: Term, budget: values.Budget) -> list[Piece] | None:
             return None
         ends = _end(low, budget), _end(high, budget)
         return [Piece(ends[0], closed[0], ends[1], closed[1])]
-    if len(sides) != 2 or signs[0] not in ("<", "<=", ">", ">=", "!="):
+    if len(sides) != 2 or signs[0] not in ("<", "<=", ">", ">=", "!=", "="):
         return None
     difference = Term("add", (sides[0], Term("neg", (sides[1],))))
     return _linear(difference, signs[0], budget)
@@ -188,6 +223,8 @@ def _linear(term: Term, sign: str, budget: values.Budget) -> list[Piece] | None:
         end = End(number(bound), bound)
     if numbers.real(slope) < 0:
         sign = {"<": ">", ">": "<", "<=": ">=", ">=": "<="}.get(sign, sign)
+    if sign == "=":
+        return [Piece(end, True, end, True)]
     infinite, closed = End(_INFINITY, None), "=" in sign
     left = Piece(infinite, False, end, closed and sign != "!=")
     right = Piece(end, closed and sign != "!=", infinite, False)

@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 import re
+from fractions import Fraction
 
-from aprm_jax.oracle.answers.atoms import Atoms
+from aprm_jax.oracle.answers.atoms import text_term
+from aprm_jax.oracle.answers.forms import index_text
+from aprm_jax.oracle.answers.quantities import Quantities
 from aprm_jax.oracle.answers.tokens import (
     ALIASES,
     CONSTANTS,
     FUNCTIONS,
     JOINING,
     MAX_CHARS,
+    MULTIPLES,
     PERCENT,
     RELATIONS,
     Term,
     TermError,
-    Token,
-    is_numeric,
     literal_value,
     number,
     symbol,
     tokenize,
 )
-from aprm_jax.oracle.answers.units import LETTERS, is_unit, read_unit
+from aprm_jax.oracle.answers.units import is_unit
 
 
 def parse(text: str) -> Term:
@@ -37,7 +39,7 @@ def parse(text: str) -> Term:
     if len(text) > MAX_CHARS:
         raise TermError(f"more than {MAX_CHARS} characters")
     if _is_words(text):
-        return Term("text", name=text)
+        return text_term(text)
     parser = _Parser(text, tokenize(text))
     term = parser.items()
     if parser.at < len(parser.tokens):
@@ -55,19 +57,27 @@ def _is_words(text: str) -> bool:
     return any(len(word) > 2 and not is_unit(word) for word in words)
 
 
-class _Parser(Atoms):
+def _grouped(term: Term) -> Term:
+    """A factor; `\\{1+2\\}` within a product is a bracket and no set."""
+    return term.args[0] if term.op == "set" and len(term.args) == 1 else term
+
+
+class _Parser(Quantities):
     """Recursive descent; `items` is the start symbol."""
 
     def items(self) -> Term:
         """Items between commas, semicolons, `and`, `or`."""
         groups: list[list[Term]] = [[]]
         separated = False
+        joins: set[str] = set()
         while True:
             groups[-1].append(self.relation())
             mark = self.separator()
             if mark is None:
                 break
             separated = True
+            joins.add(mark)
+            mark = ";" if mark == ";" else ","
             if self.peek() is None or self.sees(")", "]", "}", "\\}"):
                 break  # a comma at the end
             if mark == ";":
@@ -80,7 +90,8 @@ class _Parser(Atoms):
                 for group in groups
             ]
             return Term("list", tuple(nested))
-        return Term("list", tuple(item for group in groups for item in group))
+        items = tuple(item for group in groups for item in group)
+        return Term("list", items, name="or" if joins == {"or"} else "")
 
     def separator(self) -> str | None:
         mark = None
@@ -90,7 +101,8 @@ class _Parser(Atoms):
             elif token.kind in ("text", "word") and (
                 token.text.strip().lower() in JOINING
             ):
-                mark = mark or ","
+                word = token.text.strip().lower().rstrip(",")
+                mark = "or" if word == "or" else mark or ","
             elif not (token.kind == "op" and token.text == "&" and mark):
                 break
             self.at += 1
@@ -193,6 +205,14 @@ class _Parser(Atoms):
                 left = self.joined("div", (left, self.signed()))
             elif self.take("mod", "bmod"):
                 left = self.joined("mod", (left, self.signed()))
+            elif self.take("choose"):
+                left = self.joined("binomial", (left, self.signed()))
+            elif self.sees_multiple(left):
+                size = MULTIPLES[self.tokens[self.at].text.strip().lower()]
+                self.at += 1
+                left = self.multiplied(left, number(Fraction(size)))
+            elif left.op == "unit" and (part := self.smaller(left)) is not None:
+                left = part
             elif self.take("pmod"):
                 self.power()  # 9 (mod 11): the modulus is the question's
             elif (unit := self.unit(left)) is not None:
@@ -201,7 +221,8 @@ class _Parser(Atoms):
                 before, here = self.tokens[self.at - 1], self.tokens[self.at]
                 if before.kind == here.kind == "num":
                     raise TermError("two numbers side by side")
-                left = self.joined("mul", (left, self.power()))
+                right = self.power()
+                left = self.joined("mul", (_grouped(left), _grouped(right)))
             else:
                 return left
 
@@ -253,7 +274,7 @@ class _Parser(Atoms):
                 exponent = self.exponent()
                 if base.op == "sym" and exponent.op == "based":  # v^2_0
                     digits, _, index = exponent.name.partition("_")
-                    base = symbol(f"{base.name}_{index}")
+                    base = symbol(f"{base.name}_{index_text(index)}")
                     exponent = number(literal_value(digits), digits)
                 elif base.op == "sym" and self.sees("_"):
                     base = self.subscripted(base.name)
@@ -315,69 +336,3 @@ class _Parser(Atoms):
             inner = self.joined("mul", (inner, self.power()))
         self.depth -= 1
         return inner
-
-    def unit(self, left: Term) -> Term | None:
-        """The number with its unit, where one follows; the rest is consumed."""
-        if left.op not in ("unit", "text") and not is_numeric(left):
-            return None
-        token = self.peek()
-        if token is None or not self.names_unit(token):
-            return None
-        start = self.at
-        while (token := self.peek()) is not None:
-            if token.kind == "op" and token.text in ",;)]=<>:+":
-                break
-            if token.kind in ("text", "word") and (
-                token.text.strip().lower() in JOINING
-            ):
-                break
-            if token.kind == "cmd" and token.text in (*RELATIONS, "cup", "}", "\\"):
-                break
-            if self.sees("}") and not self.opened(start):
-                break
-            self.at += 1
-        if self.at == start:
-            return None
-        return Term("unit", (left,), unit=read_unit(self.raw(start)))
-
-    def opened(self, start: int) -> bool:
-        braces = [t.text for t in self.tokens[start : self.at] if t.kind == "op"]
-        return braces.count("{") > braces.count("}")
-
-    def names_unit(self, token: Token) -> bool:
-        content = token.text.replace("~", " ").strip()
-        if token.kind == "text":
-            if content.lower() in JOINING:
-                return False
-            return len(content) != 1 or content in LETTERS or not content.isascii()
-        if token.kind == "cmd":
-            if token.text == "$":
-                return not (self.peek(1) and self.starts_after())
-            return token.text in ("mu", "Omega", "circ") and self.wraps_next()
-        if token.kind == "op":
-            return token.text == "$"
-        if token.kind != "word" or content.lower() in (*CONSTANTS, *PERCENT):
-            return False
-        if content in FUNCTIONS and not is_unit(content):
-            return False
-        if content in ("sq", "cu"):
-            return True
-        if content in ("min", "sec"):  # "5 min", but not "5 min(a, b)"
-            return not self.sees("(", "{", "^", ahead=1)
-        if is_unit(content):
-            return True
-        if len(content) == 1 and content in LETTERS:
-            return (
-                self.sees("/", ahead=1)
-                and self.peek(2) is not None
-                and ((self.peek(2) or token).kind in ("word", "text"))
-            )
-        return len(content) > 2 and (token.spaced or len(content) > 3)
-
-    def wraps_next(self) -> bool:
-        after = self.peek(1)
-        return after is None or after.kind in ("text", "word")
-
-    def starts_after(self) -> bool:
-        after = self.peek(1)
-        return after is not None and after.kind == "num"

@@ -64,7 +64,8 @@ _WRAPPERS = _words(
 OVER = _words("overline hat vec bar widehat overrightarrow tilde dot")
 FUNCTIONS = _words(
     "sin cos tan cot sec csc arcsin arccos arctan arccot sinh cosh tanh exp ln log "
-    "lg arcsinh arccosh arctanh max min gcd lcm floor ceil sqrt abs sgn"
+    "lg arcsinh arccosh arctanh arcsec arccsc sech csch coth max min gcd lcm floor "
+    "ceil sqrt abs sgn"
 )
 ALIASES = {
     "arsinh": "arcsinh",
@@ -78,6 +79,9 @@ ALIASES = {
     "ctg": "cot",
     "arctg": "arctan",
     "ceiling": "ceil",
+    **{f"a{name}": f"arc{name}" for name in _words("cot sec csc sinh cosh tanh")},
+    "exponentialE": "e",
+    "imaginaryI": "i",
 }
 INVERSE = {
     name: f"arc{name}" for name in ["sin", "cos", "tan", "cot", "sinh", "cosh", "tanh"]
@@ -119,9 +123,29 @@ GREEK = _words(
 )
 MATRICES = _words("pmatrix bmatrix matrix array vmatrix smallmatrix Bmatrix Vmatrix")
 UNREAD = _words(
-    "int iint oint lim limsup liminf end cases ldots cdots dots vdots ddots hline "
+    "iint oint lim limsup liminf end cases ldots cdots dots vdots ddots hline "
     "stackrel overset underset underbrace overbrace substack ce displaylines"
 )
+MULTIPLES = {
+    "dozen": 12,
+    "dozens": 12,
+    "score": 20,
+    "gross": 144,
+    **{
+        word + end: size
+        for word, size in {
+            "hundred": 10**2,
+            "thousand": 10**3,
+            "million": 10**6,
+            "billion": 10**9,
+            "trillion": 10**12,
+        }.items()
+        for end in ("", "s")
+    },
+}
+# Words that are a set of real numbers, as `plain` spells them.
+EMPTY = _words("nosolution nosolutions norealsolution norealsolutions emptyset none")
+REALS = _words("allrealnumbers allreals realnumbers anyrealnumber allrealnumber")
 PERCENT = _words("percent pct percentage percents")
 JOINING = _words("and or or, and, & where with")
 FUNCTION_LETTERS = frozenset("fghFGHPW")  # f(x) is one name, n(n+1) a product
@@ -209,6 +233,7 @@ class Cursor:
         self.depth = 0
         self.bars = 0
         self.links = 0
+        self.bounds = False  # of a series, where 3_{k=1} is no number in a base
 
     def peek(self, ahead: int = 0) -> Token | None:
         index = self.at + ahead

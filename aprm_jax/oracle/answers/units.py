@@ -102,6 +102,12 @@ _TABLE: dict[str, dict[str, str]] = {
     },
     "amount": {"1": "mol mols mole moles", "1/1000": "mmol"},
 }
+# What may be left out, but not turned into its opposite.
+_SIDES = (
+    "am ad bc north south east west up down left right above below clockwise "
+    "counterclockwise profit loss gain increase decrease"
+)
+_TABLE.update({side: {"1": side} for side in _SIDES.split()})
 _DEGREES = [{((scale, 1),), (("angle", 1),)} for scale in ("celsius", "fahrenheit")]
 # What may stand beside a number without saying anything of it.
 _VAGUE = ("unit", "units", "square", "sq", "cubic", "cu", "each", "total", "number")
@@ -207,3 +213,6 @@ def conversion(a: Unit | None, b: Unit | None) -> Fraction | None:
             return a.factor * sizes[0] / (b.factor * sizes[1])
         return None
     return Fraction(1)  # "12 books", "12 pages": the nouns are the asker's
+
+
+DEGREE = read_unit("degrees")

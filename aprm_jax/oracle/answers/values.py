@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from fractions import Fraction
 
 from aprm_jax.oracle.answers import numbers
+from aprm_jax.oracle.answers.functions import FUNCTIONS
 from aprm_jax.oracle.answers.numbers import Complex, Number, NumberError
 from aprm_jax.oracle.answers.tokens import Term
 
@@ -213,13 +214,12 @@ class _Evaluator:
             pick = max if term.name == "max" else min
             return pick(values, key=lambda v: numbers.approximate(v).re)
         if term.name in ("gcd", "lcm"):
-            combine = math.gcd if term.name == "gcd" else math.lcm
-            return numbers.common(combine, values)
+            return numbers.common(term.name, values)
         if term.name != "exp":  # of which no value is a difference
             self.budget.scale = max(self.budget.scale, decimal.Decimal(1))
-        if term.name not in numbers.FUNCTIONS or len(values) != 1:
+        if term.name not in FUNCTIONS or len(values) != 1:
             raise NumberError(f"the function {term.name[:20]!a} is not computed")
-        return numbers.FUNCTIONS[term.name](values[0])
+        return FUNCTIONS[term.name](values[0])
 
 
 def _add(a: Number | Matrix, b: Number | Matrix) -> Number | Matrix:

@@ -171,7 +171,7 @@ class _Pool:
 )
 def test_what_cannot_be_decided_goes_to_the_pool(verdict, outcome):
     pool = _Pool(verdict)
-    hard = r"\int_0^1 x dx", r"\int_0^1 y dy"
+    hard = r"\int_0^1 x dx", r"\int_0^2 \frac{y}{4} dy"
     assert same_answer(*hard, pool=pool).outcome is outcome
     assert pool.asked == [hard]
     assert same_answer(*hard).outcome is Outcome.UNREADABLE

@@ -1,0 +1,126 @@
+"""Numbers with units, and with words such as `dozen` and `million`."""
+
+from __future__ import annotations
+
+import abc
+from dataclasses import replace
+
+from aprm_jax.oracle.answers.atoms import Atoms
+from aprm_jax.oracle.answers.tokens import (
+    CONSTANTS,
+    FUNCTIONS,
+    JOINING,
+    MULTIPLES,
+    PERCENT,
+    RELATIONS,
+    Term,
+    Token,
+    is_numeric,
+    number,
+)
+from aprm_jax.oracle.answers.units import LETTERS, conversion, is_unit, read_unit
+
+
+class Quantities(Atoms, abc.ABC):
+    """Reads what stands behind a number and says of what it is one."""
+
+    def sees_multiple(self, left: Term) -> bool:
+        """Whether `dozen`, `million` or the like stands behind a number."""
+        token = self.peek()
+        return (
+            token is not None
+            and token.kind in ("word", "text")
+            and token.text.strip().lower() in MULTIPLES
+            and (left.op == "unit" or is_numeric(left))
+        )
+
+    def multiplied(self, left: Term, factor: Term) -> Term:
+        if left.op == "unit":  # $5 million
+            return replace(left, args=(self.joined("mul", (left.args[0], factor)),))
+        return self.joined("mul", (left, factor))
+
+    def smaller(self, whole: Term) -> Term | None:
+        """`1 hour 30 minutes`: a quantity and a smaller one; None for anything else."""
+        token, start = self.peek(), self.at
+        if token is None or token.kind != "num":
+            return None
+        value = self.power()
+        part = self.unit(value)
+        if part is None and (here := self.peek()) and here.text in LETTERS:
+            self.at += 1
+            part = Term("unit", (value,), unit=read_unit(here.text))
+        factor = conversion(whole.unit, part.unit) if part else None
+        if part is None or not factor or factor <= 1 or part.unit is None:
+            self.at = start
+            return None
+        larger = self.joined("mul", (number(factor), whole.args[0]))
+        total = self.joined("add", (larger, part.args[0]))
+        return Term("unit", (total,), unit=part.unit)
+
+    def unit(self, left: Term) -> Term | None:
+        """The number with its unit, where one follows; the rest is consumed."""
+        if left.op not in ("unit", "text") and not is_numeric(left):
+            return None
+        token = self.peek()
+        if token is None or not self.names_unit(token):
+            return None
+        start = self.at
+        while (token := self.peek()) is not None:
+            if token.kind == "op" and token.text in ",;)]=<>:+":
+                break
+            if token.kind in ("text", "word") and (
+                token.text.strip().lower() in JOINING
+            ):
+                break
+            if token.kind == "cmd" and token.text in (*RELATIONS, "cup", "}", "\\"):
+                break
+            if self.sees("}") and not self.opened(start):
+                break
+            if token.kind == "num" and self.at > start and token.spaced:
+                break
+            self.at += 1
+        if self.at == start:
+            return None
+        return Term("unit", (left,), unit=read_unit(self.raw(start)))
+
+    def opened(self, start: int) -> bool:
+        braces = [t.text for t in self.tokens[start : self.at] if t.kind == "op"]
+        return braces.count("{") > braces.count("}")
+
+    def names_unit(self, token: Token) -> bool:
+        content = token.text.replace("~", " ").strip()
+        if token.kind == "text":
+            if content.lower() in JOINING:
+                return False
+            return len(content) != 1 or content in LETTERS or not content.isascii()
+        if token.kind == "cmd":
+            if token.text == "$":
+                return not (self.peek(1) and self.starts_after())
+            return token.text in ("mu", "Omega", "circ") and self.wraps_next()
+        if token.kind == "op":
+            return token.text == "$"
+        if token.kind != "word" or content.lower() in (*CONSTANTS, *PERCENT):
+            return False
+        if content in FUNCTIONS and not is_unit(content):
+            return False
+        if content in ("sq", "cu"):
+            return True
+        if content in ("min", "sec"):  # "5 min", but not "5 min(a, b)"
+            return not self.sees("(", "{", "^", ahead=1)
+        if is_unit(content):
+            return True
+        if len(content) == 1 and content in LETTERS:
+            return (
+                self.sees("/", ahead=1)
+                and self.peek(2) is not None
+                and ((self.peek(2) or token).kind in ("word", "text"))
+            )
+        return len(content) > 2 and (token.spaced or len(content) > 3)
+
+    def wraps_next(self) -> bool:
+        after = self.peek(1)
+        return after is None or after.kind in ("text", "word")
+
+    def starts_after(self) -> bool:
+        after = self.peek(1)
+        return after is not None and after.kind == "num"
