@@ -19,8 +19,11 @@ from aprm_jax.data.steps import TooLongError
 from aprm_jax.hf.builders import open_builder
 from aprm_jax.models.decoder import Decoder
 from aprm_jax.models.io import ModelFileError, ModelSpec, load_model
+from aprm_jax.oracle.answers import grade
 from aprm_jax.sampling.sampler import Sampler
 from aprm_jax.verifiers.scoring import Scorer, prm_scorer
+
+__all__ = ["PRM", "Generator", "grade"]
 
 # Batches are padded to one of these numbers of rows and to this number of steps, so
 # that few programs are compiled whatever arrives. Steps cost next to nothing.

@@ -96,9 +96,10 @@ def test_modules_import_without_what_they_must_not_need(package, blocked):
 
 
 def test_importing_the_package_leaves_jax_alone():
-    done = _python("import sys, aprm_jax; print('jax' in sys.modules)")
-    assert done.stdout == "False\n", done.stderr
-    assert set(dir(aprm_jax)) == {"PRM", "Generator", "__version__"}
+    use = "aprm_jax.grade('It is 1/2.', '0.5')"
+    done = _python(f"import sys, aprm_jax; print({use}, 'jax' in sys.modules)")
+    assert done.stdout == "True False\n", done.stderr
+    assert set(dir(aprm_jax)) == {"PRM", "Generator", "__version__", "grade"}
     with pytest.raises(AttributeError, match="Solver"):
         aprm_jax.Solver  # noqa: B018  # pyright: ignore[reportAttributeAccessIssue]
 

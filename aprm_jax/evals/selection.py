@@ -42,7 +42,7 @@ def majority(
         [domain.answer(s.steps) if s.finished else None for s in row]
         for row in solutions
     ]
-    votes = majority_of_n(answers, n)
+    votes = majority_of_n(answers, n, domain.same_answer)
     return np.array(
         [
             float(domain.same_answer(vote, p.answer))

@@ -10,7 +10,8 @@ Axes: P problems, M samples of a problem.
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Sequence
+import operator
+from collections.abc import Callable, Hashable, Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -21,31 +22,43 @@ Answer = TypeVar("Answer", bound=Hashable)
 
 
 def weighted_vote(
-    answers: Sequence[Answer | None], weights: Sequence[float]
+    answers: Sequence[Answer | None],
+    weights: Sequence[float],
+    same: Callable[[Answer, Answer], bool] = operator.eq,
 ) -> Answer | None:
     """The answer with the largest sum of weights; ties go to the first seen.
 
     None (no answer found) never wins, unless every answer is None.
 
     Args:
-      answers: answers in canonical form, equal where they mean the same.
+      answers: answers, each counted with the first one before it that means the same.
       weights: one non-negative weight an answer.
+      same: whether two answers mean the same; asked once about a pair of spellings.
     """
     if len(answers) != len(weights):
         raise ValueError(f"{len(answers)} answers but {len(weights)} weights")
     totals: dict[Answer, float] = {}
+    group: dict[Answer, Answer] = {}  # of a spelling: the one that it counts with
     for answer, weight in zip(answers, weights, strict=True):
         if not weight >= 0.0:  # NaN as well
             raise ValueError(f"a vote's weight is {weight}")
-        if answer is not None:
-            totals[answer] = totals.get(answer, 0.0) + weight
+        if answer is None:
+            continue
+        if answer not in group:
+            known = (first for first in totals if same(answer, first))
+            group[answer] = next(known, answer)
+        first = group[answer]
+        totals[first] = totals.get(first, 0.0) + weight
     # max keeps the first of equals, and a dict keeps the order of first occurrence.
     return max(totals, key=lambda answer: totals[answer]) if totals else None
 
 
-def majority_vote(answers: Sequence[Answer | None]) -> Answer | None:
+def majority_vote(
+    answers: Sequence[Answer | None],
+    same: Callable[[Answer, Answer], bool] = operator.eq,
+) -> Answer | None:
     """The most frequent answer; ties go to the first seen, None never wins."""
-    return weighted_vote(answers, [1.0] * len(answers))
+    return weighted_vote(answers, [1.0] * len(answers), same)
 
 
 def best_of_n(scores: Float[np.ndarray, "*P M"]) -> Int[np.ndarray, "*P"]:
@@ -95,14 +108,18 @@ def expected_best_of_n(
     return (chance * correct).sum(axis=-1)
 
 
-def majority_of_n(answers: Sequence[Sequence[str | None]], n: int) -> list[str | None]:
-    """The majority of the first n samples of each problem.
+def majority_of_n(
+    answers: Sequence[Sequence[str | None]],
+    n: int,
+    same: Callable[[str, str], bool] = operator.eq,
+) -> list[str | None]:
+    """The majority of the first n samples of each problem; `same` as in a vote.
 
     A vote has no cheap exact expectation over subsets, so it uses the first n.
     """
     for row in answers:
         _check_subset(n, len(row))
-    return [majority_vote(row[:n]) for row in answers]
+    return [majority_vote(row[:n], same) for row in answers]
 
 
 def pass_at_n(correct: Shaped[np.ndarray, "*P M"], n: int) -> Float[np.ndarray, "*P"]:

@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
+from aprm_jax.oracle.answers import grade
 from aprm_jax.search import select
 
 
@@ -14,6 +15,26 @@ def test_majority():
     assert select.majority_vote([None, None]) is None
     assert select.majority_vote([]) is None
     assert select.majority_of_n([["1", "2", "2"], ["4", "5", "5"]], 2) == ["1", "4"]
+
+
+def test_a_vote_counts_answers_that_mean_the_same_together():
+    spelled = ["3", r"\frac{1}{2}", "0.5", "3", "1/2", None, "$0.50"]
+    assert select.majority_vote(spelled) == "3"
+    assert select.majority_vote(spelled, grade) == r"\frac{1}{2}"
+    assert select.weighted_vote(["2x", "1", "x+x"], [0.4, 0.5, 0.2], grade) == "2x"
+    assert select.majority_of_n([["3", "0.5", "1/2"]], 3, grade) == ["0.5"]
+    assert select.majority_of_n([["3", "0.5", "1/2"]], 3) == ["3"]
+
+
+def test_a_vote_asks_once_about_a_pair_of_spellings():
+    asked = []
+
+    def same(a: str, b: str) -> bool:
+        asked.append((a, b))
+        return a.casefold() == b.casefold()
+
+    assert select.majority_vote(["a", "B", "A", "b", "b"] * 9, same) == "B"
+    assert len(asked) == len(set(asked)) == 4
 
 
 def test_weighted_vote():

@@ -16,6 +16,7 @@ from aprm_jax.oracle.answers.equivalence import (
     Kind,
     Outcome,
     Pool,
+    grade,
     same_answer,
 )
 from aprm_jax.oracle.answers.extraction import Style, choice_letters, extract
@@ -29,6 +30,7 @@ __all__ = [
     "Style",
     "choice_letters",
     "extract",
+    "grade",
     "jee_score",
     "same_answer",
 ]

@@ -105,6 +105,18 @@ def same_answer(
     return _compare(found, wanted, matcher, pool)
 
 
+def grade(given: str | None, reference: str) -> bool:
+    r"""Whether an answer, or a solution that states one, agrees with a reference.
+
+        >>> grade("So the area is $\frac{1}{2}\pi$.", "pi/2")
+        True
+
+    An answer that is missing, unreadable or beyond what can be decided is not right;
+    `same_answer` tells these apart. Needs no JAX, and never raises on any text.
+    """
+    return same_answer(given, reference).equal
+
+
 _LETTERS = re.compile(r"\(?([A-J])\)?|[A-D]{2,4}|[A-J](?:\s*(?:,|and|&)\s*[A-J])+")
 _OPTION = re.compile(r"(?:\([A-J]\)|[A-J][.):]) ?\w.*")
 

@@ -15,6 +15,7 @@ from aprm_jax.oracle.answers import (
     Outcome,
     choice_letters,
     extract,
+    grade,
     jee_score,
     same_answer,
 )
@@ -178,6 +179,14 @@ def test_what_cannot_be_decided_goes_to_the_pool(verdict, outcome):
     assert same_answer("1/2", "0.5", pool=pool).outcome is Outcome.EQUAL
     assert same_answer("1/2", "0.6", pool=pool).outcome is Outcome.DIFFERENT
     assert len(pool.asked) == 1
+
+
+def test_grade_takes_answers_and_solutions():
+    assert grade("So the area is $\\frac{1}{2}\\pi$.", "pi/2")
+    assert grade(r"Thus \boxed{x = 4}.", "4")
+    assert not grade(r"Thus \boxed{5}.", "4")
+    assert not grade(None, "4")
+    assert not grade("(((", "4")
 
 
 def test_unreadable_answers_are_a_category_with_a_reason():
