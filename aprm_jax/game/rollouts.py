@@ -15,9 +15,10 @@ from jaxtyping import Float32
 from aprm_jax.data.domain import Domain
 from aprm_jax.data.steps import StepBuilder, StepRow
 from aprm_jax.game.rewards import RewardTable
-from aprm_jax.game.update import GeneratorBatch, PrmBatch
+from aprm_jax.game.update import GeneratorBatch
 from aprm_jax.oracle.verdict import Label, Verdict
 from aprm_jax.sampling.sampler import Sampler, Samples
+from aprm_jax.verifiers.step_loss import PrmBatch
 
 TOO_LONG = "too_long"  # for R's rows; of some builders also a reason of their own
 
@@ -243,19 +244,20 @@ def generator_batch(
     sampler_logprobs = np.zeros((rows, length), np.float32)
     weight = np.zeros(rows, np.float32)
     group = np.zeros(rows, np.int32)
-    rewards = np.zeros(rows, np.float32)
+    rewards = np.zeros((rows, length), np.float32)
     for b, i in enumerate(chosen):
         p = perturbations[i]
         point = p.situation
         prompt = builder.perturb_context(point.question, point.prefix, point.step)
         made.append(builder.continuation(prompt, p.reply))
-        sampler_logprobs[b, len(prompt) : len(prompt) + len(p.reply)] = p.logprobs
-        weight[b], group[b], rewards[b] = p.count, p.group, reward[i]
+        end = len(prompt) + len(p.reply)
+        sampler_logprobs[b, len(prompt) : end] = p.logprobs
+        weight[b], group[b], rewards[b, end - 1] = p.count, p.group, reward[i]
     if not made:  # nothing to learn from: a batch of padding, all weights 0
         made.append(builder.continuation([builder.bos_id], [builder.step_id]))
     return GeneratorBatch(
         rows=builder.collate(made, length=length, max_steps=1, batch_size=rows),
-        reward=rewards,
+        rewards=rewards,
         weight=weight,
         group=group,
         sampler_logprobs=sampler_logprobs,

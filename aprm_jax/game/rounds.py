@@ -21,22 +21,23 @@ from aprm_jax.game.rewards import RewardTable
 from aprm_jax.game.update import (
     GameState,
     GeneratorBatch,
-    PrmBatch,
     References,
     UpdateConfig,
     game_optimiser,
     make_update,
-    policy,
 )
 from aprm_jax.models import lora
 from aprm_jax.models.decoder import Decoder
 from aprm_jax.oracle.verdict import Label
+from aprm_jax.policy.logprobs import read_policy
 from aprm_jax.sampling.sampler import Sampler
+from aprm_jax.training.learner import LearnerState
 from aprm_jax.training.loop import StepOutput
 from aprm_jax.training.mesh import batch_shards, param_shardings, shard_batch
 from aprm_jax.training.timing import PhaseTimer
 from aprm_jax.verifiers.objective import PrmObjective
 from aprm_jax.verifiers.scoring import Scorer, prm_scorer
+from aprm_jax.verifiers.step_loss import PrmBatch
 
 THRESHOLD = 0.5  # R's verdict in the game is a draw from p; 0.5 is its mode
 
@@ -64,6 +65,7 @@ class GameConfig:
     value_weight: float
     clip_ratio: float
     epochs: int
+    microbatches: int
     beta_generator: float
     eta_generator: float
     beta_prm: float
@@ -130,6 +132,7 @@ class GameConfig:
             train_generator=train_generator,
             train_prm=train_prm,
             lora=self.lora,
+            microbatches=self.microbatches,
         )
 
 
@@ -226,10 +229,12 @@ class Rounds:
         )
         self.state = LoopState(
             game=GameState(
-                generator=trained,
-                prm=trained_prm,
-                generator_opt=_place(arena.mesh, generator_tx.init(trained)),
-                prm_opt=_place(arena.mesh, prm_tx.init(trained_prm)),
+                generator=LearnerState(
+                    trained, _place(arena.mesh, generator_tx.init(trained))
+                ),
+                prm=LearnerState(
+                    trained_prm, _place(arena.mesh, prm_tx.init(trained_prm))
+                ),
             ),
             replay=ReplayBuffer.empty(
                 config.replay_capacity, arena.judge.builder.buckets[-1]
@@ -239,12 +244,12 @@ class Rounds:
             prm_scorer(arena.judge.decoder, reading), arena.judge.builder, max_steps=1
         )
         self.old_logprobs = jax.jit(
-            lambda params, rows: policy(arena.decoder, params, rows)[0]
+            lambda params, rows: read_policy(arena.decoder, params, rows).logprobs
         )
-        shards = batch_shards(arena.mesh)
-        self.generator_rows = -(-config.generator_rows // shards) * shards
+        multiple = batch_shards(arena.mesh) * config.microbatches
+        self.generator_rows = -(-config.generator_rows // multiple) * multiple
         total = config.prm_clean + config.prm_fresh + config.prm_replay
-        self.prm_rows = -(-total // shards) * shards
+        self.prm_rows = -(-total // multiple) * multiple
 
     def step_fn(self, state: LoopState, step: int, timer: PhaseTimer) -> StepOutput:
         """One round."""
@@ -299,16 +304,16 @@ class Rounds:
         """G and R as models, adapters applied."""
         adapted, refs = self.config.lora, self.refs
         return (
-            lora.materialise(refs.generator, state.game.generator, adapted),
-            lora.materialise(refs.prm, state.game.prm, adapted),
+            lora.materialise(refs.generator, state.game.generator.params, adapted),
+            lora.materialise(refs.prm, state.game.prm.params, adapted),
         )
 
     def merged_players(self, state: LoopState) -> tuple[Any, Any]:
         """G and R as models in plain kernels, as folders of models hold them."""
         adapted, refs = self.config.lora, self.refs
         return (
-            lora.merged(refs.generator, state.game.generator, adapted),
-            lora.merged(refs.prm, state.game.prm, adapted),
+            lora.merged(refs.generator, state.game.generator.params, adapted),
+            lora.merged(refs.prm, state.game.prm.params, adapted),
         )
 
     def _key(self, *path: int) -> Any:
@@ -390,7 +395,7 @@ class Rounds:
         prm_batch = shard_batch(mesh, prm_batch)
         if self.config.epochs > 1:
             full = lora.materialise(
-                self.refs.generator, game.generator, self.config.lora
+                self.refs.generator, game.generator.params, self.config.lora
             )
             old = self.old_logprobs(full, generator_batch.rows)
             generator_batch = dataclasses.replace(generator_batch, old_logprobs=old)

@@ -7,6 +7,7 @@ Sampling and the oracle sit outside it (see `aprm_jax.game.rollouts`).
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -18,19 +19,27 @@ import optax
 from jaxtyping import Array, Float32, Int32
 
 from aprm_jax.data.steps import StepBatch
-from aprm_jax.game import ppo
 from aprm_jax.game.ogda import ogda_adam
-from aprm_jax.models import heads
 from aprm_jax.models.decoder import Decoder
 from aprm_jax.models.lora import LoraConfig, materialise
-from aprm_jax.training.masked import masked_mean, mean_or_nan
-from aprm_jax.training.mesh import pin
+from aprm_jax.policy.advantages import gae, group_advantages
+from aprm_jax.policy.logprobs import PolicyTokens, read_policy, reply_mask
+from aprm_jax.policy.losses import clipped_surrogate, value_loss
+from aprm_jax.policy.rewards import regularised
+from aprm_jax.training.learner import (
+    LearnerState,
+    Loss,
+    Scalars,
+    by_microbatch,
+    guarded,
+    learn,
+)
+from aprm_jax.training.masked import MaxMetric, MeanMetric, masked_mean
 from aprm_jax.training.schedules import warmup_cosine
-from aprm_jax.verifiers.objective import PrmObjective, prm_loss
+from aprm_jax.verifiers.objective import PrmObjective
+from aprm_jax.verifiers.step_loss import PrmBatch, prepare_steps, step_loss
 
 Params = Any
-Metrics = dict[str, Float32[Array, ""]]
-SOURCES = ("clean", "fresh", "replayed")
 
 
 @flax.struct.dataclass
@@ -38,17 +47,13 @@ class GameState:
     """Everything of the game that a joint update changes.
 
     Attributes:
-      generator: `{"backbone", "value_head"}`, or with LoRA `{"lora", "value_head"}`:
-        an adapter on the backbone of its reference.
-      prm: `{"backbone", "head"}`, or with LoRA `{"lora", "head"}`.
-      generator_opt: optimiser state of G; None where it is not trained.
-      prm_opt: optimiser state of R; likewise.
+      generator: of `{"backbone", "value_head"}`, or with LoRA of
+        `{"lora", "value_head"}`: an adapter on the backbone of its reference.
+      prm: of `{"backbone", "head"}`, or with LoRA of `{"lora", "head"}`.
     """
 
-    generator: Params
-    prm: Params
-    generator_opt: optax.OptState | None
-    prm_opt: optax.OptState | None
+    generator: LearnerState
+    prm: LearnerState
 
 
 @flax.struct.dataclass
@@ -67,8 +72,8 @@ class GeneratorBatch:
     """Distinct perturbations of one round."""
 
     rows: StepBatch  # the reply is the scored step
-    # r_G, expected over R\'s verdict.
-    reward: Float32[Array | np.ndarray, " B"]
+    # r_G, expected over R's verdict, at the reply's last token; 0 elsewhere.
+    rewards: Float32[Array | np.ndarray, "B T"]
     # How often it was drawn; 0 is padding, or masked.
     weight: Float32[Array | np.ndarray, " B"]
     group: Int32[Array | np.ndarray, " B"]  # index of its (Q, S, s), below B
@@ -76,14 +81,6 @@ class GeneratorBatch:
     sampler_logprobs: Float32[Array | np.ndarray, "B T"]
     # None: those of this iterate.
     old_logprobs: Float32[Array | np.ndarray, "B T"] | None
-
-
-@flax.struct.dataclass
-class PrmBatch:
-    """Labelled steps for R: the mixture of clean, fresh and replayed ones."""
-
-    rows: StepBatch
-    source: Int32[Array | np.ndarray, " B"]  # index into SOURCES
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,43 +100,7 @@ class UpdateConfig:
     train_generator: bool = True
     train_prm: bool = True
     lora: LoraConfig | None = None  # None: players are full parameters
-
-
-def policy(
-    decoder: Decoder, params: Params, rows: StepBatch
-) -> tuple[Float32[Array, "B T"], Float32[Array, "B T"], Float32[Array, "B T"] | None]:
-    """Log-probability and entropy of each reply token, and the value before it.
-
-    All three are 0 where a token is not part of a reply; values are None for a tree
-    without a value head.
-    """
-    tokens = jnp.asarray(rows.tokens)
-    hidden = decoder.apply(
-        {"params": params["backbone"]},
-        tokens,
-        jnp.asarray(rows.positions),
-        jnp.asarray(rows.segment_ids),
-    )
-    assert isinstance(hidden, jax.Array)
-    logits = decoder.apply(
-        {"params": params["backbone"]}, hidden[:, :-1], method=Decoder.logits
-    )
-    assert isinstance(logits, jax.Array)
-    logp = jax.nn.log_softmax(logits.astype(jnp.float32))
-    # A one-hot product instead of a gather: its gradient is no scatter, which XLA
-    # runs on one CPU thread.
-    hot = jax.nn.one_hot(tokens[:, 1:], logp.shape[-1], dtype=jnp.float32)
-    chosen = jnp.sum(logp * hot, axis=-1)
-    entropy = -jnp.sum(jnp.exp(logp) * logp, axis=-1)
-    reply = jnp.asarray(rows.step_ids)[:, 1:] >= 0
-
-    def place(x: Array) -> Array:
-        return jnp.pad(jnp.where(reply, x, 0.0), ((0, 0), (1, 0)))
-
-    values = None
-    if "value_head" in params:
-        values = place(heads.values(params["value_head"], hidden[:, :-1]))
-    return place(chosen), place(entropy), values
+    microbatches: int = 1  # parts of each batch, for memory; see training/learner.py
 
 
 def generator_loss(
@@ -148,87 +109,145 @@ def generator_loss(
     batch: GeneratorBatch,
     decoder: Decoder,
     config: UpdateConfig,
-) -> tuple[Float32[Array, ""], Metrics]:
-    """PPO's loss for G with both players' kind of regulariser as token rewards."""
-    logprobs, entropy, values = policy(decoder, params, batch.rows)
-    reply = (jnp.asarray(batch.rows.step_ids) >= 0).astype(jnp.float32)
-    weight, reward = jnp.asarray(batch.weight), jnp.asarray(batch.reward)
-    mask = reply * weight[:, None]
-    here = jax.lax.stop_gradient(logprobs)
+) -> Loss:
+    """PPO's loss for G on replies that this iterate drew, all of a round at once.
+
+    With several epochs `batch.old_logprobs` are those of the iterate that did.
+    """
+    tokens = read_policy(decoder, params, batch.rows)
+    old, values = jax.lax.stop_gradient((tokens.logprobs, tokens.values))
+    plan = _plan(batch, ref_logprobs, old, values, config)
+    return _planned_loss(tokens, plan, config)
+
+
+@flax.struct.dataclass
+class _Plan:
+    """What G's loss needs of a whole round; each row can then be taken alone."""
+
+    batch: GeneratorBatch
+    ref_logprobs: Float32[Array, "B T"]
+    old_logprobs: Float32[Array, "B T"]
+    advantages: Float32[Array, "B T"]
+    returns: Float32[Array, "B T"] | None  # of a critic
+
+
+def _plan(
+    batch: GeneratorBatch,
+    ref_logprobs: Array,
+    here: Array,
+    values: Array | None,
+    config: UpdateConfig,
+) -> _Plan:
+    """Rewards with both players' kind of regulariser, and the advantages of tokens."""
+    reply, weight = reply_mask(batch.rows), jnp.asarray(batch.weight)
     old = here if batch.old_logprobs is None else jnp.asarray(batch.old_logprobs)
-    rewards = ppo.token_rewards(
-        reward,
+    rewards = regularised(
+        jnp.asarray(batch.rewards),
         old,
         ref_logprobs,
         reply,
         beta=config.beta_generator,
         eta=config.eta_generator,
     )
-    value_loss = jnp.zeros((), jnp.float32)
+    returns = None
     if config.advantage == "gae":
         assert values is not None
-        advantages, returns = ppo.gae(
-            rewards,
-            jax.lax.stop_gradient(values),
-            reply,
-            gamma=config.gamma,
-            lam=config.gae_lambda,
+        advantages, returns = gae(
+            rewards, values, reply, gamma=config.gamma, lam=config.gae_lambda
         )
-        value_loss = masked_mean(0.5 * jnp.square(values - returns), mask)
     else:
         totals = jnp.sum(rewards, axis=1)
-        advantage = ppo.group_advantages(totals, jnp.asarray(batch.group), weight)
-        advantages = jnp.broadcast_to(advantage[:, None], logprobs.shape)
+        advantage = group_advantages(totals, jnp.asarray(batch.group), weight)
+        advantages = jnp.broadcast_to(advantage[:, None], old.shape)
     if config.normalise_advantage:
+        mask = reply * weight[:, None]
         mean = masked_mean(advantages, mask)
         spread = jnp.sqrt(masked_mean(jnp.square(advantages - mean), mask))
         advantages = advantages / (spread + 1e-6)
-    surrogate, clipped = ppo.clipped_surrogate(
-        logprobs, old, advantages, mask, config.clip_ratio
+    return _Plan(batch, ref_logprobs, old, advantages, returns)
+
+
+def _planned_loss(tokens: PolicyTokens, plan: _Plan, config: UpdateConfig) -> Loss:
+    batch = plan.batch
+    reply, weight = reply_mask(batch.rows), jnp.asarray(batch.weight)
+    mask = reply * weight[:, None]
+    surrogate, clipped = clipped_surrogate(
+        tokens.logprobs, plan.old_logprobs, plan.advantages, mask, config.clip_ratio
     )
-    loss = -surrogate + config.value_weight * value_loss
-    kl = jnp.sum((here - ref_logprobs) * reply, axis=1)
+    loss, metrics = -surrogate, {"clipped": clipped}
+    if plan.returns is not None:
+        assert tokens.values is not None
+        of_values = value_loss(tokens.values, plan.returns, mask)
+        metrics["value_loss"] = of_values
+        scaled = config.value_weight * of_values.total
+        loss = MeanMetric(loss.total + scaled, loss.weight)
+    here = jax.lax.stop_gradient(tokens.logprobs)
+    kl = here - plan.ref_logprobs
     gap = jnp.abs(here - batch.sampler_logprobs)
-    metrics = {
-        "loss": loss,
-        "value_loss": value_loss,
-        "clipped": clipped,
-        "reward": masked_mean(reward, weight),
-        "kl_sequence": masked_mean(kl, weight),
-        "kl_token": masked_mean(here - ref_logprobs, mask),
-        "entropy_token": masked_mean(entropy, mask),
-        "sampler_gap_mean": masked_mean(gap, mask),
-        "sampler_gap_max": jnp.max(jnp.where(mask > 0, gap, 0.0)),
+    return loss, metrics | {
+        "reward": MeanMetric.of(jnp.sum(batch.rewards * reply, axis=1), weight),
+        "kl_sequence": MeanMetric.of(jnp.sum(kl * reply, axis=1), weight),
+        "kl_token": MeanMetric.of(kl, mask),
+        "entropy_token": MeanMetric.of(tokens.entropy, mask),
+        "sampler_gap_mean": MeanMetric.of(gap, mask),
+        "sampler_gap_max": MaxMetric.of(gap, mask),
     }
-    return loss, metrics
 
 
-def _prm_step_loss(params, ref_logits, batch: PrmBatch, decoder, config, key):
-    logits = heads.step_logits(decoder, params, batch.rows, config.reading)
-    labels, mask = jnp.asarray(batch.rows.labels), jnp.asarray(batch.rows.label_mask)
-    loss, metrics = prm_loss(logits, ref_logits, labels, mask, config.prm, key)
-    right = (logits > 0) == (labels > 0.5)
-    for index, name in enumerate(SOURCES):
-        of_source = mask * (batch.source == index)[:, None]
-        metrics[f"accuracy_{name}"] = mean_or_nan(right, of_source)
-    return loss, metrics
+def _learn_generator(
+    state: LearnerState,
+    ref: Params,
+    batch: GeneratorBatch,
+    decoder: Decoder,
+    config: UpdateConfig,
+    tx: optax.GradientTransformation,
+):
+    """G's step; in parts, its advantages are those of the whole round all the same."""
+
+    def read(params, rows) -> PolicyTokens:
+        return by_microbatch(
+            functools.partial(read_policy, decoder, params), rows, config.microbatches
+        )
+
+    def model(trained):
+        return materialise(ref, trained, config.lora)
+
+    ref_logprobs = read(ref, batch.rows).logprobs
+    if config.microbatches == 1:
+
+        def whole(trained, batch):
+            params = model(trained)
+            return generator_loss(params, ref_logprobs, batch, decoder, config)
+
+        return learn(tx, state, whole, batch)
+    tokens = read(model(state.params), batch.rows)
+    plan = _plan(batch, ref_logprobs, tokens.logprobs, tokens.values, config)
+
+    def part(trained, plan):
+        tokens = read_policy(decoder, model(trained), plan.batch.rows)
+        return _planned_loss(tokens, plan, config)
+
+    return learn(tx, state, part, plan, config.microbatches)
 
 
-def gradient_change(gradient: Params, previous: Params) -> Float32[Array, ""]:
-    """||g_t - g_{t-1}|| / ||g_t||: how far optimism looks ahead."""
-    change = jax.tree.map(jnp.subtract, gradient, previous)
-    return optax.tree.norm(change) / (optax.tree.norm(gradient) + 1e-12)
+def _learn_prm(
+    state: LearnerState,
+    ref: Params,
+    batch: PrmBatch,
+    decoder: Decoder,
+    config: UpdateConfig,
+    tx: optax.GradientTransformation,
+    key: Array,
+):
+    def part(trained, prepared) -> Loss:
+        params = materialise(ref, trained, config.lora)
+        return step_loss(params, prepared, decoder, config.reading, config.prm)
 
-
-def _step(tx, gradient, opt_state, params):
-    """One optimiser step, its new state, and the gradient change where it is kept."""
-    updates, new_state = tx.update(gradient, opt_state, params)
-    change = jnp.full((), jnp.nan, jnp.float32)
-    previous = optax.tree_utils.tree_get(opt_state, "previous")
-    if previous is not None:
-        current = optax.tree_utils.tree_get(new_state, "previous")
-        change = gradient_change(current, previous)
-    return optax.apply_updates(params, updates), new_state, change
+    parts = config.microbatches
+    prepared = prepare_steps(
+        decoder, ref, batch, config.reading, config.prm, key, parts
+    )
+    return learn(tx, state, part, prepared, parts)
 
 
 def make_update(
@@ -238,7 +257,7 @@ def make_update(
     prm_tx: optax.GradientTransformation,
     mesh: jax.sharding.Mesh | None = None,
     prm_decoder: Decoder | None = None,
-) -> Callable[..., tuple[GameState, Metrics]]:
+) -> Callable[..., tuple[GameState, Scalars]]:
     """Compiles `update(state, refs, generator_batch, prm_batch, key)`.
 
     The state is donated. Where any loss or gradient is not finite the old state
@@ -255,60 +274,33 @@ def make_update(
         generator_batch: GeneratorBatch | None,
         prm_batch: PrmBatch | None,
         key: Array,
-    ) -> tuple[GameState, Metrics]:
-        metrics: Metrics = {}
-        new = {}
-        finite = jnp.asarray(True)
+    ) -> tuple[GameState, Scalars]:
+        metrics: Scalars = {}
+        after, finite = state, jnp.asarray(True)
+        # Both gradients are of `state`: neither player sees the other's step.
         if config.train_generator:
             assert generator_batch is not None
-            ref_logprobs, _, _ = policy(decoder, refs.generator, generator_batch.rows)
-
-            def loss_of_generator(trained):
-                params = materialise(refs.generator, trained, config.lora)
-                return generator_loss(
-                    params, ref_logprobs, generator_batch, decoder, config
-                )
-
-            (_, g_metrics), g_grad = jax.value_and_grad(
-                loss_of_generator, has_aux=True
-            )(state.generator)
-            g_norm = optax.tree.norm(g_grad)
-            finite &= jnp.isfinite(g_norm) & jnp.isfinite(g_metrics["loss"])
-            new["generator"], new["generator_opt"], change = _step(
-                generator_tx, g_grad, state.generator_opt, state.generator
+            generator, found, fine = _learn_generator(
+                state.generator,
+                refs.generator,
+                generator_batch,
+                decoder,
+                config,
+                generator_tx,
             )
-            g_metrics |= {"grad_norm": g_norm, "grad_change": change}
-            metrics |= {f"generator/{k}": v for k, v in g_metrics.items()}
+            after = dataclasses.replace(after, generator=generator)
+            finite &= fine
+            metrics |= {f"generator/{k}": v for k, v in found.items()}
         if config.train_prm:
             assert prm_batch is not None
-            ref_logits = jnp.zeros_like(jnp.asarray(prm_batch.rows.labels))
-            if config.prm.beta > 0:
-                ref_logits = heads.step_logits(
-                    prm_decoder, refs.prm, prm_batch.rows, config.reading
-                )
-
-            def loss_of_prm(trained):
-                params = materialise(refs.prm, trained, config.lora)
-                return _prm_step_loss(
-                    params, ref_logits, prm_batch, prm_decoder, config, key
-                )
-
-            (_, r_metrics), r_grad = jax.value_and_grad(loss_of_prm, has_aux=True)(
-                state.prm
+            prm, found, fine = _learn_prm(
+                state.prm, refs.prm, prm_batch, prm_decoder, config, prm_tx, key
             )
-            if config.prm.beta == 0:
-                del r_metrics["kl"]  # of no reference: nothing was measured
-            r_norm = optax.tree.norm(r_grad)
-            finite &= jnp.isfinite(r_norm) & jnp.isfinite(r_metrics["loss"])
-            new["prm"], new["prm_opt"], change = _step(
-                prm_tx, r_grad, state.prm_opt, state.prm
-            )
-            r_metrics |= {"grad_norm": r_norm, "grad_change": change}
-            metrics |= {f"prm/{k}": v for k, v in r_metrics.items()}
-        after = dataclasses.replace(state, **new)
-        after = jax.tree.map(lambda a, b: jnp.where(finite, a, b), after, state)
-        metrics["nonfinite"] = 1.0 - finite.astype(jnp.float32)
-        return pin(mesh, after), metrics
+            after = dataclasses.replace(after, prm=prm)
+            finite &= fine
+            metrics |= {f"prm/{k}": v for k, v in found.items()}
+        kept, flag = guarded(mesh, state, after, finite)
+        return kept, metrics | flag
 
     return jax.jit(update, donate_argnums=0)
 

@@ -71,11 +71,11 @@ def _append(path: Path, row: dict) -> None:
 def _save_adapters(context: Context, game: GameState) -> None:
     c = context.config
     context.of("generator").save(
-        game.generator,
+        game.generator.params,
         "generator",
         folder="generator/adapter",
         on=c.game.generator_from,
     )
     context.of("prm").save(
-        game.prm, "prm", c.prm.reading, folder="adapter", on=c.game.prm_from
+        game.prm.params, "prm", c.prm.reading, folder="adapter", on=c.game.prm_from
     )

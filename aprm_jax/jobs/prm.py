@@ -5,24 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import flax.struct
 import jax
 import numpy as np
 
 from aprm_jax.config import ConfigError
 from aprm_jax.data.steps import StepRow
 from aprm_jax.game.rollouts import prm_batch, situations, static_rows
-from aprm_jax.game.update import (
-    GameState,
-    References,
-    UpdateConfig,
-    game_optimiser,
-    make_update,
-)
+from aprm_jax.game.update import game_optimiser
 from aprm_jax.jobs.context import Context, JobError, log
 from aprm_jax.jobs.prm_labels import train_on_labels
 from aprm_jax.models import heads
 from aprm_jax.search.solve import sample_solutions
+from aprm_jax.training.learner import LearnerState
 from aprm_jax.training.loop import StepOutput, run_loop
 from aprm_jax.training.mesh import batch_shards, shard_batch
 from aprm_jax.verifiers.monte_carlo import (
@@ -31,14 +25,7 @@ from aprm_jax.verifiers.monte_carlo import (
     oracle_labels,
 )
 from aprm_jax.verifiers.objective import PrmObjective
-
-
-@flax.struct.dataclass
-class PrmState:
-    """Parameters and optimiser state of R."""
-
-    prm: Any
-    opt: Any
+from aprm_jax.verifiers.step_loss import make_prm_update
 
 
 def run(context: Context) -> dict[str, float]:
@@ -55,47 +42,46 @@ def run(context: Context) -> dict[str, float]:
         b1=c.b1,
         b2=c.b2,
         clip_norm=c.clip_norm,
+        optimistic=True,  # one player alone: optimism would only add noise
     )
     objective = PrmObjective(c.objective, beta=c.beta, eta=c.eta)
-    update = make_update(
-        context.decoder, _update_config(c.reading, objective), tx, tx, context.mesh
+    update = make_prm_update(
+        context.decoder,
+        c.reading,
+        objective,
+        tx,
+        context.mesh,
+        microbatches=c.microbatches,
     )
     # The reference must be a copy: the update donates its state.
-    refs = References(generator=None, prm=jax.tree.map(lambda x: x + 0, params))
+    ref = jax.tree.map(lambda x: x + 0, params) if c.beta > 0 else None
     pool = _pool(context) if c.negatives != "static" else ()
     opt = context.place(tx.init(params))
-    shards = batch_shards(context.mesh)
-    size = -(-c.batch_size // shards) * shards
+    multiple = batch_shards(context.mesh) * c.microbatches
+    size = -(-c.batch_size // multiple) * multiple
 
-    def step_fn(state: PrmState, step: int, timer) -> StepOutput:
+    def step_fn(state: LearnerState, step: int, timer) -> StepOutput:
         with timer("data"):
             clean, wrong = _rows(context, step, size, pool)
             longest = max(len(row) for row in [*clean, *wrong])
             length = context.builder.bucket(longest)
             batch = prm_batch(clean, wrong, (), context.builder, size, length)
         with timer("update"):
-            game = GameState(
-                generator=None, prm=state.prm, generator_opt=None, prm_opt=state.opt
-            )
-            game, metrics = update(
-                game,
-                refs,
-                None,
-                shard_batch(context.mesh, batch),
-                context.key(5, step),
+            state, metrics = update(
+                state, ref, shard_batch(context.mesh, batch), context.key(5, step)
             )
         metrics = dict(metrics)
         del metrics["prm/accuracy_replayed"]  # nothing is replayed here
-        return StepOutput(PrmState(game.prm, game.prm_opt), metrics, batch)
+        return StepOutput(state, metrics, batch)
 
     state = run_loop(
-        PrmState(prm=params, opt=opt),
+        LearnerState(params, opt),
         step_fn,
         workdir=context.directory,
         config=context.loop_config(c.updates),
         name=context.stage,
     )
-    context.save(state.prm, "prm", c.reading)
+    context.save(state.params, "prm", c.reading)
     return {}
 
 
@@ -111,22 +97,6 @@ def initial_prm(context: Context, source: str, field: str, reading: str) -> Any:
     key = jax.random.wrap_key_data(context.key(4))
     d_model = context.decoder_config.d_model
     return context.place(heads.init_prm(key, params["backbone"], d_model, reading))
-
-
-def _update_config(reading: str, objective: PrmObjective) -> UpdateConfig:
-    return UpdateConfig(
-        reading=reading,
-        advantage="group",
-        normalise_advantage=False,
-        gae_lambda=1.0,
-        gamma=1.0,
-        value_weight=0.0,
-        clip_ratio=0.2,
-        beta_generator=0.0,
-        eta_generator=0.0,
-        prm=objective,
-        train_generator=False,
-    )
 
 
 def _rows(

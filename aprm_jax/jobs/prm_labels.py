@@ -15,18 +15,17 @@ from aprm_jax.data.steps import StepRow
 from aprm_jax.data.trees import tree_rows
 from aprm_jax.game.update import game_optimiser
 from aprm_jax.jobs.context import Context, JobError, log
+from aprm_jax.training.learner import LearnerState
 from aprm_jax.training.loop import StepOutput, run_loop
 from aprm_jax.training.mesh import batch_shards, shard_batch
 from aprm_jax.verifiers.labelled import (
-    THREE_CLASS,
-    LabelState,
     class_weights,
     label_batch,
-    make_label_update,
     merge,
     prefix_tree,
 )
 from aprm_jax.verifiers.objective import PrmObjective
+from aprm_jax.verifiers.step_loss import THREE_CLASS, PrmBatch, make_prm_update
 
 _STEP_TOKENS = 8  # a packed row has room for a step in so many tokens
 
@@ -51,18 +50,26 @@ def train_on_labels(context: Context, params: Any) -> Any:
         optimistic=False,  # one player alone: optimism would only add noise
     )
     objective = PrmObjective(c.objective, beta=c.beta, eta=c.eta)
-    update = make_label_update(context.decoder, c.reading, objective, tx, context.mesh)
+    update = make_prm_update(
+        context.decoder,
+        c.reading,
+        objective,
+        tx,
+        context.mesh,
+        microbatches=c.microbatches,
+    )
     # The reference must be a copy: the update donates its state.
     ref = jax.tree.map(lambda x: x + 0, params) if c.beta > 0 else None
-    shards = batch_shards(context.mesh)
-    shape = {**row_shape(context), "batch_size": -(-c.batch_size // shards) * shards}
+    multiple = batch_shards(context.mesh) * c.microbatches
+    rows_a_batch = -(-c.batch_size // multiple) * multiple
+    shape = {**row_shape(context), "batch_size": rows_a_batch}
     seed = (context.config.seed, 33)
     epochs = PackedEpochs(rows, shape["length"], shape["max_steps"], seed)
 
-    def step_fn(state: LabelState, step: int, timer) -> StepOutput:
+    def step_fn(state: LearnerState, step: int, timer) -> StepOutput:
         with timer("data"):
             drawn = epochs.take(step * c.batch_size, c.batch_size)
-            batch = label_batch(drawn, weights, context.builder, **shape)
+            batch = PrmBatch(label_batch(drawn, weights, context.builder, **shape))
         with timer("update"):
             state, metrics = update(
                 state, ref, shard_batch(context.mesh, batch), context.key(8, step)
@@ -70,13 +77,13 @@ def train_on_labels(context: Context, params: Any) -> Any:
         return StepOutput(state, dict(metrics), batch)
 
     state = run_loop(
-        LabelState(prm=params, opt=context.place(tx.init(params))),
+        LearnerState(params, context.place(tx.init(params))),
         step_fn,
         workdir=context.directory,
         config=context.loop_config(c.updates),
         name=context.stage,
     )
-    return state.prm
+    return state.params
 
 
 def row_shape(context: Context) -> dict[str, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -25,60 +26,26 @@ from aprm_jax.jobs.prm_labels import branches, row_shape
 from aprm_jax.models import heads
 from aprm_jax.models.decoder import Decoder
 from aprm_jax.oracle.verdict import Label
+from aprm_jax.training.learner import LearnerState, Loss, make_update
 from aprm_jax.training.loop import StepOutput, run_loop
-from aprm_jax.training.masked import masked_mean
-from aprm_jax.training.mesh import batch_shards, init_sharded, pin, shard_batch
+from aprm_jax.training.masked import MeanMetric, SumMetric
+from aprm_jax.training.mesh import batch_shards, init_sharded, shard_batch
 from aprm_jax.training.schedules import warmup_cosine
-
-
-@flax.struct.dataclass
-class SftState:
-    """Parameters and optimiser state of one language model."""
-
-    params: Any
-    opt: Any
 
 
 @flax.struct.dataclass
 class SftLoopState:
     """What a checkpoint holds."""
 
-    sft: SftState
+    sft: LearnerState
     position: np.ndarray  # int64 [2]: where prepared data go on, (window, packed row)
 
 
-def make_update(
-    decoder: Decoder,
-    tx: optax.GradientTransformation,
-    mesh: jax.sharding.Mesh | None = None,
-):
-    """Compiles `update(state, batch) -> (state, metrics)`; the state is donated.
-
-    On a `mesh` the state stays where `training.mesh` puts it.
-    """
-
-    def loss_fn(params, batch: StepBatch):
-        logprobs = heads.token_logprobs(decoder, params["backbone"], batch)
-        mask = jnp.asarray(batch.step_ids) >= 0
-        loss = -masked_mean(logprobs, mask)
-        return loss, {"loss": loss, "tokens": jnp.sum(mask.astype(jnp.float32))}
-
-    def update(state: SftState, batch: StepBatch):
-        (loss, metrics), grad = jax.value_and_grad(loss_fn, has_aux=True)(
-            state.params, batch
-        )
-        norm = optax.tree.norm(grad)
-        updates, opt = tx.update(grad, state.opt, state.params)
-        after = SftState(params=optax.apply_updates(state.params, updates), opt=opt)
-        finite = jnp.isfinite(loss) & jnp.isfinite(norm)
-        after = jax.tree.map(lambda a, b: jnp.where(finite, a, b), after, state)
-        metrics |= {
-            "grad_norm": norm,
-            "nonfinite": 1.0 - finite.astype(jnp.float32),
-        }
-        return pin(mesh, after), metrics
-
-    return jax.jit(update, donate_argnums=0)
+def language_loss(params: Any, batch: StepBatch, decoder: Decoder) -> Loss:
+    """Cross-entropy of the steps' tokens, in nats."""
+    logprobs = heads.token_logprobs(decoder, params["backbone"], batch)
+    found = MeanMetric.of(logprobs, jnp.asarray(batch.step_ids) >= 0)
+    return -found, {"tokens": SumMetric(found.weight)}
 
 
 def run(context: Context) -> dict[str, float]:
@@ -99,13 +66,19 @@ def run(context: Context) -> dict[str, float]:
     prepared = _prepared(context) if c.data else None
     texts = None if perturbing or c.data else _texts(context)
     state = SftLoopState(
-        sft=SftState(params=params, opt=context.place(tx.init(params))),
+        sft=LearnerState(params, context.place(tx.init(params))),
         position=np.zeros(2, np.int64),
     )
-    update = make_update(context.decoder, tx, context.mesh)
+    update = make_update(
+        functools.partial(language_loss, decoder=context.decoder),
+        tx,
+        context.mesh,
+        microbatches=c.microbatches,
+    )
     shards = batch_shards(context.mesh)
     size = c.batch_size
-    multiple = max(4, shards)
+    shards *= c.microbatches
+    multiple = -(-4 // shards) * shards
     num_rows = -(-size // shards) * shards
 
     def text_batch(step: int) -> tuple[StepBatch, int]:
@@ -164,11 +137,13 @@ def run(context: Context) -> dict[str, float]:
 def _prepared(context: Context) -> PackedBatches:
     """This host's batches of prepared data, without end."""
     c = context.config
-    hosts, shards = jax.process_count(), batch_shards(context.mesh)
+    hosts = jax.process_count()
+    shards = batch_shards(context.mesh) * c.sft.microbatches
     if c.sft.batch_size % shards or c.sft.batch_size % hosts:
         raise JobError(
             f"sft.batch_size={c.sft.batch_size} packed rows cannot be shared by "
-            f"{shards} shards on {hosts} hosts: set a multiple of {shards}"
+            f"{shards} shards and microbatches on {hosts} hosts: set a multiple of "
+            f"{shards}"
         )
     return load_batches(
         prepared_folder(context),

@@ -24,6 +24,7 @@ from aprm_jax.data.steps import StepBatch
 from aprm_jax.models.decoder import ONE_HOT_VOCAB, Decoder
 from aprm_jax.models.layers import soft_cap
 from aprm_jax.models.positions import causal_mask
+from aprm_jax.models.token_logprobs import read_tokens
 
 Params = Mapping[str, Any]
 PRNGKey = Key[Array, ""] | UInt32[Array, "2"]
@@ -105,7 +106,7 @@ def step_logits(
     """
     check_reading(reading)
     backbone, head = prm_params["backbone"], prm_params["head"]
-    hidden = _hidden(decoder, backbone, batch)
+    hidden = hidden_states(decoder, backbone, batch)
     num_steps = batch.step_mask.shape[-1]
     if reading == "token":
         chosen = _chosen_logits(decoder, backbone, hidden, batch)
@@ -129,7 +130,7 @@ def step_class_logprobs(
     For the three-class reading, whose `step_logits` are the log-odds of "neutral or
     correct". Steps where `step_mask` is 0 have meaningless finite values.
     """
-    hidden = _hidden(decoder, prm_params["backbone"], batch)
+    hidden = hidden_states(decoder, prm_params["backbone"], batch)
     classes = class_logits(prm_params["head"], hidden)
     step_ids, num_steps = jnp.asarray(batch.step_ids), batch.step_mask.shape[-1]
     read = [_step_last(classes[..., k], step_ids, num_steps) for k in range(3)]
@@ -144,16 +145,21 @@ def token_logprobs(
     Returns:
       log p(token t | before t) at every t with `step_ids >= 0`, 0 elsewhere.
     """
-    hidden = _hidden(decoder, backbone_params, batch)
-    logits = _logits(decoder, backbone_params, _before(hidden, batch))
-    tokens = jnp.asarray(batch.tokens)[:, 1:]
-    chosen = jnp.take_along_axis(logits, tokens[..., None], axis=-1)[..., 0]
-    logprobs = chosen - jax.nn.logsumexp(logits, axis=-1)
-    scored = jnp.asarray(batch.step_ids)[:, 1:] >= 0
-    return jnp.pad(jnp.where(scored, logprobs, 0.0), ((0, 0), (1, 0)))
+    hidden = hidden_states(decoder, backbone_params, batch)
+    found = read_tokens(
+        decoder,
+        backbone_params,
+        _before(hidden, batch),
+        jnp.asarray(batch.tokens)[:, 1:],
+        jnp.asarray(batch.step_ids)[:, 1:] >= 0,
+    )
+    return jnp.pad(found.logprobs, ((0, 0), (1, 0)))
 
 
-def _hidden(decoder: Decoder, params: Params, batch: StepBatch) -> Array:
+def hidden_states(
+    decoder: Decoder, params: Params, batch: StepBatch
+) -> Float[Array, "B T D"]:
+    """The backbone's final states at every column of a batch."""
     hidden = decoder.apply(
         {"params": params},
         jnp.asarray(batch.tokens),

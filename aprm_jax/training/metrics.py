@@ -9,45 +9,12 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-import flax.struct
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float32
 
+from aprm_jax.training.masked import MeanMetric
 from aprm_jax.training.workdir import WorkdirError, atomic_write
 
 FILE = "metrics.jsonl"
-
-
-@flax.struct.dataclass
-class MeanMetric:
-    """A mean that can be added up exactly, never a mean of means.
-
-    Attributes:
-      total: [] sum of the weighted values.
-      weight: [] sum of the weights.
-    """
-
-    total: Float32[Array, ""]
-    weight: Float32[Array, ""]
-
-    @classmethod
-    def of(cls, values: Any, weights: Any = None) -> MeanMetric:
-        """From values and weights of equal shape; without weights each counts 1."""
-        values = jnp.asarray(values, jnp.float32)
-        weights = jnp.ones_like(values) if weights is None else jnp.asarray(weights)
-        weights = weights.astype(jnp.float32)
-        # A value of weight zero may be garbage, even NaN: padding must not spread.
-        products = jnp.where(weights == 0, 0.0, values * weights)
-        return cls(jnp.sum(products), jnp.sum(weights))
-
-    def __add__(self, other: MeanMetric) -> MeanMetric:
-        return MeanMetric(self.total + other.total, self.weight + other.weight)
-
-    def compute(self) -> float:
-        """The mean on the host; NaN where nothing was counted."""
-        weight = float(self.weight)
-        return float(self.total) / weight if weight else math.nan
 
 
 class Metrics:

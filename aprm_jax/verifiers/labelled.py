@@ -1,4 +1,4 @@
-"""Training rows for a PRM from solutions whose steps carry labels, and its update.
+"""Training rows for a PRM from solutions whose steps carry labels.
 
 Data sets of step labels are trees: candidates beside a path share its beginning, and
 the same step is rated more than once. Here every step of a tree is one step with one
@@ -12,26 +12,15 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
-import flax.struct
-import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
-from jaxtyping import Array, Float, Float32
+from jaxtyping import Float
 
 from aprm_jax.data.labelled import NEUTRAL, LabelledSolution
 from aprm_jax.data.prefixes import PrefixTree
 from aprm_jax.data.steps import StepBatch, StepBuilder, StepRow
-from aprm_jax.models import heads
-from aprm_jax.models.decoder import Decoder
-from aprm_jax.training.masked import masked_mean, mean_or_nan
-from aprm_jax.training.mesh import pin
-from aprm_jax.verifiers.objective import PrmObjective, prm_loss
 
-THREE_CLASS = "three_class"
 NEUTRAL_VALUES: Mapping[str, float] = {
     "correct": 1.0,
     "incorrect": 0.0,
@@ -182,78 +171,3 @@ def label_batch(
     weights = class_targets(batch.labels, len(per_class)) @ per_class
     weighted = (batch.label_mask * weights).astype(np.float32)
     return dataclasses.replace(batch, label_mask=weighted)
-
-
-@flax.struct.dataclass
-class LabelState:
-    """Parameters and optimiser state of R."""
-
-    prm: Any
-    opt: Any
-
-
-def labels_loss(
-    params: Any,
-    ref: Any,
-    batch: StepBatch,
-    decoder: Decoder,
-    reading: str,
-    objective: PrmObjective,
-    key: Any,
-) -> tuple[Float32[Array, ""], dict[str, Float32[Array, ""]]]:
-    """Loss of R on labelled steps, weighted by `label_mask`, and its metrics.
-
-    The three-class reading learns by cross-entropy alone.
-    """
-    labels, mask = jnp.asarray(batch.labels), jnp.asarray(batch.label_mask)
-    if reading == THREE_CLASS:
-        logprobs = heads.step_class_logprobs(decoder, params, batch)
-        centres = jnp.linspace(0.0, 1.0, 3)[None, None]
-        targets = jnp.clip(1.0 - 2.0 * jnp.abs(labels[..., None] - centres), 0.0)
-        loss = -masked_mean(jnp.sum(targets * logprobs, axis=-1), mask)
-        right = jnp.argmax(logprobs, axis=-1) == jnp.argmax(targets, axis=-1)
-        metrics = {"loss": loss, "accuracy": masked_mean(right, mask)}
-    else:
-        logits = heads.step_logits(decoder, params, batch, reading)
-        ref_logits = jnp.zeros_like(logits)
-        if objective.beta > 0:
-            ref_logits = heads.step_logits(decoder, ref, batch, reading)
-        loss, metrics = prm_loss(logits, ref_logits, labels, mask, objective, key)
-        right = (logits > 0) == (labels > 0.5)
-        # Of a label of a half, no verdict is the right one.
-        metrics["accuracy"] = mean_or_nan(right, mask * (labels != 0.5))
-        if objective.beta == 0:
-            del metrics["kl"]  # of no reference: nothing was measured
-    metrics["accuracy_correct"] = mean_or_nan(right, mask * (labels > 0.5))
-    metrics["accuracy_incorrect"] = mean_or_nan(right, mask * (labels < 0.5))
-    return loss, metrics
-
-
-def make_label_update(
-    decoder: Decoder,
-    reading: str,
-    objective: PrmObjective,
-    tx: optax.GradientTransformation,
-    mesh: jax.sharding.Mesh | None = None,
-) -> Callable[..., tuple[LabelState, dict[str, Array]]]:
-    """Compiles `update(state, ref, batch, key) -> (state, metrics)`; state donated.
-
-    Where the loss or the gradient is not finite the old state comes back and
-    `metrics["nonfinite"]` is 1. On a `mesh` the state stays where `training.mesh`
-    puts it.
-    """
-
-    def update(state: LabelState, ref: Any, batch: StepBatch, key: Any):
-        (loss, metrics), grad = jax.value_and_grad(labels_loss, has_aux=True)(
-            state.prm, ref, batch, decoder, reading, objective, key
-        )
-        norm = optax.tree.norm(grad)
-        updates, opt = tx.update(grad, state.opt, state.prm)
-        after = LabelState(prm=optax.apply_updates(state.prm, updates), opt=opt)
-        finite = jnp.isfinite(loss) & jnp.isfinite(norm)
-        after = jax.tree.map(lambda a, b: jnp.where(finite, a, b), after, state)
-        out = {f"prm/{name}": value for name, value in metrics.items()}
-        out |= {"prm/grad_norm": norm, "nonfinite": 1.0 - finite.astype(jnp.float32)}
-        return pin(mesh, after), out
-
-    return jax.jit(update, donate_argnums=0)

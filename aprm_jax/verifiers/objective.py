@@ -10,9 +10,10 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float32, PRNGKeyArray, UInt32
+from jaxtyping import Array, Float32
 
-from aprm_jax.training.masked import masked_mean
+from aprm_jax.training.learner import Loss
+from aprm_jax.training.masked import MeanMetric
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,8 +60,8 @@ def prm_loss(
     labels: Float32[Array, "B S"],
     mask: Float32[Array, "B S"],
     objective: PrmObjective,
-    key: PRNGKeyArray | UInt32[Array, "2"],
-) -> tuple[Float32[Array, ""], dict[str, Float32[Array, ""]]]:
+    draws: Float32[Array, "B S"],
+) -> Loss:
     """The loss that R descends on, and what it is made of.
 
     Args:
@@ -69,10 +70,10 @@ def prm_loss(
       labels: the oracle's verdicts, 1 correct, 0 incorrect; soft ones in between.
       mask: weight of each step; 0 leaves it out.
       objective: which objective, and the weights of its regularisers.
-      key: draws the verdicts of `ppo`.
+      draws: uniform in [0, 1), what the verdicts of `ppo` are drawn with.
 
     Returns:
-      The loss, and scalar metrics.
+      The loss, a mean over steps, and its metrics.
     """
     # Before anything is computed of them: 0 times the gradient of a NaN is a NaN.
     keep = mask != 0
@@ -92,7 +93,7 @@ def prm_loss(
         )
     elif objective.name == "ppo":
         old = jax.lax.stop_gradient(p)
-        says_correct = jax.random.bernoulli(key, old)
+        says_correct = draws < old
         log_p = jax.nn.log_sigmoid(jnp.where(says_correct, logits, -logits))
         # Not a quotient of probabilities: of a certain verdict that is 0 / 0.
         ratio = jnp.exp(log_p - jax.lax.stop_gradient(log_p))
@@ -108,12 +109,10 @@ def prm_loss(
     kl = bernoulli_kl(logits, jax.lax.stop_gradient(ref_logits))
     entropy = bernoulli_entropy(logits)
     regularised = utility - objective.beta * kl + objective.eta * entropy
-    loss = -masked_mean(regularised, mask)
     metrics = {
-        "loss": loss,
-        "reward": masked_mean(expected, mask),
-        "kl": masked_mean(kl, mask),
-        "entropy": masked_mean(entropy, mask),
-        "accuracy": masked_mean((logits > 0) == (labels > 0.5), mask),
+        "reward": MeanMetric.of(expected, mask),
+        "kl": MeanMetric.of(kl, mask),
+        "entropy": MeanMetric.of(entropy, mask),
+        "accuracy": MeanMetric.of((logits > 0) == (labels > 0.5), mask),
     }
-    return loss, metrics
+    return -MeanMetric.of(regularised, mask), metrics

@@ -88,7 +88,7 @@ def test_what_is_not_one_closed_step_is_undecidable_by_rule(monkeypatch, last, r
     # It never reaches R, and G pays for it as for a step that is still correct.
     table = RewardTable(generator_still_correct=-0.75)
     batch = _generator_batch([found], np.ones(1, np.float32), table)
-    assert batch.reward[0] == -0.75 and batch.weight[0] == 1
+    assert batch.rewards[0].sum() == -0.75 and batch.weight[0] == 1
 
 
 def test_a_reply_too_long_for_rs_rows_is_undecidable_by_rule(monkeypatch):
@@ -163,7 +163,7 @@ def test_generator_batch_holds_what_can_be_learned_from():
     # 4 of 5 (the undecidable one is left out), then padding.
     assert batch.weight.tolist() == [3, 2, 1, 1, 0, 0]
     assert batch.group.tolist() == [0, 0, 1, 1, 0, 0]
-    assert batch.reward.tolist() == [0.25, -1, 0.75, -1, 0, 0]
+    assert batch.rewards.sum(axis=1).tolist() == [0.25, -1, 0.75, -1, 0, 0]
     assert batch.old_logprobs is None
     kept = [HAND[i] for i in (0, 1, 3, 4)]
     for b, p in enumerate(kept):
@@ -179,6 +179,7 @@ def test_generator_batch_holds_what_can_be_learned_from():
         reply = np.arange(40) >= len(prompt)
         reply[n:] = False
         assert (batch.rows.step_ids[b] >= 0).tolist() == reply.tolist()
+        assert np.flatnonzero(batch.rewards[b]).tolist() == [n - 1]  # its last token
         np.testing.assert_array_equal(
             batch.sampler_logprobs[b], np.where(reply, -0.5, 0).astype(np.float32)
         )
@@ -199,14 +200,15 @@ def test_what_does_not_fit_is_left_out_uniformly():
             40,
         )
         assert (batch.weight > 0).all()
-        learnable.update(zip(batch.group.tolist(), batch.reward.tolist(), strict=True))
+        paid = batch.rewards.sum(axis=1)
+        learnable.update(zip(batch.group.tolist(), paid.tolist(), strict=True))
     assert set(learnable) == {(0, 0.25), (0, -1), (1, 0.75), (1, -1)}
     assert min(learnable.values()) > 70  # 100 +- 7 each
 
 
 def test_a_round_without_a_decided_perturbation_gives_a_batch_of_weight_zero():
     batch = _generator_batch([HAND[2]], P_CORRECT[:1])
-    assert not batch.weight.any() and not batch.reward.any()
+    assert not batch.weight.any() and not batch.rewards.any()
     assert batch.rows.tokens.shape == (4, 40)
 
 

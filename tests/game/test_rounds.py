@@ -89,7 +89,9 @@ def test_references_survive_the_donation_of_the_state():
         _bits((rounds.refs.generator, rounds.refs.prm)),
         before,
     )
-    moved = jax.tree.map(lambda a, b: np.any(a != b), state.game.generator, before[0])
+    moved = jax.tree.map(
+        lambda a, b: np.any(a != b), state.game.generator.params, before[0]
+    )
     assert any(jax.tree.leaves(moved))
 
 

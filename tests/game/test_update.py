@@ -20,17 +20,19 @@ from aprm_jax.game.rollouts import Situation
 from aprm_jax.game.update import (
     GameState,
     GeneratorBatch,
-    PrmBatch,
     References,
     UpdateConfig,
     game_optimiser,
     generator_loss,
     make_update,
-    policy,
 )
 from aprm_jax.models import heads
 from aprm_jax.models.decoder import Decoder
+from aprm_jax.policy.logprobs import read_policy
+from aprm_jax.training import learner
+from aprm_jax.training.learner import LearnerState
 from aprm_jax.verifiers.objective import PrmObjective, prm_loss
+from aprm_jax.verifiers.step_loss import PrmBatch
 
 BUILDER = tiny_game.builder()
 LENGTH, ROWS = 32, 9  # as many rows as replies drawn, so that merged or not fits
@@ -86,10 +88,10 @@ def _state(reading: str = "token") -> GameState:
     generator, prm = tiny_game.generator(), tiny_game.prm(reading=reading)
     return GameState(
         # Copies: a cached backbone must survive the update's donation.
-        generator=jax.tree.map(lambda x: x + 0, generator),
-        prm=jax.tree.map(lambda x: x + 0, prm),
-        generator_opt=OPTIMISERS[0].init(generator),
-        prm_opt=OPTIMISERS[1].init(prm),
+        generator=learner.start(
+            jax.tree.map(lambda x: x + 0, generator), OPTIMISERS[0]
+        ),
+        prm=learner.start(jax.tree.map(lambda x: x + 0, prm), OPTIMISERS[1]),
     )
 
 
@@ -115,10 +117,13 @@ def _generator_loss(config: UpdateConfig):
     """Compiled: (params, reference, batch) to ((loss, metrics), gradient)."""
 
     def run(params, ref_params, batch):
-        ref = policy(DECODER, ref_params, batch.rows)[0]
-        return jax.value_and_grad(generator_loss, has_aux=True)(
-            params, ref, batch, DECODER, config
-        )
+        ref = read_policy(DECODER, ref_params, batch.rows).logprobs
+
+        def loss(params, batch):
+            return generator_loss(params, ref, batch, DECODER, config)
+
+        value, metrics, gradient = learner.value_and_gradient(loss, params, batch)
+        return (value, metrics), gradient
 
     return jax.jit(run)
 
@@ -130,7 +135,8 @@ def _prm_gradient(params, batch: PrmBatch, config: UpdateConfig, refs, key):
         logits = heads.step_logits(DECODER, params, rows, config.reading)
         ref = heads.step_logits(DECODER, refs.prm, rows, config.reading)
         labels, mask = jnp.asarray(rows.labels), jnp.asarray(rows.label_mask)
-        return prm_loss(logits, ref, labels, mask, config.prm, key)[0]
+        draws = jax.random.uniform(key, labels.shape)
+        return prm_loss(logits, ref, labels, mask, config.prm, draws)[0].mean()
 
     return jax.grad(loss)(params)
 
@@ -160,7 +166,7 @@ def test_policy_gives_log_probability_entropy_and_value_at_the_replys_tokens():
         expected[0, b, t] = logp[b, t - 1, rows.tokens[b, t]]
         expected[1, b, t] = -(np.exp(logp[b, t - 1]) * logp[b, t - 1]).sum()
         expected[2, b, t] = (np.asarray(hidden)[b, t - 1] @ kernel + bias)[0]
-    got = jax.jit(policy, static_argnums=0)(DECODER, params, rows)
+    got = jax.jit(read_policy, static_argnums=0)(DECODER, params, rows)
     np.testing.assert_allclose(np.stack(got), expected, atol=1e-4)
 
 
@@ -202,7 +208,9 @@ def test_rows_of_weight_zero_have_no_influence(advantage, normalise):
             segment_ids=segments,
             step_ids=steps,
         ),
-        reward=np.where(batch.weight == 0, 77.0, batch.reward).astype(np.float32),
+        rewards=np.where(batch.weight[:, None] == 0, 77.0, batch.rewards).astype(
+            np.float32
+        ),
         sampler_logprobs=np.where(
             batch.weight[:, None] == 0, noise, batch.sampler_logprobs
         ),
@@ -218,7 +226,7 @@ def test_rows_of_weight_zero_have_no_influence(advantage, normalise):
 def test_generator_metrics_on_a_hand_checked_batch():
     batch, params, refs = _generator_batch(), tiny_game.generator(), _refs()
     config = tiny_game.update_config(advantage="gae")
-    read = jax.jit(policy, static_argnums=0)
+    read = jax.jit(read_policy, static_argnums=0)
     here, entropy, values = (
         np.asarray(x, np.float64) for x in read(DECODER, params, batch.rows)
     )
@@ -228,7 +236,7 @@ def test_generator_metrics_on_a_hand_checked_batch():
     (_, metrics), _ = _generator_loss(config)(params, refs.generator, batch)
     gap = np.abs(here - batch.sampler_logprobs)
     expected = {
-        "reward": np.average(batch.reward, weights=batch.weight),
+        "reward": np.average(batch.rewards.sum(1), weights=batch.weight),
         "kl_sequence": np.average((here - ref).sum(1), weights=batch.weight),
         "kl_token": np.average(here - ref, weights=weight),
         "entropy_token": np.average(entropy, weights=weight),
@@ -244,7 +252,7 @@ def test_generator_metrics_on_a_hand_checked_batch():
         advantage = after = 0.0
         for i, t in reversed(list(enumerate(span))):
             reward = 0.1 * ref[b, t] - (0.1 + 0.03) * here[b, t]
-            reward += batch.reward[b] if i == len(span) - 1 else 0.0
+            reward += batch.rewards[b].sum() if i == len(span) - 1 else 0.0
             residual = reward + 0.95 * after - values[b, t]
             advantage, after = residual + 0.95 * 0.9 * advantage, values[b, t]
             total += batch.weight[b] * 0.5 * advantage**2
@@ -279,23 +287,23 @@ def test_three_steps_equal_both_players_steps_taken_apart(
     for number in range(3):
         batches = _generator_batch(number), _prm_batch(number)
         key = jax.random.key_data(jax.random.key(number))
-        _, g = _generator_loss(config)(by_hand.generator, refs.generator, batches[0])
-        r = prm_gradient(by_hand.prm, batches[1], config, refs, key)
-        generator, generator_opt, g_norm = step(
-            0, g, by_hand.generator_opt, by_hand.generator
+        _, g = _generator_loss(config)(
+            by_hand.generator.params, refs.generator, batches[0]
         )
-        prm, prm_opt, r_norm = step(1, r, by_hand.prm_opt, by_hand.prm)
-        by_hand = GameState(generator, prm, generator_opt, prm_opt)
+        r = prm_gradient(by_hand.prm.params, batches[1], config, refs, key)
+        *generator, g_norm = step(0, g, by_hand.generator.opt, by_hand.generator.params)
+        *prm, r_norm = step(1, r, by_hand.prm.opt, by_hand.prm.params)
+        by_hand = GameState(LearnerState(*generator), LearnerState(*prm))
         state, metrics = update(state, refs, *batches, key)
         assert metrics["nonfinite"] == 0.0
         norms = metrics["generator/grad_norm"], metrics["prm/grad_norm"]
         _close(norms, (g_norm, r_norm), rtol=1e-4)
     assert update._cache_size() <= max(1, compiled)  # one program for all three steps
     # Adam's preconditioner turns rounding of a tiny gradient into a visible step.
-    _close(state.generator, by_hand.generator, atol=2e-4)
-    _close(state.prm, by_hand.prm, atol=2e-4)
-    assert _moved(state.generator, start.generator) > 1e-2
-    assert _moved(state.prm, start.prm) > 1e-2
+    for player in ("generator", "prm"):
+        got, want, first = (getattr(x, player).params for x in (state, by_hand, start))
+        _close(got, want, atol=2e-4)
+        assert _moved(got, first) > 1e-2
 
 
 def _moved(after, before) -> float:
@@ -312,11 +320,11 @@ def test_gradient_change_is_measured_on_what_optimism_keeps():
     refs, batch = _refs(), _prm_batch()
     gradient = jax.jit(_prm_gradient, static_argnums=2)
     prm = jax.tree.map(lambda x: x + 0, tiny_game.prm())
-    state = GameState(generator=None, prm=prm, generator_opt=None, prm_opt=tx.init(prm))
+    state = GameState(LearnerState(None), learner.start(prm, tx))
     gradients, change = [], np.nan
     for number in range(2):
         batch = _prm_batch(number)
-        gradients.append(gradient(state.prm, batch, config, refs, KEY))
+        gradients.append(gradient(state.prm.params, batch, config, refs, KEY))
         state, metrics = update(state, refs, None, batch, KEY)
         change = metrics["prm/grad_change"]
     before, now = (
@@ -338,12 +346,11 @@ def test_a_frozen_player_keeps_its_bits_and_the_other_moves_as_before(frozen):
             state, _ = update(state, _refs(), *batches, KEY)
         out[freeze] = state
     other = "prm" if frozen == "generator" else "generator"
-    for part in (frozen, f"{frozen}_opt"):
-        _same(getattr(out[True], part), getattr(_state(), part))
-    for part in (other, f"{other}_opt"):
-        _close(getattr(out[True], part), getattr(out[False], part), atol=1e-4)
-    assert _moved(getattr(out[True], other), getattr(_state(), other)) > 1e-3
-    assert _moved(getattr(out[False], frozen), getattr(_state(), frozen)) > 1e-3
+    _same(getattr(out[True], frozen), getattr(_state(), frozen))
+    _close(getattr(out[True], other), getattr(out[False], other), atol=1e-4)
+    for freeze, player in ((True, other), (False, frozen)):
+        now, first = (getattr(x, player).params for x in (out[freeze], _state()))
+        assert _moved(now, first) > 1e-3
 
 
 @pytest.mark.parametrize("broken", ["generator", "prm"])
@@ -354,9 +361,9 @@ def test_a_batch_that_is_not_finite_changes_nothing(broken):
     before = jax.tree.map(np.array, state)  # copies: the state will be donated
     generator_batch, prm_batch = _generator_batch(1), _prm_batch(1)
     if broken == "generator":
-        reward = generator_batch.reward.copy()
-        reward[0] = np.nan
-        generator_batch = generator_batch.replace(reward=reward)
+        rewards = generator_batch.rewards.copy()
+        rewards[0] = np.nan
+        generator_batch = generator_batch.replace(rewards=rewards)
     else:
         labels = prm_batch.rows.labels.copy()
         labels[1] = np.inf
@@ -368,14 +375,14 @@ def test_a_batch_that_is_not_finite_changes_nothing(broken):
     # The next good batch is applied.
     state, metrics = update(state, _refs(), _generator_batch(), _prm_batch(), KEY)
     assert metrics["nonfinite"] == 0.0
-    assert _moved(state.generator, before.generator) > 0
+    assert _moved(state.generator.params, before.generator.params) > 0
 
 
 def test_several_epochs_clip_against_the_policy_that_drew():
     """With `old_logprobs` the ratio is not 1."""
     batch, params = _generator_batch(), tiny_game.generator()
     config = tiny_game.update_config()
-    here, _, _ = jax.jit(policy, static_argnums=0)(DECODER, params, batch.rows)
+    here = jax.jit(read_policy, static_argnums=0)(DECODER, params, batch.rows).logprobs
     run, ref = _generator_loss(config), _refs().generator
     (at_once, _), gradient = run(params, ref, batch)
     same = batch.replace(old_logprobs=here)
@@ -404,3 +411,26 @@ def test_accuracy_by_source_and_nothing_for_an_empty_one():
     no_replay = batch.replace(source=np.minimum(batch.source, 1))
     _, metrics = update(_state(), _refs(), _generator_batch(), no_replay, KEY)
     assert np.isnan(metrics["prm/accuracy_replayed"])
+
+
+def test_microbatches_give_the_step_of_the_whole_batch():
+    """Groups and weights straddle the parts; advantages are the round's all the same.
+
+    Means of the parts' means would differ: their weights do.
+    """
+    out = []
+    for parts in (1, 3):
+        config = tiny_game.update_config(
+            advantage="gae",
+            normalise_advantage=True,
+            prm=PrmObjective("ppo", beta=0.05, eta=0.07),
+            microbatches=parts,
+        )
+        update = make_update(DECODER, config, *OPTIMISERS)
+        batches = _generator_batch(rows=12), _prm_batch()
+        assert len({w.sum() for w in np.split(batches[0].weight, 3)}) > 1
+        state, metrics = update(_state(), _refs(), *batches, KEY)
+        # Adam's state of the first step is the gradient's square: no preconditioner
+        # turns rounding into a step of its own.
+        out.append((state.generator.opt, state.prm.opt, metrics))
+    _close(out[1], out[0], atol=1e-5, rtol=1e-3)

@@ -23,10 +23,11 @@ from aprm_jax.game.update import (
     References,
     generator_loss,
     make_update,
-    policy,
 )
 from aprm_jax.models import heads, lora
 from aprm_jax.models.lora import LoraConfig
+from aprm_jax.policy.logprobs import read_policy
+from aprm_jax.training import learner
 from aprm_jax.training.timing import PhaseTimer
 
 CONFIG = LoraConfig(rank=3, alpha=12.0)
@@ -189,7 +190,7 @@ def _state(refs: References) -> GameState:
         {"lora": _random(full["backbone"], SOME, seed), **_heads(full)}
         for seed, full in enumerate((refs.generator, refs.prm))
     )
-    return GameState(generator, prm, OPTIMISER.init(generator), OPTIMISER.init(prm))
+    return GameState(*(learner.start(x, OPTIMISER) for x in (generator, prm)))
 
 
 def _heads(full: Any) -> Any:
@@ -204,36 +205,38 @@ def test_a_joint_update_moves_adapters_and_heads_alone():
     before = jax.tree.map(np.array, refs)
     state, generator_batch, prm_batch = _state(refs), *_batches()
     start = jax.tree.map(np.array, state)
-    ref = policy(tiny_game.DECODER, refs.generator, generator_batch.rows)[0]
+    ref = read_policy(tiny_game.DECODER, refs.generator, generator_batch.rows).logprobs
 
     @jax.jit
     def by_merging(trained):
         params = lora.merged(refs.generator, trained, SOME)
-        return generator_loss(params, ref, generator_batch, tiny_game.DECODER, config)[
-            0
-        ]
+        loss, _ = generator_loss(
+            params, ref, generator_batch, tiny_game.DECODER, config
+        )
+        return loss.mean()
 
-    gradient = jax.grad(by_merging)(state.generator)
-    moves, _ = OPTIMISER.update(gradient, state.generator_opt, state.generator)
-    expected = optax.apply_updates(state.generator, moves)
+    trained = state.generator.params
+    gradient = jax.grad(by_merging)(trained)
+    moves, _ = OPTIMISER.update(gradient, state.generator.opt, trained)
+    expected = optax.apply_updates(trained, moves)
     key = jax.random.key_data(jax.random.key(1))
     state, metrics = update(state, refs, generator_batch, prm_batch, key)
     assert metrics["nonfinite"] == 0.0
     np.testing.assert_allclose(
         metrics["generator/grad_norm"], optax.tree.norm(gradient), rtol=1e-3
     )
-    assert jax.tree.structure(state.generator) == jax.tree.structure(expected)
+    assert jax.tree.structure(state.generator.params) == jax.tree.structure(expected)
     # Adam turns the rounding of a tiny gradient into a visible step: most must agree.
     flat, want = (
         np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)])
-        for tree in (state.generator, expected)
+        for tree in (state.generator.params, expected)
     )
     assert np.mean(np.abs(flat - want) < 2e-4) > 0.98
     for player in ("generator", "prm"):
         moved = jax.tree.map(
             lambda a, b: float(np.abs(a - b).max()),
-            getattr(state, player)["lora"],
-            getattr(start, player)["lora"],
+            getattr(state, player).params["lora"],
+            getattr(start, player).params["lora"],
         )
         assert min(jax.tree.leaves(moved)) > 1e-4
     jax.tree.map(np.testing.assert_array_equal, refs, before)
@@ -242,8 +245,8 @@ def test_a_joint_update_moves_adapters_and_heads_alone():
 def test_optimiser_state_is_as_large_as_the_adapters():
     refs = References(tiny_game.generator(), tiny_game.prm())
     state = _state(refs)
-    size = sum(x.size for x in jax.tree.leaves(state.generator))
-    moments = sum(x.size for x in jax.tree.leaves(state.generator_opt))
+    size = sum(x.size for x in jax.tree.leaves(state.generator.params))
+    moments = sum(x.size for x in jax.tree.leaves(state.generator.opt))
     # Second moment and previous step, besides a few counters.
     assert 2 * size <= moments <= 2 * size + 8
     params = tiny_game.generator()["backbone"]
@@ -264,7 +267,7 @@ def test_a_game_is_played_by_adapters_from_start_to_folder():
     bare = full.step_fn(full.state, 0, PhaseTimer()).metrics
     for name in ("game/incorrect_rate", "game/distinct_rate"):
         assert output.metrics[name] == bare[name]
-    assert set(output.state.game.generator) == {"lora", "value_head"}
+    assert set(output.state.game.generator.params) == {"lora", "value_head"}
     second = rounds.step_fn(output.state, 1, PhaseTimer())
     assert second.metrics["generator/sampler_gap_max"] < 1e-3
     adapted, merged = (f(second.state) for f in (rounds.players, rounds.merged_players))

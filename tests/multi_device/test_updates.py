@@ -15,10 +15,10 @@ from aprm_jax.data.steps import pack
 from aprm_jax.game import rollouts
 from aprm_jax.game.update import GameState, References, game_optimiser
 from aprm_jax.game.update import make_update as make_game_update
-from aprm_jax.jobs.sft import SftState
-from aprm_jax.jobs.sft import make_update as make_sft_update
+from aprm_jax.jobs.sft import language_loss
 from aprm_jax.models import heads
 from aprm_jax.models.decoder import Decoder
+from aprm_jax.training import learner
 from aprm_jax.training.mesh import *
 
 assert jax.device_count() == 8
@@ -81,9 +81,10 @@ def place(mesh, tree):
     return jax.device_put(tree, param_shardings(mesh, tree))
 
 def sft(mesh):
-    update = make_sft_update(DECODER, SFT_TX, mesh)
+    loss = functools.partial(language_loss, decoder=DECODER)
+    update = learner.make_update(loss, SFT_TX, mesh)
     params = {"backbone": GENERATOR["backbone"]}
-    state = place(mesh, SftState(params, SFT_TX.init(params)))
+    state = place(mesh, learner.start(params, SFT_TX))
     for rows, _, _ in BATCHES:
         state, metrics = update(state, shard_batch(mesh, rows))
         assert metrics["nonfinite"] == 0
@@ -92,9 +93,7 @@ def sft(mesh):
 def game(mesh, train_generator=True):
     config = dataclasses.replace(GAME, train_generator=train_generator)
     update = make_game_update(DECODER, config, *OPTIMISERS, mesh)
-    state = GameState(
-        GENERATOR, PRM, OPTIMISERS[0].init(GENERATOR), OPTIMISERS[1].init(PRM)
-    )
+    state = GameState(*map(learner.start, (GENERATOR, PRM), OPTIMISERS))
     state, refs = place(mesh, state), place(mesh, REFERENCES)
     before = jax.tree.map(lambda x: x.sharding.spec, state)
     for (_, generator, prm), key in zip(BATCHES, KEYS):
@@ -113,8 +112,8 @@ def game(mesh, train_generator=True):
 
 JOBS = {
     "sft": (sft, lambda s: s.params),
-    "prm": (functools.partial(game, train_generator=False), lambda s: s.prm),
-    "game": (game, lambda s: (s.generator, s.prm)),
+    "prm": (functools.partial(game, train_generator=False), lambda s: s.prm.params),
+    "game": (game, lambda s: (s.generator.params, s.prm.params)),
 }
 one = make_mesh(MeshConfig(), jax.devices()[:1])
 expected = {

@@ -16,22 +16,33 @@ from aprm_jax.data.labelled import from_first_error, from_labels, from_ratings
 from aprm_jax.data.steps import StepBuilder, pack
 from aprm_jax.models import heads
 from aprm_jax.models.decoder import Decoder
+from aprm_jax.training import learner
 from aprm_jax.verifiers.labelled import (
-    LabelState,
     class_targets,
     class_weights,
     label_batch,
-    labels_loss,
-    make_label_update,
     merge,
     prefix_tree,
 )
 from aprm_jax.verifiers.objective import PrmObjective
+from aprm_jax.verifiers.step_loss import (
+    PrmBatch,
+    make_prm_update,
+    prepare_steps,
+    step_loss,
+)
 
 NAN = math.nan
 DECODER = Decoder(tiny.decoder())
 CROSS_ENTROPY = PrmObjective("cross_entropy")
 KEY = jax.random.key(0)
+
+
+def labels_loss(params, ref, batch, decoder, reading, objective, key):
+    """The loss as a number, and the metrics' means."""
+    prepared = prepare_steps(decoder, ref, PrmBatch(batch), reading, objective, key)
+    loss, metrics = step_loss(params, prepared, decoder, reading, objective)
+    return loss.mean(), {name: value.shown() for name, value in metrics.items()}
 
 
 def flat(question, *rated):
@@ -283,13 +294,13 @@ def test_updates_learn_and_a_bad_one_is_not_applied(reading):
         jax.random.key(1), tiny.backbone(DECODER.config), 16, reading
     )
     tx = optax.adam(1e-2)
-    update = make_label_update(DECODER, reading, CROSS_ENTROPY, tx)
+    update = make_prm_update(DECODER, reading, CROSS_ENTROPY, tx)
     # Donation would delete the shared tree of `tiny`.
     params = jax.tree.map(lambda x: x + 0, params)
-    state = LabelState(params, tx.init(params))
+    state = learner.start(params, tx)
     losses = []
     for _ in range(12):
-        state, metrics = update(state, None, batch, KEY)
+        state, metrics = update(state, None, PrmBatch(batch), KEY)
         losses.append(float(metrics["prm/loss"]))
     assert losses[-1] < losses[0] - 0.05 and metrics["nonfinite"] == 0
     assert update._cache_size() == 1
@@ -297,7 +308,7 @@ def test_updates_learn_and_a_bad_one_is_not_applied(reading):
     bad = batch.replace(
         label_mask=np.where(batch.label_mask > 0, np.inf, 0.0).astype(np.float32)
     )
-    state, metrics = update(state, None, bad, KEY)
+    state, metrics = update(state, None, PrmBatch(bad), KEY)
     assert metrics["nonfinite"] == 1
     jax.tree.map(np.testing.assert_array_equal, jax.tree.map(np.asarray, state), before)
 

@@ -21,6 +21,13 @@ NAMES = ("expected", "cross_entropy", "ppo")
 KEY = jax.random.key(0)
 
 
+def _loss(logits, ref, labels, mask, objective, key=KEY):
+    """The loss as a number, and the metrics' means."""
+    draws = jax.random.uniform(key, logits.shape)
+    loss, metrics = prm_loss(logits, ref, labels, mask, objective, draws)
+    return loss.mean(), {name: value.shown() for name, value in metrics.items()}
+
+
 def _objective(name: str, beta: float = 0.4, eta: float = 0.15) -> PrmObjective:
     return PrmObjective(name, beta=beta, eta=eta, right=RIGHT, wrong=WRONG)
 
@@ -69,11 +76,10 @@ def test_loss_is_the_closed_form(name):
     if name == "cross_entropy":
         utility = (RIGHT - WRONG) * (y * np.log(p) + (1 - y) * np.log(1 - p))
     regularised = utility - 0.4 * _divergence(p, q) + 0.15 * _entropy(p)
-    loss, metrics = prm_loss(logits, ref, labels, mask, _objective(name), KEY)
+    loss, metrics = _loss(logits, ref, labels, mask, _objective(name), KEY)
     assert loss.dtype == np.float32
     np.testing.assert_allclose(loss, -np.average(regularised, weights=mask), rtol=1e-5)
     expected = {
-        "loss": loss,
         "reward": np.average(reward, weights=mask),
         "kl": np.average(_divergence(p, q), weights=mask),
         "entropy": np.average(_entropy(p), weights=mask),
@@ -88,7 +94,7 @@ def test_ppos_loss_and_gradient_are_those_of_the_drawn_verdict():
     """At ratio 1: the advantage of the draw, and the score function times it."""
     logits, ref, labels, mask = _batch()
     objective = _objective("ppo", 0.0, 0.0)
-    (loss, _), gradient = jax.value_and_grad(prm_loss, has_aux=True)(
+    (loss, _), gradient = jax.value_and_grad(_loss, has_aux=True)(
         logits, ref, labels, mask, objective, KEY
     )
     p = _probability(logits)
@@ -106,9 +112,7 @@ def test_ppos_gradient_is_that_of_the_expectation_on_average():
     logits, ref, labels, mask = _batch(2)
 
     def gradient(key, name):
-        loss = jax.grad(
-            lambda x: prm_loss(x, ref, labels, mask, _objective(name), key)[0]
-        )
+        loss = jax.grad(lambda x: _loss(x, ref, labels, mask, _objective(name), key)[0])
         return loss(logits)
 
     draws = jax.jit(jax.vmap(lambda key: gradient(key, "ppo")))(
@@ -128,7 +132,7 @@ def test_a_masked_step_has_no_influence_even_if_it_is_not_a_number(name):
 
     def run(fill):
         args = [jnp.where(off, fill, x) for x in (logits, ref, labels)]
-        (loss, metrics), gradient = jax.value_and_grad(prm_loss, has_aux=True)(
+        (loss, metrics), gradient = jax.value_and_grad(_loss, has_aux=True)(
             *args, mask, _objective(name), KEY
         )
         return loss, metrics, gradient
@@ -146,7 +150,7 @@ def test_a_certain_verdict_gives_a_finite_gradient(name):
     logits = jnp.array([[30.0, -30.0, 200.0, -200.0]])
     labels = jnp.array([[1.0, 1.0, 0.0, 0.0]])
     gradient = jax.grad(
-        lambda x: prm_loss(x, 0 * x, labels, jnp.ones((1, 4)), _objective(name), KEY)[0]
+        lambda x: _loss(x, 0 * x, labels, jnp.ones((1, 4)), _objective(name), KEY)[0]
     )(logits)
     assert np.all(np.isfinite(gradient))
 
@@ -154,7 +158,7 @@ def test_a_certain_verdict_gives_a_finite_gradient(name):
 def test_an_empty_mask_costs_nothing():
     logits, ref, labels, mask = _batch()
     loss, gradient = jax.value_and_grad(
-        lambda x: prm_loss(x, ref, labels, 0 * mask, _objective("expected"), KEY)[0]
+        lambda x: _loss(x, ref, labels, 0 * mask, _objective("expected"), KEY)[0]
     )(logits)
     assert loss == 0.0 and not np.any(gradient)
 
@@ -162,7 +166,7 @@ def test_an_empty_mask_costs_nothing():
 def test_the_reference_gets_no_gradient():
     logits, ref, labels, mask = _batch()
     gradient = jax.grad(
-        lambda x: prm_loss(logits, x, labels, mask, _objective("expected"), KEY)[0]
+        lambda x: _loss(logits, x, labels, mask, _objective("expected"), KEY)[0]
     )(ref)
     assert not np.any(gradient)
 
@@ -171,4 +175,4 @@ def test_unknown_objective_is_named():
     logits, ref, labels, mask = _batch()
     objective = dataclasses.replace(_objective("expected"), name="regret")
     with pytest.raises(ValueError, match="regret"):
-        prm_loss(logits, ref, labels, mask, objective, KEY)
+        _loss(logits, ref, labels, mask, objective, KEY)

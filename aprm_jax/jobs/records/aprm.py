@@ -54,6 +54,9 @@ class GameConfig:
     value_weight: float = setting(0.5, "of the value loss (gae)")
     clip_ratio: float = setting(0.2, "PPO's epsilon")
     epochs: int = setting(1, "more than one and optimism loses its meaning", least=1)
+    microbatches: int = setting(
+        1, "parts of a batch, one after the other: less memory", least=1
+    )
     beta_generator: float = setting(
         0.05, "weight of KL(G || G_ref), per token, in reward units"
     )

@@ -49,6 +49,9 @@ class PrmConfig:
         "an update: steps, half of them clean; labels: packed rows",
         least=1,
     )
+    microbatches: int = setting(
+        1, "parts of a batch, one after the other: less memory", least=1
+    )
     objective: str = setting("cross_entropy", "what R minimises", choices=OBJECTIVES)
     learning_rate: float = setting(1e-3, "of Adam, its peak", least=0)
     warmup: int = setting(20, "updates until the peak")

@@ -31,6 +31,9 @@ class SftConfig:
         "an update",
         least=1,
     )
+    microbatches: int = setting(
+        1, "parts of a batch, one after the other: less memory", least=1
+    )
     learning_rate: float = setting(1.5e-3, "of AdamW, its peak", least=0)
     warmup: int = setting(100, "updates until the peak")
     weight_decay: float = setting(0.01, "of AdamW")

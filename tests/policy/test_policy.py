@@ -9,19 +9,23 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from aprm_jax.game import ppo
+from aprm_jax.policy.advantages import gae, group_advantages
+from aprm_jax.policy.losses import clipped_surrogate
+from aprm_jax.policy.rewards import at_last_token, regularised
 
 BETA, ETA = 0.3, 0.07
 
 
 def _spans(rng: np.random.Generator, rows: int, width: int) -> np.ndarray:
-    """Contiguous masks: one token first, then nothing, everything, and random spans."""
+    """Masks: one token first, then nothing, everything, random spans, and gaps."""
     mask = np.zeros((rows, width), np.float32)
     mask[0, width // 2] = 1
     mask[2] = 1
     for row in mask[3:]:
         start, end = sorted(rng.choice(width + 1, size=2, replace=False))
         row[start:end] = 1
+    mask[-2:, 1::2] = 0  # a prompt or a tool's answer between the policy's tokens
+    mask[-2:, 2] = 1
     return mask
 
 
@@ -39,7 +43,7 @@ def test_gae_is_the_discounted_sum_of_residuals(gamma, lam):
                 after = values[b, span[j + 1]] if j + 1 < len(span) else 0.0
                 residual = rewards[b, span[j]] + gamma * after - values[b, span[j]]
                 expected[b, span[i]] += (gamma * lam) ** (j - i) * residual
-    got, returns = ppo.gae(
+    got, returns = gae(
         jnp.array(rewards), jnp.array(values), jnp.array(mask), gamma=gamma, lam=lam
     )
     np.testing.assert_allclose(got, expected, atol=1e-5)
@@ -54,11 +58,11 @@ def test_gae_ignores_what_is_masked():
     rng = np.random.default_rng(1)
     rewards, values = rng.normal(size=(2, 6, 7)).astype(np.float32)
     mask = _spans(rng, 6, 7)
-    first = ppo.gae(
+    first = gae(
         jnp.array(rewards), jnp.array(values), jnp.array(mask), gamma=0.9, lam=0.9
     )
     off = 1e3 * (1 - mask)
-    second = ppo.gae(
+    second = gae(
         jnp.array(rewards + off),
         jnp.array(values - off),
         jnp.array(mask),
@@ -74,8 +78,8 @@ def test_the_reward_arrives_at_the_last_masked_token_and_stays_fractional():
     final = np.linspace(-0.37, 0.61, 8, dtype=np.float32)
     logprobs, ref = -rng.exponential(size=(2, 8, 6)).astype(np.float32)
     got = np.asarray(
-        ppo.token_rewards(
-            jnp.array(final),
+        regularised(
+            at_last_token(jnp.array(final), jnp.array(mask)),
             jnp.array(logprobs),
             jnp.array(ref),
             jnp.array(mask),
@@ -122,11 +126,12 @@ def _theta(seed: int) -> jax.Array:
 
 
 def _totals(theta: jax.Array, ref: jax.Array, final: jax.Array) -> jax.Array:
-    rewards = ppo.token_rewards(
-        final,
+    mask = jnp.ones((9, 2))
+    rewards = regularised(
+        at_last_token(final, mask),
         _enumerate(theta),
         _enumerate(ref),
-        jnp.ones((9, 2)),
+        mask,
         beta=BETA,
         eta=ETA,
     )
@@ -152,16 +157,14 @@ def test_the_surrogates_gradient_is_that_of_the_regularised_utility():
     old = _enumerate(theta)
     weight = jnp.exp(old.sum(axis=1))
     totals = _totals(theta, ref, final)
-    centred = ppo.group_advantages(totals, jnp.zeros(9, jnp.int32), weight)
+    centred = group_advantages(totals, jnp.zeros(9, jnp.int32), weight)
     assert not np.allclose(totals, centred)
 
     def surrogate(theta, advantage):
         advantages = jnp.broadcast_to(advantage[:, None], (9, 2))
         mask = jnp.broadcast_to(weight[:, None], (9, 2))
-        objective, _ = ppo.clipped_surrogate(
-            _enumerate(theta), old, advantages, mask, 0.2
-        )
-        return 2 * objective  # a mean over the two tokens of every sequence
+        objective, _ = clipped_surrogate(_enumerate(theta), old, advantages, mask, 0.2)
+        return 2 * objective.mean()  # a mean over the two tokens of every sequence
 
     expected = jax.grad(_utility)(theta, ref, final)
     for advantage in (totals, centred):
@@ -179,7 +182,7 @@ def test_group_advantages_match_a_loop():
         members = groups == g
         if weights[members].sum() > 0:
             expected[members] -= np.average(totals[members], weights=weights[members])
-    got = ppo.group_advantages(jnp.array(totals), jnp.array(groups), jnp.array(weights))
+    got = group_advantages(jnp.array(totals), jnp.array(groups), jnp.array(weights))
     np.testing.assert_allclose(got, expected, atol=1e-6)
 
 
@@ -194,11 +197,11 @@ def test_clipped_surrogate_matches_a_loop():
         bounded = min(max(ratio, 0.8), 1.2)
         total += mask[t] * min(ratio * advantages[t], bounded * advantages[t])
         clipped += mask[t] * (ratio < 0.8 or ratio > 1.2)
-    got = ppo.clipped_surrogate(
+    got = clipped_surrogate(
         jnp.array(new), jnp.array(old), jnp.array(advantages), jnp.array(mask), 0.2
     )
     expected = (total / mask.sum(), clipped / mask.sum())
-    np.testing.assert_allclose(got, expected, rtol=1e-5)
+    np.testing.assert_allclose([part.mean() for part in got], expected, rtol=1e-5)
 
 
 def test_nothing_is_gained_beyond_the_clip():
@@ -207,11 +210,29 @@ def test_nothing_is_gained_beyond_the_clip():
     def gradient(ratio, advantage):
         one = jnp.ones((1, 1))
         return jax.grad(
-            lambda new: ppo.clipped_surrogate(new, 0 * one, advantage * one, one, 0.2)[
+            lambda new: clipped_surrogate(new, 0 * one, advantage * one, one, 0.2)[
                 0
-            ]
+            ].mean()
         )(jnp.log(ratio) * one)[0, 0]
 
     assert gradient(1.3, 1.0) == 0.0 == gradient(0.7, -1.0)
     assert gradient(1.1, 1.0) > 0.0 > gradient(0.9, -1.0)
     assert gradient(0.7, 1.0) > 0.0 > gradient(1.3, -1.0)
+
+
+def test_a_reward_reaches_the_tokens_before_a_gap():
+    mask = jnp.array([[1.0, 1.0, 0.0, 0.0, 1.0, 1.0]])
+    rewards = at_last_token(jnp.ones(1), mask)
+    advantages, returns = gae(rewards, 0 * mask, mask, gamma=1.0, lam=1.0)
+    np.testing.assert_array_equal(advantages, mask)
+    np.testing.assert_array_equal(returns, mask)
+
+
+def test_fractional_rewards_between_tokens_survive():
+    """A step's reward is a token's, and no integer."""
+    mask = jnp.ones((1, 4))
+    rewards = jnp.array([[0.0, 0.75, 0.0, -0.375]])
+    kept = regularised(rewards, 0 * mask, 0 * mask, mask, beta=0.1, eta=0.1)
+    np.testing.assert_array_equal(kept, rewards)
+    advantages, _ = gae(kept, 0 * mask, mask, gamma=1.0, lam=1.0)
+    np.testing.assert_array_equal(advantages, [[0.375, 0.375, -0.375, -0.375]])

@@ -1,0 +1,194 @@
+"""One learner: a player's gradient, its optimiser step, and the guard around both.
+
+Everything that is trained here is trained by this: language models, PRMs on labels,
+and both players of the game, whose joint update is two of these steps in one compiled
+function.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Bool, Float32
+
+from aprm_jax.training.masked import MaxMetric, MeanMetric, SumMetric
+from aprm_jax.training.mesh import pin
+
+Params = Any
+Scalars = dict[str, Float32[Array, ""]]
+# A loss is a mean whose weight does not depend on the parameters, and its metrics are
+# means, sums or maxima: parts of a batch add up to the whole.
+Metric = MeanMetric | SumMetric | MaxMetric
+Loss = tuple[MeanMetric, Mapping[str, Metric]]
+LossFn = Callable[[Params, Any], Loss]
+
+
+@flax.struct.dataclass
+class LearnerState:
+    """What an update of one player changes.
+
+    Attributes:
+      params: all parameters, or an adapter and heads.
+      opt: optimiser state; None where the player is not trained.
+    """
+
+    params: Params
+    opt: Any = None
+
+
+def value_and_gradient(
+    loss_fn: LossFn, params: Params, batch: Any, microbatches: int = 1
+) -> tuple[Float32[Array, ""], Scalars, Params]:
+    """The loss of a batch, its metrics, and its gradient.
+
+    Args:
+      loss_fn: of (params, batch).
+      params: what to differentiate with respect to.
+      batch: a pytree whose leaves have rows in front.
+      microbatches: parts that are computed one after the other and hold memory one
+        at a time. They are summed with their weights: their number changes rounding
+        alone. It must divide the rows.
+    """
+    if microbatches == 1:
+
+        def mean(params):
+            loss, metrics = loss_fn(params, batch)
+            return loss.mean(), metrics
+
+        (value, metrics), gradient = jax.value_and_grad(mean, has_aux=True)(params)
+        return value, _shown(metrics), gradient
+
+    def total(params, part):
+        loss, metrics = loss_fn(params, part)
+        return loss.total, (loss, dict(metrics))
+
+    def summed(part):
+        (_, found), gradient = jax.value_and_grad(total, has_aux=True)(params, part)
+        return found, jax.tree.map(lambda x: x.astype(jnp.float32), gradient)
+
+    def add(carry, part):
+        (loss, metrics), gradient = carry
+        (more, also), slope = summed(part)
+        metrics = {name: metrics[name] + also[name] for name in metrics}
+        return ((loss + more, metrics), jax.tree.map(jnp.add, gradient, slope)), None
+
+    parts = jax.tree.map(lambda x: _dealt(jnp.asarray(x), microbatches), batch)
+    first = summed(jax.tree.map(lambda x: x[0], parts))
+    rest = jax.tree.map(lambda x: x[1:], parts)
+    ((loss, metrics), gradient), _ = jax.lax.scan(add, first, rest)
+    weight = jnp.maximum(loss.weight, 1e-8)
+    gradient = jax.tree.map(lambda g, p: (g / weight).astype(p.dtype), gradient, params)
+    return loss.mean(), _shown(metrics), gradient
+
+
+def by_microbatch(function: Callable[[Any], Any], batch: Any, microbatches: int) -> Any:
+    """`function` of a batch, row by row the same, computed in as many parts."""
+    if microbatches == 1:
+        return function(batch)
+    parts = jax.tree.map(lambda x: _dealt(jnp.asarray(x), microbatches), batch)
+    return jax.tree.map(_collected, jax.lax.map(function, parts))
+
+
+def learn(
+    tx: optax.GradientTransformation,
+    state: LearnerState,
+    loss_fn: LossFn,
+    batch: Any,
+    microbatches: int = 1,
+) -> tuple[LearnerState, Scalars, Bool[Array, ""]]:
+    """One step down the loss, and whether everything about it was finite.
+
+    Returns:
+      The state after the step, whatever it is worth; metrics with `loss`,
+      `grad_norm` and, of an optimistic optimiser, `grad_change` (||g_t - g_{t-1}|| /
+      ||g_t||: how far optimism looks ahead); and the flag for `guarded`.
+    """
+    loss, metrics, gradient = value_and_gradient(
+        loss_fn, state.params, batch, microbatches
+    )
+    norm = optax.tree.norm(gradient)
+    updates, opt = tx.update(gradient, state.opt, state.params)
+    metrics = {"loss": loss} | metrics | {"grad_norm": norm}
+    previous = optax.tree_utils.tree_get(state.opt, "previous")
+    if previous is not None:
+        current = optax.tree_utils.tree_get(opt, "previous")
+        metrics["grad_change"] = gradient_change(current, previous)
+    after = LearnerState(optax.apply_updates(state.params, updates), opt)
+    return after, metrics, jnp.isfinite(loss) & jnp.isfinite(norm)
+
+
+def gradient_change(gradient: Params, previous: Params) -> Float32[Array, ""]:
+    """||g_t - g_{t-1}|| / ||g_t||: how far optimism looks ahead."""
+    change = jax.tree.map(jnp.subtract, gradient, previous)
+    return optax.tree.norm(change) / (optax.tree.norm(gradient) + 1e-12)
+
+
+def guarded(
+    mesh: jax.sharding.Mesh | None, before: Any, after: Any, finite: Bool[Array, ""]
+) -> tuple[Any, Scalars]:
+    """`after` where all was finite, else `before`; pinned to its place on the mesh."""
+    kept = jax.tree.map(lambda a, b: jnp.where(finite, a, b), after, before)
+    return pin(mesh, kept), {"nonfinite": 1.0 - finite.astype(jnp.float32)}
+
+
+def make_update(
+    loss_fn: Callable[..., Loss],
+    tx: optax.GradientTransformation,
+    mesh: jax.sharding.Mesh | None = None,
+    *,
+    microbatches: int = 1,
+    prefix: str = "",
+) -> Callable[..., tuple[LearnerState, Scalars]]:
+    """Compiles `update(state, batch, *rest) -> (state, metrics)`; the state is donated.
+
+    Where the loss or the gradient is not finite the old state comes back and
+    `metrics["nonfinite"]` is 1. On a `mesh` the state stays where `training.mesh`
+    puts it.
+
+    Args:
+      loss_fn: of (params, batch, *rest); `rest` is the same for all microbatches.
+      tx: the optimiser.
+      mesh: the devices.
+      microbatches: see `value_and_gradient`.
+      prefix: of the metrics' names.
+    """
+
+    def update(state: LearnerState, batch: Any, *rest: Any):
+        def loss_of(params, part):
+            return loss_fn(params, part, *rest)
+
+        after, metrics, finite = learn(tx, state, loss_of, batch, microbatches)
+        kept, flag = guarded(mesh, state, after, finite)
+        return kept, {prefix + name: x for name, x in metrics.items()} | flag
+
+    return jax.jit(update, donate_argnums=0)
+
+
+def start(params: Params, tx: optax.GradientTransformation) -> LearnerState:
+    """A state before the first step."""
+    return LearnerState(params, tx.init(params))
+
+
+def _shown(metrics: Mapping[str, Metric]) -> Scalars:
+    return {name: metric.shown() for name, metric in metrics.items()}
+
+
+def _dealt(x: Array, parts: int) -> Array:
+    """[B, ...] as [parts, B / parts, ...], rows dealt out in turn.
+
+    In turn, because rows are split over devices in blocks: each part then has its
+    rows on all of them.
+    """
+    if x.shape[0] % parts:
+        raise ValueError(f"{parts} microbatches do not divide {x.shape[0]} rows")
+    return jnp.moveaxis(x.reshape(-1, parts, *x.shape[1:]), 1, 0)
+
+
+def _collected(x: Array) -> Array:
+    """The opposite of `_dealt`."""
+    return jnp.moveaxis(x, 0, 1).reshape(-1, *x.shape[2:])
