@@ -155,9 +155,13 @@ def smooth(y: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
 
 
 def legend(names: Mapping[int, str], mark: str) -> str:
-    """A row of named swatches, colour → name; `mark` is "line" or "area"."""
+    """A row of named swatches, colour → name; `mark` is "line" or "area".
+
+    page.js makes a switch of each: what has its colour, `data-series`, comes and goes.
+    """
     items = "".join(
-        f'<li><svg class="swatch" viewBox="0 0 22 10">{_swatch(k, mark)}</svg>'
+        f'<li data-series="{k % COLOURS}">'
+        f'<svg class="swatch" viewBox="0 0 22 10">{_swatch(k, mark)}</svg>'
         f"{text.escape(name, 60)}</li>"
         for k, name in names.items()
     )

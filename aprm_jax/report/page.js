@@ -1,5 +1,6 @@
-// Shows a chart's values under the pointer; in a pair of charts, in both at once.
-// Text enters the page through textContent only.
+// Shows a chart's values under the pointer, in a pair of charts in both at once; turns
+// legends into switches; sorts tables and saves them as CSV. Without it the page is
+// whole. Text enters the page through textContent only.
 (function () {
   "use strict";
   function nearest(xs, x) {
@@ -43,6 +44,7 @@
         hair.setAttribute("x2", points.x[k]);
         tip.replaceChildren(line("", points.l[k]));
         points.s.forEach(function (s) {
+          if (hidden(svg, s.c)) return;
           if (s.v[k] !== "–") tip.appendChild(line("c" + s.c, s.n, s.v[k]));
         });
         svg.appendChild(hair);
@@ -66,6 +68,103 @@
       });
     });
   }
+  function hidden(svg, colour) {
+    var drawn = svg.querySelector(".c" + colour);
+    return drawn !== null && drawn.classList.contains("off");
+  }
+  // A click or a key on the element; it says what it does to who cannot see it.
+  function button(element, act) {
+    element.setAttribute("role", "button");
+    element.tabIndex = 0;
+    element.addEventListener("click", act);
+    element.addEventListener("keydown", function (event) {
+      if (event.key !== "Enter" && event.key !== " ") return;
+      event.preventDefault();
+      act();
+    });
+  }
+  document.querySelectorAll(".legend li[data-series]").forEach(function (item) {
+    var scope = item.closest("figure") || item.closest("section");
+    if (!scope.querySelector(".plot")) return; // a key to bars
+    item.setAttribute("aria-pressed", "true");
+    button(item, function () {
+      var off = item.getAttribute("aria-pressed") === "true";
+      item.setAttribute("aria-pressed", String(!off));
+      scope.querySelectorAll(".plot svg .c" + item.dataset.series).forEach(function (d) {
+        d.classList.toggle("off", off);
+      });
+    });
+  });
+  function number(row, column) {
+    var text = row.cells[column].dataset.value;
+    return text ? parseFloat(text) : null;
+  }
+  function before(a, b, column, sign) {
+    var x = number(a, column), y = number(b, column);
+    if (x === null || y === null) return (x === null) - (y === null);
+    return sign * (x - y);
+  }
+  // Rows move within their group; a third click brings the order of the page back.
+  function sort(table, head) {
+    var body = table.tBodies[0], column = head.cellIndex;
+    var first = head.dataset.sort, other = first === "up" ? "down" : "up";
+    var now = head.dataset.now || "", next = !now ? first : now === first ? other : "";
+    table.querySelectorAll("th[data-sort]").forEach(function (th) {
+      th.removeAttribute("aria-sort");
+      th.dataset.now = "";
+    });
+    head.dataset.now = next;
+    if (next) head.setAttribute("aria-sort", next === "up" ? "ascending" : "descending");
+    var sign = next === "up" ? 1 : -1, groups = [[]];
+    table.ordered.forEach(function (row) {
+      if (row.classList.contains("group")) groups.push([row], []);
+      else groups[groups.length - 1].push(row);
+    });
+    groups.forEach(function (rows) {
+      if (next && rows.length > 1) {
+        rows = rows.slice().sort(function (a, b) { return before(a, b, column, sign); });
+      }
+      rows.forEach(function (row) { body.appendChild(row); });
+    });
+  }
+  function csv(table) {
+    function quoted(text) { return '"' + text.replace(/"/g, '""') + '"'; }
+    function label(cell) { return quoted(cell.firstChild ? cell.firstChild.textContent : ""); }
+    var heads = Array.from(table.tHead.rows[0].cells), names = ["group", label(heads[0])];
+    heads.slice(1).forEach(function (head) {
+      ["", " low", " high"].forEach(function (end) {
+        names.push(quoted(head.firstChild.textContent + end));
+      });
+    });
+    var lines = [names.join(",")], group = "";
+    table.ordered.forEach(function (row) {
+      if (row.classList.contains("group")) { group = row.textContent; return; }
+      var fields = [quoted(group), label(row.cells[0])];
+      Array.from(row.cells).slice(1).forEach(function (cell) {
+        ["value", "low", "high"].forEach(function (key) {
+          var text = cell.dataset[key] || "";
+          fields.push(text === "nan" ? "" : text);
+        });
+      });
+      lines.push(fields.join(","));
+    });
+    return lines.join("\r\n") + "\r\n";
+  }
+  document.querySelectorAll("table.results").forEach(function (table) {
+    table.ordered = Array.from(table.tBodies[0].rows);
+    table.querySelectorAll("th[data-sort]").forEach(function (head) {
+      head.title = "Sort";
+      button(head, function () { sort(table, head); });
+      head.removeAttribute("role"); // it stays a heading, which `aria-sort` belongs to
+    });
+    var link = document.createElement("a"), line = document.createElement("p");
+    link.textContent = "Download as CSV";
+    link.download = (table.dataset.name || "table").replace(/[^\w-]+/g, "-") + ".csv";
+    link.href = "data:text/csv;charset=utf-8," + encodeURIComponent("\ufeff" + csv(table));
+    line.className = "download";
+    line.appendChild(link);
+    table.parentNode.after(line);
+  });
   document.querySelectorAll(".pair").forEach(function (pair) {
     connect(Array.from(pair.querySelectorAll("svg[data-points]")));
   });

@@ -11,10 +11,11 @@ import base64
 import hashlib
 import importlib.resources
 import itertools
+import json
 import math
 import os
 import string
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from aprm_jax.report import figures, text
@@ -33,6 +34,7 @@ from aprm_jax.report.contents import (
 _SHOWN_PERTURBATIONS = 12  # the rest is folded away
 _MAX_PERTURBATIONS = 120
 _MAX_SOLUTIONS = 24
+_MOST_WITH_WHISKERS = 6  # columns of a table
 
 
 def write_report(path: str | os.PathLike[str], data: ReportData) -> None:
@@ -144,7 +146,8 @@ def _table(table: Table) -> str:
                 f"{len(table.columns)} columns"
             )
     heads = "".join(
-        f'<th scope="col" style="width:{72 / len(table.columns):.1f}%">'
+        f'<th scope="col" data-sort="{"up" if c.best == "min" else "down"}" '
+        f'style="width:{72 / len(table.columns):.1f}%">'
         f"{text.escape(c.name)}{_unit(c)}</th>"
         for c in table.columns
     )
@@ -160,8 +163,11 @@ def _table(table: Table) -> str:
         for row in rows:
             body.append(_row(row, table.columns, best, scales))
     note = _paragraph("note", table.note)
+    # Many columns leave no room for whiskers: the interval stands in numbers.
+    kind = "results wide" if len(table.columns) > _MOST_WITH_WHISKERS else "results"
     return (
-        '<div class="card scroll" tabindex="0"><table class="results"><thead><tr>'
+        f'<div class="card scroll" tabindex="0"><table class="{kind}" '
+        f'data-name="{text.escape(table.title)}"><thead><tr>'
         f'<th scope="col">{text.escape(table.corner)}</th>{heads}</tr></thead><tbody>'
         f"{''.join(body)}</tbody></table></div>{note}"
     )
@@ -177,7 +183,7 @@ def _row(
     for k, column in enumerate(columns):
         cell, top = _cell(row, k), best[k]
         if cell is None:
-            cells.append(f"<td>{text.EN_DASH}</td>")
+            cells.append(f'<td data-value="">{text.EN_DASH}</td>')
             continue
         # Equals share the bold type: compare what is printed.
         shown = text.number(cell.value, column.style)
@@ -188,7 +194,8 @@ def _row(
         )
         mark = ' class="best"' if is_best else ""
         cells.append(
-            f'<td{mark}><span class="value">{shown}</span>'
+            f'<td{mark} data-value="{cell.value:.6g}" data-low="{cell.low:.6g}" '
+            f'data-high="{cell.high:.6g}"><span class="value">{shown}</span>'
             f"{_interval(cell, column, scales[k])}</td>"
         )
     kinds = " ".join(k for k in ("own", "reference") if getattr(row, k))
@@ -454,10 +461,26 @@ def _numbers(data: ReportData) -> str:
         body += _folded(
             f"All {count} numbers of summary.json", f'<div class="numbers">{rows}</div>'
         )
+        body += _download("summary.json", "application/json", _as_json(data.summary))
     if data.config:
         config = text.escape(data.config, limit=None)
         body += _folded("Configuration", f"<pre>{config}</pre>")
     return body
+
+
+def _download(name: str, kind: str, content: str) -> str:
+    """A link that saves `content` as a file; it works without any script."""
+    encoded = base64.b64encode(content.encode()).decode()
+    return (
+        f'<p class="download"><a download="{name}" '
+        f'href="data:{kind};base64,{encoded}">Download {name}</a></p>'
+    )
+
+
+def _as_json(numbers: Mapping[str, float]) -> str:
+    """Numbers as strict JSON: null where one is not finite."""
+    finite = {k: v if math.isfinite(v) else None for k, v in sorted(numbers.items())}
+    return json.dumps(finite, indent=1)
 
 
 def _lead(content: str) -> str:

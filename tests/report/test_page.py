@@ -4,6 +4,7 @@ import base64
 import dataclasses
 import hashlib
 import html.parser
+import json
 import math
 import re
 
@@ -83,8 +84,11 @@ def test_loads_nothing(report_data):
     names = {name for name, _ in checker.attributes}
     assert not names & {"src", "srcset", "data", "action", "background"}
     links = [value for name, value in checker.attributes if name == "href"]
-    assert all(link.startswith("#") for link in links)
-    assert {link[1:] for link in links} == set(checker.ids)
+    # A place on the page, or numbers of its own to save.
+    saved = "data:application/json;base64,"
+    assert all(link.startswith(("#", saved)) for link in links)
+    places = {link[1:] for link in links if link.startswith("#")}
+    assert places == set(checker.ids)
     assert "url(" not in markup
     assert "@import" not in markup
     # The namespace is the only address, and it is no request.
@@ -158,7 +162,7 @@ def table(**changes):
 def test_the_best_is_bold_ties_and_directions_included():
     data = contents.ReportData(title="t", main_table=table())
     markup = page.render(data)
-    best = re.findall(r'<td class="best"><span class="value">([\d.]+)', markup)
+    best = re.findall(r'<td class="best"[^>]*><span class="value">([\d.]+)', markup)
     assert best == ["70.0", "70.0", "20.0"]
     assert "40.0\u201360.0" in markup
     headline = page.derived_headline(table())
@@ -190,3 +194,34 @@ def test_diff_marks_what_changed():
     assert before == "4 - <del>5</del> &lt; 8"
     assert after == "4 - <ins>13</ins> &lt; 8"
     assert text.diff("a", "a") == ("a", "a")
+
+
+def test_the_numbers_can_be_saved_as_strict_json():
+    summary = {"b": 0.25, "a": math.nan, "<script>": math.inf}
+    markup = page.render(contents.ReportData(title="t", summary=summary))
+    [encoded] = re.findall(r'href="data:application/json;base64,([^"]*)"', markup)
+    saved = base64.b64decode(encoded).decode()
+    assert json.loads(saved, parse_constant=None) == {
+        "<script>": None,
+        "a": None,
+        "b": 0.25,
+    }
+    assert "NaN" not in saved and "Infinity" not in saved
+
+
+def test_cells_carry_the_numbers_that_sorting_and_csv_read():
+    """The printed value is rounded; rows sort by what was measured."""
+    columns = (contents.Column("up"), contents.Column("down", best="min"))
+    cells = (contents.Cell(0.12345, 0.1, 0.2), None)
+    data = contents.Table("T", columns, [contents.Row("r", cells)])
+    markup = page.render(contents.ReportData(title="t", main_table=data))
+    assert 'data-value="0.12345" data-low="0.1" data-high="0.2"' in markup
+    assert '<td data-value="">' in markup
+    assert re.findall(r'data-sort="(\w+)"', markup) == ["down", "up"]
+
+
+def test_every_series_of_a_legend_names_what_it_switches(report_data):
+    markup = page.render(report_data)
+    for figure in re.findall(r"<figure>.*?</figure>", markup, re.DOTALL):
+        for colour in re.findall(r'data-series="(\d)"', figure):
+            assert re.search(rf'<path class="line c{colour}"', figure)
