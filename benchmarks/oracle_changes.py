@@ -14,14 +14,14 @@ from fractions import Fraction
 import numpy as np
 
 from aprm_jax.oracle.steps.claims import ANNOTATION
-from aprm_jax.oracle.steps.expression import (
+from aprm_jax.oracle.steps.formula import FormulaError, exact
+from aprm_jax.oracle.steps.literals import (
     NUMBER,
-    ExpressionError,
-    evaluate,
     format_number,
     read_literal,
     read_stated,
 )
+from aprm_jax.oracle.steps.parsing import read_expression
 
 CHANGES = ("result", "operand", "operator", "swapped quantity", "unlicensed number")
 REWORDINGS = ("commuted", "times sign", "opener", "synonym", "sentence order")
@@ -140,8 +140,8 @@ def stripped(step: str) -> str:
 
 def _value(expression: str) -> Fraction | None:
     try:
-        return evaluate(expression).value
-    except ExpressionError:
+        return exact(read_expression(expression).node)
+    except FormulaError:
         return None
 
 

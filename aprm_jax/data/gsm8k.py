@@ -29,7 +29,7 @@ from aprm_jax.data.sources import read_source, source_path
 from aprm_jax.data.text_domain import TextDomain, hold_out, stated
 from aprm_jax.oracle.steps.calculator import FINAL, final_answer, is_final
 from aprm_jax.oracle.steps.claims import ANNOTATION
-from aprm_jax.oracle.steps.expression import read_stated
+from aprm_jax.oracle.steps.literals import read_stated
 from aprm_jax.oracle.steps.text import TextOracle
 
 MODELS = ("6b_finetuning", "6b_verification", "175b_finetuning", "175b_verification")

@@ -14,13 +14,14 @@ import numpy as np
 
 from aprm_jax.oracle.steps.calculator import is_final
 from aprm_jax.oracle.steps.claims import ANNOTATION
-from aprm_jax.oracle.steps.expression import (
+from aprm_jax.oracle.steps.formula import FormulaError, exact
+from aprm_jax.oracle.steps.literals import (
     NUMBER,
-    ExpressionError,
-    evaluate,
+    LiteralError,
     format_number,
     read_literal,
 )
+from aprm_jax.oracle.steps.parsing import read_expression
 
 _NUMBER = re.compile(NUMBER)
 _OPERATOR = re.compile(r"(?<=[0-9)])[-+*/](?=[0-9.(])")
@@ -103,8 +104,8 @@ _EDITS = ("result", "operand", "operator", "swap")
 
 def _result(expression: str) -> str | None:
     try:
-        return format_number(evaluate(expression).value)
-    except ExpressionError:
+        return format_number(exact(read_expression(expression).node))
+    except FormulaError:
         return None
 
 
@@ -175,7 +176,7 @@ def _nearby(rng: np.random.Generator, text: str) -> str | None:
         return None
     try:
         value = read_literal(text)
-    except ExpressionError:
+    except LiteralError:
         return None
     way = int(rng.integers(4))
     if way <= 1:

@@ -36,6 +36,27 @@ class Verdict:
     span: tuple[int, int] | None = None
 
 
+def correct(reason: str) -> Verdict:
+    """A verdict of that label."""
+    return Verdict(Label.CORRECT, "correct", reason)
+
+
+def incorrect(kind: str, reason: str, span: tuple[int, int] | None = None) -> Verdict:
+    """A verdict of that label."""
+    return Verdict(Label.INCORRECT, kind, reason, span)
+
+
+def undecidable(kind: str, reason: str, span: tuple[int, int] | None = None) -> Verdict:
+    """A verdict of that label."""
+    return Verdict(Label.UNDECIDABLE, kind, reason, span)
+
+
+def shown(text: str) -> str:
+    """Hostile text for a message: short, and ASCII so that every log can write it."""
+    text = " ".join(text[:80].split())
+    return text.encode("ascii", "backslashreplace").decode("ascii")
+
+
 @runtime_checkable
 class Oracle(Protocol):
     """Judges whether a candidate may follow a prefix of correct steps."""

@@ -9,7 +9,6 @@ original a true equation of licensed numbers passes whatever it means.
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections import Counter
 from collections.abc import Sequence
 from fractions import Fraction
@@ -23,9 +22,20 @@ from aprm_jax.oracle.steps.claims import (
     read_claims,
     same_value,
 )
-from aprm_jax.oracle.steps.expression import Stated, read_stated
+from aprm_jax.oracle.steps.context import Context
+from aprm_jax.oracle.steps.formula import numbers
+from aprm_jax.oracle.steps.literals import Stated, read_stated
+from aprm_jax.oracle.steps.meaning import conflict
+from aprm_jax.oracle.steps.percents import values
 from aprm_jax.oracle.steps.quantities import figures, licensed_by, skeleton
-from aprm_jax.oracle.verdict import Label, Verdict
+from aprm_jax.oracle.verdict import (
+    Label,
+    Verdict,
+    correct,
+    incorrect,
+    shown,
+    undecidable,
+)
 
 FINAL = "####"
 
@@ -76,15 +86,17 @@ class CalculatorOracle:
     ) -> Verdict:
         """See `Oracle.judge`. Time is bounded by the config, whatever the text."""
         if len(candidate) > self.config.max_chars:
-            return _undecidable("too_long", f"{len(candidate)} characters")
+            return undecidable("too_long", f"{len(candidate)} characters")
         if original is not None:
             original = original[: self.config.max_chars]
             if candidate.split() == original.split():
                 return Verdict(Label.CORRECT, "copied", "equals the correct step")
+        prefix = prefix[-self.config.max_prefix :]
         if is_final(candidate) or (original is not None and is_final(original)):
-            return _judge_final(prefix[-self.config.max_prefix :], original, candidate)
+            return _judge_final(prefix, original, candidate)
         claims = read_claims(candidate)
-        verdict = _judge_equations(claims, original)
+        context = Context(question, prefix, candidate)
+        verdict = _judge_equations(claims, original, context)
         if verdict is not None:
             return verdict
         if original is not None:
@@ -92,9 +104,9 @@ class CalculatorOracle:
             if verdict is not None:
                 return verdict
         if claims.unread:
-            return _undecidable("unreadable", claims.unread[0])
+            return undecidable("unreadable", claims.unread[0])
         if not claims.read:
-            return _undecidable("no_claim", "states no equation that can be read")
+            return undecidable("no_claim", "states no equation that can be read")
         return self._judge_licence(question, prefix, original, candidate, claims)
 
     def _judge_licence(
@@ -108,31 +120,35 @@ class CalculatorOracle:
         """The verdict on true equations: their numbers, then their conclusion."""
         theirs = None if original is None else read_claims(original)
         licence = set(self._constants) | licensed_by(question)
-        for line in prefix[-self.config.max_prefix :]:
+        for line in prefix:
             licence |= licensed_by(line)
         if original is not None:
             licence |= licensed_by(original)
         for claim in claims.read:
-            for number in claim.left.numbers:
+            for number in numbers(claim.left.node):
                 if number in licence:
                     continue
-                reason = f"{_shown(claim.text)} uses {_shown(str(number))}"
+                reason = f"{shown(claim.text)} uses {shown(str(number))}"
                 if original is None:
-                    return _undecidable("unlicensed_number", reason)
-                return _incorrect("unlicensed_number", reason)
-            licence |= {claim.left.value, claim.stated.value}
+                    return undecidable("unlicensed_number", reason)
+                return incorrect("unlicensed_number", reason)
+            licence |= {*values(claim.left), claim.stated.value}
         if theirs is None:
-            return _correct("its equations hold")
+            sides = [(claim.left, claim.following) for claim in claims.read]
+            against = conflict(question, prefix, candidate, sides)
+            if against is not None:
+                return undecidable("other_meaning", against)
+            return correct("its equations hold")
         if not theirs.read:
-            return _undecidable("no_reference", "the correct step states no equation")
+            return undecidable("no_reference", "the correct step states no equation")
         if not same_value(claims.read[-1].stated, theirs.read[-1].stated):
             return _different(claims.read[-1], theirs.read[-1])
         if _same_sums(claims, theirs) and _other_prose(original or "", candidate):
-            return _incorrect("changed_number", "the same words with another number")
+            return incorrect("changed_number", "the same words with another number")
         strange = [n for n in figures(_prose(candidate)) if n not in licence]
         if strange:
-            return _undecidable("prose", f"mentions {_shown(str(strange[0]))}")
-        return _correct("its equations hold and conclude the same")
+            return undecidable("prose", f"mentions {shown(str(strange[0]))}")
+        return correct("its equations hold and conclude the same")
 
 
 def is_final(step: str) -> bool:
@@ -149,48 +165,52 @@ def _judge_final(
     prefix: Sequence[str], original: str | None, candidate: str
 ) -> Verdict:
     if not is_final(candidate):
-        verdict = _judge_equations(read_claims(candidate), None)
-        return verdict or _undecidable("no_claim", "goes on where the solution ends")
+        context = Context("", prefix, candidate)
+        verdict = _judge_equations(read_claims(candidate), None, context)
+        return verdict or undecidable("no_claim", "goes on where the solution ends")
     given = final_answer(candidate)
     if given is None:
-        return _undecidable("unreadable", "the answer is not a number")
+        return undecidable("unreadable", "the answer is not a number")
     if original is not None:
         expected = final_answer(original) if is_final(original) else None
         if expected is None:
-            return _undecidable("early_answer", "the correct step is not the answer")
+            return undecidable("early_answer", "the correct step is not the answer")
         if given.value == expected.value:
-            return _correct("the same answer")
-        return _incorrect(
+            return correct("the same answer")
+        return incorrect(
             "wrong_answer", f"answers {_number(given)}, not {_number(expected)}"
         )
     results = [claim.stated for line in prefix for claim in read_claims(line).read]
     if results and same_value(given, results[-1]):
-        return _correct("answers with the last result")
+        return correct("answers with the last result")
     known = any(same_value(given, result) for result in results)
     if known or any(given.value in licensed_by(line) for line in prefix):
-        return _undecidable("early_answer", "answers with an earlier number")
-    return _undecidable("unlicensed_number", f"{_number(given)} was never derived")
+        return undecidable("early_answer", "answers with an earlier number")
+    return undecidable("unlicensed_number", f"{_number(given)} was never derived")
 
 
-def _judge_equations(claims: Claims, original: str | None) -> Verdict | None:
+def _judge_equations(
+    claims: Claims, original: str | None, context: Context
+) -> Verdict | None:
     """A verdict if some equation is false, cut, or copied wrongly."""
-    truths = [holds(claim) for claim in claims.read]
+    truths = [
+        context.settle(claim.left, claim.right, holds(claim), None)
+        for claim in claims.read
+    ]
     for claim, truth in zip(claims.read, truths, strict=True):
         if truth is False:
-            value = _number(Stated(claim.left.value, 0))
-            return _incorrect(
-                "wrong_result", f"{_shown(claim.text)}, but it is {value}"
-            )
+            value = _number(Stated(claim.value, 0))
+            return incorrect("wrong_result", f"{shown(claim.text)}, but it is {value}")
     for claim in claims.read:
         problem = miscopied(claim)
         if problem is not None:
-            return _incorrect("miscopied", f"{_shown(claim.text)}: {problem}")
+            return incorrect("miscopied", f"{shown(claim.text)}: {problem}")
     if None in truths:
         theirs = read_claims(original).read if original is not None else ()
         if theirs and not same_value(claims.read[-1].stated, theirs[-1].stated):
             return _different(claims.read[-1], theirs[-1])
         text = claims.read[truths.index(None)].text
-        return _undecidable("rounded", f"{_shown(text)} is cut to an integer")
+        return undecidable("rounded", f"{shown(text)} is cut, or counts otherwise")
     return None
 
 
@@ -200,20 +220,20 @@ def _judge_wording(original: str, candidate: str) -> Verdict | None:
         return None
     before, after = figures(original), figures(candidate)
     if before == after:
-        return _correct("the same words and numbers")
+        return correct("the same words and numbers")
     if ANNOTATION.search(original) or Counter(before) == Counter(after):
         return None
-    return _incorrect("changed_number", "the same words with another number")
+    return incorrect("changed_number", "the same words with another number")
 
 
 def _different(ours: Claim, theirs: Claim) -> Verdict:
     a, b = _number(ours.stated), _number(theirs.stated)
-    return _incorrect("different_conclusion", f"concludes {a}, the correct step {b}")
+    return incorrect("different_conclusion", f"concludes {a}, the correct step {b}")
 
 
 def _same_sums(ours: Claims, theirs: Claims) -> bool:
     a, b = (
-        Counter(n for claim in side.read for n in claim.left.numbers)
+        Counter(n for claim in side.read for n in numbers(claim.left.node))
         for side in (ours, theirs)
     )
     return a == b
@@ -233,29 +253,11 @@ def _prose(text: str) -> str:
 def _number(stated: Stated) -> str:
     value: Fraction = stated.value
     if value.denominator == 1:
-        return _shown(str(value.numerator))
+        return shown(str(value.numerator))
     try:
         return f"{float(value):.6g}"
     except OverflowError:
         return "a huge number"
-
-
-def _shown(text: str) -> str:
-    """Hostile text for a message: short, and ASCII so that every log can write it."""
-    text = re.sub(r"\s+", " ", text[:80])
-    return text.encode("ascii", "backslashreplace").decode("ascii")
-
-
-def _correct(reason: str) -> Verdict:
-    return Verdict(Label.CORRECT, "correct", reason)
-
-
-def _incorrect(kind: str, reason: str) -> Verdict:
-    return Verdict(Label.INCORRECT, kind, reason)
-
-
-def _undecidable(kind: str, reason: str) -> Verdict:
-    return Verdict(Label.UNDECIDABLE, kind, reason)
 
 
 __all__ = [

@@ -10,42 +10,21 @@ import dataclasses
 import re
 from fractions import Fraction
 
-from aprm_jax.oracle.steps.expression import (
-    NUMBER,
-    Expression,
-    ExpressionError,
-    Stated,
-    evaluate,
-    read_stated,
-    terminating,
-)
+from aprm_jax.oracle.steps.formula import FormulaError, exact, operations
+from aprm_jax.oracle.steps.literals import NUMBER, Stated, read_stated
+from aprm_jax.oracle.steps.parsing import Formula, read_expression
+from aprm_jax.oracle.steps.percents import values
+from aprm_jax.oracle.steps.relations import read_left_side, read_relations
+from aprm_jax.oracle.steps.rounding import agrees
+from aprm_jax.oracle.steps.truth import compare
 
 MAX_CLAIMS = 32
 MAX_TEXT = 8_000  # characters that are read of one line
-_REACH = 200  # characters that a bare expression may stretch from its "="
+_REACH = 200  # characters that an expression may stretch from its annotation
+_EXACT = 9  # decimals of a result that an expression states
 
 ANNOTATION = re.compile(r"<<([^<>\n]{0,240})>>")
 _ECHO = re.compile(rf"\s?[$€£]?\s?([-−–]?(?:{NUMBER}))")
-_BARE = frozenset("0123456789.,+-*/()$€£%^×·÷−– \t")
-_STOP = re.compile(r"[,.;]\s+")  # ends a clause; `1,234.5` has no space after
-# "half of 10 + 3 = 8": the words before the figures are part of the expression.
-_BINDS = frozenset(
-    [
-        "of",
-        "times",
-        "plus",
-        "minus",
-        "over",
-        "by",
-        "than",
-        "divided",
-        "into",
-        "from",
-        "twice",
-        "half",
-    ]
-)
-_TIMES = re.compile(r"(?<=[0-9)%])(\s{0,2})[xX](?=\s{0,2}[$€£(.]?[0-9])")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,17 +33,32 @@ class Claim:
 
     Attributes:
       left: what is computed.
-      stated: its claimed result.
+      right: its claimed result.
       echo: the result as the text repeats it behind an annotation, if it does.
       lead: the expression as the text spells it before an annotation, if readable.
       text: the claim itself, for messages.
+      following: the words behind the result.
     """
 
-    left: Expression
-    stated: Stated
+    left: Formula
+    right: Formula
     echo: Stated | None
-    lead: Expression | None
+    lead: Formula | None
     text: str
+    following: str
+
+    @property
+    def stated(self) -> Stated:
+        """The result as a number."""
+        if self.right.stated is not None:
+            return self.right.stated
+        value = values(self.right)[0]
+        return Stated(value, 0 if value.denominator == 1 else _EXACT)
+
+    @property
+    def value(self) -> Fraction:
+        """What the left side is."""
+        return values(self.left)[0]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,20 +74,19 @@ def read_claims(text: str) -> Claims:
     text = text[:MAX_TEXT]
     if "<<" in text or ">>" in text:
         return _annotated(text)
-    return _bare(text)
+    relations = (r for r in read_relations(text).relations if r.closed)
+    found = (_bare(r.left, r.right, text) for r in relations)
+    return Claims(tuple(claim for claim in found if claim is not None), ())
 
 
 def holds(claim: Claim) -> bool | None:
-    """Whether a claim is true; None for a quotient cut to an integer."""
-    verdicts = [agrees(v, claim.stated) for v in claim.left.readings]
-    if True in verdicts:
-        return True
-    return None if None in verdicts else False
+    """Whether a claim is true; None where it is cut, or may mean two things."""
+    return compare(claim.left, claim.right)
 
 
 def same_value(a: Stated, b: Stated) -> bool:
-    """Whether two statements of one quantity agree up to stated rounding."""
-    return bool(agrees(a.value, b) or agrees(b.value, a))
+    """Whether two statements of one quantity agree up to stated rounding or cutting."""
+    return agrees(a.value, b) is not False or agrees(b.value, a) is not False
 
 
 def miscopied(claim: Claim) -> str | None:
@@ -101,34 +94,19 @@ def miscopied(claim: Claim) -> str | None:
     if claim.echo is not None and not _echoes(claim, claim.echo):
         return "the text repeats another result than the annotation"
     lead = claim.lead
-    if lead is not None and not set(lead.readings) & set(claim.left.readings):
+    if lead is not None and not set(values(lead)) & set(values(claim.left)):
         return "the text computes something else than the annotation"
     return None
 
 
 def _echoes(claim: Claim, echo: Stated) -> bool:
     percent = Stated(echo.value / 100, echo.decimals + 2)
-    exact = *claim.left.readings, claim.stated.value
+    known = *values(claim.left), claim.stated.value
     return any(
-        agrees(value, shown) for value in exact for shown in (echo, percent)
+        agrees(value, shown) is not False
+        for value in known
+        for shown in (echo, percent)
     ) or same_value(claim.stated, echo)
-
-
-def agrees(value: Fraction, stated: Stated) -> bool | None:
-    """Equality up to rounding to the stated decimals; None if cut to an integer.
-
-    With two decimals or more, truncation counts as rounding (2/3 = 0.66).
-    """
-    gap = abs(value - stated.value)
-    if gap == 0:
-        return True
-    if stated.decimals == 0:
-        cut = terminating(value) is None and gap < 1
-        return None if cut else False
-    if stated.decimals >= 9:  # printed from floating point: 4.800000000000001
-        return gap <= abs(value) / 10**9
-    unit = Fraction(1, 10**stated.decimals)
-    return gap < unit if stated.decimals >= 2 else gap <= unit / 2
 
 
 def _annotated(text: str) -> Claims:
@@ -142,22 +120,20 @@ def _annotated(text: str) -> Claims:
         if count >= MAX_CLAIMS:
             unread.append(f"more than {MAX_CLAIMS} annotations")
             break
-        before, end = (
-            text[max(end, match.start() - _REACH) : match.start()],
-            match.end(),
-        )
+        start, end = max(end, match.start() - _REACH), match.end()
         left, equals, right = match[1].partition("=")
-        stated = read_stated(right)
-        if not equals or stated is None:
+        if not equals or read_stated(right) is None:
             unread.append("an annotation states no number")
             continue
         try:
-            expression = evaluate(left)
-        except ExpressionError as error:
+            sides = read_expression(left), read_expression(right)
+        except FormulaError as error:
             unread.append(f"an annotation is unreadable: {error}")
             continue
-        echo = _echo(text, match.end())
-        read.append(Claim(expression, stated, echo, _lead(before), match[0]))
+        lead = _lead(text[start : match.start()])
+        echo = _ECHO.match(text, end)
+        following = text[echo.end() if echo else end :][:_REACH]
+        read.append(Claim(*sides, _echo(text, end), lead, match[0], following))
     return Claims(tuple(read), tuple(unread))
 
 
@@ -172,108 +148,28 @@ def _echo(text: str, at: int) -> Stated | None:
     return read_stated(match[1])
 
 
-def _lead(before: str) -> Expression | None:
+def _lead(before: str) -> Formula | None:
     """The expression that `48/2 = <<48/2=24>>` spells before its annotation."""
     before = before.rstrip(" $€£")
-    if not before.endswith("="):
+    lead = read_left_side(before) if before.endswith("=") else None
+    if lead is None or not operations(lead.node) or not _has_value(lead):
         return None
-    side = _left_side(_TIMES.sub(r"\1*", before[:-1]))
-    lead = _expression(side) if side else None
-    return lead if lead is not None and lead.operations else None
+    return lead
 
 
-def _bare(text: str) -> Claims:
-    if "=" not in text:
-        return Claims((), ())
-    text = _TIMES.sub(r"\1*", text)
-    read: list[Claim] = []
-    start = 0
-    for _ in range(MAX_CLAIMS):
-        at = text.find("=", start)
-        if at < 0:
-            break
-        left = _left_side(text[max(start, at - _REACH) : at])
-        right = _right_side(text[at + 1 : at + 1 + _REACH])
-        start = at + 1
-        if not left or not right:
-            continue
-        claim = _bare_claim(left, right)
-        if claim is not None:
-            read.append(claim)
-    return Claims(tuple(read), ())
-
-
-def _bare_claim(left: str, right: str) -> Claim | None:
-    a, b = _expression(left), _expression(right)
-    if a is None or b is None or a.operations + b.operations == 0:
+def _bare(left: Formula, right: Formula, text: str) -> Claim | None:
+    if operations(left.node) + operations(right.node) == 0:
         return None
-    shown = read_stated(right.replace("%", ""))
-    decimals = shown.decimals if shown else 0 if b.value.denominator == 1 else 9
-    stated = Stated(b.bare_value, decimals)
-    if b.value != b.bare_value:  # `60% * 40% = 24%`, but also `80 + 10 = 90%`
-        share = Stated(b.value, decimals + 2)
-        stated = share if agrees(a.value, share) else stated
-    return Claim(a, stated, None, None, f"{left.strip()} = {right.strip()}")
+    if not (_has_value(left) and _has_value(right)):
+        return None
+    shown, following = f"{left.text} = {right.text}", text[right.end :][:_REACH]
+    return Claim(left, right, None, None, shown, following)
 
 
-def _expression(text: str) -> Expression | None:
+def _has_value(formula: Formula) -> bool:
+    """Whether a formula has an exact value."""
     try:
-        return evaluate(text)
-    except ExpressionError:
-        return None
-
-
-def _left_side(text: str) -> str | None:
-    """The expression that ends where `text` does."""
-    start = len(text)
-    while start > 0 and text[start - 1] in _BARE:
-        start -= 1
-    side, before = text[start:], text[:start]
-    if re.search(r"[0-9],\s+[0-9]", side):  # a list, or a number with a space in it
-        return None
-    stops = list(_STOP.finditer(side))
-    if stops:
-        if side[: stops[-1].start()].rstrip().endswith(("+", "-", "*", "/")):
-            return None
-        side, before = side[stops[-1].end() :], ""
-    spaced = side[:1].isspace() or not before
-    side = side.strip()
-    if re.search(r"[0-9]:$", before):  # a time of day or a ratio
-        return None
-    if not side or (before and not spaced and before[-1] not in "(:\"'<>="):
-        return None
-    if side[0] in "+*/^%),." and not re.match(r"\.[0-9]", side):
-        return None
-    if side[0] in "-−–" and not re.match(r"[-−–][0-9.(]", side):
-        return None
-    word = re.search(r"([a-z]+)\s*$", before[-16:].lower())
-    if word and (word[1] in _BINDS or (len(word[1]) == 1 and word[1] not in "ai")):
-        return None  # part of a longer expression, or a variable, or `12 cm x 3`
-    return side
-
-
-def _right_side(text: str) -> str | None:
-    """The expression that `text` starts with."""
-    end = 0
-    while end < len(text) and text[end] in _BARE:
-        end += 1
-    side, after = text[:end], text[end:]
-    stop = _STOP.search(side)
-    if stop:
-        side, after = side[: stop.start()], ""
-    spaced = side[-1:].isspace()
-    side = side.strip().rstrip(".,")
-    if after[:1] == "(":
-        after = ""
-    if re.match(r"\s*cents?\b", after):  # `$1 / 2 = 50 cents`: another unit
-        return None
-    if side.endswith(("/", "(", "-", "–")) and re.match(r"[a-zA-Z]{2}", after):
-        side = side.rstrip("/-(– ")  # `6/week`, `5-pound`, `$5 (each)`
-        after = ""
-    if not side or side[-1] in "+-*/^(−–":
-        return None
-    # A lone letter is a variable (`= 2x`), unless it is a word (`= 5 a day`).
-    letters = re.match(r"[A-Za-z_\\]+", after)
-    if letters and len(letters[0]) == 1 and not (spaced and letters[0] in "aAI"):
-        return None
-    return side
+        exact(formula.node)
+    except FormulaError:
+        return False
+    return True

@@ -9,13 +9,13 @@ from collections import Counter
 from collections.abc import Iterator
 from fractions import Fraction
 
-from aprm_jax.oracle.steps.expression import NUMBER
+from aprm_jax.oracle.steps import percents
 from aprm_jax.oracle.steps.formula import FormulaError, operations, parts, variables
+from aprm_jax.oracle.steps.literals import NUMBER
 from aprm_jax.oracle.steps.parsing import Formula, parse_formula
 from aprm_jax.oracle.steps.quantities import figures
 from aprm_jax.oracle.steps.relations import Reading, Relation, read_relations
 from aprm_jax.oracle.steps.tokens import Token, tokenize
-from aprm_jax.oracle.steps.truth import readings
 
 _ANSWER = re.compile(r"#\s*Answer\s+(\S.{0,200})", re.DOTALL)
 # Steps that pick one of several ways on: another choice is no error.
@@ -153,7 +153,7 @@ def values(step: Step) -> list[Fraction]:
         for side in (relation.left, relation.right):
             if operations(side.node):
                 try:
-                    found.append(readings(side)[0])
+                    found.append(percents.values(side)[0])
                 except FormulaError:
                     continue
     return found

@@ -35,8 +35,8 @@ class Node:
     """One operation of a formula.
 
     Attributes:
-      op: `number`, `variable`, `constant` (pi, e, i), `+ - * / ^`, `negate`, `percent`,
-        `root`, `factorial`, `binomial`, or a function's name such as `sin`.
+      op: `number`, `variable`, `constant` (pi, e, i), `+ - * / // ^`, `negate`,
+        `percent`, `root`, `factorial`, `binomial`, or a function's name such as `sin`.
       args: the operands.
       value: of a number.
       name: of a variable or constant.
@@ -132,6 +132,25 @@ def approximate(node: Node) -> float:
     if isinstance(value, complex) or not math.isfinite(value):
         raise FormulaError("no real number")
     return value
+
+
+def in_degrees(node: Node) -> Node:
+    """A formula with the angles in degrees that may be meant so: 30 of `sin 30`.
+
+    Those with pi or a degree sign in them say what they are.
+    """
+    args = tuple(in_degrees(arg) for arg in node.args)
+    if node.op in _OF_ANGLES and not _tells_angle(node.args[0]):
+        args = (Node("degrees", args),)
+    return node if args == node.args else dataclasses.replace(node, args=args)
+
+
+def _tells_angle(node: Node) -> bool:
+    if node.op in ("degrees", "variable") or node.name == "pi":
+        return True
+    if node.op == "number" and node.value == 0:
+        return True
+    return any(_tells_angle(arg) for arg in node.args)
 
 
 def identical(a: Node, b: Node) -> bool | None:
@@ -260,6 +279,12 @@ def _integer_root(value: int, n: int) -> int:
     return low
 
 
+def _quotient(a: Fraction, b: Fraction) -> Fraction:
+    if b == 0:
+        raise FormulaError("division by zero")
+    return Fraction(a // b)
+
+
 def _factorial(n: Fraction) -> Fraction:
     if n.denominator != 1 or n < 0:
         raise FormulaError("a factorial of no natural number")
@@ -281,6 +306,7 @@ _ARITHMETIC = {
     "-": lambda a, b: a - b,
     "*": lambda a, b: a * b,
     "/": _divide,
+    "//": _quotient,
     "^": _power,
     "negate": lambda a: -a,
     "root": _root,
@@ -289,6 +315,7 @@ _ARITHMETIC = {
 }
 _CONSTANTS = {"pi": math.pi, "e": math.e}
 FUNCTIONS = ("sin", "cos", "tan", "ln")
+_OF_ANGLES = ("sin", "cos", "tan")
 _FLOATS = {
     "+": lambda a, b: a + b,
     "-": lambda a, b: a - b,
@@ -309,6 +336,7 @@ _LATEX = {
     "-": r"\left({}-{}\right)",
     "*": r"\left({}\cdot {}\right)",
     "/": r"\frac{{{}}}{{{}}}",
+    "//": r"\left\lfloor\frac{{{}}}{{{}}}\right\rfloor",
     "^": r"\left({}\right)^{{{}}}",
     "negate": r"\left(-{}\right)",
     "percent": r"\frac{{{}}}{{100}}",

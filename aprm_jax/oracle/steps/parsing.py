@@ -6,13 +6,14 @@ What people read in two ways is refused: `1/2x`, `2000 / 2/3`, `sin 2x`.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import string
 from collections.abc import Sequence
 from fractions import Fraction
 
-from aprm_jax.oracle.steps.expression import Stated
-from aprm_jax.oracle.steps.formula import FUNCTIONS, FormulaError, Node
-from aprm_jax.oracle.steps.tokens import Token
+from aprm_jax.oracle.steps.formula import FUNCTIONS, FormulaError, Node, exact
+from aprm_jax.oracle.steps.literals import MAX_CHARS, Stated
+from aprm_jax.oracle.steps.tokens import Token, tokenize
 
 MAX_LENGTH = 120  # tokens of one formula
 MAX_DEPTH = 16
@@ -30,6 +31,7 @@ class Formula:
       text: what stands there.
       stated: the number, where the formula is a plain one such as `-1,234.50`.
       percent: whether a percent sign stands in it.
+      money: whether a currency sign stands before it.
     """
 
     node: Node
@@ -38,6 +40,7 @@ class Formula:
     text: str
     stated: Stated | None
     percent: bool
+    money: bool = False
 
 
 def parse_formula(tokens: Sequence[Token], text: str) -> Formula:
@@ -57,7 +60,23 @@ def parse_formula(tokens: Sequence[Token], text: str) -> Formula:
         value = -plain[-1].value if negative else plain[-1].value
         stated = Stated(value, plain[-1].decimals)
     percent = any(t.text == "%" for t in tokens)
-    return Formula(node, start, end, text[start:end], stated, percent)
+    money = text[max(0, start - 3) : start].rstrip(" ")[-1:] in ("$", "€", "£")
+    return Formula(node, start, end, text[start:end], stated, percent, money)
+
+
+@functools.lru_cache(maxsize=1 << 12)
+def read_expression(text: str) -> Formula:
+    """A text that is a single expression of numbers: `48/2`, `(1,200 + 30) x .5`.
+
+    Raises:
+      FormulaError: it is none, has no rational value, or is beyond the limits.
+    """
+    if len(text) > MAX_CHARS:
+        raise FormulaError(f"more than {MAX_CHARS} characters")
+    text = text.strip().removesuffix(".")
+    formula = parse_formula(tokenize(text), text)
+    exact(formula.node)
+    return formula
 
 
 class _Parser:
@@ -77,7 +96,7 @@ class _Parser:
     def _peek(self) -> Token | None:
         return self._tokens[self._at] if self._at < len(self._tokens) else None
 
-    def _op(self, allowed: str) -> Token | None:
+    def _op(self, *allowed: str) -> Token | None:
         """Takes the next token if it is one of the operators."""
         token = self._peek()
         if token is None or token.kind != "op" or token.text not in allowed:
@@ -87,7 +106,7 @@ class _Parser:
 
     def _sum(self) -> Node:
         node = self._product()
-        while token := self._op("+-"):
+        while token := self._op("+", "-"):
             node = Node(token.text, (node, self._product()))
         return node
 
@@ -95,7 +114,7 @@ class _Parser:
         node = self._signed()
         slash: Token | None = None
         while True:
-            token = self._op("*/")
+            token = self._op("*", "/", "//")
             if token is None:
                 following = self._peek()
                 if following is None or following.kind not in _ATOMS:
@@ -106,14 +125,22 @@ class _Parser:
                     raise FormulaError("two numbers without an operator")
                 node = Node("*", (node, self._power()))
                 continue
-            if token.text == "/":
-                if slash is not None and slash.spaced != token.spaced:
+            if token.text != "*":
+                if slash is not None and self._is_fraction(slash, token):
                     raise FormulaError("an ambiguous division by a fraction")
                 slash = token
             node = Node(token.text, (node, self._signed()))
 
+    def _is_fraction(self, first: Token, second: Token) -> bool:
+        """Whether `b/c` of `a / b/c` or `14 / 1 / 4` may be a fraction."""
+        before, after = self._tokens[self._at - 2], self._peek()
+        if before.kind != "number" or after is None or after.kind != "number":
+            return first.spaced != second.spaced
+        opens = first.spaced or before.spaced
+        return opens != (second.spaced or after.spaced) or before.value < after.value
+
     def _signed(self) -> Node:
-        token = self._op("+-")
+        token = self._op("+", "-")
         if token is None:
             return self._power()
         self._enter()

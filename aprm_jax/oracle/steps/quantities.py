@@ -10,7 +10,7 @@ import functools
 import re
 from fractions import Fraction
 
-from aprm_jax.oracle.steps.expression import NUMBER, ExpressionError, read_literal
+from aprm_jax.oracle.steps.literals import NUMBER, VULGAR, LiteralError, read_literal
 
 MAX_TEXT = 8_000  # characters that are read of one line
 
@@ -37,7 +37,7 @@ _ONES = [
     "nineteen",
 ]
 _TENS = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
-_CARDINALS = {word: k for k, word in enumerate(_ONES)} | {
+CARDINALS = {word: k for k, word in enumerate(_ONES)} | {
     word: 20 + 10 * k for k, word in enumerate(_TENS)
 }
 _SCALES = {"hundred": 100, "thousand": 1_000, "million": 10**6, "billion": 10**9}
@@ -130,7 +130,6 @@ _FIGURE = re.compile(
     rf"(?P<number>{NUMBER})(?:\s{{0,2}}/\s{{0,2}}(?P<over>{NUMBER}))?"
     r"(?P<vulgar>[½¼¾⅓⅔])?(?P<percent>\s?%|\s?percent|\s?cent|¢)?"
 )
-_VULGAR = {"½": (1, 2), "¼": (1, 4), "¾": (3, 4), "⅓": (1, 3), "⅔": (2, 3)}
 _WORD = re.compile(r"[a-z]{2,12}")
 
 
@@ -160,25 +159,25 @@ def _figures(text: str) -> list[tuple[Fraction, bool]]:
     for match in re.finditer(rf"({NUMBER})(\s?%|\s?percent|\s?cent|¢)?", text):
         try:
             found.append((read_literal(match[1]), bool(match[2])))
-        except ExpressionError:
+        except LiteralError:
             continue
     return found
 
 
 def _from_figures(text: str) -> set[Fraction]:
     found: set[Fraction] = set()
-    for char, (top, bottom) in _VULGAR.items():
+    for char, part in VULGAR.items():
         if char in text:
-            found |= _of_part(Fraction(top), Fraction(bottom))
+            found |= _of_part(Fraction(part.numerator), Fraction(part.denominator))
     for match in _FIGURE.finditer(text):
         try:
             value = read_literal(match["number"])
             over = read_literal(match["over"]) if match["over"] else None
-        except ExpressionError:
+        except LiteralError:
             continue
         found.add(value)
         if match["vulgar"]:
-            found.add(value + Fraction(*_VULGAR[match["vulgar"]]))
+            found.add(value + VULGAR[match["vulgar"]])
         if over:
             found |= _of_part(value, over)
         if match["percent"]:
@@ -203,9 +202,9 @@ def _from_words(text: str) -> set[Fraction]:
     total, current = 0, None
     previous: Fraction | None = None  # the number just before this word
     for word in _WORD.findall(text):
-        if word in _CARDINALS:
-            current = min((current or 0) + _CARDINALS[word], 10**15)
-            found |= {Fraction(_CARDINALS[word]), Fraction(total + current)}
+        if word in CARDINALS:
+            current = min((current or 0) + CARDINALS[word], 10**15)
+            found |= {Fraction(CARDINALS[word]), Fraction(total + current)}
             previous = Fraction(total + current)
             continue
         if word in _SCALES:

@@ -10,48 +10,27 @@ import dataclasses
 import functools
 from collections.abc import Sequence
 
-from aprm_jax.oracle.steps.formula import FormulaError, operations, variables
+from aprm_jax.oracle.steps.formula import FormulaError, variables
 from aprm_jax.oracle.steps.parsing import Formula, parse_formula
+from aprm_jax.oracle.steps.prose import (
+    Place,
+    goes_on,
+    is_after,
+    is_conversion,
+    is_end,
+    is_glued,
+    is_label,
+    is_mixed,
+    is_operand,
+    is_part,
+    is_start,
+    is_unit,
+    units_clash,
+)
 from aprm_jax.oracle.steps.tokens import Token, tokenize
 
 MAX_TEXT = 4_000  # characters that are read of one step
 MAX_RELATIONS = 24
-
-
-def _words(text: str) -> list[str]:
-    return text.split()
-
-
-# Words that belong to the expression beside them: "half of 10 + 3 = 8".
-_BEFORE = frozenset(
-    _words(
-        """of times plus minus over by than divided into from twice half double mod
-        modulo log base power to"""
-    )
-)
-_AFTER = frozenset(
-    _words(
-        """times plus minus over divided more less fewer percent hundred thousand
-        million billion trillion dozen dozens cent cents mod modulo choose squared cubed
-        factorial remainder multiplied"""
-    )
-)
-_VALUES = _AFTER | {"half", "quarter", "pair", "pairs"}
-# "Day 1 = 5 + 3": a number behind another word than these is a label.
-_OPENERS = frozenset(
-    _words(
-        """so then thus get gets have has that means is and or since because therefore
-        hence gives give find know where with"""
-    )
-)
-_DIMENSIONS = (
-    "second sec minute min hour hr day week month year decade",
-    "inch in foot feet ft yard mile mm cm m km meter metre centimeter kilometer",
-    "ounce oz pound lb ton gram g kg kilogram mg",
-    "cup pint quart gallon liter litre ml l teaspoon tablespoon",
-    "cent penny nickel dime quarter dollar",
-)
-_DIMENSION = {word: k for k, words in enumerate(_DIMENSIONS) for word in words.split()}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,32 +85,54 @@ def read_relations(text: str) -> Reading:
     found: list[Relation] = []
     values: list[Formula] = []
     unread = 0
-    last: tuple[int, int] | None = None  # tokens of the right side before
+    last: Place | None = None  # tokens of the right side before
     last_formula: Formula | None = None
     places = [k for k, token in enumerate(tokens) if token.kind == "relation"]
     for k in places[:MAX_RELATIONS]:
-        after = _right(tokens, k)
-        right = _formula(tokens, after, text)
-        before = _left(tokens, k)
-        linked = last_formula is not None and (
-            before == last or (before is None and _continues(tokens, k, last))
-        )
+        before, after = _left(tokens, k), _right(tokens, k)
+        linked = last_formula is not None and _goes_on_from(tokens, k, before, last)
         left = last_formula if linked else _formula(tokens, before, text)
-        last, last_formula = after, right
-        if left is None or right is None or _units_clash(tokens, before, after):
+        sides = last if linked else before, after
+        last, last_formula = after, _formula(tokens, after, text)
+        right = last_formula
+        if left is None or right is None or units_clash(tokens, text, *sides):
             unread += 1
             if right is not None:
                 values.append(right)
-        elif not linked and _is_label(tokens, before, left):
+        elif _claims_nothing(tokens, left, right, sides, linked):
             values.append(right)
         else:
             found.append(Relation(left, right, tokens[k].text, linked))
     return Reading(tuple(found), tuple(values), unread)
 
 
-def _formula(
-    tokens: Sequence[Token], place: tuple[int, int] | None, text: str
-) -> Formula | None:
+def _claims_nothing(
+    tokens: Sequence[Token],
+    left: Formula,
+    right: Formula,
+    places: tuple[Place | None, Place | None],
+    linked: bool,
+) -> bool:
+    """Whether a left side only names the right one, or both name one quantity."""
+    before, after = places
+    if before is None or after is None:
+        return False
+    if linked:
+        if left.stated == right.stated:
+            return False
+        return is_conversion(tokens, (left, right), (before, after))
+    return is_label(tokens, before, left) or is_conversion(tokens, (left, right), ())
+
+
+def read_left_side(text: str) -> Formula | None:
+    """The left side of a text that ends in a relation sign; None where it has none."""
+    tokens = tokenize(text)
+    if not tokens or tokens[-1].kind != "relation":
+        return None
+    return _formula(tokens, _left(tokens, len(tokens) - 1), text)
+
+
+def _formula(tokens: Sequence[Token], place: Place | None, text: str) -> Formula | None:
     if place is None:
         return None
     run = [t for t in tokens[place[0] : place[1]] if t.kind not in ("word", "row")]
@@ -141,23 +142,12 @@ def _formula(
         return None
 
 
-def _is_end(token: Token) -> bool:
-    """Whether an operand may end with a token."""
-    return token.kind in ("number", "variable", "constant", "close") or (
-        token.kind == "op" and token.text in ("%", "!", "degrees")
-    )
-
-
-def _is_start(token: Token) -> bool:
-    return token.kind in ("number", "variable", "constant", "open", "command")
-
-
 def _apart(before: Token, after: Token) -> bool:
     """Whether two neighbours belong to different formulas."""
-    return after.soft and _is_end(before) and _is_start(after)
+    return after.soft and is_end(before) and is_start(after)
 
 
-def _left(tokens: Sequence[Token], k: int) -> tuple[int, int] | None:
+def _left(tokens: Sequence[Token], k: int) -> Place | None:
     """The run that ends before the relation at `k`; None where there is none."""
     at, depth = k, 0
     while at > 0:
@@ -174,19 +164,21 @@ def _left(tokens: Sequence[Token], k: int) -> tuple[int, int] | None:
             if depth == 0:
                 break
             return None
-        elif token.kind == "bad":
+        elif token.kind == "bad" or is_glued(tokens, at - 1):
             return None
-        elif token.kind == "word" and not _is_unit(tokens, at - 1, k):
-            if depth or token.text.lower() in _BEFORE:
+        elif token.kind == "word" and not is_unit(tokens, at - 1, k):
+            if depth or is_after(tokens, at - 1):
                 return None
             break
         at -= 1
     if depth or at == k:
         return None
-    if _is_operand(tokens, at):
+    if is_operand(tokens, at) or is_part(tokens, (at, k)):
         return None
     if tokens[at].kind == "op" and (tokens[at].text != "-" or tokens[at + 1].spaced):
         return None  # the end of a longer expression
+    if at > 1 and tokens[at - 1].text in ("(", ".") and tokens[at - 2].kind == "op":
+        return None  # as of `100 + (100 * 2 = 300`, or of `.8 + . 84 = .92`
     if at > 0 and tokens[at - 1].text == ":" and _digit(tokens, at - 2):
         return None  # a time of day or a ratio
     if at > 0 and tokens[at - 1].text == "," and depth == 0 and _in_list(tokens, at):
@@ -194,20 +186,7 @@ def _left(tokens: Sequence[Token], k: int) -> tuple[int, int] | None:
     return at, k
 
 
-def _is_operand(tokens: Sequence[Token], at: int) -> bool:
-    """Whether words before a run bind it to an operator: `angle P + angle Q = 60`."""
-    start = at
-    while start > 0 and at - start < 4 and tokens[start - 1].kind == "word":
-        start -= 1
-    if start in (0, at) or tokens[start - 1].kind != "op":
-        return False
-    sign = tokens[start - 1].text
-    if sign == "-":  # else a dash or a list's bullet
-        return start > 1 and _is_end(tokens[start - 2])
-    return sign in "+*/^"
-
-
-def _right(tokens: Sequence[Token], k: int) -> tuple[int, int] | None:
+def _right(tokens: Sequence[Token], k: int) -> Place | None:
     """The run that starts behind the relation at `k`."""
     at, depth = k + 1, 0
     while at < len(tokens):
@@ -232,9 +211,11 @@ def _right(tokens: Sequence[Token], k: int) -> tuple[int, int] | None:
         elif token.kind == "bad":
             return None
         elif token.kind == "word":
-            if depth or _goes_on(tokens, at) or _is_mixed(tokens, at):
+            if depth or goes_on(tokens, at) or is_mixed(tokens, at):
                 return None
-            if not _is_unit(tokens, at, None):
+            if is_glued(tokens, at) and at > k + 2:
+                return None
+            if not is_unit(tokens, at, None):
                 break
         at += 1
     if depth or at == k + 1:
@@ -252,34 +233,6 @@ def _right(tokens: Sequence[Token], k: int) -> tuple[int, int] | None:
     return k + 1, at
 
 
-def _goes_on(tokens: Sequence[Token], at: int) -> bool:
-    """Whether a word changes the value before it: `5 more than x`, not `5 more`."""
-    word = tokens[at].text.lower()
-    if word not in _AFTER:
-        return False
-    following = tokens[at + 1 : at + 5]
-    if word in ("more", "less", "fewer"):
-        return any(t.text == "than" for t in following)
-    if word == "times":
-        return bool(following) and (
-            _is_start(following[0]) or following[0].text in ("the", "as", "more")
-        )
-    return True
-
-
-def _is_mixed(tokens: Sequence[Token], at: int) -> bool:
-    """Whether a word is the `and` of `2 and 1/2`."""
-    if tokens[at].text != "and" or len(tokens) < at + 4:
-        return False
-    whole, top, over, bottom = tokens[at - 1], *tokens[at + 1 : at + 4]
-    shapes = (whole.kind, top.kind, over.text, bottom.kind)
-    return (
-        shapes == ("number", "number", "/", "number")
-        and whole.decimals == 0
-        and top.value < bottom.value
-    )
-
-
 def _ends_sentence(tokens: Sequence[Token], at: int) -> bool:
     return at == len(tokens) or tokens[at].kind in ("word", "row", "variable")
 
@@ -292,67 +245,16 @@ def _in_list(tokens: Sequence[Token], at: int) -> bool:
     return _digit(tokens, at - 2) and _digit(tokens, at) and not tokens[at].soft
 
 
-def _is_unit(tokens: Sequence[Token], at: int, relation: int | None) -> bool:
-    """Whether a word is the unit of the number before it, with more to come.
+def _goes_on_from(
+    tokens: Sequence[Token], k: int, before: Place | None, last: Place | None
+) -> bool:
+    """Whether a relation's left side is the right side of the one before.
 
-    Args:
-      tokens: of the text.
-      at: the word.
-      relation: the relation sign that a left side ends at; None on a right side.
+    That may stand in the line before, where this line opens with a relation sign.
     """
-    word = tokens[at].text.lower()
-    if word in _VALUES or word in _BEFORE:
-        return False
-    start = at
-    while start > 0 and at - start < 2 and tokens[start - 1].kind == "word":
-        start -= 1
-    if start == 0 or not _is_end(tokens[start - 1]):
-        return False
-    if tokens[start].text.lower() in _VALUES | _BEFORE | _OPENERS:
-        return False
-    end = at + 1
-    while end < len(tokens) and end - at < 3 and tokens[end].kind == "word":
-        end += 1
-    if end == relation:
-        return True
-    return end < len(tokens) and tokens[end].kind == "op" and tokens[end].text in "+-*/"
-
-
-def _continues(tokens: Sequence[Token], k: int, last: tuple[int, int] | None) -> bool:
-    """Whether a line that opens with a relation sign goes on from the line before."""
     if last is None:
         return False
+    if before is not None:
+        return before[0] == last[0]
     between = tokens[last[1] : k]
     return bool(between) and all(t.kind == "row" for t in between)
-
-
-def _is_label(
-    tokens: Sequence[Token], place: tuple[int, int] | None, left: Formula
-) -> bool:
-    """Whether a left side only names the right one: `Day 1 = 5 + 3`."""
-    if place is None or operations(left.node) or variables(left.node):
-        return False
-    if any(t.kind == "word" for t in tokens[place[0] : place[1]]):
-        return True
-    before = tokens[place[0] - 1] if place[0] else None
-    if before is None or before.kind != "word":
-        return False
-    return before.text.lower() not in _OPENERS
-
-
-def _units_clash(tokens: Sequence[Token], *places: tuple[int, int] | None) -> bool:
-    """Whether two units of one dimension occur: `1 hour - 20 minutes = 40 minutes`."""
-    seen: dict[int, set[str]] = {}
-    for place in places:
-        if place is None:
-            continue
-        for token in tokens[place[0] : place[1] + 1]:
-            word = token.text.lower()
-            if token.kind != "word":
-                continue
-            if word in ("pm", "am", "o", "clock"):
-                return True
-            word = word if word in _DIMENSION else word.removesuffix("s")
-            if word in _DIMENSION:
-                seen.setdefault(_DIMENSION[word], set()).add(word)
-    return any(len(words) > 1 for words in seen.values())

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any, NamedTuple
 
-from aprm_jax.oracle.steps.expression import ExpressionError, read_literal
 from aprm_jax.oracle.steps.formula import FUNCTIONS
+from aprm_jax.oracle.steps.literals import VULGAR, LiteralError, read_literal
 
 MAX_TOKENS = 1_500  # of one text; the rest is not read
 
@@ -65,7 +65,7 @@ _TOKEN = re.compile(
     r"|\\[dtc]?(?P<command>frac|sqrt|binom)(?![A-Za-z])"
     r"|(?P<function>\\(?:" + "|".join(FUNCTIONS) + r"))(?![A-Za-z])"
     r"|(?P<times>\\(?:cdot|times|ast)(?![A-Za-z])|\*\*?|[×·⋅∙])"
-    r"|(?P<over>\\div(?![A-Za-z])|[/÷])"
+    r"|(?P<over>\\div(?![A-Za-z])|//?|÷)"
     r"|(?P<about>\\(?:approx|simeq)(?![A-Za-z])|≈)"
     r"|(?P<order>\\(?:ne|neq|leq?|geq?|lt|gt|leqslant|geqslant)(?![A-Za-z])"
     r"|<=|>=|!=|[<>≤≥≠])"
@@ -83,7 +83,6 @@ _TOKEN = re.compile(
     r"|(?P<bad>\\[A-Za-z]+|.)",
     re.DOTALL,
 )
-_VULGAR = {"½": (1, 2), "¼": (1, 4), "¾": (3, 4), "⅓": (1, 3), "⅔": (2, 3)}
 _UNITS = re.compile(
     "cm|mm|km|kg|mg|ft|lbs?|oz|hrs?|min|mph|ml|st|nd|rd|th|am|pm|pts|sec"
 )
@@ -91,7 +90,7 @@ _RESERVED = frozenset(["sqrt", "log", "gcd", "lcm", "mod", "max", "min", "deg", 
 _SIMPLE: dict[str, tuple[str, str | None]] = {
     "row": ("row", ""),
     "times": ("op", "*"),
-    "over": ("op", "/"),
+    "over": ("op", None),
     "percent": ("op", "%"),
     "degree": ("op", "degrees"),
     "op": ("op", None),
@@ -150,17 +149,17 @@ def _read(
 
     if group in ("number", "ellipsis"):
         digits = re.sub(r"[^0-9.]", "", match["number"])
-        if match["ellipsis"]:
+        if match["ellipsis"] or re.match("0[0-9]{2}", digits):  # a time: 0730
             return token("bad", match[0])
         try:
             value = read_literal(digits)
-        except ExpressionError:
+        except LiteralError:
             return token("bad", digits[:8])
         return token(
             "number", digits, value=value, decimals=len(digits.partition(".")[2])
         )
     if group == "vulgar":
-        return token("number", match[0], value=Fraction(*_VULGAR[match[0]]), decimals=9)
+        return token("number", match[0], value=VULGAR[match[0]], decimals=9)
     if group == "bottom":
         if match["bottom"] == "0":
             return token("bad", match[0])
@@ -175,6 +174,8 @@ def _read(
         shown = "-"
     elif group == "times" and shown == "**":
         return token("op", "^")
+    elif group == "over":
+        shown = "//" if shown == "//" else "/"
     elif group == "index":
         shown = f"root {match['index']}"
     elif group == "function":
@@ -189,6 +190,8 @@ def _letters(match: re.Match[str], marks: dict[str, Any]) -> list[Token]:
     """Words of prose, variables of mathematics."""
     start, end = match.span()
     run, whole = match["letters"], match[0]
+    if match.string[max(0, start - 1) : start] in ("'", "’") and not marks["math"]:
+        return [Token("word", whole, start, end, **marks)]  # of `Ann's`
     if match["prime"] or run in _RESERVED:
         if run == "sqrt" and whole == run:
             return [Token("command", "sqrt", start, end, **marks)]

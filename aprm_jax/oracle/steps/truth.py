@@ -10,8 +10,7 @@ from __future__ import annotations
 from collections.abc import Generator
 from fractions import Fraction
 
-from aprm_jax.oracle.steps.claims import agrees
-from aprm_jax.oracle.steps.expression import Stated, terminating
+from aprm_jax.oracle.steps import percents
 from aprm_jax.oracle.steps.formula import (
     FormulaError,
     IrrationalError,
@@ -19,78 +18,77 @@ from aprm_jax.oracle.steps.formula import (
     approximate,
     exact,
     identical,
+    in_degrees,
     latex_pair,
     variables,
 )
+from aprm_jax.oracle.steps.literals import Stated, terminating
 from aprm_jax.oracle.steps.parsing import Formula
 from aprm_jax.oracle.steps.relations import Relation
+from aprm_jax.oracle.steps.rounding import about, agrees, is_far
 from aprm_jax.oracle.steps.tokens import Token, tokenize
 
 Asking = Generator[tuple[str, str], bool | None, bool | None]
 
-_CLOSE = Fraction(1, 50)  # `≈` and rounded operands: this far is no error
-_FAR = Fraction(1, 10)  # `≈`: this far is one
-
-
-def readings(formula: Formula) -> tuple[Fraction, ...]:
-    """The exact values that a formula may mean: two where it has percent signs.
-
-    Raises:
-      FormulaError: it has none.
-    """
-    value = exact(formula.node)
-    if not formula.percent:
-        return (value,)
-    bare = exact(formula.node, percents=False)
-    return (value,) if bare == value else (value, bare)
+_CLOSE = Fraction(1, 200)  # operands that were rounded before may be off by this
+_EQUAL = Fraction(1, 10**9)  # floating point tells no more apart
 
 
 def holds(relation: Relation) -> Asking:
     """Whether a relation without variables is true.
 
-    A number on the right may be rounded as its decimals say; one that is cut to an
-    integer, or follows from rounded operands, is None.
+    A plain number may be rounded as its decimals say; one that is cut, or follows from
+    rounded operands, is None.
     """
     left, right = relation.left, relation.right
     try:
-        ours, theirs = readings(left), readings(right)
+        return compare(left, right, relation.sign)
     except IrrationalError:
-        return (yield from _irrational(relation))
+        return (yield from _irrational(left, right, relation.sign))
     except FormulaError:
         return None
-    if set(ours) & set(theirs):
+
+
+def compare(left: Formula, right: Formula, sign: str = "=") -> bool | None:
+    """Whether a relation between rational values is true, as `holds` does.
+
+    Raises:
+      IrrationalError: a value is not rational.
+      FormulaError: a side has no value.
+    """
+    ours, theirs = percents.values(left), percents.values(right)
+    if ours[0] == theirs[0]:
         return True
-    if relation.sign == "≈":
-        return _about(ours[0], theirs[0])
-    verdicts = [
-        agrees(value, shown)
-        for value, shown in (
-            *((v, s) for v in ours for s in _shown(right)),
-            *((v, s) for v in theirs for s in _shown(left)),
-        )
+    check = agrees if sign == "=" else about
+    truths = [
+        percents.confirms(side, shown, check)
+        if left.percent or right.percent
+        else check(exact(side.node), shown.stated)
+        for side, shown in ((left, right), (right, left))
+        if shown.stated is not None
     ]
-    if True in verdicts:
+    if True in truths:
         return True
-    if None in verdicts or _rounded_operands(relation, ours, theirs):
+    if not truths and (sign == "≈" or set(ours) & set(theirs)):
+        return False if is_far(ours[0], theirs[0]) else None
+    if None in truths or _rounded_operands(left, right, ours, theirs):
         return None
     return False
 
 
 def same(a: Formula, b: Formula) -> Asking:
     """Whether two formulas are equal: as numbers up to rounding, else as functions."""
-    if not variables(a.node) and not variables(b.node):
-        try:
-            ours, theirs = readings(a), readings(b)
-        except FormulaError:
-            return (yield from _equal(a.node, b.node))
-        if set(ours) & set(theirs):
-            return True
-        pairs = (
-            *((v, s) for v in ours for s in _shown(b)),
-            *((v, s) for v in theirs for s in _shown(a)),
-        )
-        return True in [agrees(value, shown) for value, shown in pairs]
-    return (yield from _equal(a.node, b.node))
+    if variables(a.node) or variables(b.node):
+        return (yield from _equal(a.node, b.node))
+    try:
+        ours, theirs = percents.values(a), percents.values(b)
+    except FormulaError:
+        return (yield from _irrational(a, b, "="))
+    if set(ours) & set(theirs):
+        return True
+    pairs = ((ours, b.stated), (theirs, a.stated))
+    truths = {agrees(v, s) for values, s in pairs if s is not None for v in values}
+    return True if True in truths else None if None in truths else False
 
 
 def is_identity(relation: Relation) -> Asking:
@@ -102,65 +100,67 @@ def _equal(a: Node, b: Node) -> Asking:
     known = identical(a, b)
     if known is not None:
         return known
-    if variables(a) != variables(b):
+    if variables(a) != variables(b) or in_degrees(a) != a or in_degrees(b) != b:
         return None
     return (yield latex_pair(a, b))
 
 
-def _irrational(relation: Relation) -> Asking:
-    left, right = relation.left, relation.right
-    shown = right.stated or left.stated
-    if shown is not None and (shown.decimals or relation.sign == "≈"):
-        other = left if right.stated is not None else right
-        try:
-            value = Fraction(approximate(other.node))
-        except FormulaError:
-            return None
-        if relation.sign == "≈":
-            return _about(value, shown.value)
-        unit = Fraction(1, 10**shown.decimals)
-        if abs(value - shown.value) <= unit:
-            return True
-        return False if abs(value - shown.value) > 2 * unit else None
-    if relation.sign == "≈":
+def _irrational(left: Formula, right: Formula, sign: str) -> Asking:
+    a, b = left.node, right.node
+    if in_degrees(a) != a or in_degrees(b) != b:
+        readings = [(a, b), (in_degrees(a), in_degrees(b))]
+        truths = {_approximately(left, right, sign, *pair) for pair in readings}
+        return False if truths == {False} else None
+    if sign == "≈" or any(f.stated and f.stated.decimals for f in (left, right)):
+        return _approximately(left, right, sign, a, b)
+    return (yield from _equal(a, b))
+
+
+def _approximately(
+    left: Formula, right: Formula, sign: str, a: Node, b: Node
+) -> bool | None:
+    """Whether a relation holds as far as floating point tells.
+
+    Args:
+      left, right: its sides as they are written.
+      sign: `=` or `≈`.
+      a, b: their formulas in one reading.
+    """
+    try:
+        ours, theirs = Fraction(approximate(a)), Fraction(approximate(b))
+    except FormulaError:
         return None
-    return (yield from _equal(left.node, right.node))
-
-
-def _about(a: Fraction, b: Fraction) -> bool | None:
-    gap, size = abs(a - b), max(abs(a), abs(b))
-    if gap <= _CLOSE * size or gap <= Fraction(1, 2):
-        return True
-    return False if gap > _FAR * size else None
-
-
-def _shown(formula: Formula) -> tuple[Stated, ...]:
-    stated = formula.stated
-    if stated is None:
-        return ()
-    if not formula.percent:
-        return (stated,)
-    return stated, Stated(stated.value / 100, stated.decimals + 2)
+    for value, shown in ((ours, right.stated), (theirs, left.stated)):
+        if shown is None or left.percent or right.percent:
+            continue
+        if sign == "≈":
+            return about(value, shown)
+        if shown.decimals:
+            return agrees(value, shown)
+    if sign == "≈":
+        return False if is_far(ours, theirs) else None
+    return abs(ours - theirs) <= _EQUAL * max(1, abs(ours), abs(theirs))
 
 
 def _rounded_operands(
-    relation: Relation, ours: tuple[Fraction, ...], theirs: tuple[Fraction, ...]
+    left: Formula,
+    right: Formula,
+    ours: tuple[Fraction, ...],
+    theirs: tuple[Fraction, ...],
 ) -> bool:
     """Whether a small gap may come from decimals that were rounded before."""
-    text = f"{relation.left.text} {relation.right.text}"
-    if not any(_is_decimal(token) for token in tokenize(text)):
+    if not any(_is_decimal(token) for token in tokenize(f"{left.text} {right.text}")):
         return False
-    for shown in (relation.right.stated, relation.left.stated):
-        others = ours if shown is relation.right.stated else theirs
-        if shown is not None and all(_fits(v, shown.decimals) for v in others):
+    for shown, others in ((right.stated, ours), (left.stated, theirs)):
+        if shown is not None and all(_fits(v, shown) for v in others):
             return False  # it could have been stated exactly
     gaps = [(abs(a - b), max(abs(a), abs(b))) for a in ours for b in theirs]
-    return any(gap <= _CLOSE * size / 4 for gap, size in gaps)
+    return any(gap <= _CLOSE * size for gap, size in gaps)
 
 
-def _fits(value: Fraction, decimals: int) -> bool:
+def _fits(value: Fraction, shown: Stated) -> bool:
     needed = terminating(value)
-    return needed is not None and needed <= decimals
+    return needed is not None and needed <= shown.decimals
 
 
 def _is_decimal(token: Token) -> bool:
