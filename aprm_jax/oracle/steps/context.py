@@ -40,8 +40,8 @@ _CYCLES = re.compile(
     _I,
 )
 _MAY_CYCLE = re.compile(
-    r"\b(?:[ap]\.?m\b|noon|midnight|weekdays?|days? of the week|(?:mon|tues|wednes"
-    r"|thurs|fri|satur|sun)day|next day|what time|time is it|times? of day"
+    r"[0-9]\s?[ap]\.?m\b|\b(?:noon|midnight|weekdays?|days? of the week|(?:mon|tues"
+    r"|wednes|thurs|fri|satur|sun)day|next day|what time|time is it|times? of day"
     r"|[0-9]+:[0-9]{2}"
     r"|cycl\w+|wraps?|starts? over|repeats?|rotat\w+|turns?|degrees|circle|(?:units"
     r"|ones|last) digit|compass|months?)\b|\\circ|°",
@@ -90,7 +90,7 @@ _SUPPOSED_AT = re.compile(
 _DENIED_NEAR = re.compile(r"\bnot\b|n't\b|\bnever\b", re.IGNORECASE)
 _SENTENCE_END = re.compile(r"[.;!?](?:\s|$)")
 _AGAINST = re.compile(
-    r"\b(?:contradict\w*|contrary|absurd\w*|impossib\w+|irrational|assume not)\b", _I
+    r"\b(?:contradiction|contrary|absurd\w*|impossib\w+|irrational|assume not)\b", _I
 )
 _LETTER = r"(?<![A-Za-z\\])([A-Za-z])"
 _SIGN = r"(\*|\+|-|/|\^|×|·|∗|÷|\\cdot|\\times|\\ast|\\div|\\star)"
@@ -249,7 +249,7 @@ class Context:
         if gap.denominator != 1 or not any(signs.cycles for signs in every):
             return False
         periods = {*_PERIODS, *figures(self._question), *figures(self._text)}
-        return any(p > 2 and gap % p == 0 for p in periods - {a, b})
+        return any(gap % p == 0 and 0 <= b <= p for p in periods - {a, b} if p > 2)
 
 
 def _uses(node: Node, operations: frozenset[str]) -> bool:
