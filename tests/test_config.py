@@ -112,6 +112,18 @@ def test_a_wrong_value_in_an_override_names_the_stage():
         validate(config)
 
 
+def test_workers_of_the_text_oracle_need_their_extra(monkeypatch):
+    config = default_config()
+    config.domain.name, config.domain.oracle = "gsm8k", "text"
+    config.domain.oracle_workers = 2
+    validate(config)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=r"oracle_workers is 2.*aprm_jax\[pool\]"):
+        validate(config)
+    config.domain.oracle_workers = 0
+    validate(config)
+
+
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [

@@ -49,7 +49,10 @@ class DomainConfig:
         choices=ORACLES,
     )
     oracle_workers: int = setting(
-        2, '"text": processes that compare formulas; 0 = none', least=0
+        0,
+        '"text": processes that compare roots, functions and the like, with the extra '
+        '"pool"; 0 = none',
+        least=0,
     )
     label_cut: float = setting(
         0.5,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 from typing import Any
 
@@ -110,6 +111,12 @@ def _validate_text(c: ml_collections.ConfigDict) -> None:
         raise ConfigError(
             "domain.oracle='text' needs domain.name='gsm8k' or 'questions', not "
             f"{c.domain.name!r}"
+        )
+    wants_pool = c.domain.oracle == "text" and c.domain.oracle_workers > 0
+    if wants_pool and importlib.util.find_spec("math_verify") is None:
+        raise ConfigError(
+            f"domain.oracle_workers is {c.domain.oracle_workers}, and math-verify is "
+            "not installed: pip install 'aprm_jax[pool]', or set it to 0"
         )
     try:
         re.compile(c.lora.targets)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import dataclasses
+import importlib.util
 import json
 import os
 import queue
@@ -79,6 +80,8 @@ class EquivalencePool:
     """
 
     def __init__(self, config: PoolConfig | None = None):
+        if importlib.util.find_spec("math_verify") is None:
+            raise PoolError("no math-verify: pip install 'aprm_jax[pool]'")
         self.config = config or PoolConfig()
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         # Reentrant: the garbage collector may close a pool in the midst of anything.

@@ -189,3 +189,9 @@ def _alive(pid: int) -> bool:
     return not (
         status.is_file() and status.read_text().rsplit(")", 1)[1].split()[0] == "Z"
     )
+
+
+def test_a_pool_without_math_verify_says_what_to_install(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(PoolError, match=r"aprm_jax\[pool\]"):
+        EquivalencePool()
