@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from aprm_jax.evals.intervals import Interval, over_seeds, pooled
+from aprm_jax.evals.records import Record, by_name
 from aprm_jax.training.metrics import read_metrics
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -117,14 +118,8 @@ def collect(runs: Sequence[Path], how: str) -> dict:
             best = max((r for r in PAPER_RIVALS if r in means), key=lambda r: means[r])
             out["best_rival"][f"{split}@{n}"] = best
     summaries = [_summary(run) for run in runs]
-    keys = [
-        k
-        for k in summaries[0]
-        if k.startswith(("robustness.", "steps."))
-        or (k.startswith("kinds.") and k.endswith((".auc", ".count")))
-    ]
     out["summary"] = {}
-    for key in keys:
+    for key in summaries[0]:
         found = [s[key] for s in summaries if _is_number(s.get(key))]
         if len(found) == len(runs):
             out["summary"][key] = interval_row(over_seeds(np.array(found)), found)
@@ -142,11 +137,16 @@ def last_rounds(stage: Path, metric: str) -> float | None:
     return float(np.mean(values)) if values else None
 
 
-def _summary(run: Path) -> dict:
-    """The evaluation's figures, also of one that has not reached its last attack."""
+def _summary(run: Path) -> dict[str, float]:
+    """The verifiers' figures, also of a run that has not reached its last attack."""
     parts = sorted((run / "evaluate/parts").glob("*.json"))
-    found = [json.loads(path.read_text())["summary"] for path in parts]
-    return {key: value for part in found for key, value in part.items()}
+    rows = [row for path in parts for row in json.loads(path.read_text())["records"]]
+    return by_name(
+        record
+        for record in map(Record.from_json, rows)
+        if record.set in ("robustness", "steps")
+        or (record.set == "kinds" and record.metric in ("auc", "count"))
+    )
 
 
 def render(results: dict, file: str, by_seed: bool) -> str:

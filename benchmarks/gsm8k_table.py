@@ -48,10 +48,10 @@ def render(results: dict) -> str:
         cells = [
             _number(s.get(f"outcome.{name}.auc")),
             _number(s.get(f"outcome.{name}.auc_within")),
-            _number(s.get(f"processbench.{name}.f1")),
-            _number(s.get(f"processbench.{name}.error_accuracy")),
-            _number(s.get(f"processbench.{name}.correct_accuracy")),
-            _number(s.get(f"processbench.{name}.threshold")),
+            *(
+                _number(_located(s, name, metric))
+                for metric in ("f1", "error_accuracy", "correct_accuracy", "threshold")
+            ),
             _number(s.get(f"solver.test.{name}.min@{n}")),
         ]
         rows.append((name, cells))
@@ -66,17 +66,28 @@ def render(results: dict) -> str:
         f"solver, best of {n}",
     ]
     minutes = sum(results["stage_seconds"].values()) / 60
+    rows_, cut = s.get("processbench.count"), s.get("processbench.cut")
+    lost = s.get("outcome.likelihood.left_out")
+    if rows_ is None:
+        kinds = ("num_error", "num_correct")
+        rows_ = sum(_located(s, "likelihood", kind) or 0 for kind in kinds)
+        cut = _located(s, "likelihood", "cut")
+        lost = s["outcome.likelihood.unscored"]
     return (
         f"{table(header, rows)}\n\nOutcome: {s['outcome.likelihood.count']:.0f} "
-        "graded solutions of other models "
-        f"({s['outcome.likelihood.left_out']:.0f} too long). "
-        f"ProcessBench: {s['processbench.count']:.0f} rows, "
-        f"{s['processbench.cut']:.0f} cut at the longest bucket; the metric is its "
-        "own, the harmonic mean of both accuracies. The solver alone: greedy "
-        f"{_number(s['solver.test.greedy'])}, majority of {n} "
+        f"graded solutions of other models ({lost:.0f} too long). "
+        f"ProcessBench: {rows_:.0f} rows, {cut:.0f} cut at the longest bucket; the "
+        "metric is its own, the harmonic mean of both accuracies. The solver alone: "
+        f"greedy {_number(s['solver.test.greedy'])}, majority of {n} "
         f"{_number(s[f'solver.test.majority@{n}'])}. One seed, {minutes:.0f} minutes "
         "on two cores shared with another run. Made by `benchmarks/gsm8k_table.py`."
     )
+
+
+def _located(summary: dict, name: str, metric: str) -> float | None:
+    """A figure of ProcessBench; older results had a name of their own for it."""
+    new = summary.get(f"first_error.processbench.{name}.{metric}")
+    return summary.get(f"processbench.{name}.{metric}") if new is None else new
 
 
 def _number(value: float | None) -> str:

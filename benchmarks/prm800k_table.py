@@ -105,43 +105,98 @@ def _steps(results: dict, name: str) -> str:
     first = summaries[0]
     count = first[f"steps.{name}.chance.count"]
     share = first[f"steps.{name}.chance.incorrect_share"]
-    left_out = first[f"steps.{name}.likelihood.left_out"]
+    start = f"steps.{name}.likelihood"
+    unscored = first.get(f"{start}.unscored")
+    lost = (
+        f"The {first[f'{start}.left_out']:.0f} steps that do not fit a row are left "
+        "out for the models."
+        if unscored is None  # as the first results counted
+        else f"The {unscored:.0f} steps that do not fit a row count as misses."
+    )
     return (
         f"{table([name, 'AUC', *columns.values()], rows)}\n\n"
         f"{count:.0f} rated steps, {share:.0%} of them wrong; precision, recall and F1 "
         "are of catching wrong steps, at the threshold with the best balanced accuracy "
-        f"on held-out training questions. The {left_out:.0f} steps that do not fit a "
-        "row are left out for the models."
+        f"on held-out training questions. {lost}"
     )
+
+
+# Columns of a table of first errors: heading -> metric; what no run has is left out.
+_LOCATED = {
+    "F1": "f1",
+    "threshold": "threshold",
+    "on erroneous": "error_accuracy",
+    "on correct": "correct_accuracy",
+    "F1 at 0.5": "f1@0.5",
+    "F1 at 0.5, calibrated": "f1@platt",
+    "the same as a threshold": "threshold@platt",
+    "F1, tuned on gsm8k": "f1@gsm8k",
+    "its threshold": "threshold@gsm8k",
+    "best F1": "f1@hindsight",
+    "best F1, in hindsight": "oracle_threshold_f1",  # as the first results say it
+    "cut": "cut",
+}
 
 
 def _first_errors(results: dict, names: list[str]) -> str:
+    parts = [_located(results, name) for name in names]
+    means = _means(results, names)
+    if means:
+        parts.append(means)
+    start = f"first_error.{names[0]}.chance"
+    whole = " of PRM800K, on solutions that go up to their answer" * (
+        f"{start}.f1@0.5" in results["summaries"][0]  # not so in the first results
+    )
+    parts.append(
+        "The metric is ProcessBench's own, the harmonic mean of both accuracies. F1: "
+        f"at the threshold that is best on held-out training questions{whole}; "
+        "calibrated: Platt's fit on their steps; tuned on gsm8k: on the other splits "
+        "alone. Best F1: at a threshold that the benchmark itself chooses, in "
+        "hindsight; no result, but what there is to gain. Cut: solutions that do not "
+        "fit a row; without an error found before, a miss."
+    )
+    return "\n\n".join(parts)
+
+
+def _located(results: dict, name: str) -> str:
+    """All verifiers on one split of ProcessBench."""
     summaries = results["summaries"]
+    known = {
+        heading: metric
+        for heading, metric in _LOCATED.items()
+        if any(
+            _values(summaries, f"first_error.{name}.{v}.{metric}")
+            for v in results["verifiers"]
+        )
+    }
     rows = []
     for verifier in results["verifiers"]:
-        cells = []
-        for name in names:
-            start = f"first_error.{name}.{verifier}"
-            cells.append(_interval(summaries, f"{start}.f1"))
-            cells += [
-                _mean(summaries, f"{start}.{metric}")
-                for metric in (
-                    "error_accuracy",
-                    "correct_accuracy",
-                    "threshold",
-                    "oracle_threshold_f1",
-                )
-            ]
+        start = f"first_error.{name}.{verifier}"
+        cells = [
+            _HOW.get(metric, _mean)(summaries, f"{start}.{metric}")
+            for metric in known.values()
+        ]
         rows.append((NAMES.get(verifier, verifier), cells))
-    header = ["ProcessBench"]
-    for name in names:
-        header += [f"{name}: F1", "on erroneous", "on correct", "threshold", "best F1"]
-    return (
-        f"{table(header, rows)}\n\nThe metric is ProcessBench's own, the harmonic mean "
-        "of both accuracies; thresholds from held-out training questions of PRM800K. "
-        "Best F1: at a threshold that the benchmark itself chooses, in hindsight; no "
-        "result, but what there is to gain."
-    )
+    return table([f"ProcessBench, {name}", *known], rows)
+
+
+def _means(results: dict, names: list[str]) -> str:
+    """The mean F1 over the splits that were measured."""
+    split = "+".join(names)
+    columns = {"F1": "f1", "F1 at 0.5": "f1@0.5", "F1 at 0.5, calibrated": "f1@platt"}
+    rows = [
+        (
+            NAMES.get(verifier, verifier),
+            [
+                _mean(results["summaries"], f"first_error.{split}.{verifier}.{metric}")
+                for metric in columns.values()
+            ],
+        )
+        for verifier in results["verifiers"]
+    ]
+    if all(cell == "–" for _, cells in rows for cell in cells):
+        return ""
+    return table([f"mean of {', '.join(names)}", *columns], rows)
 
 
 def _values(summaries: list[dict], name: str) -> list[float]:
@@ -155,13 +210,25 @@ def _interval(summaries: list[dict], name: str) -> str:
         return "–"
     low, high = min(values), max(values)
     if len(values) == 1:
-        low, high = summaries[0][f"{name}.low"], summaries[0][f"{name}.high"]
+        ends = (summaries[0].get(f"{name}.{end}") for end in ("low", "high"))
+        low, high = (values[0] if end is None else end for end in ends)
     return f"{statistics.mean(values):.3f} [{low:.3f}, {high:.3f}]"
 
 
 def _mean(summaries: list[dict], name: str) -> str:
     values = _values(summaries, name)
     return f"{statistics.mean(values):.3f}" if values else "–"
+
+
+def _count(summaries: list[dict], name: str) -> str:
+    values = _values(summaries, name)
+    return f"{statistics.mean(values):.0f}" if values else "–"
+
+
+_HOW = {
+    **dict.fromkeys(("f1", "f1@0.5", "f1@platt", "f1@gsm8k"), _interval),
+    "cut": _count,
+}
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import math
 import re
 import unicodedata
 from collections.abc import Sequence
+from typing import Any
 
 from aprm_jax.data.jsonl import Rows
 
@@ -34,6 +35,8 @@ class LabelledSolution:
       split: its split or file.
       problem_id: the data set's id of the question, else `question_id(question)`.
       category: kind of the row, where the data set tells kinds apart.
+      finished: whether it goes up to its answer; None where the data does not say.
+      ignored: labels in the data that point at no step.
     """
 
     question: str
@@ -44,6 +47,8 @@ class LabelledSolution:
     split: str = ""
     problem_id: str = ""
     category: str = ""
+    finished: bool | None = None
+    ignored: int = 0
 
     def __post_init__(self):
         if not len(self.steps) == len(self.labels) == len(self.ratings):
@@ -63,10 +68,11 @@ class Solutions(Rows[LabelledSolution]):
 
     num_unlabelled: int = 0  # no step has a label
     num_repeated: int = 0  # the same text with the same labels came before
+    num_ignored: int = 0  # of those kept, solutions with labels that point at no step
 
 
 def from_ratings(
-    question: str, steps: Sequence[str], ratings: Sequence[int | None], **where: str
+    question: str, steps: Sequence[str], ratings: Sequence[int | None], **where: Any
 ) -> LabelledSolution:
     """A solution with people's ratings; its labels are 0, 0.5, 1 for -1, 0, +1."""
     labels = [math.nan if r is None else (r + 1) / 2 for r in ratings]
@@ -76,7 +82,7 @@ def from_ratings(
 
 
 def from_labels(
-    question: str, steps: Sequence[str], labels: Sequence[float], **where: str
+    question: str, steps: Sequence[str], labels: Sequence[float], **where: Any
 ) -> LabelledSolution:
     """A solution with labels; the certain ones, 0 and 1, are ratings too."""
     ratings = [{0.0: -1, 1.0: 1}.get(label) for label in labels]
@@ -86,7 +92,7 @@ def from_labels(
 
 
 def from_first_error(
-    question: str, steps: Sequence[str], first_error: int, **where: str
+    question: str, steps: Sequence[str], first_error: int, **where: Any
 ) -> LabelledSolution:
     """A solution of which only the first error is known.
 

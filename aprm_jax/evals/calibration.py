@@ -8,6 +8,7 @@ repaired without changing the ranking (Platt 1999; Guo et al., arXiv 1706.04599)
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import numpy as np
 import scipy.optimize
@@ -27,6 +28,13 @@ class Platt:
         return scipy.special.expit(
             self.slope * np.asarray(scores, np.float64) + self.bias
         )
+
+    @property
+    def even(self) -> float:
+        """The score at which P(correct) is 0.5; infinite where there is none."""
+        if self.slope > 0:
+            return -self.bias / self.slope
+        return -math.inf if self.bias >= 0 else math.inf
 
 
 def fit_platt(

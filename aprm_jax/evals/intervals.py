@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable
 
 import numpy as np
 import scipy.stats
-from jaxtyping import Float, Shaped
+from jaxtyping import Float, Int, Shaped
 
 _CHUNK = 1 << 21  # resampled values held at a time: 16 MiB
 
@@ -37,13 +38,48 @@ def bootstrap(
 ) -> Interval:
     """Percentile bootstrap of the mean over problems."""
     values = _checked(values, 1)
+    return bootstrap_statistic(
+        lambda drawn: values[drawn].mean(axis=1),
+        len(values),
+        float(values.mean()),
+        level=level,
+        resamples=resamples,
+        seed=seed,
+    )
+
+
+def bootstrap_statistic(
+    statistic: Callable[[Int[np.ndarray, "R P"]], Float[np.ndarray, " R"]],
+    count: int,
+    value: float,
+    *,
+    level: float = 0.95,
+    resamples: int = 10_000,
+    seed: int = 0,
+) -> Interval:
+    """Percentile bootstrap of any statistic; resamples where it is NaN are left out.
+
+    Args:
+      statistic: of R resamples, each the indices of P units drawn with replacement.
+      count: P, how many units there are: problems, or the questions of steps.
+      value: the statistic of the data itself.
+      level: coverage.
+      resamples: how many.
+      seed: of the draws.
+    """
     rng = np.random.default_rng(seed)
-    rows = max(1, _CHUNK // len(values))
-    means = [
-        values[rng.integers(len(values), size=(count, len(values)))].mean(axis=1)
-        for count in _chunks(resamples, rows)
+    rows = max(1, _CHUNK // max(count, 1))
+    drawn = [
+        statistic(rng.integers(count, size=(size, count)))
+        for size in _chunks(resamples, rows)
     ]
-    return _percentile(float(values.mean()), np.concatenate(means), level)
+    found = np.concatenate(drawn)
+    found = found[~np.isnan(found)]
+    if not len(found):
+        return Interval(value, math.nan, math.nan)
+    tail = (1 - level) / 2
+    low, high = np.quantile(found, [tail, 1 - tail])
+    return Interval(value, float(low), float(high), float(found.std()))
 
 
 def paired_difference(
@@ -126,12 +162,6 @@ def pooled(
     stderr = math.sqrt(total / values.size)
     half = float(scipy.stats.t.ppf((1 + level) / 2, freedom)) * stderr
     return Interval(mean, mean - half, mean + half, stderr)
-
-
-def _percentile(mean: float, means: Float[np.ndarray, " B"], level: float) -> Interval:
-    tail = (1 - level) / 2
-    low, high = np.quantile(means, [tail, 1 - tail])
-    return Interval(mean, float(low), float(high), float(means.std()))
 
 
 def _chunks(total: int, size: int) -> list[int]:

@@ -1,77 +1,36 @@
-"""ProcessBench: reading its rows, the first error from scores, and its metric.
+"""ProcessBench: the first error from scores, the metric, and the best threshold.
 
 The metric (Zheng et al., arXiv 2412.06559) is not an ordinary F1: it is the harmonic
 mean of the accuracy on erroneous rows (the exact index of the first error) and the
 accuracy on correct rows (no error found). Indices are 0-based, -1 is "none".
+
+A score is NaN where the verifier gave none. A solution of which it said nothing wrong
+so far has no verdict then, and counts as a miss, whatever is true.
 """
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float, Int, Shaped
-
-from aprm_jax.data.jsonl import (
-    RowError,
-    require_bool,
-    require_int,
-    require_str,
-    require_strings,
-)
-from aprm_jax.data.sources import read_source
+from jaxtyping import Int, Shaped
 
 NO_ERROR = -1
-
-
-@dataclasses.dataclass(frozen=True)
-class ProcessBenchRow:
-    """One solution with the place of its first error.
-
-    Attributes:
-      problem: the question.
-      steps: the solution's steps; a step may hold several lines.
-      label: 0-based index of the first wrong step, -1 for none.
-      final_answer_correct: the outcome; may be true although a step is wrong.
-      generator: the model that wrote it, if recorded.
-    """
-
-    problem: str
-    steps: tuple[str, ...]
-    label: int
-    final_answer_correct: bool
-    generator: str = ""
-
-
-def read_processbench(
-    source: str | Path,
-    *,
-    split: str = "gsm8k",
-    quarantine_dir: str | Path | None = None,
-    max_bad_share: float = 0.01,
-) -> list[ProcessBenchRow]:
-    """Reads a ProcessBench split from a path or a name; see `read_source`."""
-    return read_source(
-        str(source),
-        split,
-        _parse,
-        quarantine_dir=quarantine_dir,
-        max_bad_share=max_bad_share,
-    )
+UNSCORED = -2  # no verdict: the scores end before an error was found
 
 
 def first_error(scores: Shaped[np.ndarray, " S"], threshold: float) -> int:
-    """Index of the first step with score < threshold, else -1.
+    """Index of the first step with score < threshold, else -1; -2 without a verdict.
 
-    Raises:
-      ValueError: a score is NaN, which would pass as correct.
+    There is no verdict where a step has no score (NaN) and no step before it is below
+    the threshold.
     """
     # In float64: NumPy would round the threshold to the scores' float32.
-    values = _checked(scores)
-    below = np.flatnonzero(values < float(threshold))
-    return int(below[0]) if len(below) else NO_ERROR
+    values = np.asarray(scores, np.float64)
+    stops = np.flatnonzero((values < float(threshold)) | np.isnan(values))
+    if not len(stops):
+        return NO_ERROR
+    return UNSCORED if np.isnan(values[stops[0]]) else int(stops[0])
 
 
 def processbench_score(
@@ -81,13 +40,13 @@ def processbench_score(
     """ProcessBench's metric.
 
     Args:
-      predictions: 0-based first errors, -1 for none.
+      predictions: 0-based first errors, -1 for none, -2 for no verdict: a miss.
       labels: the true ones.
 
     Returns:
       `error_accuracy`, `correct_accuracy`, their harmonic mean `f1` (0 where either
-      is 0), and the counts `num_error` and `num_correct`. The accuracy over no rows
-      is 0.
+      is 0), and the counts `num_error`, `num_correct` and `unscored` (those without a
+      verdict). The accuracy over no rows is 0.
     """
     guess, truth = np.asarray(predictions, np.int64), np.asarray(labels, np.int64)
     if guess.shape != truth.shape or guess.ndim != 1:
@@ -103,6 +62,7 @@ def processbench_score(
         "f1": _harmonic(error, correct),
         "num_error": float(num_error),
         "num_correct": float(num_correct),
+        "unscored": float((guess == UNSCORED).sum()),
     }
 
 
@@ -115,18 +75,22 @@ def best_threshold(
     A row is right for an interval of thresholds: a correct one up to the minimum of
     its scores; an erroneous one above the score of its first error, up to the minimum
     before it. So the best threshold lies between two neighbours among these bounds;
-    of equally good gaps the widest wins, and its middle is returned.
+    of equally good gaps the widest wins, and its middle is returned. Where a score that
+    this needs is missing, the row is right for no threshold.
     """
     if len(scores) != len(labels) or not len(scores):
         raise ValueError(f"{len(scores)} rows of scores for {len(labels)} labels")
     lows, highs, wrong = [], [], []
     for row, label in zip(scores, labels, strict=True):
-        values = _checked(row)
+        values = np.asarray(row, np.float64)
         if not NO_ERROR <= label < len(values):
             raise ValueError(f"label {label} for {len(values)} steps")
-        known = values if label == NO_ERROR else values[:label]
-        lows.append(-np.inf if label == NO_ERROR else values[label])
-        highs.append(known.min(initial=np.inf))
+        before, error = values, -np.inf
+        if label != NO_ERROR:
+            before, error = values[:label], values[label]
+        missing = np.isnan(before).any() or np.isnan(error)
+        lows.append(np.inf if missing else error)
+        highs.append(-np.inf if missing else before.min(initial=np.inf))
         wrong.append(label != NO_ERROR)
     low, high, is_wrong = np.array(lows), np.array(highs), np.array(wrong)
     edges = np.unique(np.concatenate([low, high]))
@@ -154,47 +118,5 @@ def best_threshold(
     return float(middle if middle > edges[at - 1] else edges[at])
 
 
-def minimum_scores(
-    scores: Sequence[Shaped[np.ndarray, " _"]],
-) -> Float[np.ndarray, " N"]:
-    """The minimum step score of each solution; +inf of one without steps."""
-    return np.array([_checked(row).min(initial=np.inf) for row in scores], np.float64)
-
-
-def auc(scores: Shaped[np.ndarray, " N"], positives: Shaped[np.ndarray, " N"]) -> float:
-    """Chance that a positive scores above a negative, ties half; NaN without both."""
-    values, is_positive = _checked(scores), np.asarray(positives, bool)
-    if values.shape != is_positive.shape:
-        raise ValueError(f"{values.shape} scores for {is_positive.shape} outcomes")
-    above, below = values[is_positive], np.sort(values[~is_positive])
-    if not len(above) or not len(below):
-        return float("nan")
-    beaten = np.searchsorted(below, above, side="left")
-    not_beaten_by = np.searchsorted(below, above, side="right")
-    return float((beaten + not_beaten_by).mean() / (2 * len(below)))
-
-
-def _parse(row: dict) -> ProcessBenchRow:
-    steps = tuple(require_strings(row, "steps"))
-    label = require_int(row, "label")
-    if not NO_ERROR <= label < len(steps):
-        raise RowError(f"label {label} is no step of {len(steps)} and not -1")
-    generator = require_str(row, "generator") if "generator" in row else ""
-    return ProcessBenchRow(
-        require_str(row, "problem"),
-        steps,
-        label,
-        require_bool(row, "final_answer_correct"),
-        generator,
-    )
-
-
 def _harmonic(a: float, b: float) -> float:
     return float(2 * a * b / (a + b)) if a > 0 and b > 0 else 0.0
-
-
-def _checked(scores: Shaped[np.ndarray, " S"]) -> Float[np.ndarray, " S"]:
-    values = np.asarray(scores, np.float64)
-    if np.isnan(values).any():
-        raise ValueError("a score is NaN")
-    return values

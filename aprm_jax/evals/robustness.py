@@ -1,4 +1,4 @@
-"""Robustness: how often a fresh attacker with a fixed budget fools a frozen R."""
+"""Evaluator of robustness: how often a fresh attacker fools a frozen R."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from aprm_jax.game.rounds import Arena, GameConfig, Rounds
 from aprm_jax.training.metrics import to_scalar
 from aprm_jax.training.timing import PhaseTimer
 
+SET = "robustness"
 LAST_ROUNDS = 10  # the attacker's rates are means over so many rounds at its end
 RATES = ("game/fool_rate", "game/success_rate", "game/still_correct_rate")
 

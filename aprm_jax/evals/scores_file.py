@@ -1,13 +1,15 @@
 """Step scores that another PRM gave, read from JSONL and checked against a set.
 
 One row a solution, `{"id": "math-17", "scores": [0.98, 0.41]}`: probabilities that each
-step is correct, one a step. `id` is the one in the evaluation's `sets/NAME.jsonl`;
-`"index"`, the 0-based number of the solution, may stand in its place, or neither, and
-the rows are then in the set's order.
+step is correct, one a step; null for a step that the PRM could not score, which counts
+as a miss. `id` is the one in the evaluation's `sets/NAME.jsonl`; `"index"`, the 0-based
+number of the solution, may stand in its place, or neither, and the rows are then in the
+set's order.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,7 +22,7 @@ from aprm_jax.data.jsonl import DataError, RowError, read_rows, require_int, req
 def read_scores(
     path: str | Path, ids: Sequence[str], sizes: Sequence[int]
 ) -> list[Float[np.ndarray, " _"]]:
-    """The scores of every solution of a set, in the set's order.
+    """The scores of every solution of a set, in the set's order; NaN for null.
 
     Args:
       path: the file.
@@ -57,7 +59,7 @@ def read_scores(
         if len(scores) != sizes[at]:
             raise DataError(
                 f"{where}: {len(scores)} scores, but solution {ids[at]!r} has "
-                f"{sizes[at]} steps"
+                f"{sizes[at]} steps; null stands for a step that was not scored"
             )
         found[at] = scores
     missing = [k for k in range(len(ids)) if k not in found]
@@ -79,9 +81,12 @@ def _parse(row: dict, named: set[str]) -> tuple[str | int | None, np.ndarray]:
     if not isinstance(values, list):
         raise RowError("field 'scores' must be a list of numbers")
     for k, value in enumerate(values):
+        if value is None:
+            continue
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise RowError(f"score {k} must be a number, not {type(value).__name__}")
         if not 0 <= value <= 1:
             raise RowError(f"score {k} must be a probability in [0, 1], not {value!r}")
     named.add({str: "id", int: "index"}.get(type(key), "neither"))
-    return key, np.asarray(values, np.float64)
+    numbers = [math.nan if value is None else value for value in values]
+    return key, np.asarray(numbers, np.float64)

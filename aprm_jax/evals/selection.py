@@ -1,4 +1,4 @@
-"""Solver accuracy by how one of N sampled solutions is chosen, problem by problem."""
+"""Evaluator of solver accuracy, by how one of N samples is chosen."""
 
 from __future__ import annotations
 
@@ -8,10 +8,14 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from aprm_jax.data.domain import Domain, Problem
+from aprm_jax.evals import intervals
+from aprm_jax.evals.records import Record, records
 from aprm_jax.search.aggregate import aggregate_lists
 from aprm_jax.search.select import expected_best_of_n, majority_of_n, pass_at_n
 from aprm_jax.search.solve import Solution
 
+SET, DIFFERENCE = "solver", "difference"
+Method = tuple[str, str]  # verifier, "" for none; metric, such as "min@8"
 # log-scale, one a step of a solution
 StepScores = Sequence[float] | Float[np.ndarray, " _"]
 
@@ -58,12 +62,25 @@ def best_of_n(
     aggregation: str,
     n: int,
 ) -> Float[np.ndarray, " P"]:
-    """Expected accuracy of best-of-n for each problem; unfinished ones come last."""
+    """Expected accuracy of best-of-n for each problem.
+
+    Unfinished solutions come last, and so do those that the verifier did not read to
+    their end (NaN): the least of fewer scores would only be higher.
+    """
     totals = np.array(
-        [aggregate_lists(list(row), aggregation) for row in log_scores], np.float64
+        [
+            aggregate_lists([np.nan_to_num(x, nan=0.0) for x in row], aggregation)
+            for row in log_scores
+        ],
+        np.float64,
     )
-    finished = np.array([[s.finished for s in row] for row in solutions])
-    return expected_best_of_n(np.where(finished, totals, -np.inf), correct, n)
+    usable = np.array(
+        [
+            [s.finished and not np.isnan(x).any() for s, x in zip(*pair, strict=True)]
+            for pair in zip(solutions, log_scores, strict=True)
+        ]
+    )
+    return expected_best_of_n(np.where(usable, totals, -np.inf), correct, n)
 
 
 def table(
@@ -73,8 +90,8 @@ def table(
     scored: Mapping[str, Sequence[Sequence[StepScores]]],
     aggregations: Sequence[str],
     sizes: Sequence[int],
-) -> dict[str, Float[np.ndarray, " P"]]:
-    """Per-problem accuracy of every row: `majority@8`, `aprm.min@8`, `pass@8` …
+) -> dict[Method, Float[np.ndarray, " P"]]:
+    """Per-problem accuracy of every method: `majority@8`, `min@8` of a PRM, `pass@8` …
 
     Args:
       domain: reads answers.
@@ -85,13 +102,44 @@ def table(
       sizes: the n of best-of-n, each at most M.
     """
     correct = correctness(domain, problems, solutions)
-    rows = {"sample": correct.mean(axis=1)}
+    rows: dict[Method, np.ndarray] = {("", "sample"): correct.mean(axis=1)}
     for n in sizes:
-        rows[f"majority@{n}"] = majority(domain, problems, solutions, n)
-        rows[f"pass@{n}"] = pass_at_n(correct, n)
+        rows["", f"majority@{n}"] = majority(domain, problems, solutions, n)
+        rows["", f"pass@{n}"] = pass_at_n(correct, n)
         for name, log_scores in scored.items():
             for how in aggregations:
-                rows[f"{name}.{how}@{n}"] = best_of_n(
+                rows[name, f"{how}@{n}"] = best_of_n(
                     log_scores, solutions, correct, how, n
                 )
     return rows
+
+
+def label(method: Method) -> str:
+    """A method as one text, "aprm.min@8": a name in files, not to be taken apart."""
+    return ".".join(part for part in method if part)
+
+
+def solver_records(
+    split: str, rows: Mapping[Method, Float[np.ndarray, " P"]], resamples: int
+) -> list[Record]:
+    """The mean of every method over the problems, with its interval."""
+    out: list[Record] = []
+    for (verifier, metric), values in rows.items():
+        values = np.asarray(values, np.float64)
+        interval = intervals.bootstrap(values, resamples=resamples)
+        out += records(SET, split, verifier, {metric: interval})
+    return out
+
+
+def difference_records(
+    split: str,
+    mine: Float[np.ndarray, " P"],
+    others: Mapping[Method, Float[np.ndarray, " P"]],
+    resamples: int,
+) -> list[Record]:
+    """One method minus every other, problem by problem, named after the other."""
+    out: list[Record] = []
+    for (verifier, metric), values in others.items():
+        interval = intervals.paired_difference(mine, values, resamples=resamples)
+        out += records(DIFFERENCE, split, verifier, {metric: interval})
+    return out

@@ -6,6 +6,11 @@ called correct where score >= threshold. The unqualified `precision`, `recall` a
 the share of wrong steps caught, precision the share of alarms that are right. The
 other orientation carries the suffix `_correct`. What is 0/0 is 0 for those six, and
 NaN for the AUC.
+
+A score is NaN where the verifier gave none (the solution does not fit a row). Such a
+step is a *miss* in whatever is counted or ranked: called the other way, and ranked at
+the wrong end. Else a verifier would gain by not reading what is hard. Calibration (ece,
+brier, the diagram) is of the scored steps; `unscored` says how many were not.
 """
 
 from __future__ import annotations
@@ -46,7 +51,7 @@ def classification_report(
     """Every number about one set of steps, flat, ready for `summary.json`.
 
     Args:
-      scores: probabilities of "correct", within [0, 1].
+      scores: probabilities of "correct", within [0, 1]; NaN where unscored.
       labels: 1 correct, 0 incorrect.
       weights: non-negative weights of the steps; all 1 by default.
       threshold: a step is called correct where score >= threshold.
@@ -54,14 +59,16 @@ def classification_report(
     Returns:
       accuracy, balanced_accuracy; precision, recall, f1 of catching wrong steps;
       precision_correct, recall_correct, f1_correct of recognising correct ones; auc;
-      ece (10 equal-width bins), brier; count, incorrect_share, threshold.
+      ece (10 equal-width bins), brier; count (of all steps), unscored,
+      incorrect_share, threshold.
 
     Raises:
-      ValueError: no steps, NaN or out-of-range scores, labels other than 0 and 1.
+      ValueError: no steps, out-of-range scores, labels other than 0 and 1.
     """
     scores, labels, weights = _checked(scores, labels, weights)
-    called_correct = scores >= threshold
     is_correct = labels == 1
+    unscored = np.isnan(scores)
+    called_correct = np.where(unscored, ~is_correct, scores >= threshold)
     kept = float(weights[called_correct & is_correct].sum())
     caught = float(weights[~called_correct & ~is_correct].sum())
     fooled = float(weights[called_correct & ~is_correct].sum())
@@ -79,8 +86,9 @@ def classification_report(
         "f1_correct": _ratio(2 * kept, 2 * kept + rejected + fooled),
         "auc": auc(scores, labels, weights),
         "ece": reliability(scores, labels, weights).ece,
-        "brier": float((weights * (scores - labels) ** 2).sum() / total),
+        "brier": brier(scores, labels, weights),
         "count": float(len(scores)),
+        "unscored": float(unscored.sum()),
         "incorrect_share": (caught + fooled) / total,
         "threshold": float(threshold),
     }
@@ -94,12 +102,12 @@ def auc(
     """P(a correct step scores above an incorrect one), ties counting one half.
 
     Any real scores, log-odds included: they separate where probabilities saturate.
-    NaN when a class is missing.
+    A NaN was not scored, and loses against every score and every other NaN. NaN when a
+    class is missing.
     """
-    scores = np.asarray(scores, np.float64)
-    if np.isnan(scores).any():
-        raise ValueError("a step score is NaN")
     labels = np.asarray(labels)
+    scores = np.asarray(scores, np.float64)
+    scores = np.where(np.isnan(scores), np.where(labels == 1, -np.inf, np.inf), scores)
     weights = np.ones(len(scores)) if weights is None else np.asarray(weights, float)
     _, group = np.unique(scores, return_inverse=True)
     size = int(group.max(initial=-1)) + 1
@@ -118,8 +126,11 @@ def reliability(
     weights: Float[np.ndarray, " N"] | None = None,
     bins: int = 10,
 ) -> Reliability:
-    """The reliability diagram and the expected calibration error."""
-    scores, labels, weights = _checked(scores, labels, weights)
+    """The reliability diagram and the expected calibration error, of scored steps.
+
+    Without any of them, every bin is empty and the error is NaN.
+    """
+    scores, labels, weights = _scored(*_checked(scores, labels, weights))
     index = np.minimum((scores * bins).astype(int), bins - 1)  # 1.0: the last bin
     mass = np.bincount(index, weights, minlength=bins)
     score_sum = np.bincount(index, weights * scores, minlength=bins)
@@ -129,9 +140,20 @@ def reliability(
         edges=np.linspace(0.0, 1.0, bins + 1),
         score=score_sum / filled,
         correct=label_sum / filled,
-        weight=mass / mass.sum(),
-        ece=float(np.abs(label_sum - score_sum).sum() / mass.sum()),
+        weight=mass / (mass.sum() or 1.0),
+        ece=float(np.abs(label_sum - score_sum).sum() / (mass.sum() or math.nan)),
     )
+
+
+def brier(
+    scores: Float[np.ndarray, " N"],
+    labels: Shaped[np.ndarray, " N"],
+    weights: Float[np.ndarray, " N"] | None = None,
+) -> float:
+    """Mean squared error of the scored steps' probabilities; NaN of none."""
+    scores, labels, weights = _scored(*_checked(scores, labels, weights))
+    total = float(weights.sum())
+    return float((weights * (scores - labels) ** 2).sum() / (total or math.nan))
 
 
 _THRESHOLD_METRICS = ("accuracy", "balanced_accuracy", "f1", "f1_correct")
@@ -148,14 +170,17 @@ def best_threshold(
     good ones the nearest to 0.5 is taken.
 
     Args:
-      scores: probabilities of "correct".
+      scores: probabilities of "correct"; what was not scored (NaN) is left out, for no
+        threshold changes it.
       labels: 1 correct, 0 incorrect.
       metric: "accuracy", "balanced_accuracy", "f1" (catching wrong steps) or
         "f1_correct".
     """
     if metric not in _THRESHOLD_METRICS:
         raise ValueError(f"{metric!r} is none of {', '.join(_THRESHOLD_METRICS)}")
-    scores, labels, _ = _checked(scores, labels, None)
+    scores, labels, _ = _scored(*_checked(scores, labels, None))
+    if not len(scores):
+        raise ValueError("no scored steps to choose a threshold on")
     distinct, group = np.unique(scores, return_inverse=True)
     middles = (distinct[:-1] + distinct[1:]) / 2
     # Neighbouring floats have no middle: the upper one separates them just as well.
@@ -207,6 +232,7 @@ def per_kind_report(
         chosen = ~correct & (names == kind)
         both = chosen | correct
         result[kind] = {
+            # Not so of NaN: an unscored step was not caught.
             "recall": float((scores[chosen] < threshold).mean()),
             "auc": auc(scores[both], labels[both]),
             "count": float(chosen.sum()),
@@ -230,8 +256,16 @@ def _checked(
         raise ValueError("weights must be non-negative, one a step")
     if not weights.sum() > 0:
         raise ValueError("no steps to report on")
-    if not ((scores >= 0) & (scores <= 1)).all():
+    known = scores[~np.isnan(scores)]
+    if not ((known >= 0) & (known <= 1)).all():
         raise ValueError("step scores must be probabilities, within [0, 1]")
     if not np.isin(labels, (0.0, 1.0)).all():
         raise ValueError("labels must be 0 or 1; mask unlabelled steps first")
     return scores, labels, weights
+
+
+def _scored(
+    scores: np.ndarray, labels: np.ndarray, weights: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    known = ~np.isnan(scores)
+    return scores[known], labels[known], weights[known]

@@ -1,328 +1,360 @@
-"""Evaluation: solver accuracy by method, step classification, a fresh attacker."""
+"""Evaluation: solver accuracy by method, steps, first errors, a fresh attacker.
+
+A validation set chooses every threshold and every calibration: the dev questions of a
+labelled domain; else what the solver samples on the dev split, judged by the oracle.
+"""
 
 from __future__ import annotations
 
 import functools
 import io
 import json
+import re
 import time
-from collections.abc import Sequence
+import zlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import scipy.special
 
-from aprm_jax.data.domain import Problem
-from aprm_jax.data.gsm8k import ModelSolution, read_model_solutions
-from aprm_jax.evals import intervals, outcome, processbench, selection, steps
-from aprm_jax.evals.robustness import attack
+from aprm_jax.evals import (
+    categories,
+    first_errors,
+    outcome,
+    robustness,
+    selection,
+    step_labels,
+    step_sets,
+    steps,
+)
+from aprm_jax.evals.records import RESULTS, Record, Results, by_name, records, to_text
+from aprm_jax.evals.step_sets import Judged, StepSet
+from aprm_jax.evals.validation import Chosen, choose
 from aprm_jax.game.rounds import GameConfig
-from aprm_jax.jobs import evaluate_labelled
-from aprm_jax.jobs.context import Context, log
+from aprm_jax.jobs import samples, step_data
+from aprm_jax.jobs.context import Context, JobError, log
+from aprm_jax.jobs.step_data import DEV, LIKELIHOOD, THRESHOLDS
+from aprm_jax.jobs.verifiers import model_scores, probability, set_scores
 from aprm_jax.models.lora import LoraConfig
 from aprm_jax.search.aggregate import log_sigmoid
-from aprm_jax.search.solve import Solution, sample_solutions
 from aprm_jax.training.workdir import atomic_write
-from aprm_jax.verifiers.monte_carlo import LabelledStep, oracle_labels
-from aprm_jax.verifiers.scoring import likelihood_scorer, prm_scorer
 
 DEV_PROBLEMS = 150  # enough for a threshold, the only thing that dev decides here
 DEV_SAMPLES = 4
-LIKELIHOOD = "likelihood"
 THRESHOLD_SEED = 1_000_033  # of the corruptions that a threshold is chosen on
 ATTACK_SEED = 1_000_003  # no training run uses it
 
-# [problem][sample] -> log-scale score of each step
-Scores = list[list[np.ndarray]]
+# A part of the evaluation: its records, and what else is kept of it.
+Part = dict[str, Any]
 
 
 def run(context: Context) -> dict[str, Any]:
-    """Writes `summary.json` (flat), `per_problem.npz` and `solutions.json`.
+    """Writes `results.json`, the same flat in `summary.json`, and `per_problem/`.
 
-    Each split and each attack is kept as it ends: a killed evaluation goes on there.
+    Each split, set and attack is kept as it ends: a killed evaluation goes on there.
     """
-    c = context.config.evaluate
-    if context.config.domain.name == "labelled":
-        summary = evaluate_labelled.run(context, functools.partial(_part, context))
-        _write_json(context.directory / "summary.json", summary)
-        return {}
-    dev = _part(context, "thresholds", lambda: _dev(context))
-    parts = [dev]
-    for split in c.splits:
-        parts.append(_part(context, split, lambda s=split: _split(context, s, dev)))
-    if context.config.domain.model_solutions:
-        parts.append(_part(context, "outcome", lambda: _outcome(context)))
-    if context.config.domain.processbench:
-        parts.append(
-            _part(context, "processbench", lambda: _processbench(context, dev))
-        )
-    for name in c.attack_prms:
-        parts.append(
-            _part(context, f"attack_{name}", lambda n=name: _attack(context, n))
-        )
-    summary = {k: v for part in parts for k, v in part["summary"].items()}
-    _write_json(context.directory / "summary.json", summary)
+    found = evaluate(context, functools.partial(_part, context))
+    atomic_write(context.directory / RESULTS, to_text(found))
+    _write_json(context.directory / "summary.json", by_name(found))
     return {}
 
 
-def _part(context: Context, name: str, compute) -> dict[str, Any]:
+def evaluate(context: Context, part) -> list[Record]:
+    """All records, part by part.
+
+    Args:
+      context: of the stage.
+      part: `part(name, compute)` computes a piece once and keeps it.
+    """
+    c = context.config
+    labelled = c.domain.name == "labelled"
+    dev = part(
+        THRESHOLDS, lambda: _labelled_dev(context) if labelled else _dev(context)
+    )
+    chosen = {name: Chosen.from_json(row) for name, row in dev["chosen"].items()}
+    parts = [dev]
+    for split in () if labelled else c.evaluate.splits:
+        parts.append(part(split, lambda s=split: _split(context, s, chosen)))
+    if c.domain.model_solutions and not labelled:
+        parts.append(part("outcome", lambda: _outcome(context)))
+    parts += _measured_sets(context, chosen, part)
+    for name in () if labelled else c.evaluate.attack_prms:
+        parts.append(part(f"attack_{name}", lambda n=name: _attack(context, n)))
+    return [Record.from_json(row) for piece in parts for row in piece["records"]]
+
+
+def _measured_sets(context: Context, chosen: dict[str, Chosen], part) -> Iterator[Part]:
+    """Each set in turn; the one that tunes the others' thresholds first."""
+    sets = step_data.evaluation_sets(context)
+    if context.config.domain.name == "labelled":
+        for data in (step_data.dev_set(context), *sets):
+            samples.write_set(context.directory / "sets" / f"{data.name}.jsonl", data)
+    found: dict[str, Part] = {}
+    tuned: dict[str, float] = {}
+    for data in sorted(sets, key=lambda data: not _tunes(data)):
+        piece = part(data.name, lambda d=data, t=tuned: _measure(context, d, chosen, t))
+        found[data.name] = piece
+        tuned = tuned or piece.get("tuned", {})
+    yield from (found[data.name] for data in sets)
+    located = [data.name for data in sets if data.reader == step_sets.PROCESSBENCH]
+    results = Results(
+        Record.from_json(row) for piece in found.values() for row in piece["records"]
+    )
+    yield _kept(first_errors.mean_records(results, located))
+
+
+def _tunes(data: StepSet) -> bool:
+    place = (step_sets.PROCESSBENCH, first_errors.TUNED_ON)
+    return (data.reader, data.origin) == place
+
+
+def _kept(found: Sequence[Record], **more: Any) -> Part:
+    return {"records": [record.to_json() for record in found], **more}
+
+
+def _part(context: Context, name: str, compute) -> Part:
     """A piece of the evaluation, computed once and kept."""
-    path = context.directory / "parts" / f"{name}.json"
+    path = part_path(context.directory, name)
     if path.exists():
         return json.loads(path.read_text())
     log.info("%s: %s", context.stage, name)
     start = time.perf_counter()
     part = compute()
-    part["seconds"] = time.perf_counter() - start
+    part |= {"name": name, "seconds": time.perf_counter() - start}
     path.parent.mkdir(exist_ok=True)
     _write_json(path, part)
     return part
 
 
-def _dev(context: Context) -> dict[str, Any]:
+def part_path(directory: Path, name: str) -> Path:
+    """The file of a part, whose name may hold a folder's path."""
+    safe = re.sub(r"[^\w.@+-]", "_", name)
+    if safe != name:  # two names must not share a file
+        safe = f"{safe}-{zlib.crc32(name.encode()):08x}"
+    return directory / "parts" / f"{safe}.json"
+
+
+def _labelled_dev(context: Context) -> Part:
+    """Thresholds and calibration, chosen on questions that nothing else sees."""
+    data = step_data.dev_set(context)
+    chosen: dict[str, Chosen] = {}
+    found: list[Record] = []
+    for name, scores in set_scores(context, data).items():
+        judged = step_sets.judged(data.rows, scores)
+        scored = judged.labels[~np.isnan(judged.scores)]
+        if len(set(scored.tolist())) < 2:
+            raise JobError(
+                f"the dev split has labelled steps of one kind only "
+                f"({len(scored)} that fit a row): raise domain.dev_count"
+            )
+        stated = functools.partial(probability, name)
+        rows = step_sets.first_error_rows(data.rows, [stated(row) for row in scores])
+        chosen[name] = choose(
+            judged.scores, judged.labels, stated, "balanced_accuracy", rows
+        )
+        auc = steps.auc(judged.scores, judged.labels)
+        found += _chosen_records(name, chosen[name])
+        found += records(step_labels.SET, DEV, name, {"auc": auc})
+        wrong = float(sum(label >= 0 for label in rows[1]))
+        counts = {"num_error": wrong, "num_correct": len(rows[1]) - wrong}
+        found += records(first_errors.SET, DEV, name, counts)
+    return _kept(found, chosen={k: v.to_json() for k, v in chosen.items()})
+
+
+def _chosen_records(name: str, chosen: Chosen) -> list[Record]:
+    steps_at = {"threshold": chosen.threshold}
+    first_at = {"threshold": chosen.first_error}
+    return [
+        *records(step_labels.SET, DEV, name, steps_at),
+        *records(first_errors.SET, DEV, name, first_at),
+    ]
+
+
+def _dev(context: Context) -> Part:
     """Thresholds, chosen on a split that nothing else is reported on."""
     c = context.config.evaluate
     problems = context.domain.problems("dev", min(DEV_PROBLEMS, c.problems))
-    summary = {}
-    solutions = _sample(context, 0, problems, DEV_SAMPLES) if c.splits else []
-    scored = _scores(context, solutions) if c.splits else {}
-    for name, scores in scored.items():
-        values, labels, _ = _labelled(context, solutions, scores, name)
-        summary[f"steps.dev.{name}.threshold"] = (
-            steps.best_threshold(values, labels, "accuracy") if len(labels) else 0.5
-        )
-    if context.config.domain.processbench:
-        summary |= _first_error_thresholds(context, problems)
-    return {"summary": summary}
+    solutions = samples.sample(context, 0, problems, DEV_SAMPLES) if c.splits else []
+    scored = samples.sample_scores(context, solutions) if c.splits else {}
+    located, located_scores = [], {}
+    if step_data.evaluation_sets(context):
+        # The solver's own samples will not do: of a weak one hardly any is right.
+        written = first_errors.located_errors(context.domain, problems, THRESHOLD_SEED)
+        located = [step_sets.benchmark_row(row) for row in written]
+        located_scores = model_scores(context, [(r.question, r.steps) for r in located])
+    chosen: dict[str, Chosen] = {}
+    for name in dict.fromkeys([*scored, *located_scores]):
+        stated = functools.partial(probability, name)
+        rows, judged = None, Judged(np.zeros(0), np.zeros(0), np.zeros(0, np.int64))
+        if located:
+            raw = located_scores[name]
+            rows = step_sets.first_error_rows(located, [stated(row) for row in raw])
+            judged = step_sets.judged(located, raw)
+        values, labels = judged.scores, judged.labels
+        if scored:
+            values, labels, _ = samples.judged_steps(context, solutions, scored[name])
+        chosen[name] = choose(values, labels, stated, "accuracy", rows)
+    found = [r for name, c in chosen.items() for r in _chosen_records(name, c)]
+    return _kept(found, chosen={k: v.to_json() for k, v in chosen.items()})
 
 
-def _split(context: Context, split: str, dev: dict[str, Any]) -> dict[str, Any]:
+def _split(context: Context, split: str, chosen: dict[str, Chosen]) -> Part:
     c = context.config.evaluate
     problems = context.domain.problems(split, c.problems)
     draw = 1 + context.domain.splits.index(split)
-    solutions = _sample(context, draw, problems, max(c.samples))
-    greedy = _sample(context, 100 + draw, problems, 1, temperature=0.0)
-    scored = _scores(context, solutions)
+    solutions = samples.sample(context, draw, problems, max(c.samples))
+    greedy = samples.sample(context, 100 + draw, problems, 1, temperature=0.0)
+    scored = samples.sample_scores(context, solutions)
     log_scores = {
-        name: [[log_sigmoid(s) for s in row] for row in scores]
-        if name != LIKELIHOOD
-        else scores
+        name: scores
+        if name == LIKELIHOOD
+        else [[log_sigmoid(s) for s in row] for row in scores]
         for name, scores in scored.items()
     }
     rows = selection.table(
         context.domain, problems, solutions, log_scores, c.aggregations, c.samples
     )
-    rows["greedy"] = selection.correctness(context.domain, problems, greedy)[:, 0]
-    summary = {}
-    for name, values in rows.items():
-        interval = intervals.bootstrap(
-            np.asarray(values, np.float64), resamples=c.bootstrap
-        )
-        summary[f"solver.{split}.{name}"] = interval.mean
-        summary[f"solver.{split}.{name}.low"] = interval.low
-        summary[f"solver.{split}.{name}.high"] = interval.high
+    right = selection.correctness(context.domain, problems, greedy)[:, 0]
+    rows["", "greedy"] = right.astype(np.float64)
+    found = selection.solver_records(split, rows, c.bootstrap)
     for name, scores in scored.items():
-        values, labels, kinds = _labelled(context, solutions, scores, name)
-        if not len(labels):
-            continue  # no step that the oracle can judge
-        threshold = dev["summary"][f"steps.dev.{name}.threshold"]
-        report = steps.classification_report(values, labels, threshold=threshold)
-        for metric, value in report.items():
-            summary[f"steps.{split}.{name}.{metric}"] = value
-        by_kind = steps.per_kind_report(values, labels, kinds, threshold=threshold)
-        for kind, metrics in by_kind.items():
-            for metric, value in metrics.items():
-                summary[f"kinds.{split}.{name}.{kind}.{metric}"] = value
+        raw, labels, kinds = samples.judged_steps(context, solutions, scores)
+        if len(labels):  # else no step that the oracle can judge
+            values, threshold = probability(name, raw), chosen[name].threshold
+            report = steps.classification_report(values, labels, threshold=threshold)
+            found += records(step_labels.SET, split, name, report)
+            by_kind = steps.per_kind_report(values, labels, kinds, threshold=threshold)
+            for kind, metrics in by_kind.items():
+                found += records("kinds", split, name, metrics, part=kind)
     _save_arrays(context.directory / "per_problem" / f"{split}.npz", rows)
-    return {
-        "summary": summary,
-        "solutions": _examples(context, problems, solutions, scored),
-    }
-
-
-def _sample(
-    context: Context,
-    draw: int,
-    problems: Sequence[Problem],
-    count: int,
-    temperature: float | None = None,
-) -> list[list[Solution]]:
-    c = context.config
-    context = context.solver(c.evaluate.solver)
-    solver, _ = context.load(c.evaluate.solver, "evaluate.solver", "solver")
-    return sample_solutions(
-        context.sampler,
-        solver["backbone"],
-        context.domain,
-        context.builder,
-        [(p.question, ()) for p in problems],
-        count,
-        context.key(20, draw),
-        max_steps=c.builder.max_steps,
-        temperature=c.evaluate.temperature if temperature is None else temperature,
+    return _kept(
+        found, solutions=samples.sample_examples(context, problems, solutions, scored)
     )
 
 
-def _scores(context: Context, solutions: list[list[Solution]]) -> dict[str, Scores]:
-    """Step scores of every verifier: log-odds, for the likelihood log p."""
-    flat = [(s.question, s.steps) for row in solutions for s in row]
-    out = {}
-    for name, values in _scores_of(context, flat).items():
-        scores = iter(values)
-        out[name] = [[next(scores) for _ in row] for row in solutions]
-    return out
-
-
-def _scores_of(
-    context: Context, solutions: Sequence[tuple[str, Sequence[str]]]
-) -> dict[str, list[np.ndarray]]:
-    """The same for any solutions; those that do not fit are scored up to there."""
-    c = context.config.evaluate
-    flat = [_scorable(context, *solution) for solution in solutions]
-    out = {}
-    for name in (*([LIKELIHOOD] if c.solver else []), *c.prms):
-        if name == LIKELIHOOD:
-            writer = context.solver(c.solver)
-            params, _ = writer.load(c.solver, "evaluate.solver", "solver")
-            scorer = writer.scorer(likelihood_scorer(writer.decoder))
-        else:
-            judge = context.of("prm")
-            params, spec = judge.load(name, "evaluate.prms", "prm")
-            assert spec.reading is not None
-            scorer = judge.scorer(prm_scorer(judge.decoder, spec.reading))
-        out[name] = scorer.solutions(params, flat)
-    return out
-
-
-def _scorable(
-    context: Context, question: str, steps: Sequence[str]
-) -> tuple[str, tuple[str, ...]]:
-    """A solution without the steps from the first that does not fit a row."""
-    solver = context.solver(context.config.evaluate.solver)
-    builders = {solver.builder, context.of("prm").builder}
-    for k, step in enumerate(steps):
-        if not all(b.fits(b.step(question, steps[:k], step)) for b in builders):
-            return question, tuple(steps[:k])
-    return question, tuple(steps)
-
-
-def _labelled(
-    context: Context, solutions: list[list[Solution]], scores: Scores, name: str
-) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    """Probabilities, labels and kinds of the distinct judged steps of all samples."""
-    values: dict[tuple, tuple[float, LabelledStep]] = {}
-    for row, row_scores in zip(solutions, scores, strict=True):
-        for solution, step_scores in zip(row, row_scores, strict=True):
-            judged = oracle_labels([solution], context.domain)
-            for step, score in zip(judged, step_scores, strict=False):
-                key = (step.question, step.prefix, step.step)
-                values[key] = (float(score), step)
-    raw = np.array([score for score, _ in values.values()])
-    labels = np.array([int(step.label) for _, step in values.values()])
-    kinds = [step.kind for _, step in values.values()]
-    return _probability(name, raw), labels, kinds
-
-
-def _probability(name: str, scores: np.ndarray) -> np.ndarray:
-    """What `_scores` gives, as probabilities of "correct"."""
-    scores = np.asarray(scores, np.float64)
-    return np.exp(scores) if name == LIKELIHOOD else scipy.special.expit(scores)
-
-
-def read_graded(context: Context) -> list[ModelSolution]:
-    """The file `domain.model_solutions`, its first `evaluate.graded` solutions."""
-    c = context.config.domain
-    rows = read_model_solutions(
-        c.model_solutions,
-        strip_annotations=c.strip_annotations,
-        quarantine_dir=context.root / "quarantine",
-        max_bad_share=c.max_bad_share,
-    )
-    return rows[: context.config.evaluate.graded or None]
-
-
-def read_located(context: Context) -> list[processbench.ProcessBenchRow]:
-    """The file `domain.processbench`."""
-    c = context.config.domain
-    return processbench.read_processbench(
-        c.processbench,
-        quarantine_dir=context.root / "quarantine",
-        max_bad_share=c.max_bad_share,
-    )
-
-
-def _outcome(context: Context) -> dict[str, Any]:
+def _outcome(context: Context) -> Part:
     """AUC of the outcome on graded solutions that other models wrote."""
-    graded = read_graded(context)
-    scored = _scores_of(context, [(s.question, s.steps) for s in graded])
-    summary = {}
-    for name, scores in scored.items():
-        report = outcome.outcome_report(
-            scores, [s.is_correct for s in graded], [s.model for s in graded]
+    graded = step_data.read_graded(context)
+    found: list[Record] = []
+    for name, scores in model_scores(
+        context, [(s.question, s.steps) for s in graded]
+    ).items():
+        made = outcome.outcome_records(
+            name, scores, [s.is_correct for s in graded], [s.model for s in graded]
         )
-        summary |= {f"outcome.{name}.{k}": v for k, v in report.items()}
+        found += made
         log.info(
             "%s: outcome of %d solutions from %s: AUC %.3f",
             context.stage,
             len(graded),
             name,
-            report["auc"],
+            made[0].value,
         )
-    return {"summary": summary}
+    return _kept(found)
 
 
-def _processbench(context: Context, dev: dict[str, Any]) -> dict[str, Any]:
-    """ProcessBench's metric, thresholds from the dev split."""
-    rows = read_located(context)
-    solutions = [(row.problem, row.steps) for row in rows]
-    scored = _scores_of(context, solutions)
-    first = next(iter(scored.values()))  # all are cut alike
-    cut = sum(len(a) < len(b) for a, (_, b) in zip(first, solutions, strict=True))
-    summary = {"processbench.count": float(len(rows)), "processbench.cut": float(cut)}
-    for name, scores in scored.items():
-        report = outcome.first_error_report(
-            [_probability(name, row) for row in scores],
-            [row.label for row in rows],
-            dev["summary"][f"processbench.{name}.threshold"],
-        )
-        summary |= {f"processbench.{name}.{k}": v for k, v in report.items()}
-        log.info(
-            "%s: ProcessBench, %s: F1 %.3f at threshold %.4g (accuracy on erroneous "
-            "%.3f, on correct %.3f)",
-            context.stage,
-            name,
-            report["f1"],
-            report["threshold"],
-            report["error_accuracy"],
-            report["correct_accuracy"],
-        )
-    return {"summary": summary}
+def _measure(
+    context: Context,
+    data: StepSet,
+    chosen: dict[str, Chosen],
+    tuned: dict[str, float],
+) -> Part:
+    """Every verifier on one set, by the evaluator of the set's kind."""
+    scores = set_scores(context, data)
+    found: list[Record] = []
+    more: dict[str, Any] = {"reliability": {}}
+    for name, raw in scores.items():
+        # Whoever gave no scores for the dev questions is read at 0.5, uncalibrated.
+        choice = chosen.get(name, Chosen())
+        values = [probability(name, row) for row in raw]
+        if data.kind == step_sets.STEPS:
+            found += _steps(context, data, name, raw, choice, more["reliability"])
+        elif data.kind == step_sets.CATEGORIES:
+            at = {"": choice.threshold}
+            found += categories.category_records(data, name, values, at)
+        else:
+            mine = data.reader == step_sets.PROCESSBENCH
+            at = choice.first_error_thresholds(
+                functools.partial(probability, name), tuned.get(name) if mine else None
+            )
+            found += first_errors.first_error_records(
+                data.name,
+                name,
+                values,
+                data.first_errors,
+                at,
+                context.config.evaluate.bootstrap,
+            )
+    if _tunes(data):
+        results = Results(found)
+        best = f"threshold{first_errors.HINDSIGHT}"
+        more["tuned"] = {
+            name: results.value(first_errors.SET, data.name, name, best)
+            for name in scores
+        }
+    _log_results(context.stage, data, Results(found))
+    return _kept(found, solutions=samples.set_examples(data, scores), **more)
 
 
-def _first_error_thresholds(
-    context: Context, problems: Sequence[Problem]
-) -> dict[str, float]:
-    """For ProcessBench: the best ones on corrupted solutions of the dev split.
+def _steps(
+    context: Context,
+    data: StepSet,
+    name: str,
+    scores: list[np.ndarray],
+    chosen: Chosen,
+    diagrams: dict[str, Any],
+) -> list[Record]:
+    judged = step_sets.judged(data.rows, scores)
+    if np.isnan(judged.scores).all():
+        raise JobError(f"{data.name}: no labelled step fits a row: raise the buckets")
+    stated = functools.partial(probability, name)
+    diagrams[name] = step_labels.diagrams(judged, stated, chosen.platt)
+    return step_labels.step_records(
+        data.name,
+        name,
+        judged,
+        stated,
+        chosen.threshold,
+        chosen.platt,
+        context.config.evaluate.bootstrap,
+    )
 
-    The solver's own samples will not do: of a weak solver hardly one is without error.
-    """
-    rows = outcome.located_errors(context.domain, problems, THRESHOLD_SEED)
-    scored = _scores_of(context, [(question, steps) for question, steps, _ in rows])
-    thresholds = {}
-    for name, scores in scored.items():
-        known = [
-            (_probability(name, values), label)
-            for values, (_, _, label) in zip(scores, rows, strict=True)
-            if label < len(values)
-        ]
-        thresholds[f"processbench.{name}.threshold"] = processbench.best_threshold(
-            *map(list, zip(*known, strict=True))
-        )
-    return thresholds
+
+_LOGGED = {
+    step_sets.STEPS: (step_labels.SET, "", ("auc", "accuracy", "f1", "unscored")),
+    step_sets.CATEGORIES: (
+        categories.SET,
+        categories.TOTAL,
+        ("score", "threshold", "score@0.5", "unscored"),
+    ),
+    step_sets.FIRST_ERROR: (
+        first_errors.SET,
+        "",
+        (
+            "f1",
+            "threshold",
+            "f1@0.5",
+            "f1@platt",
+            "threshold@platt",
+            "f1@gsm8k",
+            "threshold@gsm8k",
+            "cut",
+        ),
+    ),
+}
 
 
-def _attack(context: Context, name: str) -> dict[str, Any]:
+def _log_results(stage: str, data: StepSet, found: Results) -> None:
+    """A line a verifier: figures, each with its threshold."""
+    set_, part, metrics = _LOGGED[data.kind]
+    for name in dict.fromkeys(record.verifier for record in found):
+        known = [found.find(set_, data.name, name, m, part) for m in metrics]
+        text = ", ".join(f"{r.metric} {r.value:.4g}" for r in known if r)
+        log.info("%s: %s, %s: %s", stage, data.name, name, text)
+
+
+def _attack(context: Context, name: str) -> Part:
     c = context.config
     generator, _ = context.of("generator").load(
         c.game.generator_from, "game.generator_from", "generator"
@@ -340,7 +372,7 @@ def _attack(context: Context, name: str) -> dict[str, Any]:
         if done % c.log_every == 0:
             log.info("attack on %s: round %d %s", name, done, rates)
 
-    rates = attack(
+    rates = robustness.attack(
         context.arena,
         config,
         generator=generator,
@@ -349,38 +381,15 @@ def _attack(context: Context, name: str) -> dict[str, Any]:
         seed=ATTACK_SEED + c.seed,
         progress=progress,
     )
-    return {"summary": {f"robustness.{name}.{k}": v for k, v in rates.items()}}
+    return _kept(records(robustness.SET, "", name, rates))
 
 
-def _examples(context: Context, problems, solutions, scored, count: int = 6):
-    """A few solutions with the verdicts and scores of their steps, for the report."""
-    out = []
-    for p, (problem, row) in enumerate(zip(problems[:count], solutions, strict=False)):
-        solution = row[0]
-        judged = oracle_labels([solution], context.domain)
-        given = context.domain.answer(solution.steps) if solution.finished else None
-        out.append(
-            {
-                "question": problem.question,
-                "answer": problem.answer,
-                "given": given,
-                "correct": context.domain.same_answer(given, problem.answer),
-                "steps": list(solution.steps),
-                "labels": [step.label for step in judged],
-                "kinds": [step.kind for step in judged],
-                "scores": {
-                    name: _probability(name, scores[p][0]).tolist()
-                    for name, scores in scored.items()
-                },
-            }
-        )
-    return out
-
-
-def _save_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
+def _save_arrays(path: Path, arrays: dict[selection.Method, np.ndarray]) -> None:
     path.parent.mkdir(exist_ok=True)
     buffer = io.BytesIO()
-    plain: dict[str, Any] = {k: np.asarray(v) for k, v in arrays.items()}
+    plain: dict[str, Any] = {
+        selection.label(method): np.asarray(v) for method, v in arrays.items()
+    }
     np.savez_compressed(buffer, **plain)
     atomic_write(path, buffer.getvalue())
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import ml_collections
 
 from aprm_jax.config import ConfigError, default_config, flat
+from aprm_jax.evals.records import RESULTS, by_name, ends_by_name, from_text
 from aprm_jax.hf import prm_layouts, tables
 from aprm_jax.hf.card import is_repository
 from aprm_jax.hf.export import (
@@ -102,7 +102,7 @@ def provenance(model: Path) -> Provenance:
         data=data,
         datasets=(name,) if on_hub else (),
         config=_changed(config),
-        metrics=_metrics(_read(root / "summary.json"), stage),
+        metrics=_metrics(root / RESULTS, stage),
     )
 
 
@@ -174,13 +174,12 @@ def _changed(config: Mapping[str, Any]) -> dict[str, Any]:
     return changed
 
 
-def _metrics(summary: Mapping[str, Any], stage: str) -> dict[str, float]:
+def _metrics(path: Path, stage: str) -> dict[str, float]:
     """Numbers about a stage; all of them where none names it."""
-    numbers = {k: v for k, v in summary.items() if isinstance(v, int | float)}
-    numbers = {
-        k: float(v)
-        for k, v in numbers.items()
-        if math.isfinite(v) and not k.startswith("time.")
-    }
-    mine = {k: v for k, v in numbers.items() if stage in k.split(".")}
-    return mine or numbers
+    if not path.is_file():
+        return {}
+    found = from_text(path.read_text(encoding="utf-8"))
+    training = _read(path).get("training", {})
+    mine = by_name(record for record in found if record.verifier == stage)
+    mine |= ends_by_name({stage: training.get(stage, {})})
+    return mine or by_name(found) | ends_by_name(training)

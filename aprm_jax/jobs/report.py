@@ -1,7 +1,13 @@
-"""Turns a workdir into `report.html` and `summary.json`, and prints the main table."""
+"""Turns a workdir into `report.html` and its numbers, and prints the main table.
+
+The numbers are in two files: `results.json` has the records of the evaluation, the ends
+of the trainings and the seconds, for programs; `summary.json` the same as one flat map
+from dotted names, for people.
+"""
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import platform
@@ -10,12 +16,25 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import ml_collections
 
 from aprm_jax import __version__
 from aprm_jax.config import for_stage, stages
+from aprm_jax.data.labelled import NEUTRAL
 from aprm_jax.data.prompts import REASONS
-from aprm_jax.jobs import report_labelled, tables
+from aprm_jax.evals.records import (
+    RESULTS,
+    Results,
+    by_name,
+    ends_by_name,
+    from_text,
+    to_text,
+)
+from aprm_jax.jobs import set_tables, tables
 from aprm_jax.jobs.context import Context, log
+from aprm_jax.jobs.evaluate import part_path
+from aprm_jax.jobs.step_data import CHANCE
+from aprm_jax.jobs.verifier_tables import GIVEN, Verifier, verifiers
 from aprm_jax.models.io import SPEC_FILE
 from aprm_jax.report.contents import (
     Chart,
@@ -98,34 +117,37 @@ def run(context: Context) -> dict[str, Any]:
     trained = {name: rows for name, rows in trained.items() if rows}
     evaluated = [name for name, job in stages(config) if job == "evaluate"]
     evaluation = root / evaluated[0] if evaluated else None
-    numbers = _summary(context, trained, evaluation)
-    text = json.dumps(
-        {k: v for k, v in numbers.items() if math.isfinite(v)},
-        indent=1,
-        sort_keys=True,
-    )
+    found = _records(config, evaluation)
+    more = {
+        "training": {name: _ends(rows) for name, rows in trained.items()},
+        "seconds": {
+            name: sum(phases.values())
+            for name, phases in _phases(context, trained, evaluation).items()
+        },
+    }
+    numbers = by_name(found) | ends_by_name(more["training"])
+    numbers |= {f"time.{k}.seconds": value for k, value in more["seconds"].items()}
+    atomic_write(root / RESULTS, to_text(found, more))
+    text = json.dumps(numbers, indent=1, sort_keys=True)
     atomic_write(root / "summary.json", text + "\n")
-    labelled = config.domain.name == "labelled"
-    views = report_labelled if labelled else tables
-    table = views.main_table(config, numbers) if evaluation is not None else None
+    results = Results(found)
+    table = tables.main_table(config, results) if evaluation is not None else None
     game = _game(context, trained)
     shown = sorted(trained, key=lambda name: name != game)  # the game first
-    measured = ()
-    if labelled and evaluation is not None:
-        measured = report_labelled.charts(config, evaluation)
+    parts = _parts(config, evaluation) if evaluation is not None else []
     data = ReportData(
         title=config.report.title or config.name,
         subtitle=f"seed {config.seed}, problems: {config.domain.name}",
         facts=_facts(context, trained),
         main_table=table,
-        tables=views.more_tables(config, numbers) if evaluation is not None else (),
+        tables=tables.more_tables(config, results) if evaluation is not None else (),
         charts=[
-            *measured,
+            *_reliability(config, parts),
             *(c for name in shown for c in _charts(name, trained[name])),
         ],
         progression=_progression(trained[game]) if game else None,
         perturbations=_perturbations(root / game) if game else (),
-        solutions=_solutions(context, evaluation) if evaluation is not None else (),
+        solutions=_solutions(context, parts),
         timings=_timings(context, trained, evaluation),
         summary=numbers,
         config=json.dumps(config.to_dict(), indent=2),
@@ -138,25 +160,31 @@ def run(context: Context) -> dict[str, Any]:
     return {}
 
 
-def _summary(
-    context: Context, trained: Mapping[str, Sequence[Mapping]], evaluation: Path | None
-) -> dict[str, float]:
-    """Dotted names to numbers: evaluation, ends of trainings, seconds."""
-    numbers: dict[str, float] = {}
-    if evaluation is not None and (evaluation / "summary.json").exists():
-        read = json.loads((evaluation / "summary.json").read_text())
-        numbers |= {k: math.nan if v is None else v for k, v in read.items()}
-        numbers |= tables.differences(context.config, evaluation)
-    for name, rows in trained.items():
-        for metric in sorted({key for row in rows for key in row}):
-            if metric == "step" or metric.startswith(TIME):
-                continue
-            last = [row.get(metric, math.nan) for row in rows[-_LAST:]]
-            numbers[f"train.{name}.{metric.replace('/', '.')}"] = tables.mean(last)
-        numbers[f"train.{name}.steps"] = rows[-1]["step"]
-    for name, phases in _phases(context, trained, evaluation).items():
-        numbers[f"time.{name}.seconds"] = sum(phases.values())
-    return numbers
+def _records(config: ml_collections.ConfigDict, evaluation: Path | None):
+    """What was measured, and APRM's lead over the others."""
+    if evaluation is None or not (evaluation / RESULTS).exists():
+        return []
+    found = from_text((evaluation / RESULTS).read_text(encoding="utf-8"))
+    return [*found, *tables.differences(config, evaluation)]
+
+
+def _ends(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """A training's metrics at its end, and its number of steps."""
+    out = {}
+    for metric in sorted({key for row in rows for key in row}):
+        if metric != "step" and not metric.startswith(TIME):
+            last = tables.mean(row.get(metric, math.nan) for row in rows[-_LAST:])
+            if math.isfinite(last):
+                out[metric] = last
+    return out | {"steps": rows[-1]["step"]}
+
+
+def _parts(config: ml_collections.ConfigDict, evaluation: Path) -> list[dict[str, Any]]:
+    """The evaluation's splits and sets, as far as they are there."""
+    splits = () if config.domain.name == "labelled" else config.evaluate.splits
+    names = [*splits, *set_tables.set_names(config)]
+    paths = [part_path(evaluation, name) for name in names]
+    return [json.loads(path.read_text()) for path in paths if path.is_file()]
 
 
 def _phases(
@@ -177,7 +205,8 @@ def _phases(
                         phases[phase] = phases.get(phase, 0.0) + seconds
         elif evaluation is not None and directory == evaluation:
             for path in sorted((evaluation / "parts").glob("*.json")):
-                phases[path.stem] = json.loads(path.read_text()).get("seconds", 0.0)
+                part = json.loads(path.read_text())
+                phases[part["name"]] = part["seconds"]
         rest = done_info(directory).get("seconds", 0.0) - sum(phases.values())
         if rest > 0:
             phases["set-up"] = rest
@@ -281,42 +310,62 @@ def _perturbations(directory: Path) -> list[Perturbation]:
     ]
 
 
-def _solutions(context: Context, evaluation: Path) -> list[Solution]:
-    """Examples of every split, scored by APRM, else by the last PRM."""
-    if context.config.domain.name == "labelled":
-        return report_labelled.solutions(context.config, evaluation)
-    listed = tables.verifiers(context.config)
-    chosen = next((v for v in listed if v.own), listed[-1])
+def _reliability(
+    config: ml_collections.ConfigDict, parts: Sequence[Mapping[str, Any]]
+) -> list[Chart]:
+    """Reliability diagrams of each set, as stated and calibrated."""
     out = []
-    for split in context.config.evaluate.splits:
-        path = evaluation / "parts" / f"{split}.json"
-        if not path.exists():
-            continue
-        for row in json.loads(path.read_text())["solutions"]:
-            out.append(_solution(row, chosen, split))
+    names = {v.key: v.name for v in verifiers(config) if v.key != CHANCE}
+    for part in parts:
+        for how in ("stated", "calibrated"):
+            series = [Series("perfect", [0, 100], [0.0, 1.0])]
+            for key, diagrams in part.get("reliability", {}).items():
+                if key in names and how in diagrams:
+                    diagram = diagrams[how]
+                    x = [100 * value for value in diagram["score"]]
+                    series.append(Series(names[key], x, diagram["correct"]))
+            if len(series) > 1:
+                out.append(
+                    Chart(
+                        f"Steps that are right, scores {how}",
+                        series,
+                        "score, %",
+                        group=f"calibration: {part['name']}",
+                        note="Mean of ten bins of equal width, those that are filled.",
+                    )
+                )
+    return out
+
+
+def _solutions(context: Context, parts: Sequence[Mapping[str, Any]]) -> list[Solution]:
+    """Examples of every split and set, scored by APRM, else by the last PRM."""
+    listed = [v for v in verifiers(context.config) if v.group != GIVEN]
+    if not listed:
+        return []
+    own = [v for v in listed if v.own]
+    labelled = context.config.domain.name == "labelled"
+    chosen = own[-1 if labelled else 0] if own else listed[-1]
+    columns = [
+        [_solution(row, chosen, part["name"]) for row in part.get("solutions", ())]
+        for part in parts
+    ]
     # One of each split in turn, so that the page opens on all of them.
-    splits = context.config.evaluate.splits
-    places = {
-        id(s): k
-        for split in splits
-        for k, s in enumerate(x for x in out if x.split == split)
-    }
-    return sorted(out, key=lambda s: places[id(s)])
+    turns = itertools.zip_longest(*columns)
+    return [found for turn in turns for found in turn if found is not None]
 
 
-def _solution(
-    row: Mapping[str, Any], verifier: tables.Verifier, split: str
-) -> Solution:
-    scores = row["scores"][verifier.key]
+def _solution(row: Mapping[str, Any], verifier: Verifier, split: str) -> Solution:
+    scores, labels, kinds = row["scores"][verifier.key], row["labels"], row["kinds"]
     steps = []
     for k, text in enumerate(row["steps"]):
-        judged = k < len(row["labels"])
+        score = scores[k] if k < len(scores) else None
+        label = labels[k] if k < len(labels) else None
         steps.append(
             ScoredStep(
                 text,
-                scores[k] if k < len(scores) else math.nan,
-                bool(row["labels"][k]) if judged else None,
-                row["kinds"][k] if judged else "",
+                math.nan if score is None else score,
+                None if label is None else label >= NEUTRAL,
+                kinds[k] if k < len(kinds) else "",
             )
         )
     return Solution(
@@ -326,5 +375,5 @@ def _solution(
         expected=row["answer"],
         correct=row["correct"],
         split=split,
-        method=f"scores: {verifier.name}",
+        method=f"scores: {verifier.key if row['answer'] is None else verifier.name}",
     )

@@ -21,12 +21,11 @@ from aprm_jax.data.sources import source_path
 from aprm_jax.data.steps import StepBuilder, TooLongError
 from aprm_jax.jobs import (
     backbones,
-    evaluate,
-    evaluate_labelled,
     export,
     pipeline,
     prepare,
     prm_labels,
+    step_data,
 )
 from aprm_jax.jobs.backbones import BACKBONE
 from aprm_jax.jobs.context import Context, log
@@ -202,13 +201,9 @@ def check_problems(contexts: Sequence[tuple[Context, str]]) -> None:
             prm_labels.labelled_solutions(context)
         if job != "evaluate":
             continue
+        step_data.check(context)
         if context.config.domain.name == "labelled":
-            evaluate_labelled.check(context)
             continue
-        if context.config.domain.model_solutions:
-            evaluate.read_graded(context)
-        if context.config.domain.processbench:
-            evaluate.read_located(context)
         for split in context.config.evaluate.splits:
             splits = context.domain.splits
             if split not in splits:

@@ -1,102 +1,48 @@
-"""The tables of a run, from its numbers: methods by split, and what explains them."""
+"""The tables of a run, from its records: methods by split, and what explains them."""
 
 from __future__ import annotations
 
-import dataclasses
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 import ml_collections
 import numpy as np
 
-from aprm_jax.config import for_stage, stages
-from aprm_jax.evals import intervals
-from aprm_jax.jobs.backbones import BACKBONE
+from aprm_jax.evals import outcome, robustness, selection, step_labels
+from aprm_jax.evals.records import Record, Results
+from aprm_jax.jobs import set_tables
+from aprm_jax.jobs.verifier_tables import (
+    NO_TRAINING,
+    UPPER_BOUND,
+    Figure,
+    by_verifier,
+    cell,
+    verifiers,
+)
 from aprm_jax.report.contents import Cell, Column, Row, Table
 
-LIKELIHOOD = "likelihood"
 MAIN_AGGREGATION = "min"
 
-Numbers = Mapping[str, float]
-NO_TRAINING, TRAINED, UPPER_BOUND = "No training", "PRM", "Upper bound"
-_NEGATIVES = {
-    "static": "PRM, static corruptions",
-    "monte_carlo": "PRM, Monte-Carlo labels",
-    "oracle": "PRM, oracle labels",
-    "labels": "PRM, labels of the data",
-}
 
+def main_table(config: ml_collections.ConfigDict, results: Results) -> Table:
+    """What a run is about: solver accuracy of every method on every split.
 
-@dataclasses.dataclass(frozen=True)
-class Verifier:
-    """What a table says of a stage that trained a PRM, or of the likelihood.
-
-    Attributes:
-      key: its name in `summary.json`.
-      name: for people.
-      group: heading that it stands under.
-      own: whether it is APRM.
+    Without splits there is no solver, and the sets are what is left to compare.
     """
-
-    key: str
-    name: str
-    group: str
-    own: bool = False
-
-
-def verifiers(config: ml_collections.ConfigDict) -> list[Verifier]:
-    """The likelihood and `evaluate.prms`, upper bounds last; no two names are equal."""
-    jobs = dict(stages(config))
-    found = []
-    if config.evaluate.solver:
-        found.append(Verifier(LIKELIHOOD, "likelihood of the solver", NO_TRAINING))
-    for key in config.evaluate.prms:
-        job = jobs.get(key)
-        stage = for_stage(config, key) if job else config
-        if job == "aprm" and stage.game.freeze_generator:
-            found.append(Verifier(key, "PRM, frozen Generator", TRAINED))
-        elif job == "aprm":
-            found.append(Verifier(key, "APRM", TRAINED, own=True))
-        elif job == "prm":
-            negatives = stage.prm.negatives
-            group = UPPER_BOUND if negatives == "oracle" else TRAINED
-            found.append(Verifier(key, _NEGATIVES[negatives], group))
-        else:
-            name = "PRM, as published" if key == BACKBONE else f"PRM {_short(key)}"
-            found.append(Verifier(key, name, TRAINED))
-    shared = {v.name for v in found if sum(v.name == w.name for w in found) > 1}
-    found = [
-        dataclasses.replace(v, name=f"{v.name}: {v.key}") if v.name in shared else v
-        for v in found
-    ]
-    order = (NO_TRAINING, TRAINED, UPPER_BOUND)
-    return sorted(found, key=lambda v: (order.index(v.group), v.own))
-
-
-def _short(folder: str) -> str:
-    """RUN/STAGE of a model's folder that is no stage of this run."""
-    parts = [part for part in Path(folder).parts if part != "model"]
-    return "/".join(parts[-2:])
-
-
-def main_table(config: ml_collections.ConfigDict, numbers: Numbers) -> Table:
-    """Solver accuracy of every method on every split, 95 % intervals.
-
-    Without splits there is no solver, and ProcessBench is what is left to compare.
-    """
-    if not config.evaluate.splits:
-        return _processbench(config, numbers)
+    if config.domain.name == "labelled" or not config.evaluate.splits:
+        return set_tables.overview(config, results)
     splits, n = config.evaluate.splits, config.evaluate.samples[0]
     rows = [
-        ("sample", "one sample", NO_TRAINING, "", False),
-        ("greedy", "greedy", NO_TRAINING, "", False),
-        (f"majority@{n}", f"majority of {n}", NO_TRAINING, "", False),
+        (("", "sample"), "one sample", NO_TRAINING, "", False),
+        (("", "greedy"), "greedy", NO_TRAINING, "", False),
+        (("", f"majority@{n}"), f"majority of {n}", NO_TRAINING, "", False),
     ]
     for v in verifiers(config):
-        method = f"{v.key}.{MAIN_AGGREGATION}@{n}"
+        method = (v.key, f"{MAIN_AGGREGATION}@{n}")
         rows.append((method, v.name, v.group, f"best of {n}, {v.key}", v.own))
-    rows.append((f"pass@{n}", f"any of {n} is right", UPPER_BOUND, "", False))
+    right = f"any of {n} is right"
+    rows.append((("", f"pass@{n}"), right, UPPER_BOUND, "", False))
     return Table(
         title=f"Share of {config.evaluate.problems} problems a split that are solved, "
         "with 95 % intervals over problems. Best-of-n takes the sample whose least "
@@ -106,7 +52,7 @@ def main_table(config: ml_collections.ConfigDict, numbers: Numbers) -> Table:
         rows=[
             Row(
                 name,
-                [cell(numbers, f"solver.{split}.{method}") for split in splits],
+                [cell(results.find(selection.SET, s, *method)) for s in splits],
                 group=group,
                 own=own,
                 reference=group == UPPER_BOUND,
@@ -117,58 +63,46 @@ def main_table(config: ml_collections.ConfigDict, numbers: Numbers) -> Table:
     )
 
 
-def differences(
-    config: ml_collections.ConfigDict, evaluation: Path
-) -> dict[str, float]:
-    """APRM minus every other method, problem by problem: `difference.SPLIT.METHOD`."""
+def differences(config: ml_collections.ConfigDict, evaluation: Path) -> list[Record]:
+    """APRM minus every other method, problem by problem."""
     n = config.evaluate.samples[0]
     own = [v.key for v in verifiers(config) if v.own]
-    out: dict[str, float] = {}
+    found: list[Record] = []
     for split in config.evaluate.splits:
         path = evaluation / "per_problem" / f"{split}.npz"
         if not own or not path.exists():
             continue
+        method = f"{MAIN_AGGREGATION}@{n}"
+        others = [("", f"majority@{n}"), ("", "greedy")]
+        others += [(v.key, method) for v in verifiers(config) if v.key != own[0]]
         with np.load(path) as rows:
-            mine = rows[f"{own[0]}.{MAIN_AGGREGATION}@{n}"]
-            others = [f"majority@{n}", "greedy"] + [
-                f"{v.key}.{MAIN_AGGREGATION}@{n}"
-                for v in verifiers(config)
-                if v.key != own[0]
-            ]
-            for method in others:
-                found = intervals.paired_difference(
-                    mine, rows[method], resamples=config.evaluate.bootstrap
-                )
-                name = f"difference.{split}.{method}"
-                out |= {
-                    name: found.mean,
-                    f"{name}.low": found.low,
-                    f"{name}.high": found.high,
-                }
-    return out
+            found += selection.difference_records(
+                split,
+                rows[selection.label((own[0], method))],
+                {other: rows[selection.label(other)] for other in others},
+                config.evaluate.bootstrap,
+            )
+    return found
 
 
-def more_tables(config: ml_collections.ConfigDict, numbers: Numbers) -> list[Table]:
+def more_tables(config: ml_collections.ConfigDict, results: Results) -> list[Table]:
     """Everything that stands behind the main table; empty tables are left out."""
+    solved = config.evaluate.splits if config.domain.name != "labelled" else ()
     found = [
-        _differences(config, numbers),
-        _other_sizes(config, numbers),
-        _aggregations(config, numbers),
-        _steps(config, numbers),
-        *(_kinds(config, numbers, split) for split in config.evaluate.splits),
-        _attacks(config, numbers),
-        _outcome(config, numbers),
-        *([_processbench(config, numbers)] if config.evaluate.splits else []),
+        *([_differences(config, results)] if solved else []),
+        *([_other_sizes(config, results)] if solved else []),
+        *([_aggregations(config, results)] if solved else []),
+        *([_steps(config, results)] if solved else []),
+        *(_kinds(config, results, split) for split in solved),
+        _attacks(config, results),
+        _outcome(config, results),
+        *(
+            set_tables.set_table(config, results, name)
+            for name in set_tables.set_names(config)
+        ),
+        set_tables.first_error_means(config, results),
     ]
     return [table for table in found if any(any(row.cells) for row in table.rows)]
-
-
-def cell(numbers: Numbers, name: str) -> Cell | None:
-    """A number with its interval, None where it was not measured."""
-    if math.isnan(numbers.get(name, math.nan)):
-        return None
-    ends = (numbers.get(f"{name}.{end}", math.nan) for end in ("low", "high"))
-    return Cell(numbers[name], *ends)
 
 
 def as_text(table: Table) -> str:
@@ -200,36 +134,14 @@ def _text(value: Cell | float | None, style: str) -> str:
     return f"{100 * value.value:.1f} [{100 * value.low:.1f}, {100 * value.high:.1f}]"
 
 
-def _by_verifier(
-    config: ml_collections.ConfigDict,
-    numbers: Numbers,
-    title: str,
-    columns: Sequence[tuple[Column, str]],
-    note: str = "",
-) -> Table:
-    """A row a verifier; each column is a name with `{}` for the verifier's key."""
-    return Table(
-        title=title,
-        columns=[column for column, _ in columns],
-        rows=[
-            Row(
-                v.name,
-                [cell(numbers, pattern.format(v.key)) for _, pattern in columns],
-                own=v.own,
-                reference=v.group == UPPER_BOUND,
-                note=v.key,
-            )
-            for v in verifiers(config)
-        ],
-        note=note,
-    )
-
-
-def _differences(config: ml_collections.ConfigDict, numbers: Numbers) -> Table:
+def _differences(config: ml_collections.ConfigDict, results: Results) -> Table:
     n, splits = config.evaluate.samples[0], config.evaluate.splits
-    methods = [("greedy", "greedy"), (f"majority@{n}", f"majority of {n}")]
+    methods = [
+        (("", "greedy"), "greedy"),
+        (("", f"majority@{n}"), f"majority of {n}"),
+    ]
     methods += [
-        (f"{v.key}.{MAIN_AGGREGATION}@{n}", v.name)
+        ((v.key, f"{MAIN_AGGREGATION}@{n}"), v.name)
         for v in verifiers(config)
         if not v.own
     ]
@@ -237,7 +149,10 @@ def _differences(config: ml_collections.ConfigDict, numbers: Numbers) -> Table:
         title="APRM minus the others, problem by problem",
         columns=[Column(split, "points", "") for split in splits],
         rows=[
-            Row(name, [cell(numbers, f"difference.{s}.{method}") for s in splits])
+            Row(
+                name,
+                [cell(results.find(selection.DIFFERENCE, s, *method)) for s in splits],
+            )
             for method, name in methods
         ],
         note="95 % intervals by bootstrap over problems; one run, so the variance "
@@ -245,104 +160,91 @@ def _differences(config: ml_collections.ConfigDict, numbers: Numbers) -> Table:
     )
 
 
-def _other_sizes(config: ml_collections.ConfigDict, numbers: Numbers) -> Table:
-    sizes = config.evaluate.samples[1:]
-    columns = [
-        (Column(f"{split}, {n}"), f"solver.{split}.{{}}.{MAIN_AGGREGATION}@{n}")
-        for n in sizes
+def _other_sizes(config: ml_collections.ConfigDict, results: Results) -> Table:
+    figures = [
+        Figure(Column(f"{split}, {n}"), selection.SET, split, f"{MAIN_AGGREGATION}@{n}")
+        for n in config.evaluate.samples[1:]
         for split in config.evaluate.splits
     ]
-    return _by_verifier(config, numbers, "Best of more samples", columns)
+    return by_verifier(config, results, "Best of more samples", figures)
 
 
-def _aggregations(config: ml_collections.ConfigDict, numbers: Numbers) -> Table:
-    n = config.evaluate.samples[0]
-    first = config.evaluate.splits[:1]
-    columns = [
-        (Column(how), f"solver.{split}.{{}}.{how}@{n}")
-        for split in first
+def _aggregations(config: ml_collections.ConfigDict, results: Results) -> Table:
+    n, first = config.evaluate.samples[0], config.evaluate.splits[0]
+    figures = [
+        Figure(Column(how), selection.SET, first, f"{how}@{n}")
         for how in config.evaluate.aggregations
     ]
-    title = ", ".join(["Aggregation of step scores", f"best of {n}", *first])
-    return _by_verifier(config, numbers, title, columns)
+    title = f"Aggregation of step scores, best of {n}, {first}"
+    return by_verifier(config, results, title, figures)
 
 
-def _steps(config: ml_collections.ConfigDict, numbers: Numbers) -> Table:
-    columns = []
+def _steps(config: ml_collections.ConfigDict, results: Results) -> Table:
+    figures = []
     for split in config.evaluate.splits:
-        columns += [
-            (Column(f"{split}: AUC", "number"), f"steps.{split}.{{}}.auc"),
-            (Column("F1"), f"steps.{split}.{{}}.f1"),
-            (Column("ECE", "number", "min"), f"steps.{split}.{{}}.ece"),
-        ]
-    return _by_verifier(
+        for column, metric in (
+            (Column(f"{split}: AUC", "number"), "auc"),
+            (Column("F1"), "f1"),
+            (Column("ECE", "number", "min"), "ece"),
+        ):
+            figures.append(Figure(column, step_labels.SET, split, metric))
+    return by_verifier(
         config,
-        numbers,
+        results,
         "Right and wrong steps told apart, on the solver's own samples",
-        columns,
+        figures,
         "F1 of catching wrong steps, threshold from the dev split; ECE: expected "
         "calibration error.",
     )
 
 
-def _kinds(config: ml_collections.ConfigDict, numbers: Numbers, split: str) -> Table:
-    start = f"kinds.{split}."
-    names = {
-        k.removeprefix(start).split(".")[1] for k in numbers if k.startswith(start)
-    }
-    columns = [
-        (Column(kind.replace("_", " "), "number"), f"{start}{{}}.{kind}.auc")
-        for kind in sorted(names)
+def _kinds(config: ml_collections.ConfigDict, results: Results, split: str) -> Table:
+    figures = [
+        Figure(Column(kind.replace("_", " "), "number"), "kinds", split, "auc", kind)
+        for kind in results.parts("kinds", split)
     ]
     title = f"AUC by kind of error, {split}"
-    return _by_verifier(config, numbers, title, columns)
+    return by_verifier(config, results, title, figures)
 
 
-def _attacks(config: ml_collections.ConfigDict, numbers: Numbers) -> Table:
+def _attacks(config: ml_collections.ConfigDict, results: Results) -> Table:
     rates = {
         "start_fool_rate": "fooled before",
         "fool_rate": "fooled after",
         "success_rate": "wrong and accepted",
         "still_correct_rate": "not wrong at all",
     }
-    columns = [
-        (
+    figures = [
+        Figure(
             Column(name, best="min" if key != "still_correct_rate" else ""),
-            f"robustness.{{}}.{key}",
+            robustness.SET,
+            "",
+            key,
         )
         for key, name in rates.items()
     ]
     title = (
         f"A fresh attacker, {config.evaluate.attack_updates} rounds against a frozen R"
     )
-    return _by_verifier(config, numbers, title, columns)
+    return by_verifier(config, results, title, figures)
 
 
-def _outcome(config: ml_collections.ConfigDict, numbers: Numbers) -> Table:
-    columns = [
-        (Column("all", "number"), "outcome.{}.auc"),
-        (Column("within a writer", "number"), "outcome.{}.auc_within"),
+def _outcome(config: ml_collections.ConfigDict, results: Results) -> Table:
+    figures = [
+        Figure(column, outcome.SET, "", metric)
+        for column, metric in (
+            (Column("all", "number"), "auc"),
+            (Column("within a writer", "number"), "auc_within"),
+            (Column("not scored", "count", ""), "unscored"),
+        )
     ]
-    return _by_verifier(
+    return by_verifier(
         config,
-        numbers,
+        results,
         "AUC of the outcome from the minimum step score, solutions of other models",
-        columns,
+        figures,
+        "A solution that is not scored whole is a miss: it loses against every other.",
     )
-
-
-def _processbench(config: ml_collections.ConfigDict, numbers: Numbers) -> Table:
-    columns = [
-        (Column("F1"), "processbench.{}.f1"),
-        (Column("erroneous"), "processbench.{}.error_accuracy"),
-        (Column("correct"), "processbench.{}.correct_accuracy"),
-        (Column("threshold", "number", ""), "processbench.{}.threshold"),
-        (Column("F1, best threshold", best=""), "processbench.{}.oracle_threshold_f1"),
-    ]
-    note = (
-        "Thresholds from the dev split; the last column chooses its own in hindsight."
-    )
-    return _by_verifier(config, numbers, "ProcessBench", columns, note)
 
 
 def mean(values: Iterable[float]) -> float:

@@ -39,6 +39,7 @@ class LabelledRow:
       labels: S labels in [0, 1], NaN where there is none.
       first: whether this is the first row that a step lies in.
       problem_id: id of the question.
+      finished: whether the solution goes up to its answer; None where nobody says.
     """
 
     question: str
@@ -46,6 +47,7 @@ class LabelledRow:
     labels: tuple[float, ...]
     first: tuple[bool, ...]
     problem_id: str
+    finished: bool | None = None
 
 
 def merge(
@@ -79,6 +81,10 @@ def merge(
                 values.setdefault(node, []).append(value)
     three = neutral == "class"
     known = {n: _settled(found, three, soft, cut) for n, found in values.items()}
+    finished: dict[int, bool] = {}
+    for s, path in zip(solutions, paths, strict=True):
+        if path and s.finished is not None:
+            finished[path[-1]] = s.finished or finished.get(path[-1], False)
     rows: list[LabelledRow] = []
     seen: set[int] = set()
     leaves: set[int] = set()
@@ -90,7 +96,10 @@ def merge(
         if all(map(math.isnan, labels)):
             continue
         first = tuple(node not in seen for node in path)
-        rows.append(LabelledRow(s.question, s.steps, labels, first, s.problem_id))
+        whole = finished.get(path[-1])
+        rows.append(
+            LabelledRow(s.question, s.steps, labels, first, s.problem_id, whole)
+        )
         seen.update(path)
     return rows
 

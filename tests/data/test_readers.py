@@ -295,11 +295,23 @@ def test_prmbench_counts_from_one_and_knows_every_step():
     assert (modified.category, original.category) == ("redundency", "correct")
     assert (original.question, original.labels) == ("Q", (1.0, 1.0))
     assert original.problem_id == modified.problem_id
-    for errors in ([0], [4]):
-        with pytest.raises(RowError, match="of 3, counted from 1"):
-            _parse("prmbench", row | {"error_steps": errors})
+    with pytest.raises(RowError, match="error step 0 of 3, counted from 1"):
+        _parse("prmbench", row | {"error_steps": [0]})
     with pytest.raises(RowError, match="must list integers"):
         _parse("prmbench", row | {"error_steps": None})
+
+
+def test_prmbench_ignores_steps_past_the_end_and_counts_such_rows(tmp_path, caplog):
+    row = {"classification": "deception", "modified_question": "Q"}
+    row["modified_process"] = ["a", "b"]
+    errors = [[2], [2, 3, 7], [9], []]
+    rows = [row | {"idx": str(k), "error_steps": e} for k, e in enumerate(errors)]
+    path = tmp_path / "bench.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = read_steps(str(path), "prmbench", unique=False, max_bad_share=0.0)
+    assert [s.labels for s in found] == [(1.0, 0.0)] * 2 + [(1.0, 1.0)] * 2
+    assert (found.num_bad, found.num_ignored) == (0, 2)
+    assert "2 solutions have labels of steps that they do not have" in caplog.text
 
 
 def test_the_step_format_takes_truth_values_numbers_and_null():

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import pytest
 
-from aprm_jax.data.jsonl import DataError
+from aprm_jax.data.readers import read_steps
 from aprm_jax.evals.processbench import (
-    auc,
+    UNSCORED,
     best_threshold,
     first_error,
-    minimum_scores,
     processbench_score,
-    read_processbench,
 )
+from aprm_jax.evals.step_sets import step_set
 
 
 @pytest.mark.parametrize(
@@ -40,9 +37,34 @@ def test_first_error_compares_in_double_precision():
     assert first_error(np.array([score]), 0.1000000016) == 0
 
 
-def test_a_nan_score_is_refused():
-    with pytest.raises(ValueError, match="NaN"):
-        first_error(np.array([0.9, np.nan], np.float32), 0.5)
+@pytest.mark.parametrize(
+    ("scores", "expected"),
+    [
+        ([0.9, np.nan], UNSCORED),
+        ([np.nan, 0.1], UNSCORED),
+        ([np.nan], UNSCORED),
+        ([0.9, 0.1, np.nan], 1),  # found before the scores end
+    ],
+)
+def test_without_a_score_there_is_no_verdict(scores, expected):
+    assert first_error(np.array(scores, np.float32), 0.5) == expected
+
+
+def test_who_calls_everything_wrong_gains_nothing_by_reading_half():
+    labels = [0, 2, -1, -1, -1, -1]
+    for threshold in (0.5, 1.0):
+        read = [np.zeros(3)] * 4 + [np.full(3, np.nan)] * 2  # the last two were cut
+        found = [first_error(row, threshold) for row in read]
+        score = processbench_score(found, labels)
+        assert score["f1"] == score["correct_accuracy"] == 0.0
+        assert score["unscored"] == 2
+    # Nor does hindsight find a threshold at which a cut solution is right.
+    rows = [np.array([0.9, 0.1]), np.array([0.8, np.nan]), np.array([0.8, 0.7])]
+    best = best_threshold(rows, [1, -1, -1])
+    found = [first_error(row, best) for row in rows]
+    assert processbench_score(found, [1, -1, -1])["correct_accuracy"] == 0.5
+    missed = best_threshold([np.array([0.9, np.nan])] * 2, [1, -1])
+    assert np.isfinite(missed)
 
 
 @pytest.mark.parametrize(
@@ -100,53 +122,25 @@ def test_best_threshold_refuses_a_label_past_the_steps():
         best_threshold([np.array([0.5, 0.5])], [2])
 
 
-def test_auc_counts_pairs():
-    rng = np.random.default_rng(1)
-    scores = rng.integers(0, 5, size=40) / 4
-    outcomes = rng.random(40) < 0.4
-    pairs = [
-        (a > b) + 0.5 * (a == b) for a in scores[outcomes] for b in scores[~outcomes]
-    ]
-    assert auc(scores, outcomes) == pytest.approx(np.mean(pairs))
-    assert np.isnan(auc(scores, np.ones(40, bool)))
-
-
-def test_minimum_scores():
-    rows = [np.array([0.3, 0.1], np.float32), np.array([], np.float32)]
-    np.testing.assert_allclose(minimum_scores(rows), [float(np.float32(0.1)), np.inf])
-
-
-def test_bad_rows_are_named(tmp_path):
-    good = {"problem": "p", "steps": ["a", "b"], "label": 1}
-    good["final_answer_correct"] = False
-    path = tmp_path / "rows.json"
-    path.write_text(json.dumps([good, {**good, "label": 2}]))
-    with pytest.raises(DataError, match=r"line 2: label 2 is no step of 2"):
-        read_processbench(path)
-    rows = read_processbench(path, max_bad_share=0.5)
-    assert [row.label for row in rows] == [1]
-
-
 @pytest.mark.parametrize(
-    ("name", "erroneous", "correct", "right_answers"),
-    # Published counts: right answers with a wrong step.
-    [("gsm8k", 207, 193, 7), ("math", 594, 406, 94)],
+    ("name", "erroneous", "correct"), [("gsm8k", 207, 193), ("math", 594, 406)]
 )
-def test_real_files(shared_data, name, erroneous, correct, right_answers):
+def test_real_files(shared_data, name, erroneous, correct):
     path = shared_data / "processbench" / f"{name}.json"
     if not path.is_file():
         pytest.skip(f"no {path}")
-    rows = read_processbench(path, max_bad_share=0.0)
-    wrong = [row for row in rows if row.label >= 0]
-    assert (len(wrong), len(rows) - len(wrong)) == (erroneous, correct)
-    assert sum(row.final_answer_correct for row in wrong) == right_answers
+    rows = read_steps(str(path), "processbench", unique=False, max_bad_share=0.0)
+    data = step_set(name, "processbench", rows)
+    assert data.origin == name  # the split of which a threshold may be tuned
+    labels = data.first_errors
+    wrong = [label for label in labels if label >= 0]
+    assert (len(wrong), len(labels) - len(wrong)) == (erroneous, correct)
     # 0-based: the first step is some row's error, and no label is past the last step.
-    assert min(row.label for row in wrong) == 0
-    assert all(row.label < len(row.steps) for row in rows)
+    assert min(wrong) == 0
     perfect = [
-        np.where(np.arange(len(row.steps)) == row.label, 0.0, 1.0) for row in rows
+        np.where(np.arange(size) == label, 0.0, 1.0)
+        for size, label in zip(data.sizes, labels, strict=True)
     ]
-    labels = [row.label for row in rows]
     found = [first_error(scores, 0.5) for scores in perfect]
     assert processbench_score(found, labels)["f1"] == 1.0
     assert 0 < best_threshold(perfect, labels) < 1

@@ -32,6 +32,13 @@ def test_rows_come_in_the_sets_order(tmp_path, rows):
     assert all(row.dtype == np.float64 for row in got)
 
 
+def test_null_is_a_step_without_a_score(tmp_path):
+    rows = [{"scores": [0.25, None]}, {"scores": [None]}, {"scores": []}]
+    got = read_scores(write(tmp_path, rows), IDS, SIZES)
+    np.testing.assert_array_equal(got[0], [0.25, np.nan])
+    np.testing.assert_array_equal(got[1], [np.nan])
+
+
 @pytest.mark.parametrize(
     ("rows", "message"),
     [

@@ -87,6 +87,16 @@ def test_the_aggregation_changes_the_choice():
     assert by_min.tolist() == [0.0, 1.0] and by_last.tolist() == [1.0, 1.0]
 
 
+def test_a_solution_that_was_not_read_to_its_end_comes_last():
+    """Else the verifier takes what it could not read: fewer steps, a higher least."""
+    correct = selection.correctness(DOMAIN, PROBLEMS, SOLUTIONS)
+    cut = [[[-0.0, float("nan")], *SCORES[0][1:]], SCORES[1]]
+    whole = [[[-0.0, -0.1], *SCORES[0][1:]], SCORES[1]]
+    for how in ("min", "product", "mean", "last"):
+        assert selection.best_of_n(whole, SOLUTIONS, correct, how, 4)[0] == 1.0
+        assert selection.best_of_n(cut, SOLUTIONS, correct, how, 4)[0] == 0.0
+
+
 def test_a_subset_without_a_finished_solution_is_chosen_from_all_the_same():
     """n = 2 of the second problem: of six pairs three hold the right one."""
     correct = selection.correctness(DOMAIN, PROBLEMS, SOLUTIONS)
@@ -109,10 +119,24 @@ def test_every_row_of_the_table():
     rows = selection.table(
         DOMAIN, PROBLEMS, SOLUTIONS, {"aprm": SCORES}, ("min", "last"), (1, 4)
     )
-    verifier = {f"aprm.{how}@{n}" for how in ("min", "last") for n in (1, 4)}
-    assert verifier | {"majority@1", "majority@4", "pass@1", "pass@4"} <= rows.keys()
-    assert rows["sample"].tolist() == [0.25, 0.25]
-    assert rows["pass@4"].tolist() == [1.0, 1.0]
+    verifier = {("aprm", f"{how}@{n}") for how in ("min", "last") for n in (1, 4)}
+    alone = {("", f"{how}@{n}") for how in ("majority", "pass") for n in (1, 4)}
+    assert verifier | alone <= rows.keys()
+    sample = rows["", "sample"]
+    assert sample.tolist() == [0.25, 0.25]
+    assert rows["", "pass@4"].tolist() == [1.0, 1.0]
     # One of one: whatever the verifier says, it is a random sample.
-    np.testing.assert_allclose(rows["aprm.min@1"], rows["sample"])
-    np.testing.assert_allclose(rows["pass@1"], rows["sample"])
+    np.testing.assert_allclose(rows["aprm", "min@1"], sample)
+    np.testing.assert_allclose(rows["", "pass@1"], sample)
+
+
+def test_records_name_the_method_in_fields_of_their_own():
+    name = "../runs/v1.2/aprm"
+    rows = {(name, "min@2"): np.array([1.0, 0.0]), ("", "greedy"): np.ones(2)}
+    first, second = selection.solver_records("test", rows, 50)
+    assert (first.verifier, first.metric, first.value) == (name, "min@2", 0.5)
+    assert (second.verifier, second.metric, second.value) == ("", "greedy", 1.0)
+    [other] = selection.difference_records(
+        "test", rows[name, "min@2"], {("", "greedy"): rows["", "greedy"]}, 50
+    )
+    assert (other.set, other.metric, other.value) == ("difference", "greedy", -0.5)

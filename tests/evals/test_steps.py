@@ -107,6 +107,29 @@ def test_best_threshold_between_two_clusters_and_neighbouring_floats():
     assert steps.best_threshold(np.array([1.0, 1.0]), np.array([0, 0])) > 1.0
 
 
+def test_an_unscored_step_is_a_miss():
+    nan = math.nan
+    scores, labels = np.array([0.9, nan, 0.1, nan]), np.array([1, 1, 0, 0])
+    for threshold in (0.0, 0.5, 1.1):
+        report = steps.classification_report(scores, labels, threshold=threshold)
+        whole = steps.classification_report(
+            scores[[0, 2]], labels[[0, 2]], threshold=threshold
+        )
+        assert report["accuracy"] == whole["accuracy"] / 2
+        assert report["recall"] == whole["recall"] / 2
+        assert report["recall_correct"] == whole["recall_correct"] / 2
+        assert (report["count"], report["unscored"]) == (4, 2)
+        # Calibration has nothing to say of what has no score.
+        assert (report["ece"], report["brier"]) == (whole["ece"], whole["brier"])
+    # Of the four pairs the scored one alone is in order.
+    assert steps.auc(scores, labels) == 0.25
+    assert steps.best_threshold(scores, labels) == 0.5
+    kinds = steps.per_kind_report(scores, labels, ["", "", "sum", "sum"])
+    assert kinds["sum"] == {"recall": 0.5, "auc": 0.25, "count": 2.0}
+    nothing = steps.classification_report(np.full(2, nan), np.array([0, 1]))
+    assert nothing["accuracy"] == nothing["auc"] == 0.0 and math.isnan(nothing["ece"])
+
+
 def test_kinds():
     scores = np.array([0.9, 0.6, 0.95, 0.1, 0.7, 0.2])
     labels = np.array([1, 1, 0, 0, 0, 0])
@@ -122,7 +145,6 @@ def test_kinds():
     [
         ([], [], "no steps"),
         ([1.5], [1], "probabilities"),
-        ([math.nan], [1], "probabilities"),
         ([0.5], [0.5], "0 or 1"),
     ],
 )

@@ -19,7 +19,8 @@ from aprm_jax.config import (
     validate,
 )
 from aprm_jax.data.jsonl import DataError
-from aprm_jax.jobs import evaluate_labelled, prm_labels
+from aprm_jax.evals.records import by_name
+from aprm_jax.jobs import evaluate, prm_labels, step_data, verifiers
 from aprm_jax.jobs.context import Context
 from aprm_jax.jobs.start import check_labelled_files
 from aprm_jax.models.io import load_model
@@ -48,7 +49,7 @@ def test_the_run_trains_on_the_labels_and_measures_every_verifier(finished):
     for name in ("chance", "position", "likelihood", "prm"):
         steps = f"steps.phase1_test.{name}"
         assert numbers[f"{steps}.count"] == 4 * 24  # distinct rated steps
-        assert numbers[f"{steps}.left_out"] == 0
+        assert numbers[f"{steps}.unscored"] == 0
         assert numbers[f"{steps}.incorrect_share"] == 0.5
         assert (
             numbers[f"{steps}.auc.low"]
@@ -56,7 +57,10 @@ def test_the_run_trains_on_the_labels_and_measures_every_verifier(finished):
             <= numbers[f"{steps}.auc.high"]
         )
         assert 0 <= numbers[f"{steps}.ece_calibrated"] <= 1
-        assert 0 <= numbers[f"first_error.gsm8k.{name}.f1"] <= 1
+        for at in ("", "@0.5", "@platt", "@hindsight"):
+            bench = f"first_error.gsm8k.{name}"
+            assert 0 <= numbers[f"{bench}.f1{at}"] <= 1
+            assert f"{bench}.threshold{at}" in numbers
     # Half of the steps at each index are wrong: the index says nothing.
     assert numbers["steps.phase1_test.position.auc"] == 0.5
     # The threshold is the dev questions', not the test's.
@@ -104,9 +108,7 @@ def test_scores_from_files_are_measured_beside_the_baselines(finished, tmp_path)
     bench.write_text("".join(json.dumps(row) + "\n" for row in rows))
     context = _with(finished, tmp_path, f"bench=prmbench:{bench}")
     # Another PRM that knows the labels, shuffled rows and all.
-    for data in evaluate_labelled.evaluation_sets(context):
-        if data.name == "dev":
-            continue
+    for data in step_data.evaluation_sets(context):
         lines = [
             json.dumps(
                 {"id": name, "scores": [0.9 if v != 0 else 0.3 for v in row.labels]}
@@ -114,8 +116,8 @@ def test_scores_from_files_are_measured_beside_the_baselines(finished, tmp_path)
             for name, row in zip(data.ids, data.rows, strict=True)
         ]
         (tmp_path / f"{data.name}.jsonl").write_text("\n".join(lines[::-1]))
-    evaluate_labelled.check(context)
-    summary = evaluate_labelled.run(context, lambda _, compute: compute())
+    step_data.check(context)
+    summary = by_name(evaluate.evaluate(context, lambda _, compute: compute()))
     assert summary["steps.phase1_test.other.auc"] == 1.0
     assert summary["steps.phase1_test.other.threshold"] == 0.5  # no scores of dev
     assert summary["steps.phase1_test.other.accuracy"] == 1.0
@@ -159,8 +161,8 @@ def test_training_evaluation_and_scoring_give_steps_the_same_ids(finished, tmp_p
     assert AWKWARD[0] in prm.builder._backend.decode(expected)
     [trained], _ = prm_labels.labelled_rows(context)
     assert trained.tokens.tolist() == expected
-    _, data = evaluate_labelled.evaluation_sets(context)
-    given = evaluate_labelled._scores(context, data)["prm"]
+    [data] = step_data.evaluation_sets(context)
+    given = verifiers.set_scores(context, data)["prm"]
     np.testing.assert_allclose(
         scipy.special.expit(given[0]), prm.score(question, AWKWARD), rtol=1e-4
     )
@@ -172,13 +174,13 @@ def test_scores_that_do_not_match_a_set_stop_before_anything_is_compiled(
     finished, tmp_path
 ):
     with pytest.raises(DataError, match=r"none of dev\.jsonl, phase1_test\.jsonl"):
-        evaluate_labelled.check(_with(finished, tmp_path))
+        step_data.check(_with(finished, tmp_path))
     one = tmp_path / "gsm8k.jsonl"
     one.write_text('{"scores": [0.5, 0.5]}\n')
     with pytest.raises(DataError, match="23 of 24 solutions have no scores"):
-        evaluate_labelled.check(_with(finished, tmp_path))
+        step_data.check(_with(finished, tmp_path))
     with pytest.raises(DataError, match="is a file, but there are 2 sets"):
-        evaluate_labelled.check(_with(finished, one))
+        step_data.check(_with(finished, one))
 
 
 def labelled(**fields):
@@ -252,4 +254,4 @@ def test_a_real_phase_1_gives_the_known_counts(shared_data):
     settled = [round(np.mean(v)) for v in ratings.values() if np.mean(v) != 0.5]
     assert len(found.labels) == len(settled) == 4594
     assert (found.labels == 0).sum() == settled.count(0) == 1694
-    assert found.left_out == 0
+    assert not np.isnan(found.scores).any()

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import aprm_jax
+from aprm_jax.evals.records import by_name, from_text
 from aprm_jax.jobs import tables
 from aprm_jax.report.contents import Cell, Column, Row, Table
 from aprm_jax.training.metrics import read_metrics
@@ -51,6 +52,15 @@ def test_the_summary_is_flat_and_holds_together(whole):
         assert rows["aprm.min@4"].mean() == pytest.approx(
             numbers["solver.test.aprm.min@4"]
         )
+
+
+def test_the_records_are_the_summary(whole):
+    written = json.loads((whole / "results.json").read_text())
+    numbers = json.loads((whole / "summary.json").read_text())
+    found = by_name(from_text((whole / "results.json").read_text()))
+    assert found == {k: v for k, v in numbers.items() if not k.startswith(("tr", "ti"))}
+    assert written["training"]["aprm"]["steps"] == numbers["train.aprm.steps"]
+    assert written["seconds"]["aprm"] == numbers["time.aprm.seconds"]
 
 
 def test_the_report_shows_what_the_run_made(whole):

@@ -54,5 +54,5 @@ def test_killed_and_stopped_runs_end_with_the_same_bits(whole, tmp_path):
             untimed(read_metrics(root / stage)) for root in (tmp_path / "run", whole)
         )
         assert repr(next(logs)) == repr(next(logs)), f"the log of {stage} differs"
-    file = "evaluate/summary.json"
-    assert (tmp_path / "run" / file).read_text() == (whole / file).read_text()
+    for file in ("evaluate/summary.json", "evaluate/results.json"):
+        assert (tmp_path / "run" / file).read_text() == (whole / file).read_text()

@@ -13,6 +13,7 @@ import dataclasses
 import difflib
 import functools
 import importlib
+import logging
 import pkgutil
 from pathlib import Path
 from typing import Any, TypeVar
@@ -131,7 +132,14 @@ def read_steps(
             kept.num_repeated += 1
             continue
         seen.add(key)
+        kept.num_ignored += solution.ignored > 0
         kept.append(as_kind(solution, label, label_cut))
+    if kept.num_ignored:
+        logging.warning(
+            "%s: %d solutions have labels of steps that they do not have: ignored",
+            source or name,
+            kept.num_ignored,
+        )
     return kept
 
 

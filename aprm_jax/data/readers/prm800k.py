@@ -43,15 +43,22 @@ def _flat(row: dict) -> LabelledSolution:
     steps = [*prefix, require_str(row, "next_response")]
     ratings: list[int | None] = [None] * len(prefix)
     ratings.append(step_rating(row.get("rating"), "rating"))
+    finished = row.get("is_solution")
     return from_ratings(
-        question, steps, ratings, source="prm800k", problem_id=question_id(question)
+        question,
+        steps,
+        ratings,
+        source="prm800k",
+        problem_id=question_id(question),
+        finished=finished if isinstance(finished, bool) else None,
     )
 
 
 def _nested(row: dict) -> list[LabelledSolution]:
     question = require_str(require_dict(row, "question"), "problem")
+    reason = str(row["label"].get("finish_reason") or "")
     where = {"source": "prm800k", "problem_id": question_id(question)}
-    where["category"] = str(row["label"].get("finish_reason") or "")
+    where["category"] = reason
     levels = row["label"].get("steps")
     if not isinstance(levels, list):
         raise RowError("field 'label.steps' must be a list")
@@ -76,7 +83,8 @@ def _nested(row: dict) -> list[LabelledSolution]:
         ratings.append(taken[1])
     if not path:
         raise RowError("no step has a completion")
-    return [from_ratings(question, path, ratings, **where), *beside]
+    finished = reason == "solution"
+    return [from_ratings(question, path, ratings, **where, finished=finished), *beside]
 
 
 def _candidates(level: Any, k: int) -> list[tuple[str, int | None] | None]:

@@ -1,0 +1,182 @@
+"""The sets and files that an evaluation reads: labelled solutions, scores, outcomes."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+
+import numpy as np
+
+from aprm_jax.data.gsm8k import ModelSolution, read_model_solutions
+from aprm_jax.data.jsonl import DataError
+from aprm_jax.data.labelled import question_id
+from aprm_jax.data.labelled_domain import LabelledDomain, read_labelled, split_source
+from aprm_jax.data.readers import read_steps
+from aprm_jax.evals import step_sets
+from aprm_jax.evals.scores_file import read_scores
+from aprm_jax.evals.step_sets import StepSet
+from aprm_jax.jobs.context import Context, log
+
+CHANCE, POSITION, LIKELIHOOD = "chance", "position", "likelihood"
+DEV, THRESHOLDS = "dev", "thresholds"  # no names for a set
+PROCESSBENCH = "processbench"  # name of the set of `domain.processbench`
+
+
+def dev_set(context: Context) -> StepSet:
+    """The held-out questions of a labelled domain.
+
+    Raises:
+      DataError: they are a benchmark's.
+    """
+    domain = context.domain
+    assert isinstance(domain, LabelledDomain)
+    c = context.config
+    reader, _ = split_source(c.domain.train, "domain.train")
+    data = step_sets.step_set(
+        DEV, reader, domain.dev, c.evaluate.neutral, c.domain.label_cut
+    )
+    if data.kind != step_sets.STEPS:
+        raise DataError(
+            f"domain.train: {reader} is a benchmark, not a set of step labels to "
+            "train on and to choose thresholds from"
+        )
+    return data
+
+
+def evaluation_sets(context: Context) -> list[StepSet]:
+    """Those of `evaluate.sets`, or `domain.processbench`; read once a process.
+
+    Raises:
+      DataError: a source cannot be used, or a set's name is taken.
+    """
+    c = context.config
+    return list(
+        _sets(
+            tuple(c.evaluate.sets),
+            c.domain.processbench if c.domain.name != "labelled" else "",
+            c.evaluate.neutral,
+            c.domain.label_cut,
+            context.root / "quarantine",
+            c.domain.max_bad_share,
+        )
+    )
+
+
+@functools.lru_cache(maxsize=2)
+def _sets(
+    entries: tuple[str, ...],
+    bench: str,
+    neutral: str,
+    cut: float,
+    quarantine: Path,
+    max_bad_share: float,
+) -> tuple[StepSet, ...]:
+    found = []
+    for entry in entries:
+        name, _, source = entry.partition("=")
+        if name in (DEV, THRESHOLDS):
+            raise DataError(f"evaluate.sets: {name!r} is the domain's own dev split")
+        reader, _ = split_source(source, "evaluate.sets")
+        rows = read_labelled(
+            source,
+            unique=False,
+            quarantine_dir=quarantine,
+            max_bad_share=max_bad_share,
+        )
+        made = step_sets.step_set(name, reader, rows, neutral, cut)
+        if not made.rows:
+            raise DataError(f"evaluate.sets: {entry}: no solution has a labelled step")
+        found.append(made)
+    if bench:
+        rows = read_steps(
+            bench,
+            "processbench",
+            unique=False,
+            quarantine_dir=quarantine,
+            max_bad_share=max_bad_share,
+        )
+        found.append(step_sets.step_set(PROCESSBENCH, "processbench", rows))
+    return tuple(found)
+
+
+def read_graded(context: Context) -> list[ModelSolution]:
+    """The file `domain.model_solutions`, its first `evaluate.graded` solutions."""
+    c = context.config.domain
+    rows = read_model_solutions(
+        c.model_solutions,
+        strip_annotations=c.strip_annotations,
+        quarantine_dir=context.root / "quarantine",
+        max_bad_share=c.max_bad_share,
+    )
+    return rows[: context.config.evaluate.graded or None]
+
+
+def given_scores(context: Context) -> dict[str, dict[str, list[np.ndarray]]]:
+    """Verifier -> set -> probabilities of `evaluate.scores`.
+
+    An entry is a folder with one `SET.jsonl` for each set that was scored, or a file if
+    there is one set only.
+
+    Raises:
+      DataError: a file is missing or does not match its set, see `read_scores`.
+    """
+    c = context.config.evaluate
+    if not c.scores:
+        return {}
+    sets = [dev_set(context), *evaluation_sets(context)]
+    out: dict[str, dict[str, list[np.ndarray]]] = {}
+    for entry in c.scores:
+        name, _, where = entry.partition("=")
+        if name in (CHANCE, POSITION, LIKELIHOOD, *c.prms):
+            raise DataError(f"evaluate.scores: the name {name!r} is taken")
+        path = Path(where)
+        if path.is_file() and len(c.sets) == 1:
+            files = {c.sets[0].partition("=")[0]: path}
+        elif path.is_file():
+            raise DataError(
+                f"evaluate.scores: {path} is a file, but there are {len(c.sets)} sets: "
+                "give a folder with a NAME.jsonl for each"
+            )
+        else:
+            files = {s.name: path / f"{s.name}.jsonl" for s in sets}
+            files = {key: file for key, file in files.items() if file.is_file()}
+        if not files:
+            names = ", ".join(f"{s.name}.jsonl" for s in sets)
+            raise DataError(f"evaluate.scores: {path} has none of {names}")
+        out[name] = {
+            s.name: read_scores(files[s.name], s.ids, s.sizes)
+            for s in sets
+            if s.name in files
+        }
+    return out
+
+
+def check(context: Context) -> None:
+    """Reads every set and every file of scores: nothing was compiled yet.
+
+    Raises:
+      DataError: one of them cannot be used, or there is nothing to measure on.
+    """
+    c = context.config
+    if c.domain.name != "labelled" and c.domain.model_solutions:
+        read_graded(context)
+    domain = context.domain
+    if not isinstance(domain, LabelledDomain):
+        evaluation_sets(context)
+        return
+    if not c.evaluate.sets:
+        raise DataError(
+            "evaluate.sets is empty: name what to measure on, for example "
+            "test=prm800k:data/prm800k/phase1_test.jsonl.gz"
+        )
+    known = {question_id(row.question) for row in domain.labelled}
+    for data in (dev_set(context), *evaluation_sets(context)):
+        seen = {question_id(row.question) for row in data.rows} & known
+        if seen:
+            log.warning(
+                "evaluate.sets: %d questions of %s are in the training data: its "
+                "figures say less",
+                len(seen),
+                data.name,
+            )
+    given_scores(context)

@@ -1,0 +1,144 @@
+"""Tables with a row a verifier: whose rows there are, and which records fill them."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import ml_collections
+
+from aprm_jax.config import for_stage, stages
+from aprm_jax.evals.records import Record, Results
+from aprm_jax.jobs.backbones import BACKBONE
+from aprm_jax.jobs.step_data import CHANCE, LIKELIHOOD, POSITION
+from aprm_jax.report.contents import Cell, Column, Row, Table
+
+NO_TRAINING, TRAINED, UPPER_BOUND = "No training", "PRM", "Upper bound"
+NO_MODEL, GIVEN = "No model", "Scores from a file"
+_NEGATIVES = {
+    "static": "PRM, static corruptions",
+    "monte_carlo": "PRM, Monte-Carlo labels",
+    "oracle": "PRM, oracle labels",
+    "labels": "PRM, labels of the data",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Verifier:
+    """What a table says of a stage that trained a PRM, or of something beside it.
+
+    Attributes:
+      key: its name in the records.
+      name: for people.
+      group: heading that it stands under.
+      own: whether it is APRM.
+    """
+
+    key: str
+    name: str
+    group: str
+    own: bool = False
+
+
+def verifiers(config: ml_collections.ConfigDict) -> list[Verifier]:
+    """Whoever scores steps in a run, in the order of the tables' rows.
+
+    Of a labelled domain: baselines, the run's PRMs, then what came from files. Else the
+    likelihood and the PRMs, upper bounds last.
+    """
+    trained = _trained(config)
+    if config.domain.name == "labelled":
+        files = [str(entry).partition("=")[0] for entry in config.evaluate.scores]
+        return [
+            Verifier(CHANCE, "chance", NO_MODEL),
+            Verifier(POSITION, "position of the step", NO_MODEL),
+            Verifier(LIKELIHOOD, "likelihood of the language model", NO_MODEL),
+            *(dataclasses.replace(v, own=True) for v in trained),
+            *(Verifier(name, name, GIVEN) for name in files),
+        ]
+    if config.evaluate.solver:
+        trained.append(Verifier(LIKELIHOOD, "likelihood of the solver", NO_TRAINING))
+    order = (NO_TRAINING, TRAINED, UPPER_BOUND)
+    return sorted(trained, key=lambda v: (order.index(v.group), v.own))
+
+
+def _trained(config: ml_collections.ConfigDict) -> list[Verifier]:
+    """`evaluate.prms`; no two names are equal."""
+    jobs = dict(stages(config))
+    found = []
+    for key in config.evaluate.prms:
+        job = jobs.get(key)
+        stage = for_stage(config, key) if job else config
+        if job == "aprm" and stage.game.freeze_generator:
+            found.append(Verifier(key, "PRM, frozen Generator", TRAINED))
+        elif job == "aprm":
+            found.append(Verifier(key, "APRM", TRAINED, own=True))
+        elif job == "prm":
+            negatives = stage.prm.negatives
+            group = UPPER_BOUND if negatives == "oracle" else TRAINED
+            found.append(Verifier(key, _NEGATIVES[negatives], group))
+        else:
+            name = "PRM, as published" if key == BACKBONE else f"PRM {_short(key)}"
+            found.append(Verifier(key, name, TRAINED))
+    shared = {v.name for v in found if sum(v.name == w.name for w in found) > 1}
+    return [
+        dataclasses.replace(v, name=f"{v.name}: {v.key}") if v.name in shared else v
+        for v in found
+    ]
+
+
+def _short(folder: str) -> str:
+    """RUN/STAGE of a model's folder that is no stage of this run."""
+    parts = [part for part in Path(folder).parts if part != "model"]
+    return "/".join(parts[-2:])
+
+
+class Figure(NamedTuple):
+    """A column of a table with a row a verifier: which record stands in it."""
+
+    column: Column
+    set: str
+    split: str
+    metric: str
+    part: str = ""
+
+
+def cell(record: Record | None) -> Cell | None:
+    """A number with its interval, None where it was not measured."""
+    if record is None or math.isnan(record.value):
+        return None
+    return Cell(record.value, record.low, record.high)
+
+
+def by_verifier(
+    config: ml_collections.ConfigDict,
+    results: Results,
+    title: str,
+    figures: Sequence[Figure],
+    note: str = "",
+) -> Table:
+    """A row a verifier."""
+    labelled = config.domain.name == "labelled"
+    return Table(
+        title=title,
+        columns=[figure.column for figure in figures],
+        corner="Scores by" if labelled else "",
+        rows=[
+            Row(
+                v.name,
+                [
+                    cell(results.find(f.set, f.split, v.key, f.metric, f.part))
+                    for f in figures
+                ],
+                group=v.group if labelled else "",
+                own=v.own,
+                reference=v.group == UPPER_BOUND,
+                note="" if v.group in (NO_MODEL, GIVEN) else v.key,
+            )
+            for v in verifiers(config)
+        ],
+        note=note,
+    )
