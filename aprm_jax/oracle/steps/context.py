@@ -69,8 +69,8 @@ _SCALED = re.compile(
 )
 # What a step says is not so: then no equation of it is a claim.
 _DENIES = re.compile(
-    r"\b(?:not (?:be )?(?:true|the case|correct|hold|equal|possible|right|valid)"
-    r"|(?:is|are|was|does|do|can|could|did)(?:n't| not)"
+    r"\b(?:not (?:be )?(?:so that|true|the case|correct|hold|equal|possible|right"
+    r"|valid)|(?:is|are|was|does|do|can|could|did)(?:n't| not)"
     r" (?:hold|equal|true|correct|right)"
     r"|cannot (?:be|hold)|can't be|false|untrue"
     r"|(?:is|was|be|it's) wrong|wrong (?:to|that)|wrongly|incorrect\w*|mistake\w*"
@@ -196,6 +196,11 @@ class Context:
         self._question = question[:MAX_TEXT]
         self._told = [signs(text[:MAX_TEXT]) for text in (question, *prefix)]
 
+    @property
+    def counts_otherwise(self) -> bool:
+        """Whether figures that differ, or agree, say nothing at all."""
+        return self._own.otherwise or any(signs.bases for signs in self._told)
+
     def settle(
         self, left: Formula, right: Formula, truth: bool | None, start: int | None
     ) -> bool | None:
@@ -213,7 +218,7 @@ class Context:
         return truth
 
     def _says_otherwise(self, left: Formula, right: Formula) -> bool:
-        if self._own.otherwise or any(signs.bases for signs in self._told):
+        if self.counts_otherwise:
             return True
         defined = frozenset().union(*(s.defined for s in (self._own, *self._told)))
         return any(_uses(side.node, defined) for side in (left, right))

@@ -207,6 +207,9 @@ class TextOracle:
         if theirs is not None:
             verdict = yield from self._judge_against(ours, theirs)
             if verdict is not None and verdict.label == Label.INCORRECT:
+                unsure = context.counts_otherwise or not checks.sure
+                if unsure and ours.answer is None:
+                    return undecidable("unproven", "it may count otherwise")
                 return verdict
         strange = self._unlicensed(ours, question, prefix, theirs)
         if strange is not None:
