@@ -50,7 +50,7 @@ def main() -> None:
         "--varied", type=int, default=VARIED, help="of these, to change and to reword"
     )
     parser.add_argument("--prm800k", type=Path, help="folder of PRM800K's phase 1")
-    parser.add_argument("--workers", type=int, default=2, help="of the pool; 0 = none")
+    parser.add_argument("--workers", type=int, default=0, help="of the pool; 0 = none")
     parser.add_argument("--prm800k-half", type=int, choices=(0, 1))
     parser.add_argument("--speed", type=Path, help="GSM8K's train.jsonl, to time it")
     parser.add_argument("--readme", type=Path, default=ROOT / "README.md")
@@ -144,14 +144,14 @@ def _gsm8k_table(measured: dict) -> str:
         for reading in oracle_gsm8k.READINGS:
             counts = measured["verdicts"][reading].get(kind)
             if counts is None:
-                cells += ["0", "–", "–"]
+                cells += ["0", "–", "–", "–"]
                 continue
             total = sum(counts.values())
-            shares = [counts[x.name] / total for x in (Label.INCORRECT, Label.CORRECT)]
+            shares = [counts[label.name] / total for label in Label]
             cells += [f"{total:,}", *(f"{100 * share:.2f} %" for share in shares)]
         rows.append((title, cells))
-    header = ["GSM8K train", "steps", "incorrect", "correct"]
-    header += ["steps, annotations removed", "incorrect", "correct"]
+    header = ["GSM8K train", "steps", "incorrect", "correct", "undecidable"]
+    header += ["steps, annotations removed", *header[2:]]
     return table(header, rows)
 
 
