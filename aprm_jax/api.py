@@ -1,7 +1,13 @@
 """The Python API: load a trained model from a folder and use it on text.
 
-prm = aprm_jax.PRM.load("runs/quickstart/aprm/prm")
-prm.score("2 + 3 * 4 =", ["2 + 12", "14"])      # float32[2], probability of correct
+prm = aprm_jax.PRM.load("runs/mine/aprm/model")
+prm.score("2 + 3 * 4", ["2 + 12", "14"])  # float32[2]: P(correct) of each step
+
+A model judges the kind of text that it was trained on. The quickstart's is arithmetic
+in natural numbers: a step writes the line before it again, with one operation carried
+out. With `domain.modulus=10` (`configs/compare.py`, whose tables the README has) every
+result is its last digit instead, and `2 + 12` is wrong where `2 + 2` is right;
+`spec.domain` says which.
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ HEADS = {"token_head": "token", "two_class_head": "two_class"}
 
 def get_config(arg: str = ""):
     """`arg` is the folder of a finished compare run, or `runlocal`."""
-    c = read_config_file(Path(__file__).with_name("quickstart.py"))
+    c = read_config_file(Path(__file__).with_name("compare.py"))
     c.name = "ablation"
     games = tuple(f"{name}:aprm" for name in ROWS)
     stages = (*games, *(f"{name}:prm" for name in HEADS), "evaluate", "report")

@@ -31,6 +31,7 @@ class ScriptedSampler(Sampler):
         self.max_new_tokens = max_new_tokens
         self.requests: list[list[str]] = []
         self.temperatures: list[float] = []
+        self.draws: list[list[int]] = []
         self.asked: dict[str, int] = {}
 
     def sample(
@@ -40,8 +41,10 @@ class ScriptedSampler(Sampler):
         key: Any,
         *,
         temperature: float = 1.0,
+        draws: Sequence[int] | None = None,
     ) -> Samples:
         del params, key
+        self.draws.append(list(range(len(prompts)) if draws is None else draws))
         builder, (n, width) = self.builder, (len(prompts), self.max_new_tokens)
         self.temperatures.append(temperature)
         self.requests.append([])

@@ -18,6 +18,11 @@ class DomainConfig:
     """The problems."""
 
     name: str = setting("arithmetic", "the kind of problems", choices=DOMAINS)
+    modulus: int = setting(
+        0,
+        "arithmetic: 10 = every result is its last digit, 0 = ordinary arithmetic",
+        choices=(0, 10),
+    )
     train: str = setting(
         "",
         'gsm8k: JSONL path, "datasets:NAME" or "tfds:NAME"; labelled: "READER:SOURCE", '

@@ -1,10 +1,13 @@
 """The embedded arithmetic problems: drawn from a seed, with splits and noisy authors.
 
-`oracle.embedded.rewriting` has expressions and rules, `oracle.embedded.wording` the
-worded form. Training problems are in distribution: four or five numbers of one
-digit. The solver's corpus is written by authors who may ignore precedence, add
-first, or believe wrong facts, so that the solver errs in systematic ways, with
-confidence.
+A problem is an expression such as `2 + 3 * 4`, and a solution its lines, each with one
+operation carried out: `2 + 12`, `14`. Arithmetic is ordinary, in natural numbers; with
+a `modulus` of 10 every result is its last digit instead, as in the first published
+tables. `oracle.embedded.rewriting` has expressions and rules,
+`oracle.embedded.wording` the worded form. Training problems are in distribution: four
+or five numbers of one digit, no result above 99. The solver's corpus is written by
+authors who may ignore precedence, add first, or believe wrong facts, so that the solver
+errs in systematic ways, with confidence.
 
 Splits: `dev` and `test` in distribution, `longer`, `larger` and `worded` out of it.
 They are disjoint from corpus and training problems by construction: an expression's
@@ -37,10 +40,12 @@ from aprm_jax.oracle.embedded.rewriting import (
     is_single_number,
     parse,
     simplify,
+    value,
     write,
 )
 from aprm_jax.oracle.embedded.wording import WORDS, write_story
 
+MODULI = (0, 10)
 SPLITS = ("dev", "test", "longer", "larger", "worded")
 
 # Every seed of a run is evaluated on the same problems and meets the same wrong facts.
@@ -58,6 +63,9 @@ class ArithmeticConfig:
     """What problems look like and who writes the corpus. Shares are of 1.
 
     Attributes:
+      modulus: of the arithmetic, 10; 0 for the ordinary one.
+      largest: the largest number on any line of a solution; 0 is the least.
+      larger_largest: the same for `larger` expressions.
       numbers: fewest and most numbers of an expression in distribution.
       longer_numbers: the same for the split `longer`.
       operator_shares: of `+`, `-` and `*`. With few `-` several steps are licensed at
@@ -73,6 +81,9 @@ class ArithmeticConfig:
       wrong_facts: how many sums and products those have wrong, either way round.
     """
 
+    modulus: int = 0
+    largest: int = 99
+    larger_largest: int = 199
     numbers: tuple[int, int] = (4, 5)
     longer_numbers: tuple[int, int] = (6, 7)
     operator_shares: tuple[float, float, float] = (0.4, 0.2, 0.4)
@@ -87,6 +98,13 @@ class ArithmeticConfig:
     wrong_facts: int = 12
 
     def __post_init__(self):
+        if self.modulus not in MODULI:
+            raise ValueError(f"modulus must be 0 or 10, not {self.modulus}")
+        if not 99 <= self.largest <= self.larger_largest <= 999:
+            raise ValueError(
+                "it must be 99 <= largest <= larger_largest <= 999: "
+                f"{self.largest}, {self.larger_largest}"
+            )
         for name in ("numbers", "longer_numbers"):
             low, high = getattr(self, name)
             if not 3 <= low <= high <= 8:
@@ -114,7 +132,7 @@ class ArithmeticConfig:
             raise ValueError("longer_numbers must lie above numbers")
 
 
-Facts = dict[tuple[str, int, int], int]  # (operator, x, y) modulo 10 -> believed value
+Facts = dict[tuple[str, int, int], int]  # (operator, x, y), digits -> believed result
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,18 +147,32 @@ class Author:
     habit: str
     facts: Facts
 
-    def options(self, tokens: Tokens) -> list[Contraction]:
+    def next_lines(self, tokens: Tokens, largest: int, modulus: int) -> list[Tokens]:
+        """The lines that the author could write next, no number above `largest`."""
+        results = [(c, self.result(c, modulus)) for c in self._options(tokens, modulus)]
+        return [c.tokens(result) for c, result in results if 0 <= result <= largest]
+
+    def _options(self, tokens: Tokens, modulus: int) -> Sequence[Contraction]:
         """The contractions that the author would do next."""
-        contractions = contractions_of(tokens)
+        contractions = contractions_of(tokens, modulus)
         if self.habit == "clean":
             return [c for c in contractions if c.legal]
         if self.habit == "add_first":
-            return [c for c in contractions if c.operator != "*"] or list(contractions)
-        return list(contractions)
+            return [c for c in contractions if c.operator != "*"] or contractions
+        return contractions
 
-    def result(self, c: Contraction) -> int:
-        """What the author takes for the contraction's value."""
-        return self.facts.get((c.operator, int(c.x) % 10, int(c.y) % 10), c.value)
+    def result(self, c: Contraction, modulus: int) -> int:
+        """What the author takes for the contraction's value.
+
+        A wrong fact about digits is used on the last ones of longer numbers too: who
+        believes that 7 + 8 is 14 writes 24 for 17 + 8.
+        """
+        x, y = int(c.x) % 10, int(c.y) % 10
+        believed = self.facts.get((c.operator, x, y))
+        if believed is None:
+            return c.value
+        error = believed - apply(c.operator, str(x), str(y), modulus)
+        return (c.value + error) % modulus if modulus else c.value + error
 
 
 CLEAN = Author("clean", {})
@@ -155,7 +187,6 @@ class ArithmeticDomain:
       config: what problems look like and who writes the corpus.
     """
 
-    name = "arithmetic"
     kinds = KINDS
     splits = SPLITS
 
@@ -164,10 +195,13 @@ class ArithmeticDomain:
             raise ValueError(f"seed must not be negative: {seed}")
         self.seed = seed
         self.config = ArithmeticConfig() if config is None else config
+        modulus = self.config.modulus
+        # A model says what it was trained on: one arithmetic is wrong in the other.
+        self.name = f"arithmetic modulo {modulus}" if modulus else "arithmetic"
         words = (*"0123456789", *OPERATORS, "(", ")", *WORDS)
         self.tokenizer = build_word_tokenizer(words)
-        self.oracle = ArithmeticOracle()
-        self.facts = _wrong_facts(self.config.wrong_facts)
+        self.oracle = ArithmeticOracle(modulus)
+        self.facts = _wrong_facts(self.config.wrong_facts, modulus)
         self._drawn: dict[str, dict[str, Problem]] = {split: {} for split in SPLITS}
         self._attempts = dict.fromkeys(SPLITS, 0)
 
@@ -252,15 +286,21 @@ class ArithmeticDomain:
         buckets: frozenset[int],
     ) -> Problem:
         """Draws until question and solution may occur on this side."""
+        c = self.config
+        largest = c.larger_largest if form == "larger" else c.largest
         while True:
             tokens = self._expression(rng, form)
             if hash_bucket(tokens) not in buckets:
                 continue
+            if not 0 <= (value(write(tokens), c.modulus) or 0) <= largest:
+                continue  # no solution could end there
             story = write_story(tokens, rng) if form == "worded" else None
             if form == "worded" and story is None:
                 continue
             for _ in range(_SOLUTION_DRAWS):
-                lines = _solve(rng, tokens, author)
+                lines = _solve(rng, tokens, author, largest, c.modulus)
+                if not lines:
+                    continue
                 if buckets != _TRAIN_BUCKETS or self._keeps_off_evaluation(lines):
                     steps = tuple(write(line) for line in lines)
                     if story is not None:
@@ -305,32 +345,53 @@ class ArithmeticDomain:
 
 def hash_bucket(tokens: Tokens) -> int:
     """Which of ten sides an expression belongs to; the same on every machine."""
-    digest = hashlib.blake2b(write(tokens).encode(), digest_size=8).digest()
+    text = " ".join("".join(tokens))
+    digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") % _HASH_BUCKETS
 
 
-def _solve(rng: np.random.Generator, tokens: Tokens, author: Author) -> list[Tokens]:
-    """The lines after the first, to a single number, in the author's random order."""
+def _solve(
+    rng: np.random.Generator, tokens: Tokens, author: Author, largest: int, modulus: int
+) -> list[Tokens]:
+    """The lines after the first, to a single number, in the author's random order.
+
+    None where the author gets to a line that has no next one below `largest`.
+    """
     lines = []
     while len(tokens) > 1:
-        options = author.options(tokens)
-        chosen = options[int(rng.integers(len(options)))]
-        tokens = chosen.tokens(author.result(chosen))
+        options = author.next_lines(tokens, largest, modulus)
+        if not options:
+            return []
+        tokens = options[int(rng.integers(len(options)))]
         lines.append(tokens)
     return lines
 
 
 @functools.lru_cache(maxsize=8)
-def _wrong_facts(count: int) -> Facts:
+def _wrong_facts(count: int, modulus: int) -> Facts:
     """The same wrong sums and products in every run; operands from 2 to 9."""
     rng = np.random.default_rng(_FACTS_SEED)
     pairs = [(op, x, y) for op in "+*" for x in range(2, 10) for y in range(x, 10)]
     facts: Facts = {}
     for k in rng.permutation(len(pairs))[:count]:
         op, x, y = pairs[k]
-        right = apply(op, str(x), str(y))
-        facts[op, x, y] = facts[op, y, x] = (right + int(rng.integers(1, 10))) % 10
+        right = apply(op, str(x), str(y), modulus)
+        if modulus:
+            believed = (right + int(rng.integers(1, 10))) % modulus
+        else:
+            slips = _slips(op, x, y)
+            believed = slips[int(rng.integers(len(slips)))]
+        facts[op, x, y] = facts[op, y, x] = believed
     return facts
+
+
+def _slips(operator: str, x: int, y: int) -> list[int]:
+    """What people take for a sum or product of digits."""
+    if operator == "*":
+        return [x * (y - 1), x * (y + 1), (x - 1) * y, (x + 1) * y]  # its neighbours
+    right = x + y
+    carry = [right - 10] if right >= 10 else []  # forgotten
+    return [right - 1, right + 1, *carry]
 
 
 def _change_number(rng: np.random.Generator, tokens: Tokens) -> Tokens | None:
@@ -339,7 +400,8 @@ def _change_number(rng: np.random.Generator, tokens: Tokens) -> Tokens | None:
     digits = list(tokens[at])
     k = int(rng.integers(len(digits)))
     digits[k] = str((int(digits[k]) + int(rng.integers(1, 10))) % 10)
-    return (*tokens[:at], "".join(digits), *tokens[at + 1 :])
+    changed = str(int("".join(digits)))  # without a zero in front
+    return (*tokens[:at], changed, *tokens[at + 1 :])
 
 
 def _change_operator(rng: np.random.Generator, tokens: Tokens) -> Tokens | None:

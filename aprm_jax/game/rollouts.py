@@ -220,10 +220,11 @@ def generator_batch(
     table: RewardTable,
     builder: StepBuilder,
     rng: np.random.Generator,
-    rows: int,
+    most: int,
     length: int,
+    batch_size: int | None = None,
 ) -> GeneratorBatch:
-    """Up to `rows` distinct perturbations, uniformly among those that do not fit.
+    """Up to `most` distinct perturbations, uniformly among those that do not fit.
 
     Args:
       perturbations: of one round.
@@ -231,15 +232,17 @@ def generator_batch(
       table: the rewards.
       builder: makes the rows.
       rng: chooses which are left out.
-      rows: B.
+      most: rows that are learned from.
       length: T.
+      batch_size: B, with rows of padding; by default `most`.
     """
+    rows = most if batch_size is None else batch_size
     labels = np.array([int(p.verdict.label) for p in perturbations])
     reward = table.generator(labels, p_correct)
     no_step = np.array([bool(p.reason) for p in perturbations])
     reward = np.where(no_step, table.generator_still_correct, reward)
     learnable = np.flatnonzero((labels != Label.UNDECIDABLE) | no_step)
-    chosen = np.sort(rng.permutation(learnable)[:rows])
+    chosen = np.sort(rng.permutation(learnable)[:most])
     made = []
     sampler_logprobs = np.zeros((rows, length), np.float32)
     weight = np.zeros(rows, np.float32)

@@ -370,8 +370,9 @@ class Rounds:
             self.config.rewards,
             builder,
             rng,
-            self.generator_rows,
+            self.config.generator_rows,
             builder.bucket(longest),
+            self.generator_rows,
         )
 
     def _prm_batch(self, found, rows, points, replay, rng) -> PrmBatch:

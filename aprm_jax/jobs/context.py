@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerFast
 
 from aprm_jax.config import ConfigError
 from aprm_jax.config.errors import UserError
-from aprm_jax.data.arithmetic import ArithmeticDomain
+from aprm_jax.data.arithmetic import ArithmeticConfig, ArithmeticDomain
 from aprm_jax.data.bpe import save_tokenizer
 from aprm_jax.data.domain import Domain
 from aprm_jax.data.gsm8k import Gsm8kDomain
@@ -319,7 +319,7 @@ def open_domain(config: ml_collections.ConfigDict, root: Path) -> Domain:
 def _open_domain(fields: tuple[tuple[str, Any], ...], seed: int, root: Path) -> Domain:
     c = dict(fields)
     if c["name"] == "arithmetic":
-        return ArithmeticDomain(seed=seed)
+        return ArithmeticDomain(seed, ArithmeticConfig(modulus=c["modulus"]))
     saved = root / "tokenizer"
     common: dict[str, Any] = dict(
         train=c["train"],

@@ -106,6 +106,16 @@ _CHARTS: Mapping[str, tuple[Any, Mapping[str, str]]] = {
 }
 
 
+def _problems(config: ml_collections.ConfigDict) -> str:
+    if config.domain.name != "arithmetic":
+        return config.domain.name
+    if config.domain.modulus:
+        return (
+            f"arithmetic modulo {config.domain.modulus}: every result is its last digit"
+        )
+    return "arithmetic in natural numbers, one operation a step"
+
+
 def run(context: Context) -> dict[str, Any]:
     """Writes both files into the workdir, whatever of the pipeline is there."""
     config, root = context.config, context.root
@@ -137,7 +147,7 @@ def run(context: Context) -> dict[str, Any]:
     parts = _parts(config, evaluation) if evaluation is not None else []
     data = ReportData(
         title=config.report.title or config.name,
-        subtitle=f"seed {config.seed}, problems: {config.domain.name}",
+        subtitle=f"seed {config.seed}, problems: {_problems(config)}",
         facts=_facts(context, trained),
         main_table=table,
         tables=tables.more_tables(config, results) if evaluation is not None else (),

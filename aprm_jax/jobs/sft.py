@@ -93,6 +93,8 @@ def run(context: Context) -> dict[str, float]:
                 f"step {step}: none of {len(rows)} rows fits the longest bucket "
                 f"({context.builder.buckets[-1]} tokens); raise builder.buckets"
             )
+        # Longest first: what is short fills what long rows leave free.
+        kept.sort(key=len, reverse=True)
         packed = pack(kept, context.builder.buckets[-1])
         # Few shapes: the number of packed rows is rounded up.
         batch = context.builder.collate(
@@ -215,11 +217,16 @@ def _initial(context: Context) -> Any:
 
 
 def _solution_rows(context: Context, step: int, size: int) -> list[StepRow]:
-    rows = []
+    """`size` solutions; each step alone where it sees no others: they pack better."""
+    builder, rows = context.builder, []
     for index in range(step * size, (step + 1) * size):
         problem = context.domain.corpus(index)
         steps = problem.steps[: context.config.builder.max_steps]
-        rows.append(context.builder.solution(problem.question, steps))
+        if builder.window is None:
+            rows.append(builder.solution(problem.question, steps))
+            continue
+        for k, text in enumerate(steps):
+            rows.append(builder.step(problem.question, steps[:k], text))
     return rows
 
 

@@ -48,7 +48,7 @@ def decode(
     max_new_tokens: int,
     params: Any,
     prompts: Prefilled,
-    rows: Int32[Array, " B"],
+    rows: UInt32[Array, " B"],
     live: Bool[Array, " B"],
     key: Key[Array, ""] | UInt32[Array, "2"],
     temperature: Float32[Array, ""],
@@ -62,7 +62,7 @@ def decode(
       max_new_tokens: T.
       params: the decoder's parameters.
       prompts: one prompt a row.
-      rows: index of each row in the whole request; it alone picks the randomness.
+      rows: a number for each row; it alone picks the randomness.
       live: false for rows that only fill the batch.
       key: of the whole request.
       temperature: 0 is greedy.

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float32, Int32, Key, UInt32
 
 
 def row_uniforms(
-    key: Key[Array, ""] | UInt32[Array, "2"], rows: Int32[Array, " B"], count: int
+    key: Key[Array, ""] | UInt32[Array, "2"], rows: UInt32[Array, " B"], count: int
 ) -> Float32[Array, "B T"]:
     """`count` uniforms in [0, 1) for each row, from (key, row) alone."""
     return jax.vmap(

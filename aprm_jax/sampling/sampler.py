@@ -109,18 +109,21 @@ class Sampler:
         key: Key[Array, ""] | UInt32[Array, "2"],
         *,
         temperature: float = 1.0,
+        draws: Sequence[int] | None = None,
         stored: Callable[[Samples, Sequence[int]], None] | None = None,
     ) -> Samples:
         """One sample for each prompt; equal prompts are read once.
 
-        What row i gets depends on (key, i), its prompt and the parameters, not on the
-        other rows.
+        What row i gets depends on (key, draws[i]), its prompt and the parameters, not
+        on the other rows, nor on the number of devices but for rounding.
 
         Args:
           params: the backbone's parameters.
           prompts: N lists of ids, none empty.
           key: of the whole request.
           temperature: divides the logits; 0 takes the most likely token.
+          draws: a number for each prompt that alone picks its randomness, from 0 to
+            2^32 - 1; by default its place in the request.
           stored: is told of every few rows that are done, as (samples so far, their
             indices), while the device goes on with the next ones.
 
@@ -131,6 +134,7 @@ class Sampler:
             raise ValueError(f"temperature must not be negative: {temperature}")
         self._check(prompts)
         n, width = len(prompts), self.max_new_tokens
+        numbers = np.asarray(range(n) if draws is None else draws, np.uint32)
         out = Samples(
             tokens=np.full((n, width), self.pad_id, np.int32),
             logprobs=np.zeros((n, width), np.float32),
@@ -139,7 +143,7 @@ class Sampler:
         )
         running = []
         for bucket, chunk in self._chunks(prompts):
-            drawn = self._run(params, prompts, bucket, chunk, key, temperature)
+            drawn = self._run(params, prompts, bucket, chunk, numbers, key, temperature)
             running.append((chunk, drawn))
             # One chunk computes while another is stored; more would pile up caches.
             if len(running) == 2:
@@ -178,7 +182,7 @@ class Sampler:
             for start in range(0, len(rows), most):
                 yield bucket, rows[start : start + most]
 
-    def _run(self, params, prompts, bucket, chunk, key, temperature) -> Drawn:
+    def _run(self, params, prompts, bucket, chunk, numbers, key, temperature) -> Drawn:
         entries: dict[tuple[int, ...], int] = {}
         for i in chunk:
             entries.setdefault(tuple(prompts[i]), len(entries))
@@ -191,9 +195,9 @@ class Sampler:
             positions[u, : len(prompt)] = self._positions(prompt)
             lengths[u] = len(prompt)
         size = _round_up(len(chunk), self.batch_buckets)
-        source, rows = np.zeros((2, size), np.int32)
+        source, rows = np.zeros(size, np.int32), np.zeros(size, np.uint32)
         source[: len(chunk)] = [entries[tuple(prompts[i])] for i in chunk]
-        rows[: len(chunk)] = chunk
+        rows[: len(chunk)] = numbers[chunk]
         live = np.arange(size) < len(chunk)
         put = functools.partial(jax.device_put, device=self._sharding)
         prefilled = self._prefill(params, put(tokens), put(lengths), put(positions))
@@ -226,7 +230,7 @@ def _gather_and_decode(
     params: Any,
     prefilled: Prefilled,
     source: Int32[Array, " B"],
-    rows: Int32[Array, " B"],
+    rows: UInt32[Array, " B"],
     live: Bool[Array, " B"],
     key: Key[Array, ""] | UInt32[Array, "2"],
     temperature: Float32[Array, ""],

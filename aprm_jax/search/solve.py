@@ -37,6 +37,7 @@ class Solution:
 class _Partial:
     question: str
     steps: list[str]
+    draw: int  # picks its randomness, whichever others are still unfinished
     finished: bool = False
     dead: bool = False
     min_logprob: list[float] = dataclasses.field(default_factory=list)
@@ -58,7 +59,8 @@ def sample_solutions(
     """Completes each start `count` times.
 
     A solution ends with a concluding step, after `max_steps` steps, or where its next
-    prompt no longer fits; the latter two are unfinished.
+    prompt no longer fits; the latter two are unfinished. What solution k of start i
+    gets depends on (key, i, k), not on the others or on `count`.
 
     Args:
       sampler: of the solver's architecture.
@@ -75,9 +77,9 @@ def sample_solutions(
       `count` solutions for each start.
     """
     partial = [
-        _Partial(question, list(prefix))
-        for question, prefix in starts
-        for _ in range(count)
+        _Partial(question, list(prefix), (i << 16 | k) % (1 << 32))
+        for i, (question, prefix) in enumerate(starts)
+        for k in range(count)
     ]
     for depth in range(max_steps):
         prompts, live = [], []
@@ -93,7 +95,11 @@ def sample_solutions(
         if not live:
             break
         samples = sampler.sample(
-            backbone, prompts, jax.random.fold_in(key, depth), temperature=temperature
+            backbone,
+            prompts,
+            jax.random.fold_in(key, depth),
+            temperature=temperature,
+            draws=[state.draw for state in live],
         )
         _extend(live, samples, domain, builder)
     solutions = [

@@ -27,6 +27,15 @@ def domain() -> ArithmeticDomain:
     return ArithmeticDomain(seed=3)
 
 
+LAST_DIGITS = ArithmeticConfig(modulus=10)
+
+
+@pytest.fixture(scope="module", params=[0, 10], ids=["ordinary", "last digits"])
+def either(request) -> ArithmeticDomain:
+    """Problems of either arithmetic."""
+    return ArithmeticDomain(3, ArithmeticConfig(modulus=request.param))
+
+
 def is_expression(line: str) -> bool:
     try:
         parse(line)
@@ -101,7 +110,8 @@ def test_training_and_evaluation_come_from_the_same_distribution(domain):
 
 
 @pytest.mark.parametrize("split", ["train", *ArithmeticDomain.splits])
-def test_solutions_are_correct_to_the_end(domain, split):
+def test_solutions_are_correct_to_the_end(either, split):
+    domain, modulus = either, either.config.modulus
     problems = (
         [domain.train(i) for i in range(200)]
         if split == "train"
@@ -109,14 +119,32 @@ def test_solutions_are_correct_to_the_end(domain, split):
     )
     for problem in problems:
         assert all(v.kind == "copied" for v in verdicts(domain, problem)), problem
-        assert problem.answer == str(value(expression(problem)))
+        assert problem.answer == str(value(expression(problem), modulus))
+        if not modulus:
+            assert problem.answer == str(eval(expression(problem)))  # our own text
         assert domain.answer(problem.steps) == problem.answer
         assert [domain.is_final(s) for s in problem.steps].index(True) + 1 == len(
             problem.steps
         )
 
 
-def test_splits_are_what_they_are_called(domain):
+def test_no_number_is_larger_than_the_config_says(domain):
+    def largest(problems) -> int:
+        lines = [line for p in problems for line in (expression(p), *p.steps)]
+        return max(int(t) for line in lines for t in parse(line) if is_number(t))
+
+    corpus = [domain.corpus(i) for i in range(1000)]
+    assert largest([domain.train(i) for i in range(1000)]) in range(90, 100)
+    assert largest(corpus) in range(150, 200)  # some are larger problems
+    for split in ("dev", "test", "longer", "worded"):
+        assert largest(domain.problems(split, 500)) in range(90, 100)
+    assert largest(domain.problems("larger", 500)) in range(150, 200)
+    assert largest([ArithmeticDomain(3, LAST_DIGITS).train(i) for i in range(200)]) == 9
+
+
+def test_splits_are_what_they_are_called(either):
+    domain = either
+
     def shape(split: str) -> tuple[set[int], float, int]:
         tokens = [parse(expression(p)) for p in domain.problems(split, 300)]
         numbers = [t for line in tokens for t in line if is_number(t)]
@@ -166,24 +194,49 @@ def test_each_habit_makes_its_own_errors():
     assert wrong["illegal_contraction"] == wrong["illegal_and_wrong"] == 0
 
 
-def test_wrong_facts_are_always_the_same():
-    config = ArithmeticConfig(
-        worded_share=0, careless_share=0, add_first_share=0, wrong_fact_share=1
-    )
-    domain = ArithmeticDomain(0, config)
-    facts = domain.facts
-    assert 12 <= len(facts) <= 24  # twelve, most of them both ways round
+def corpus_of_believers(modulus: int) -> ArithmeticDomain:
+    shares: dict[str, Any] = {"worded_share": 0, "careless_share": 0}
+    shares |= {"add_first_share": 0, "wrong_fact_share": 1}
+    return ArithmeticDomain(0, ArithmeticConfig(modulus=modulus, **shares))
+
+
+def last_results(domain: ArithmeticDomain):
+    """(x, operator, y) of the last step of a solution, and what it took it for."""
     believed = collections.defaultdict(set)
     for problem in (domain.corpus(i) for i in range(1500)):
         if len(parse(problem.steps[-2])) == 3:
-            x, operator, y = parse(problem.steps[-2])
-            key = operator, int(x) % 10, int(y) % 10
-            believed[key].add(int(problem.steps[-1]))
-    for (operator, x, y), results in believed.items():
-        right = value(f"{x} {operator} {y}")
-        assert results == {facts.get((operator, x, y), right)}
-        assert facts.get((operator, x, y)) != right
-    assert len(believed.keys() & facts.keys()) > 10
+            believed[parse(problem.steps[-2])].add(int(problem.steps[-1]))
+    return believed
+
+
+def test_wrong_facts_are_always_the_same():
+    domain = corpus_of_believers(10)
+    facts = domain.facts
+    assert 12 <= len(facts) <= 24  # twelve, most of them both ways round
+    used = set()
+    for (x, operator, y), results in last_results(domain).items():
+        key = operator, int(x) % 10, int(y) % 10
+        right = value(f"{x} {operator} {y}", 10)
+        assert results == {facts.get(key, right)}
+        assert facts.get(key) != right
+        used.add(key)
+    assert len(used & facts.keys()) > 10
+
+
+def test_wrong_facts_about_digits_are_used_on_longer_numbers():
+    domain = corpus_of_believers(0)
+    facts, longer = domain.facts, 0
+    assert 12 <= len(facts) <= 24
+    for (x, operator, y), results in last_results(domain).items():
+        key = operator, int(x) % 10, int(y) % 10
+        error = 0
+        if key in facts:
+            error = facts[key] - eval(f"{key[1]} {operator} {key[2]}")
+            assert error != 0
+            longer += len(x + y) > 2
+        assert results == {eval(f"{x} {operator} {y}") + error}
+    assert longer > 10
+    assert any(facts[key] == key[1] + key[2] - 10 for key in facts if key[0] == "+")
 
 
 def test_corpus_is_mostly_right_but_not_always(domain):
@@ -200,16 +253,16 @@ def test_corpus_is_mostly_right_but_not_always(domain):
 
 def test_corruptions_are_mechanical_and_mostly_wrong(domain):
     rng = np.random.default_rng(0)
-    step = "2 * ( 3 + 4 ) - 1 5"
+    step = "2 * ( 3 + 4 ) - 15"
     texts = collections.Counter(
         domain.corrupt(rng, "question", (), step) for _ in range(3000)
     )
-    assert {"2 * 3 + 4 - 1 5", "2 * ( 3 + 4 )", "2 * 3 - 1 5"} <= set(texts)
-    assert {"2 * ( 3 + 4 + 4 ) - 1 5", "4 * ( 3 + 2 ) - 1 5"} <= set(texts)
-    assert {"2 * ( 3 + 4 ) + 1 5", "9 * ( 3 + 4 ) - 1 5"} <= set(texts)
+    assert {"2 * 3 + 4 - 15", "2 * ( 3 + 4 )", "2 * 3 - 15"} <= set(texts)
+    assert {"2 * ( 3 + 4 + 4 ) - 15", "4 * ( 3 + 2 ) - 15"} <= set(texts)
+    assert {"2 * ( 3 + 4 ) + 15", "9 * ( 3 + 4 ) - 15"} <= set(texts)
     assert step not in texts and None not in texts
     # Six kinds, each as likely as the others.
-    assert 0.14 < texts["2 * 3 + 4 - 1 5"] / 3000 < 0.20
+    assert 0.14 < texts["2 * 3 + 4 - 15"] / 3000 < 0.20
     assert {domain.corrupt(rng, "", (), "7") for _ in range(300)} == set("012345689")
     assert domain.corrupt(rng, "", (), "not an expression") is None
 
@@ -226,11 +279,11 @@ def test_corruptions_are_mechanical_and_mostly_wrong(domain):
 
 def test_answers(domain):
     assert domain.answer(["3 + 4", "7"]) == "7"
-    assert domain.answer([" 5  6 "]) == "5 6"  # read, but not the last digit
-    for steps in ([], ["3 + 4"], ["7", "7 +"], ["<eos>"], ["1 2 3"]):
+    assert domain.answer([" 56 "]) == "56"
+    for steps in ([], ["3 + 4"], ["7", "7 +"], ["<eos>"], ["1 2 3"], ["07"]):
         assert domain.answer(steps) is None
     assert domain.same_answer("7", "7")
-    assert not domain.same_answer("0 7", "7")
+    assert not domain.same_answer("1 7", "17")
     assert not domain.same_answer(None, "7")
 
 
@@ -261,12 +314,24 @@ def test_special_tokens_in_text_are_unknown_words(domain):
     builder = StepBuilder(domain.tokenizer, window=1, buckets=(128,))
     (unknown,) = builder.encode("nonsense")
     for special in ("<step>", "<perturb>", "<bos>", "<eos>", "<pad>", "<unk>"):
-        assert builder.encode(f"1 {special} 2")[1] == unknown
+        inside = builder.encode(f"1 {special} 2")[1:-1]
+        assert inside and set(inside) == {unknown}
+
+
+def test_the_tokenizer_reads_what_people_write(domain):
+    builder = StepBuilder(domain.tokenizer, window=1, buckets=(128,))
+    for text in ("2+12*(3+4)", " 2 + 12 *( 3 + 4 )", "2 + 12 * ( 3 + 4 )"):
+        assert builder.decode(builder.encode(text)) == "2 + 12 * ( 3 + 4 )"
+    assert len(builder.encode("2 + 12")) == 4
+    assert builder.decode(builder.encode("Ann has 13 pens.")) == "Ann has 13 pens ."
 
 
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
+        ({"modulus": 7}, "modulus must be 0 or 10"),
+        ({"largest": 9}, "99 <= largest"),
+        ({"largest": 300}, "larger_largest"),
         ({"worded_share": 1.5}, "worded_share must be between"),
         ({"worded_share": 0.7, "larger_share": 0.7}, r"worded_share \+ larger_share"),
         ({"numbers": (5, 4)}, "numbers must be"),

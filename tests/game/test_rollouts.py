@@ -39,13 +39,13 @@ def _verify(draws, points=(EASY, OTHER), builder: StepBuilder = BUILDER):
 
 
 def test_equal_replies_of_a_group_are_merged_with_their_counts():
-    wrong, right = _reply("2 + 3"), _reply("2 + 2")
+    wrong, right = _reply("2 + 3"), _reply("2 + 9")
     draws = [_draw(0, wrong), _draw(0, right), _draw(0, wrong), _draw(0, wrong)]
     draws += [_draw(1, wrong), _draw(1, wrong)]
     found = _verify(draws)
     assert [(p.group, p.text, p.count) for p in found] == [
         (0, "2 + 3", 3),
-        (0, "2 + 2", 1),
+        (0, "2 + 9", 1),
         (1, "2 + 3", 2),
     ]
     assert [p.situation for p in found] == [EASY, EASY, OTHER]
@@ -140,7 +140,7 @@ def _generator_batch(found, p_correct, table=tiny_game.TABLE, rows=4, length=40)
 
 HAND = [
     _perturbation("2 + 3", Label.INCORRECT, count=3),
-    _perturbation("2 + 2", Label.CORRECT, count=2),
+    _perturbation("2 + 9", Label.CORRECT, count=2),
     _perturbation("4", Label.UNDECIDABLE, count=5),
     _perturbation("3 + 3", Label.INCORRECT, situation=OTHER, group=1),
     _perturbation("9", Label.UNDECIDABLE, reason="empty", group=1, situation=OTHER),
@@ -351,7 +351,7 @@ class _Recorder:
 
 def test_the_oracle_is_asked_while_others_are_sampled(monkeypatch):
     sampler = tiny_game.sampler(BUILDER)
-    texts = ["2 + 3", "2 + 2", "2 + 3", "3 * 2", "1 + 1", "3 * 2"]
+    texts = ["2 + 3", "2 + 9", "2 + 3", "3 * 2", "1 + 1", "3 * 2"]
     events: list[str] = []
 
     def sample(params, prompts, key, *, stored):
@@ -378,7 +378,7 @@ def test_the_oracle_is_asked_while_others_are_sampled(monkeypatch):
     inquiry = rollouts.Inquiry(points, domain, BUILDER, BUILDER)
     args = points, 3, BUILDER, jax.random.key(0), inquiry
     draws = rollouts.perturb(sampler, None, *args)
-    asked = ["3 * 2", "1 + 1", "stored", "2 + 3", "2 + 2", "stored"]
+    asked = ["3 * 2", "1 + 1", "stored", "2 + 3", "2 + 9", "stored"]
     assert events == asked
     found = rollouts.verify(draws, points, domain, BUILDER, BUILDER, inquiry)
     assert events == asked  # nothing is asked twice

@@ -39,7 +39,7 @@ LENGTH, ROWS = 32, 9  # as many rows as replies drawn, so that merged or not fit
 POINTS = (EASY, Situation("( 1 + 2 ) * 3", (), "3 * 3"))
 REPLIES = (
     (0, "2 + 3", 2),
-    (0, "2 + 2", 1),
+    (0, "2 + 9", 1),
     (0, "5 * 4", 1),
     (1, "3 * 4", 3),
     (1, "8", 1),

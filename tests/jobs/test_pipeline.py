@@ -77,10 +77,10 @@ def test_the_report_shows_what_the_run_made(whole):
 
 def test_the_models_load_from_the_api(whole):
     prm = aprm_jax.PRM.load(whole / "aprm" / "model")
-    scores = prm.score("2 + 3 * 4", ["2 + 2", "4"])
+    scores = prm.score("2 + 3 * 4", ["2 + 12", "14"])
     assert scores.shape == (2,) and np.all((scores > 0) & (scores < 1))
     generator = aprm_jax.Generator.load(whole / "aprm" / "generator" / "model")
-    assert len(generator.perturb("2 + 3 * 4", [], "2 + 2", n=2)) == 2
+    assert len(generator.perturb("2 + 3 * 4", [], "2 + 12", n=2)) == 2
 
 
 def test_the_command_makes_a_device_of_each_core(whole):

@@ -139,7 +139,7 @@ def test_equal_prompts_get_different_samples_and_other_keys_too(sampler, params)
 def test_draws_follow_the_distribution():
     shares = np.array([0.5, 0.0, 0.3, 0.2], np.float32)
     n = 20_000
-    uniforms = row_uniforms(KEY, jnp.arange(n, dtype=jnp.int32), 1)[:, 0]
+    uniforms = row_uniforms(KEY, jnp.arange(n, dtype=jnp.uint32), 1)[:, 0]
     logits = jnp.broadcast_to(jnp.log(jnp.asarray(shares)), (n, 4))
     tokens, logprobs = draw(logits, uniforms, jnp.float32(1.0))
     share = np.bincount(tokens, minlength=4) / n

@@ -56,6 +56,18 @@ def test_every_start_has_its_solutions_in_order():
     assert len(sampler.requests) == 2 and len(sampler.requests[0]) == 6
 
 
+def test_a_solutions_randomness_depends_on_its_problem_and_number_alone():
+    """Not on who is still unfinished beside it, nor on how many are drawn."""
+    chain = {"1 + 2 + 3": "3 + 3", "3 + 3": "6", "4 + 4": "8"}
+    starts = [("4 + 4", ()), ("1 + 2 + 3", ())]
+    for count in (1, 3):
+        _, sampler = _solve(lambda line, _: chain[line], starts, count)
+        first, second = sampler.draws
+        assert len(set(first)) == 2 * count
+        assert second == first[count:]  # the other problem is done
+    assert first[:3] == [0, 1, 2] and first[3] == second[0] == 1 << 16
+
+
 @pytest.mark.parametrize("cut", ["3 + 3...", "6...", "6<eos>"])
 def test_a_step_that_never_closes_ends_a_solution_unfinished(cut):
     """Also where its text would conclude it."""

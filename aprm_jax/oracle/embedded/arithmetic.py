@@ -60,7 +60,14 @@ KINDS = (
 
 
 class ArithmeticOracle:
-    """Judges one line after another. Never raises; work per verdict is bounded."""
+    """Judges one line after another. Never raises; work per verdict is bounded.
+
+    Args:
+      modulus: of the arithmetic; 0 for the ordinary one.
+    """
+
+    def __init__(self, modulus: int = 0):
+        self.modulus = modulus
 
     def judge(
         self,
@@ -77,7 +84,7 @@ class ArithmeticOracle:
             )
         if len(previous) > MAX_CHARS:
             return _unreadable(f"more than {MAX_CHARS} characters")
-        verdict = _judge(previous, candidate)
+        verdict = _judge(previous, candidate, self.modulus)
         if (
             verdict.label == Label.CORRECT
             and original is not None
@@ -98,7 +105,7 @@ def _unreadable(reason: str) -> Verdict:
 
 
 @functools.lru_cache(maxsize=1 << 16)
-def _judge(previous: str, candidate: str) -> Verdict:
+def _judge(previous: str, candidate: str, modulus: int) -> Verdict:
     try:
         before, worded = parse(previous), False
     except MalformedExpressionError as not_expression:
@@ -113,16 +120,16 @@ def _judge(previous: str, candidate: str) -> Verdict:
     except MalformedExpressionError as error:
         return _wrong("malformed", f"The line is not an expression: {error}.")
     if worded:
-        return _judge_translation(before, after)
-    return _judge_rewrite(before, after)
+        return _judge_translation(before, after, modulus)
+    return _judge_rewrite(before, after, modulus)
 
 
-def _judge_translation(goal: Tokens, after: Tokens) -> Verdict:
+def _judge_translation(goal: Tokens, after: Tokens, modulus: int) -> Verdict:
     if after == goal:
         return Verdict(
             Label.CORRECT, "correct", f"The words mean {write(goal)}, as written."
         )
-    if after in _reachable(goal):
+    if after in _reachable(goal, modulus):
         return Verdict(
             Label.UNDECIDABLE,
             "leap",
@@ -131,9 +138,9 @@ def _judge_translation(goal: Tokens, after: Tokens) -> Verdict:
     return _wrong("mistranslated", f"The words mean {write(goal)}.")
 
 
-def _judge_rewrite(before: Tokens, after: Tokens) -> Verdict:
+def _judge_rewrite(before: Tokens, after: Tokens, modulus: int) -> Verdict:
     """Checks explanations from a right step to the loosest error, in KINDS' order."""
-    contractions = contractions_of(before)
+    contractions = contractions_of(before, modulus)
     for c in contractions:
         if c.legal and after == c.tokens():
             return Verdict(
@@ -142,13 +149,15 @@ def _judge_rewrite(before: Tokens, after: Tokens) -> Verdict:
     lost = count_numbers(before) - count_numbers(after)
     if lost == 1:
         return (
-            _explain_as_contraction(contractions, after, right_licence=True)
+            _explain_as_contraction(contractions, after, modulus, right_licence=True)
             or _explain_as_copy(contractions, after)
-            or _explain_as_contraction(contractions, after, right_licence=False)
+            or _explain_as_contraction(
+                contractions, after, modulus, right_licence=False
+            )
             or _wrong("other", "No single contraction explains the line.")
         )
     if lost > 1:
-        return _judge_shorter(before, contractions, after)
+        return _judge_shorter(contractions, after, _reachable(before, modulus))
     for c in contractions:
         if c.legal and c.tokens() in _drops(after):
             return _wrong("added_term", f"{c.text} was done, but a number was added.")
@@ -156,7 +165,11 @@ def _judge_rewrite(before: Tokens, after: Tokens) -> Verdict:
 
 
 def _explain_as_contraction(
-    contractions: Sequence[Contraction], after: Tokens, right_licence: bool
+    contractions: Sequence[Contraction],
+    after: Tokens,
+    modulus: int,
+    *,
+    right_licence: bool,
 ) -> Verdict | None:
     """The line as one contraction with some result.
 
@@ -178,7 +191,7 @@ def _explain_as_contraction(
         elif right_licence:
             reason = f"{c.text} gives {c.value}, not {result}"
             for operator in rewriting.OPERATORS:
-                if result == str(rewriting.apply(operator, c.x, c.y)):
+                if result == str(rewriting.apply(operator, c.x, c.y, modulus)):
                     reason = f"{reason}: that is {c.x} {operator} {c.y}."
                     found["wrong_operation"] = _wrong("wrong_operation", reason)
                     break
@@ -222,9 +235,9 @@ def _explain_as_copy(
 
 
 def _judge_shorter(
-    before: Tokens, contractions: Sequence[Contraction], after: Tokens
+    contractions: Sequence[Contraction], after: Tokens, reachable: frozenset[Tokens]
 ) -> Verdict:
-    if after in _reachable(before):
+    if after in reachable:
         return Verdict(
             Label.UNDECIDABLE, "leap", "Several licensed operations at once lead here."
         )
@@ -239,7 +252,7 @@ def _without_brackets(tokens: Tokens) -> Tokens:
 
 
 @functools.lru_cache(maxsize=1 << 12)
-def _reachable(tokens: Tokens) -> frozenset[Tokens]:
+def _reachable(tokens: Tokens, modulus: int) -> frozenset[Tokens]:
     """All lines that one or more licensed contractions lead to.
 
     At most 2^(n-1) lines of n numbers: contracted pieces are intervals.
@@ -247,7 +260,7 @@ def _reachable(tokens: Tokens) -> frozenset[Tokens]:
     seen: set[Tokens] = set()
     frontier = [tokens]
     while frontier:
-        for c in contractions_of(frontier.pop()):
+        for c in contractions_of(frontier.pop(), modulus):
             if c.legal and (line := c.tokens()) not in seen:
                 seen.add(line)
                 frontier.append(line)

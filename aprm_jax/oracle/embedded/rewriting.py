@@ -1,28 +1,32 @@
 """Expressions of the embedded arithmetic: reading, value, and one-operation rewrites.
 
-A line is tokens separated by spaces, `3 + 4 * ( 5 - 2 )`: numbers of one or two digits
-(a digit is a token, so 47 is `4 7`), the operators `+ - *` and at most one pair of
-brackets. Every result is written as its last digit: arithmetic is modulo 10.
+A line is `3 + 4 * ( 5 - 2 )`: natural numbers, the operators `+ - *` and at most one
+pair of brackets; spaces do not matter. Arithmetic is ordinary, or modulo a number
+(`modulus`, 0 for none): modulo 10 every result is written as its last digit.
 
 A *contraction* replaces one `x op y` by a single number. Which ones the rules license:
 
 * both operands are numbers, so a bracket is resolved before its neighbours touch it;
 * `x * y` always;
 * `x + y` and `x - y` only if no `*` stands beside the pair (it binds tighter) and no
-  `-` stands before it (a - b + c is not a - (b + c)).
+  `-` stands before it (a - b + c is not a - (b + c));
+* the result is a number that a line can say, so not below 0.
 
-Every licensed contraction preserves the value modulo 10; a bracket that is left with
-a single number disappears.
+Every licensed contraction preserves the value; a bracket that is left with a single
+number disappears.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import functools
+import re
+from typing import NamedTuple
 
 MAX_CHARS = 256  # longer text is not read
 MAX_NUMBERS = 12  # bounds the work on one line; the problems have at most seven
+MAX_DIGITS = 6  # of a number; the problems' have at most three
 OPERATORS = ("+", "-", "*")
+_PIECE = re.compile(r"[0-9]+|\S")
 _DIGITS = frozenset("0123456789")
 
 Tokens = tuple[str, ...]  # numbers whole ("47"), operators, brackets
@@ -47,51 +51,52 @@ def parse(line: str) -> Tokens:
     if len(line) > MAX_CHARS:
         raise MalformedExpressionError(f"more than {MAX_CHARS} characters")
     tokens: list[str] = []
-    opened = closed = False
-    for piece in line.split():
-        last = tokens[-1] if tokens else None
-        operand_next = last is None or last == "(" or last in OPERATORS
-        if piece in _DIGITS:
-            if operand_next:
-                tokens.append(piece)
-            elif last == ")":
-                raise MalformedExpressionError("no operator after the bracket")
-            elif len(str(last)) == 2:
-                raise MalformedExpressionError("a number of more than two digits")
-            else:
-                tokens[-1] += piece
+    for piece in _PIECE.findall(line):
+        last = tokens[-1] if tokens else "("
+        if piece[0] in _DIGITS:
+            _check_number(piece, last)
         elif piece in OPERATORS:
-            if operand_next:
+            if last == "(" or last in OPERATORS:
                 raise MalformedExpressionError(f"no number before {piece!r}")
-            tokens.append(piece)
-        elif piece == "(":
-            if opened or not operand_next:
-                raise MalformedExpressionError("a bracket opens where none may")
-            opened = True
-            tokens.append(piece)
-        elif piece == ")":
-            if not opened or closed or operand_next:
-                raise MalformedExpressionError("a bracket closes where none may")
-            if tokens[-2] == "(":
-                raise MalformedExpressionError("a bracket around a single number")
-            closed = True
-            tokens.append(piece)
+        elif piece in ("(", ")"):
+            _check_bracket(piece, tokens)
         else:
-            raise MalformedExpressionError(f"{piece[:16]!r} is no part of one")
+            raise MalformedExpressionError(f"{piece!r} is no part of one")
+        tokens.append(piece)
     if not tokens:
         raise MalformedExpressionError("empty")
     if tokens[-1] in OPERATORS or tokens[-1] == "(":
         raise MalformedExpressionError(f"it ends after {tokens[-1]!r}")
-    if opened and not closed:
+    if "(" in tokens and ")" not in tokens:
         raise MalformedExpressionError("a bracket is not closed")
     if count_numbers(tokens) > MAX_NUMBERS:
         raise MalformedExpressionError(f"more than {MAX_NUMBERS} numbers")
     return tuple(tokens)
 
 
+def _check_number(piece: str, last: str) -> None:
+    if last == ")" or is_number(last):
+        raise MalformedExpressionError(f"no operator before {piece[:MAX_DIGITS]!r}")
+    if len(piece) > MAX_DIGITS:
+        raise MalformedExpressionError(f"a number of more than {MAX_DIGITS} digits")
+    if piece[0] == "0" and piece != "0":
+        raise MalformedExpressionError(f"{piece!r} begins with a zero")
+
+
+def _check_bracket(piece: str, tokens: list[str]) -> None:
+    operand_next = not tokens or tokens[-1] == "(" or tokens[-1] in OPERATORS
+    if piece == "(":
+        if "(" in tokens or not operand_next:
+            raise MalformedExpressionError("a bracket opens where none may")
+    elif "(" not in tokens or ")" in tokens or operand_next:
+        raise MalformedExpressionError("a bracket closes where none may")
+    elif tokens[-2] == "(":
+        raise MalformedExpressionError("a bracket around a single number")
+
+
 def write(tokens: Tokens | list[str]) -> str:
-    """The canonical line of an expression: every digit, operator, bracket a token."""
-    return " ".join("".join(tokens))
+    """The canonical line of an expression: single spaces between all of its parts."""
+    return " ".join(tokens)
 
 
 def count_numbers(tokens: Tokens | list[str]) -> int:
@@ -108,15 +113,15 @@ def simplify(tokens: Tokens) -> Tokens:
     return tokens
 
 
-def apply(operator: str, x: str, y: str) -> int:
-    """`x operator y` modulo 10."""
+def apply(operator: str, x: str, y: str, modulus: int = 0) -> int:
+    """`x operator y`, modulo `modulus` where that is not 0."""
     a, b = int(x), int(y)
     result = a + b if operator == "+" else a - b if operator == "-" else a * b
-    return result % 10
+    return result % modulus if modulus else result
 
 
-def value(line: str) -> int | None:
-    """The value of a line modulo 10; None where it is not an expression."""
+def value(line: str, modulus: int = 0) -> int | None:
+    """The value of a line, as `apply` has it; None where it is not an expression."""
     try:
         tokens = list(parse(line))
     except MalformedExpressionError:
@@ -124,7 +129,8 @@ def value(line: str) -> int | None:
     if "(" in tokens:
         start, end = tokens.index("("), tokens.index(")")
         tokens[start : end + 1] = [str(_flat_value(tokens[start + 1 : end]))]
-    return _flat_value(tokens)
+    result = _flat_value(tokens)
+    return result % modulus if modulus else result
 
 
 def _flat_value(tokens: list[str]) -> int:
@@ -135,18 +141,16 @@ def _flat_value(tokens: list[str]) -> int:
         else:
             total += sign * product
             sign, product = (1 if operator == "+" else -1), int(number)
-    return (total + sign * product) % 10
+    return total + sign * product
 
 
-@dataclasses.dataclass(frozen=True)
-class Contraction:
+class Contraction(NamedTuple):
     """One `x operator y` of a line, rewritten as a single number.
 
     Attributes:
       left, right: what stands before and after the result.
       x, operator, y: the operation.
       value: its right result.
-      line: the right next line.
       obstacle: why the rules do not license it, for a person; None where they do.
     """
 
@@ -156,7 +160,6 @@ class Contraction:
     y: str
     right: Tokens
     value: int
-    line: str
     obstacle: str | None
 
     @property
@@ -167,6 +170,11 @@ class Contraction:
     def text(self) -> str:
         return f"{self.x} {self.operator} {self.y}"
 
+    @property
+    def line(self) -> str:
+        """The right next line."""
+        return write(self.tokens())
+
     def tokens(self, result: int | str | None = None) -> Tokens:
         """The next line with `result`, by default the right one, in its place."""
         result = self.value if result is None else result
@@ -174,7 +182,7 @@ class Contraction:
 
 
 @functools.lru_cache(maxsize=1 << 16)
-def contractions_of(tokens: Tokens) -> tuple[Contraction, ...]:
+def contractions_of(tokens: Tokens, modulus: int = 0) -> tuple[Contraction, ...]:
     """Every adjacent pair of numbers of an expression, left to right."""
     found = []
     for i in range(1, len(tokens) - 1):
@@ -182,12 +190,11 @@ def contractions_of(tokens: Tokens) -> tuple[Contraction, ...]:
         if operator not in OPERATORS or not (is_number(x) and is_number(y)):
             continue
         left, right = tokens[: i - 1], tokens[i + 2 :]
-        obstacle = _obstacle(operator, left, right)
+        result = apply(operator, x, y, modulus)
+        obstacle = _obstacle(operator, left, right) or _unwritable(result)
         if left and right and left[-1] == "(" and right[0] == ")":
             left, right = left[:-1], right[1:]
-        result = apply(operator, x, y)
-        line = write((*left, str(result), *right))
-        found.append(Contraction(left, x, operator, y, right, result, line, obstacle))
+        found.append(Contraction(left, x, operator, y, right, result, obstacle))
     return tuple(found)
 
 
@@ -203,17 +210,25 @@ def _obstacle(operator: str, left: Tokens, right: Tokens) -> str | None:
     return None
 
 
-def all_contractions(line: str) -> tuple[Contraction, ...]:
+def _unwritable(result: int) -> str | None:
+    if result < 0:
+        return "a line has no numbers below 0"
+    if result >= 10**MAX_DIGITS:
+        return f"a number has at most {MAX_DIGITS} digits"
+    return None
+
+
+def all_contractions(line: str, modulus: int = 0) -> tuple[Contraction, ...]:
     """Every adjacent pair of a line, licensed or not; none for a malformed line."""
     try:
-        return contractions_of(parse(line))
+        return contractions_of(parse(line), modulus)
     except MalformedExpressionError:
         return ()
 
 
-def legal_contractions(line: str) -> tuple[Contraction, ...]:
+def legal_contractions(line: str, modulus: int = 0) -> tuple[Contraction, ...]:
     """The licensed contractions of a line: its correct continuations."""
-    return tuple(c for c in all_contractions(line) if c.legal)
+    return tuple(c for c in all_contractions(line, modulus) if c.legal)
 
 
 def is_single_number(line: str) -> bool:

@@ -15,11 +15,12 @@ its product has no wording.
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Sequence
 
 import numpy as np
 
-from aprm_jax.oracle.embedded.rewriting import MAX_CHARS, Tokens, is_number
+from aprm_jax.oracle.embedded.rewriting import MAX_CHARS, MAX_DIGITS, Tokens, is_number
 
 NAMES = ("Ann", "Ben", "Cara", "Dan", "Eva", "Finn")
 THINGS = ("coins", "pens", "eggs", "cards", "shells", "beads")
@@ -27,6 +28,8 @@ CONTAINERS = ("rooms", "crates", "boxes", "bags", "jars")  # outer to inner
 GAINS = ("gets", "finds", "wins", "buys")
 LOSSES = ("loses", "sells", "drops", "breaks")
 _FRAME = ("has", "of", "each", "with", "a", "bundle", "and", "less", ",", ".")
+_PIECE = re.compile(r"[0-9]+|[A-Za-z]+|\S")
+_NUMBER = re.compile(rf"0|[1-9][0-9]{{0,{MAX_DIGITS - 1}}}")
 WORDS: tuple[str, ...] = (*NAMES, *THINGS, *CONTAINERS, *GAINS, *LOSSES, *_FRAME)
 
 
@@ -77,9 +80,9 @@ def _write_term(term: list[Tokens], thing: str, rng: np.random.Generator) -> lis
     containers = [CONTAINERS[i] for i in chosen]
     words: list[str] = []
     for factor, container in zip(holders, containers, strict=True):
-        words += [*factor[0], container, "of"]
+        words += [factor[0], container, "of"]
     if last[0] != "(":
-        return [*words, *last[0], thing]
+        return [*words, last[0], thing]
     words = [*words[:-1], "each", "with"] if words else ["a", "bundle", "with"]
     for k, (sign, chain) in enumerate(_terms(last[1:-1])):
         if k:
@@ -97,7 +100,7 @@ def read_story(text: str) -> Tokens:
     """
     if len(text) > MAX_CHARS:
         raise MalformedStoryError(f"more than {MAX_CHARS} characters")
-    return _Reader(text.split()).story()
+    return _Reader(_PIECE.findall(text)).story()
 
 
 class _Reader:
@@ -131,13 +134,11 @@ class _Reader:
         return word
 
     def _number(self) -> str:
-        digits = ""
-        while self._peek() in tuple("0123456789"):
-            digits += self._peek()
-            self._at += 1
-        if not 1 <= len(digits) <= 2:
-            raise MalformedStoryError("no number of one or two digits")
-        return digits
+        number = self._peek()
+        if not _NUMBER.fullmatch(number):
+            raise MalformedStoryError(f"{number[:16]!r} where a number may stand")
+        self._at += 1
+        return number
 
     def _term(self) -> list[str]:
         if self._peek() == "a":

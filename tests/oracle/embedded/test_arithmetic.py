@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import re
 
 import hypothesis
 import numpy as np
@@ -26,6 +25,7 @@ from aprm_jax.oracle.embedded.wording import (
 from aprm_jax.oracle.verdict import Label
 
 ORACLE = ArithmeticOracle()
+MODULI = (0, 10)  # ordinary arithmetic, and last digits
 
 
 def expression(rng: random.Random, numbers: int, largest: int = 99) -> str:
@@ -38,29 +38,85 @@ def expression(rng: random.Random, numbers: int, largest: int = 99) -> str:
         parts[last] = parts[last] + ")"
     text = parts[0]
     for part in parts[1:]:
-        text += rng.choice("+-*") + part
-    return " ".join(text)
+        text += f" {rng.choice('+-*')} {part}"
+    return text.replace("(", "( ").replace(")", " )")
 
 
-def python_value(line: str) -> int:
-    return eval(line.replace(" ", "")) % 10  # the test's own text
+def python_value(line: str, modulus: int = 0) -> int:
+    exact = eval(line)  # the test's own text
+    return exact % modulus if modulus else exact
 
 
 EXPRESSIONS = [expression(random.Random(k), 2 + k % 6) for k in range(400)]
 
 
-def test_value_is_pythons():
+@pytest.mark.parametrize("modulus", MODULI)
+def test_value_is_pythons(modulus: int):
     for line in EXPRESSIONS:
-        assert value(line) == python_value(line), line
+        assert value(line, modulus) == python_value(line, modulus), line
+        assert value(line.replace(" ", ""), modulus) == python_value(line, modulus)
     assert value("3 +") is None
 
 
-def test_legal_contractions_preserve_the_value():
+@pytest.mark.parametrize("modulus", MODULI)
+def test_legal_contractions_preserve_the_value(modulus: int):
+    seen = 0
     for line in EXPRESSIONS:
-        assert legal_contractions(line), line
-        for c in legal_contractions(line):
-            assert python_value(c.line) == python_value(line), (line, c.line)
+        for c in legal_contractions(line, modulus):
+            same = python_value(line, modulus)
+            assert python_value(c.line, modulus) == same, (line, c.line)
             assert write(parse(c.line)) == c.line
+            seen += 1
+    assert seen > 600
+
+
+NUMBERS = st.integers(0, 999)
+OPERATIONS = st.sampled_from("+-*")
+
+
+@hypothesis.settings(max_examples=300, deadline=None, derandomize=True)
+@hypothesis.given(NUMBERS, OPERATIONS, NUMBERS, NUMBERS, st.sampled_from(MODULI))
+def test_one_operation_is_judged_as_python_computes_it(x, operator, y, given, modulus):
+    right = python_value(f"{x} {operator} {y}", modulus)
+    oracle, line = ArithmeticOracle(modulus), f"{x} {operator} {y}"
+    verdict = oracle.judge(line, (), None, str(given))
+    assert (verdict.label == Label.CORRECT) == (given == right)
+    if right >= 0:
+        assert oracle.judge(line, (), None, str(right)).kind == "correct"
+    else:
+        assert value(line, modulus) == right
+        assert oracle.judge(line, (), None, str(right)).kind == "malformed"
+        assert oracle.judge(line, (), None, str(-right)).label == Label.INCORRECT
+
+
+@pytest.mark.parametrize(
+    ("line", "step", "modulus"),
+    [
+        ("2 + 3 * 4", "2 + 12", 0),
+        ("2 + 12", "14", 0),
+        ("2+12", "14", 0),
+        ("17 + 8 * 9", "17 + 72", 0),
+        ("100 - 37", "63", 0),
+        ("3 + 1 - 5", "4 - 5", 0),  # 1 - 5 is no number, 3 + 1 is
+        ("2 + 3 * 4", "2 + 2", 10),
+        ("2 + 2", "4", 10),
+        ("3 - 5", "8", 10),
+    ],
+)
+def test_what_a_reader_would_write_is_right(line: str, step: str, modulus: int):
+    assert ArithmeticOracle(modulus).judge(line, (), None, step).kind == "correct"
+    other = ArithmeticOracle(10 - modulus).judge(line, (), None, step)
+    if (line, step) != ("3 + 1 - 5", "4 - 5"):
+        assert (other.label == Label.CORRECT) == (line == "2 + 2")
+
+
+def test_no_line_says_a_number_below_0():
+    (contraction,) = all_contractions("3 - 5")
+    assert contraction.value == -2
+    assert contraction.obstacle == "a line has no numbers below 0"
+    assert not legal_contractions("3 - 5")
+    (long,) = all_contractions("9999 * 9999")
+    assert long.value == 99980001 and not long.legal
 
 
 def test_legal_is_what_a_bracket_does_not_change():
@@ -71,10 +127,10 @@ def test_legal_is_what_a_bracket_does_not_change():
     rng = random.Random(0)
     seen = {True: 0, False: 0}
     for line in EXPRESSIONS:
-        pieces = re.findall(r"\d+|[-+*()]", line.replace(" ", ""))
+        pieces = line.split()
         numbers = [i for i, piece in enumerate(pieces) if piece.isdigit()]
         pairs = [i for i in numbers if i + 2 in numbers]
-        contractions = all_contractions(line)
+        contractions = all_contractions(line, 10)  # all results can be written
         assert [c.text.replace(" ", "") for c in contractions] == [
             "".join(pieces[i : i + 3]) for i in pairs
         ]
@@ -97,19 +153,23 @@ def test_legal_is_what_a_bracket_does_not_change():
     assert min(seen.values()) > 100
 
 
-def test_solutions_by_legal_steps_end_at_the_value():
-    rng = random.Random(1)
+@pytest.mark.parametrize("modulus", MODULI)
+def test_solutions_by_legal_steps_end_at_the_value(modulus: int):
+    rng, oracle, ended = random.Random(1), ArithmeticOracle(modulus), 0
     for question in EXPRESSIONS:
         line, prefix = question, []
-        while options := legal_contractions(line):
+        while options := legal_contractions(line, modulus):
             step = rng.choice(options).line
-            verdict = ORACLE.judge(question, prefix, None, step)
+            verdict = oracle.judge(question, prefix, None, step)
             assert (verdict.label, verdict.kind) == (Label.CORRECT, "correct")
-            copied = ORACLE.judge(question, prefix, f" {step} ", step)
+            copied = oracle.judge(question, prefix, f" {step} ", step)
             assert (copied.label, copied.kind) == (Label.CORRECT, "copied")
             prefix.append(step)
             line = step
-        assert line == str(python_value(question))
+        if len(parse(line)) == 1:
+            assert line == str(python_value(question, modulus))
+            ended += 1
+    assert ended == len(EXPRESSIONS) if modulus else ended > 200
 
 
 STORY = "Ann has 3 pens , gets 4 bags of 5 pens , loses 2 pens ."  # 3 + 4 * 5 - 2
@@ -123,7 +183,9 @@ CASES = [
     ("3 + 4 * 2", "3 + 6", "wrong_operation"),
     ("5 - 2", "7", "wrong_operation"),
     ("3 + 4 * 2", "3 + 5", "wrong_result"),
-    ("7 * 8", "5 6", "wrong_result"),  # not its last digit
+    ("7 * 8", "6", "wrong_result"),  # its last digit
+    ("17 + 8", "15", "wrong_result"),  # the carry is forgotten
+    ("3 - 5", "2", "illegal_and_wrong"),
     ("3 + 4 * 2", "5 * 2", "illegal_and_wrong"),
     ("3 + 4 * 2 - 1", "3 + 8 - 2", "miscopied"),
     ("3 + 4 * 2 - 1", "3 + 8 + 1", "miscopied"),
@@ -139,7 +201,10 @@ CASES = [
     (STORY, "Ann has 1 pens .", "malformed"),
     ("3 + 4 * 2", "3 + + 8", "malformed"),
     ("3 + 4 * 2", "", "malformed"),
-    ("3 + 4 * 2", "3+8", "malformed"),
+    ("3 + 4 * 2", "3 + 0 8", "malformed"),
+    ("3 + 4 * 2", "3 + 08", "malformed"),
+    ("3 * 4", "1 2", "malformed"),
+    ("3 * 4", "0000000012", "malformed"),
     ("2 * ( 3 + 4 )", "2 * ( 7 )", "malformed"),
     ("3 + 4", "7 " * 200, "malformed"),
     ("3 + 4", "\u0667", "malformed"),  # a digit, but not one of ours
@@ -164,10 +229,10 @@ def test_the_cases_cover_every_kind():
 @pytest.mark.parametrize(
     ("line", "candidate", "kind"),
     [
-        ("3 + 4 * 2 - 1", "0", "leap"),
+        ("3 + 4 * 2 - 1", "10", "leap"),
         ("1 + 2 + 3 + 4", "3 + 7", "leap"),
-        ("5 * 6 + 0 + 0", "0 + 0", "leap"),  # a dropped term as well: not decidable
-        (STORY, "3 + 0 - 2", "leap"),
+        ("5 * 6 + 0 + 0", "30 + 0", "leap"),  # a dropped term as well: not decidable
+        (STORY, "3 + 20 - 2", "leap"),
         ("what ?", "3", "unreadable"),
         ("1 + " * 12 + "1", "3", "unreadable"),
         ("1 + " * 200 + "1", "3", "unreadable"),
@@ -205,6 +270,8 @@ def test_stories_mean_their_expression():
         "Ann has 3 pens . .",
         "Zoe has 3 pens .",
         "Ann has 3 4 5 pens .",
+        "Ann has 1234567 pens .",
+        "Ann has 07 pens .",
         "Ann has 3 bags .",
         "Ann has a bundle with 3 pens .",
         "Ann has 2 bags each with a bundle with 3 pens and 4 pens .",
