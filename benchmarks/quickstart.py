@@ -1,10 +1,14 @@
 """Runs the README's first command as a new user would, and notes time and memory.
 
-    python benchmarks/quickstart.py
+    python benchmarks/quickstart.py                    # seeds 0, 1 and 2
+    python benchmarks/quickstart.py --seeds 0          # one alone
+    python benchmarks/quickstart.py --runs=runs/bench  # kept; goes on where it stopped
 
-The compilation cache starts empty, so that compiling is part of the time. Writes
-`benchmarks/results/quickstart.json` and what stands between the `quickstart` markers of
-README.md: the end of the run's own output.
+The compilation cache of each seed starts empty, so that compiling is part of its time.
+Writes `benchmarks/results/quickstart.json` and what stands between the `quickstart`
+markers of README.md: the end of the first seed's own output, the spread over seeds, and
+where the time went. CPU seconds are those of the process, on all cores: they say what a
+stage costs where the machine has other work too.
 """
 
 from __future__ import annotations
@@ -17,75 +21,156 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 from compare_table import ROOT, commit, replace_between, table
 
 COMMAND = "python -m aprm_jax.main --config=configs/quickstart.py"
+SPLITS = ("test", "longer", "larger", "worded")
+ROWS = {
+    "one sample": "sample",
+    "greedy": "greedy",
+    "majority": "majority@{n}",
+    "PRM, static corruptions": "prm_static.min@{n}",
+    "APRM": "aprm.min@{n}",
+    "any is right": "pass@{n}",
+}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--workdir", type=Path, help="kept; default: a temporary one")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--runs", type=Path, help="kept; default: a temporary folder")
+    parser.add_argument("--readme", type=Path, default=ROOT / "README.md")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
-        workdir = args.workdir or Path(scratch) / "quickstart"
-        environment = os.environ | {"XDG_CACHE_HOME": str(Path(scratch) / "cache")}
-        start = time.perf_counter()
-        done = subprocess.run(
-            [sys.executable, *COMMAND.split()[1:], f"--workdir={workdir}"],
-            cwd=ROOT,
-            env=environment,
-            stdout=subprocess.PIPE,
-            text=True,
-            check=True,
-        )
-        seconds = time.perf_counter() - start
-        peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
-        stages = {
-            path.parent.name: json.loads(path.read_text())["seconds"]
-            for path in sorted(workdir.glob("*/done.json"), key=os.path.getmtime)
-        }
+        root = args.runs or Path(scratch)
+        runs = [run_once(root / f"seed_{seed}", seed) for seed in args.seeds]
     results = {
         "command": COMMAND,
         "commit": commit(),
-        "seeds": [0],
+        "seeds": args.seeds,
         "cpus": os.cpu_count(),
-        "wall_seconds": round(seconds, 1),
-        "peak_bytes": peak,
-        "stage_seconds": {name: round(s, 1) for name, s in stages.items()},
+        "wall_seconds": [run["wall_seconds"] for run in runs],
+        "peak_bytes": max(run["peak_bytes"] for run in runs),
+        "stage_seconds": _each(runs, "seconds"),
+        "stage_cpu_seconds": _each(runs, "cpu_seconds"),
+        "accuracy": accuracies([run["summary"] for run in runs]),
     }
     out = ROOT / "benchmarks/results/quickstart.json"
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(results, indent=1) + "\n")
-    replace_between(ROOT / "README.md", "quickstart", render(results, done.stdout))
+    replace_between(args.readme, "quickstart", render(results, runs[0]["output"]))
+
+
+def run_once(folder: Path, seed: int) -> dict[str, Any]:
+    """What one seed's run took and found; kept beside it, and read again."""
+    kept = folder / "benchmark.json"
+    if kept.exists():
+        return json.loads(kept.read_text())
+    workdir = folder / "run"
+    folder.mkdir(parents=True, exist_ok=True)
+    arguments = [*COMMAND.split()[1:], f"--config.seed={seed}", f"--workdir={workdir}"]
+    start = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        cwd=ROOT,
+        env=os.environ | {"XDG_CACHE_HOME": str(folder / "cache")},
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    found = {
+        "wall_seconds": round(time.perf_counter() - start, 1),
+        "peak_bytes": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024,
+        "stages": {
+            path.parent.name: json.loads(path.read_text())
+            for path in sorted(workdir.glob("*/done.json"), key=os.path.getmtime)
+        },
+        "summary": json.loads((workdir / "summary.json").read_text()),
+        "output": done.stdout,
+    }
+    kept.write_text(json.dumps(found))
+    return found
+
+
+def _each(runs: Sequence[dict], what: str) -> dict[str, list[float]]:
+    """Stage -> its seconds in each run."""
+    return {
+        name: [round(run["stages"][name][what], 1) for run in runs]
+        for name in runs[0]["stages"]
+    }
+
+
+def accuracies(summaries: Sequence[dict[str, float]]) -> dict[str, dict[str, list]]:
+    """Row -> split -> share of problems solved, a number a seed."""
+    (n,) = {key.rpartition("@")[2] for key in summaries[0] if "test.pass@" in key}
+    return {
+        name: {
+            split: [s[f"solver.{split}.{key.format(n=n)}"] for s in summaries]
+            for split in SPLITS
+        }
+        for name, key in ROWS.items()
+    }
 
 
 def render(results: dict, output: str) -> str:
-    """What a run printed last, and where its time went."""
-    lines = output.rstrip().splitlines()
-    last = max(i for i, line in enumerate(lines) if "report (report)" in line)
-    paths = ("summary:", "report:")  # where the files are is said elsewhere
-    shown = [line.rstrip() for line in lines[last + 1 :] if not line.startswith(paths)]
-    rows = [(name, [f"{s:.0f} s"]) for name, s in results["stage_seconds"].items()]
+    """What a run printed last, how seeds differ, and where the time went."""
+    seeds = ", ".join(map(str, results["seeds"]))
+    minutes = [seconds / 60 for seconds in results["wall_seconds"]]
+    stages = [
+        (name, [f"{np.mean(wall):.0f} s", f"{np.mean(cpu):.0f} s"])
+        for (name, wall), cpu in zip(
+            results["stage_seconds"].items(),
+            results["stage_cpu_seconds"].values(),
+            strict=True,
+        )
+    ]
+    spread = [
+        (name, [_spread(by_split[split]) for split in SPLITS])
+        for name, by_split in results["accuracy"].items()
+    ]
     return "\n".join(
         [
-            "The end of its output:",
+            f"The end of its output, with seed {results['seeds'][0]}:",
             "",
             "```text",
-            *(line for line in shown if line),
+            *_last_table(output),
             "```",
             "",
-            f"It took {results['wall_seconds'] / 60:.1f} minutes on "
+            "Problems, order and random draws depend on the seed alone. Rounding "
+            "depends on the machine, and training amplifies it: expect of another "
+            f"machine what other seeds give. Seeds {seeds}, % solved, mean (least to "
+            "most):",
+            "",
+            table(["the answer is chosen by", *SPLITS], spread),
+            "",
+            f"A run took {min(minutes):.1f} to {max(minutes):.1f} minutes on "
             f"{results['cpus']} CPU cores, compilation included, and "
             f"{results['peak_bytes'] / 2**30:.1f} GiB of memory at most "
-            "(`benchmarks/quickstart.py`, seed 0):",
+            "(`benchmarks/quickstart.py`):",
             "",
-            table(["stage", "time"], rows),
+            table(["stage", "time", "CPU time"], stages),
             "",
             "![The report's first screen](docs/report.png)",
         ]
     )
+
+
+def _last_table(output: str) -> list[str]:
+    lines = output.rstrip().splitlines()
+    last = max(i for i, line in enumerate(lines) if "report (report)" in line)
+    paths = ("summary:", "report:")  # where the files are is said elsewhere
+    shown = [line.rstrip() for line in lines[last + 1 :] if not line.startswith(paths)]
+    return [line for line in shown if line]
+
+
+def _spread(shares: Sequence[float]) -> str:
+    percent = 100 * np.asarray(shares)
+    return f"{percent.mean():.1f} ({percent.min():.1f}–{percent.max():.1f})"
 
 
 if __name__ == "__main__":

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import re
 from pathlib import Path
 from typing import Any
 
@@ -62,3 +65,16 @@ def state(model: Any) -> dict[str, np.ndarray]:
     if model.config.tie_word_embeddings:
         tensors.pop("lm_head.weight")
     return tensors
+
+
+def run_card(folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """Runs the code of a card beside the folder; its names."""
+    monkeypatch.chdir(folder.parent)
+    (code,) = re.findall(
+        r"```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL
+    )
+    names: dict[str, Any] = {}
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        exec(code, names)
+    assert printed.getvalue().strip()
+    return names

@@ -43,10 +43,11 @@ def run(config: ml_collections.ConfigDict, root: Path) -> None:
             log.info("[%d/%d] %s: complete, skipped", index, len(chosen), name)
             continue
         log.info("[%d/%d] %s (%s)", index, len(chosen), name, job)
-        start = time.perf_counter()
+        start, busy = time.perf_counter(), time.process_time()
         module = importlib.import_module(f"aprm_jax.jobs.{job}")
         context = Context(for_stage(config, name), root, name)
         results = module.run(context)
         seconds = time.perf_counter() - start
-        mark_done(context.directory, {"job": job, "seconds": seconds, **results})
+        spent = {"seconds": seconds, "cpu_seconds": time.process_time() - busy}
+        mark_done(context.directory, {"job": job, **spent, **results})
         log.info("%s: done in %.0f s", name, seconds)

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import io
 import json
-import re
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +13,7 @@ import pytest
 import tiny
 import tiny_decoder
 import tiny_hf
+from tiny_hf import run_card
 from tiny_tokenizers import TOKENIZERS
 
 import aprm_jax
@@ -66,19 +64,6 @@ def head(reading: str, d_model: int = 16) -> Any:
 def our_scores(params, spec, tmp_path) -> list[np.ndarray]:
     save_model(tmp_path / "ours", params, spec, tiny.tokenizer())
     return aprm_jax.PRM.load(tmp_path / "ours").score_batch(SOLUTIONS)
-
-
-def run_card(folder: Path, monkeypatch) -> dict[str, Any]:
-    """Runs the code of a card beside the folder; its names."""
-    monkeypatch.chdir(folder.parent)
-    (code,) = re.findall(
-        r"```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL
-    )
-    names: dict[str, Any] = {}
-    with contextlib.redirect_stdout(io.StringIO()) as printed:
-        exec(code, names)
-    assert printed.getvalue().strip()
-    return names
 
 
 @pytest.mark.parametrize("window", [None, 1])

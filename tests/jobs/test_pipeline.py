@@ -4,14 +4,18 @@ import json
 import os
 import re
 import shutil
+from pathlib import Path
 
 import command
 import numpy as np
 import pytest
+import tiny_hf
 
 import aprm_jax
+from aprm_jax.config import read_config_file, set_field
 from aprm_jax.evals.records import by_name, from_text
-from aprm_jax.jobs import tables
+from aprm_jax.jobs import export, tables
+from aprm_jax.jobs.context import Context
 from aprm_jax.report.contents import Cell, Column, Row, Table
 from aprm_jax.training.metrics import read_metrics
 
@@ -81,6 +85,21 @@ def test_the_models_load_from_the_api(whole):
     assert scores.shape == (2,) and np.all((scores > 0) & (scores < 1))
     generator = aprm_jax.Generator.load(whole / "aprm" / "generator" / "model")
     assert len(generator.perturb("2 + 3 * 4", [], "2 + 12", n=2)) == 2
+
+
+def test_the_models_are_exported_and_score_the_same(whole, tmp_path, monkeypatch):
+    pytest.importorskip("torch")
+    config = read_config_file(command.REPOSITORY / "configs/quickstart.py", "runlocal")
+    solution = "2 + 3 * 4", ["2 + 12", "14"]
+    set_field(config, "export.model", str(whole / "aprm" / "model"))
+    results = export.run(Context(config, tmp_path, "export"))
+    score = tiny_hf.run_card(Path(results["directory"]), monkeypatch)["score"]
+    prm = aprm_jax.PRM.load(whole / "aprm" / "model")
+    np.testing.assert_allclose(score(*solution), prm.score(*solution), atol=1e-4)
+
+    set_field(config, "export.model", str(whole / "solver" / "model"))
+    results = export.run(Context(config, tmp_path, "solver"))
+    assert tiny_hf.run_card(Path(results["directory"]), monkeypatch)["write"]
 
 
 def test_the_command_makes_a_device_of_each_core(whole):
