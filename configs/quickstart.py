@@ -1,7 +1,9 @@
 """A Generator and a PRM play their game on embedded arithmetic; the README's first run.
 
-A solver is trained on a corpus of careful and careless authors, a Generator on wrong
-steps, a PRM on static corruptions; then PRM and Generator train against each other.
+The problems are ordinary arithmetic, `2 + 3 * 4`: each step writes the line again with
+one operation carried out, `2 + 12`, then `14`. A solver is trained on a corpus of
+careful and careless authors, a Generator on wrong steps, a PRM on static corruptions;
+then PRM and Generator train against each other.
 Rows of the final table that cost no training of their own: a single sample, greedy,
 majority vote, best-of-8 by the solver's own likelihood.
 
@@ -30,6 +32,9 @@ def get_config(arg: str = ""):
     c = default_config()
     c.name = "quickstart"
     c.stages = STAGES
+    c.sft.updates = 1750
+    c.sft.batch_size = 32
+    c.sft.learning_rate = 2e-3
 
     # G: the solver's backbone, taught to answer a correct step with a wrong one.
     override(

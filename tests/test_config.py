@@ -54,6 +54,18 @@ def test_config_files_open_with_what_a_reader_needs(path):
     assert "/work" not in opening
 
 
+@pytest.mark.parametrize("name", ["compare", "ablation", "naive_generator"])
+def test_published_results_keep_the_settings_that_they_were_measured_with(name):
+    config = read_config_file(command.REPOSITORY / "configs" / f"{name}.py")
+    assert config.domain.modulus == 10
+    assert config.builder.line_stride == 32
+    sft = config.sft
+    assert (sft.updates, sft.batch_size, sft.learning_rate) == (3500, 16, 1.5e-3)
+    generator = for_stage(config, "generator").sft
+    assert (generator.updates, generator.batch_size) == (200, 48)
+    assert (config.prm.updates, config.game.updates) == (300, 300)
+
+
 def test_runlocal_cuts_overrides_too():
     whole, cut = quickstart(), quickstart("runlocal")
     assert flat(whole).keys() == flat(cut).keys()

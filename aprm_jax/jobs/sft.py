@@ -78,7 +78,7 @@ def run(context: Context) -> dict[str, float]:
     shards = batch_shards(context.mesh)
     size = c.batch_size
     shards *= c.microbatches
-    multiple = -(-4 // shards) * shards
+    multiple = -(-2 // shards) * shards
     num_rows = -(-size // shards) * shards
 
     def text_batch(step: int) -> tuple[StepBatch, int]:
@@ -96,7 +96,7 @@ def run(context: Context) -> dict[str, float]:
         # Longest first: what is short fills what long rows leave free.
         kept.sort(key=len, reverse=True)
         packed = pack(kept, context.builder.buckets[-1])
-        # Few shapes: the number of packed rows is rounded up.
+        # Few shapes to compile: the number of packed rows is rounded up.
         batch = context.builder.collate(
             packed,
             length=context.builder.buckets[-1],

@@ -2,61 +2,59 @@
 
 from __future__ import annotations
 
-import types
-from typing import Any
+from pathlib import Path
 
 import numpy as np
 import pytest
 import tiny_game
-from tiny_game import DECODER, DOMAIN
 
-from aprm_jax.data.steps import StepBatch, pack
+from aprm_jax.config import default_config, set_field
+from aprm_jax.data.steps import StepBatch, StepRow, pack
 from aprm_jax.jobs import sft
+from aprm_jax.jobs.context import Context
 from aprm_jax.models import heads
 from aprm_jax.training.masked import masked_mean
 
-SIZE, LENGTH = 12, 128
+SIZE, LENGTH = 32, 128
 
 
-def _rows(window: int | None, step: int = 0, size: int = SIZE):
-    builder = tiny_game.builder(window, (64, LENGTH))
-    fields = types.SimpleNamespace(builder=types.SimpleNamespace(max_steps=8))
-    context: Any = types.SimpleNamespace(builder=builder, domain=DOMAIN, config=fields)
-    rows = sft._solution_rows(context, step, size)
-    return builder, sorted(rows, key=len, reverse=True)
+def _context(window: int) -> Context:
+    config = default_config()
+    set_field(config, "builder.window", window)
+    return Context(config, Path("nowhere"), "solver")
 
 
-def _solutions(builder, step: int = 0, size: int = SIZE):
-    problems = [DOMAIN.corpus(i) for i in range(step * size, (step + 1) * size)]
-    return [builder.solution(p.question, p.steps) for p in problems]
+def _solutions(context: Context, step: int) -> list[StepRow]:
+    problems = [context.domain.corpus(i) for i in range(step * SIZE, (step + 1) * SIZE)]
+    return [context.builder.solution(p.question, p.steps) for p in problems]
 
 
-def _batch(builder, rows) -> StepBatch:
-    packed = pack(rows, LENGTH)
-    return builder.collate(packed, length=LENGTH, max_steps=8 * SIZE)
+def _batch(context: Context, rows: list[StepRow]) -> StepBatch:
+    packed = pack(sorted(rows, key=len, reverse=True), LENGTH)
+    return context.builder.collate(packed, length=LENGTH, max_steps=8 * SIZE)
 
 
 def _loss(batch: StepBatch) -> float:
-    params = tiny_game.generator()["backbone"]
-    logprobs = heads.token_logprobs(DECODER, params, batch)
-    return float(-masked_mean(logprobs, np.asarray(batch.step_ids) >= 0))
+    backbone = tiny_game.generator()["backbone"]
+    logprobs = heads.token_logprobs(tiny_game.DECODER, backbone, batch)
+    return float(-masked_mean(logprobs, batch.step_ids >= 0))
 
 
-@pytest.mark.parametrize("window", [1, None])
+@pytest.mark.parametrize("window", [1, 0])
 def test_the_loss_is_that_of_whole_solutions(window):
-    builder, rows = _rows(window, step=3)
-    whole = _batch(builder, _solutions(builder, 3))
-    assert _loss(_batch(builder, rows)) == pytest.approx(_loss(whole), rel=1e-5)
+    context = _context(window)
+    rows = sft._solution_rows(context, 3, SIZE)
+    whole = _solutions(context, 3)
+    assert (len(rows) > len(whole)) == (window == 1)
+    losses = [_loss(_batch(context, part)) for part in (rows, whole)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
 
 def test_steps_fill_rows_better_than_solutions_do():
-    used = {}
-    for name in ("steps", "solutions"):
-        batches = []
-        for step in range(20):
-            builder, rows = _rows(1, step)
-            rows = rows if name == "steps" else _solutions(builder, step)
-            batches.append(_batch(builder, rows))
-        tokens = sum(np.count_nonzero(b.segment_ids) for b in batches)
-        used[name] = tokens / sum(b.tokens.size for b in batches)
-    assert used["steps"] > 0.9 > used["solutions"]
+    context, used = _context(1), []
+    for draw in (lambda k: sft._solution_rows(context, k, SIZE), None):
+        rows = [draw(k) if draw else _solutions(context, k) for k in range(4)]
+        batches = [_batch(context, part) for part in rows]
+        tokens = sum(np.count_nonzero(batch.segment_ids) for batch in batches)
+        used.append(tokens / sum(batch.tokens.size for batch in batches))
+    assert used[0] > 0.92 > 0.87 > used[1]
