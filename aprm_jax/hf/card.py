@@ -39,6 +39,7 @@ class Card:
       reading: of a PRM.
       head: the numbers of a PRM's head that the weights cannot hold.
       window: lines before a step that the model sees; None for all.
+      line_stride: lines start at positions that are its multiples; 0: no gaps.
       opening: ids that open a row.
       step_id: the token that ends a line, or at which a published PRM is read.
       perturb_id: the token before a Generator's context; None where there is none.
@@ -65,6 +66,7 @@ class Card:
     reading: str | None
     head: Mapping[str, float]
     window: int | None
+    line_stride: int
     opening: tuple[int, ...]
     step_id: int
     perturb_id: int | None
@@ -170,6 +172,9 @@ def _use(card: Card) -> str:
         "step": card.step_id,
         "perturb": card.perturb_id,
         "window": card.window,
+        "stride": card.line_stride,
+        "openers": [*card.opening, card.step_id, card.perturb_id],
+        "at": ", position_ids=positions(ids)" if card.line_stride else "",
         "system": QWEN_SYSTEM,
         "stops": list(card.stop_ids),
         "room": card.room,
@@ -185,7 +190,7 @@ def _use(card: Card) -> str:
         blocks = _generator_code(card, fields)
     else:
         call = f"write({question!r}, [])"
-        blocks = [_TEXT, _CONTEXT, _WRITER, _WRITE]
+        blocks = [_TEXT, *_context(card), _WRITER, *_write(card)]
         fields |= {"more": "", "ask": "prompt = context(question, prefix)"}
     header = _SERVED_HEADER if card.format in _SERVED else _HEADER
     code = "".join([header, *blocks, "\n\nprint({call})\n"])
@@ -194,6 +199,7 @@ def _use(card: Card) -> str:
     code = code.format(**fields, call=call)
     if card.peft and card.kind == "prm":
         notes += _PEFT_NOTE
+    notes += _STRIDE_NOTE.format(stride=card.line_stride) if card.line_stride else ""
     parts = (f"```python\n{code}```\n", notes, _tokenizer_note(card))
     return "\n".join(filter(None, parts))
 
@@ -202,7 +208,15 @@ def _prm_code(card: Card) -> list[str]:
     if card.layout is not None:
         return [_TEXT, _LAID_OUT[card.layout], _SCORE_LAID_OUT]
     read = _READ_TOKEN if card.reading == "token" else _READ_CLASS
-    return [_TEXT, _CONTEXT, _SCORE, read, "    return scores\n"]
+    return [_TEXT, *_context(card), _SCORE, read, "    return scores\n"]
+
+
+def _context(card: Card) -> list[str]:
+    return [_CONTEXT, _POSITIONS] if card.line_stride else [_CONTEXT]
+
+
+def _write(card: Card) -> list[str]:
+    return [_WRITE_STRIDED if card.line_stride else _WRITE, _REPLY]
 
 
 def _served_code(card: Card) -> list[str]:
@@ -228,10 +242,10 @@ def _generator_code(card: Card, fields: dict[str, Any]) -> list[str]:
             "ask": "prompt = [*bos, *encode(step), perturb, "
             "*context(question, prefix)[len(bos) :]]",
         }
-        return [_TEXT, _CONTEXT, _PERTURB, _WRITER, _WRITE]
+        return [_TEXT, *_context(card), _PERTURB, _WRITER, *_write(card)]
     fields |= {"prompt": card.prompt, "cue": GENERATOR_CUE.rstrip()}
     ask = _ASK_CHAT if card.chat else _ASK_PLAIN
-    return ["\n" if card.chat else _TEXT, _TOLD, ask, _WRITE]
+    return ["\n" if card.chat else _TEXT, _TOLD, ask, _WRITE, _REPLY]
 
 
 def _load(card: Card) -> str:
@@ -316,6 +330,20 @@ def context(question, prefix):
 
 
 """
+_POSITIONS = """\
+def positions(ids):
+    \"\"\"Lines start at multiples of {stride}: the positions leave gaps.\"\"\"
+    found, line = [], -1
+    for token in ids:
+        at = found[-1] + 1 if found else 0
+        if token in {openers}:
+            line += 1
+            at = max(at, {stride} * line)
+        found.append(at)
+    return torch.tensor([found])
+
+
+"""
 _SCORE = """\
 @torch.no_grad()
 def score(question, steps):
@@ -324,7 +352,7 @@ def score(question, steps):
     for k, step in enumerate(steps):
         own = [*encode(step), step_end]
         ids = [*context(question, steps[:k]), *own]
-        logits = model(torch.tensor([ids])).logits[0].float()
+        logits = model(torch.tensor([ids]){at}).logits[0].float()
 """
 _READ_CLASS = """\
         scores.append(1 - logits[-1].softmax(-1)[0].item())  # class 0: incorrect
@@ -453,6 +481,10 @@ def lay_out(question, steps):
 
 """,
 }
+_STRIDE_NOTE = """
+Lines start at positions that are multiples of {stride}. Pass `position_ids` as above:
+what serves a model without them gives other results.
+"""
 _PERTURB = "perturb = {perturb}\n"
 _WRITER = """\
 stops = {stops}
@@ -493,6 +525,15 @@ _WRITE = """\
         eos_token_id=stops,
     )
     reply = out[0, len(prompt) :].tolist()
+"""
+_WRITE_STRIDED = """\
+    reply, places = [], positions(prompt)[0].tolist()
+    while len(reply) < {room} and not (reply and reply[-1] in stops):
+        ids, at = torch.tensor([prompt + reply]), torch.tensor([places])
+        reply.append(int(model(ids, position_ids=at).logits[0, -1].argmax()))
+        places.append(places[-1] + 1)
+"""
+_REPLY = """\
     if reply and reply[-1] in stops:
         reply.pop()
     return tokenizer.decode(reply, skip_special_tokens=False).strip()

@@ -94,17 +94,18 @@ def resolve_format(spec: ModelSpec, format_: str) -> str:
         raise ExportError(
             f"export.format must be one of {', '.join(FORMATS)}, not {format_!r}"
         )
-    if spec.line_stride:
-        raise ExportError(
-            f"the model was trained with builder.line_stride={spec.line_stride}: its "
-            "positions leave gaps, which no other library gives a model. Train with "
-            "builder.line_stride=0 to export it"
-        )
     classes = spec.reading in CLASSES
     if format_ in ("auto", "merged"):
         format_ = "token_classification" if classes else "causal_lm"
         if spec.layout in _HEADS:  # back into what it came from
             format_ = spec.layout
+    if spec.line_stride and format_ in _HEADS:
+        raise ExportError(
+            f"the model was trained with builder.line_stride={spec.line_stride}: its "
+            f"positions leave gaps, and who serves the format {format_!r} gives it "
+            "none. Train with builder.line_stride=0, or export it as 'auto', whose "
+            "card passes them"
+        )
     if format_ in ("token_classification", *_HEADS):
         _check_classes(spec, format_)
     elif format_ == "causal_lm" and classes:
@@ -428,6 +429,7 @@ def _card(
         reading=spec.reading,
         head={name: float(value) for name, value in head.items()},
         window=spec.window,
+        line_stride=spec.line_stride,
         opening=tuple(opens),
         step_id=builder.step_id,
         perturb_id=None if told or laid_out else builder.perturb_id,

@@ -66,15 +66,17 @@ def our_scores(params, spec, tmp_path) -> list[np.ndarray]:
     return aprm_jax.PRM.load(tmp_path / "ours").score_batch(SOLUTIONS)
 
 
+@pytest.mark.parametrize("stride", [0, 9])
 @pytest.mark.parametrize("window", [None, 1])
 @pytest.mark.parametrize("reading", ["two_class", "three_class", "token"])
-def test_a_prm_gives_our_scores(reading, window, tmp_path, monkeypatch):
+def test_a_prm_gives_our_scores(reading, window, stride, tmp_path, monkeypatch):
     pytest.importorskip("torch")
     config, backbone = plain(tie_embeddings=window is None)
-    spec = spec_of("prm", config, reading=reading, window=window)
+    spec = spec_of("prm", config, reading=reading, window=window, line_stride=stride)
     params = {"backbone": backbone, "head": head(reading)}
     folder = export_model(tmp_path / "out", params, spec, tiny.tokenizer())
     names = run_card(folder, monkeypatch)
+    assert ("position_ids" in (folder / "README.md").read_text()) == bool(stride)
     for (question, steps), want in zip(
         SOLUTIONS, our_scores(params, spec, tmp_path), strict=True
     ):
@@ -136,15 +138,16 @@ def test_a_pipeline_reads_the_verdicts(tmp_path):
     np.testing.assert_allclose(got, our_scores(params, spec, tmp_path)[1], atol=1e-4)
 
 
+@pytest.mark.parametrize("stride", [0, 9])
 @pytest.mark.parametrize("kind", ["generator", "solver"])
-def test_a_language_model_writes_our_tokens(kind, tmp_path, monkeypatch):
+def test_a_language_model_writes_our_tokens(kind, stride, tmp_path, monkeypatch):
     pytest.importorskip("torch")
     config = tiny.decoder(tie_embeddings=False)
     params = {"backbone": tiny_decoder.make_params(config, seed=3)}
-    spec = spec_of(kind, config, window=2, max_new_tokens=12)
+    spec = spec_of(kind, config, window=2, max_new_tokens=12, line_stride=stride)
     folder = export_model(tmp_path / "out", params, spec, tiny.tokenizer())
     names = run_card(folder, monkeypatch)
-    builder = StepBuilder(tiny.tokenizer(), 2, (32, 64))
+    builder = StepBuilder(tiny.tokenizer(), 2, (32, 64), stride)
     sampler = Sampler(
         config,
         stop_ids=builder.stop_ids,
@@ -152,6 +155,7 @@ def test_a_language_model_writes_our_tokens(kind, tmp_path, monkeypatch):
         prompt_buckets=(64,),
         max_new_tokens=12,
         batch_buckets=(4,),
+        positions=builder.positions,
     )
     for question, steps in SOLUTIONS:
         arguments = [question, list(steps[:-1])]
@@ -422,7 +426,7 @@ ADAPTED: dict[str, Any] = {
 @pytest.mark.parametrize(
     ("kind", "changes", "format_", "message"),
     [
-        ("solver", {"line_stride": 32}, "auto", "builder.line_stride=32"),
+        ("prm", {"line_stride": 32}, "skywork", "builder.line_stride=32"),
         (
             "prm",
             {"reading": "token"},

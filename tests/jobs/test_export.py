@@ -144,7 +144,11 @@ def test_export_may_be_a_stage_of_the_pipeline():
             ExportError,
             "export it as token_classification",
         ),
-        ({"export__model": "strided"}, ExportError, "builder.line_stride=32"),
+        (
+            {"export__model": "strided", "export__format": "skywork"},
+            ExportError,
+            "builder.line_stride=32",
+        ),
     ],
 )
 def test_bad_requests_are_one_message(root, fields, error, message):
