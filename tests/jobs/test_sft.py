@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny_game
@@ -37,7 +38,7 @@ def _batch(context: Context, rows: list[StepRow]) -> StepBatch:
 def _loss(batch: StepBatch) -> float:
     backbone = tiny_game.generator()["backbone"]
     logprobs = heads.token_logprobs(tiny_game.DECODER, backbone, batch)
-    return float(-masked_mean(logprobs, batch.step_ids >= 0))
+    return float(-masked_mean(logprobs, jnp.asarray(batch.step_ids) >= 0))
 
 
 @pytest.mark.parametrize("window", [1, 0])
