@@ -186,7 +186,7 @@ def _means(results: dict, names: list[str]) -> str:
     columns = {"F1": "f1", "F1 at 0.5": "f1@0.5", "F1 at 0.5, calibrated": "f1@platt"}
     rows = [
         (
-            NAMES.get(verifier, verifier),
+            str(NAMES.get(verifier, verifier)),
             [
                 _mean(results["summaries"], f"first_error.{split}.{verifier}.{metric}")
                 for metric in columns.values()

@@ -21,7 +21,7 @@ from jaxtyping import Float, Int, Shaped
 
 from aprm_jax.data.labelled import NEUTRAL, LabelledSolution, question_id
 from aprm_jax.evals.processbench import NO_ERROR
-from aprm_jax.oracle.answers import extract
+from aprm_jax.oracle.answers import Style, extract
 from aprm_jax.verifiers.labelled import LabelledRow, merge
 
 FIRST_ERROR, CATEGORIES, STEPS = "first_error", "categories", "steps"
@@ -178,7 +178,8 @@ def looks_whole(row: LabelledRow) -> bool:
         return row.finished
     if not row.steps:
         return False
-    last, styles = row.steps[-1], ("boxed", "gsm8k", "phrase")
+    last = row.steps[-1]
+    styles: tuple[Style, ...] = ("boxed", "gsm8k", "phrase")
     return bool(_HEADING.search(last)) or any(extract(last, s) for s in styles)
 
 
