@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
-from aprm_jax.game.rounds import Arena, GameConfig, Rounds
+from aprm_jax.game.rounds import Arena, GameConfig, LoopState, Rounds
 from aprm_jax.training.metrics import to_scalar
 from aprm_jax.training.timing import PhaseTimer
 
 SET = "robustness"
-LAST_ROUNDS = 10  # the attacker's rates are means over so many rounds at its end
 RATES = ("game/fool_rate", "game/success_rate", "game/still_correct_rate")
+PROBED = 5  # rounds that the attacker is measured on, before and after; no training
+# What a probe adds up: of all replies, so many are wrong, wrong and believed, right.
+_SHARES = ("game/incorrect_rate", "game/success_rate", "game/still_correct_rate")
+_PROBES = 1 << 20  # the first of these rounds: far behind the last of any training
 
 
 def attack(
@@ -39,8 +41,11 @@ def attack(
 
     Returns:
       `fool_rate` (share of wrong perturbations that R calls correct, at 0.5),
-      `success_rate` (share of all perturbations that are wrong and pass), each over the
-      last rounds, and `start_*`, the same over the first round, before any training.
+      `success_rate` (share of all perturbations that are wrong and pass) and
+      `still_correct_rate`, after the training, and `start_*`, the same before it: both
+      of the same problems, far behind those that it trains on, over all replies to
+      them.
+      NaN for a `fool_rate` where nothing was wrong.
     """
     rounds = Rounds(
         arena,
@@ -51,22 +56,28 @@ def attack(
         seed=seed,
         train_prm=False,
     )
-    state, timer, history = rounds.state, PhaseTimer(), []
+    state, timer = rounds.state, PhaseTimer()
+    before = _probe(rounds, state)
     for step in range(config.updates):
         output = rounds.step_fn(state, step, timer)
         state = output.state
-        rates = {
-            name: to_scalar(output.metrics[name])
-            for name in RATES
-            if name in output.metrics
-        }
-        history.append(rates)
         if progress:
-            progress(step + 1, rates)
-    out = {}
-    for name in RATES:
-        short = name.removeprefix("game/")
-        last = [h[name] for h in history[-LAST_ROUNDS:] if name in h]
-        out[short] = float(np.mean(last)) if last else float("nan")
-        out[f"start_{short}"] = history[0].get(name, float("nan"))
-    return out
+            rates = {n: v for n, v in output.metrics.items() if n in RATES}
+            progress(step + 1, {n: to_scalar(v) for n, v in rates.items()})
+    after = _probe(rounds, state)
+    return after | {f"start_{name}": rate for name, rate in before.items()}
+
+
+def _probe(rounds: Rounds, state: LoopState) -> dict[str, float]:
+    """Rates of G as it is, over rounds that nobody learns from."""
+    timer, totals = PhaseTimer(), dict.fromkeys(_SHARES, 0.0)
+    for step in range(_PROBES, _PROBES + PROBED):
+        metrics = rounds.play(state, step, timer).metrics
+        for name in _SHARES:  # every round has as many replies
+            totals[name] += metrics[name] / PROBED
+    wrong, passed, right = (totals[name] for name in _SHARES)
+    return {
+        "fool_rate": passed / wrong if wrong else math.nan,
+        "success_rate": passed,
+        "still_correct_rate": right,
+    }

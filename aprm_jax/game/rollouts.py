@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
 from collections import Counter
 from collections.abc import Sequence
@@ -309,6 +310,22 @@ def prm_batch(
         ),
         source=source,
     )
+
+
+def paired_buckets(
+    longest: tuple[int, int], buckets: tuple[Sequence[int], Sequence[int]]
+) -> tuple[int, int]:
+    """Row lengths of G's and R's batches: buckets of the same rank.
+
+    Were each chosen alone, the joint update would be compiled for every pair.
+
+    Args:
+      longest: tokens of G's longest row, and of R's.
+      buckets: row lengths of either, ascending; the last one fits.
+    """
+    rank = max(bisect.bisect_left(b, n) for n, b in zip(longest, buckets, strict=True))
+    generator, prm = (b[min(rank, len(b) - 1)] for b in buckets)
+    return generator, prm
 
 
 def static_rows(

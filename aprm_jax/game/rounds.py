@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import flax.struct
@@ -20,7 +20,6 @@ from aprm_jax.game.replay import ReplayBuffer
 from aprm_jax.game.rewards import RewardTable
 from aprm_jax.game.update import (
     GameState,
-    GeneratorBatch,
     References,
     UpdateConfig,
     game_optimiser,
@@ -37,7 +36,6 @@ from aprm_jax.training.mesh import batch_shards, param_shardings, shard_batch
 from aprm_jax.training.timing import PhaseTimer
 from aprm_jax.verifiers.objective import PrmObjective
 from aprm_jax.verifiers.scoring import Scorer, prm_scorer
-from aprm_jax.verifiers.step_loss import PrmBatch
 
 THRESHOLD = 0.5  # R's verdict in the game is a draw from p; 0.5 is its mode
 
@@ -179,6 +177,27 @@ class Arena:
         return self.prm or Player(self.builder, self.decoder)
 
 
+@dataclasses.dataclass(frozen=True)
+class Played:
+    """A round before anybody has learned from it.
+
+    Attributes:
+      points: its situations, those of G first.
+      found: G's distinct perturbations, with their verdicts.
+      rows: each as R sees it; None where R must not.
+      p_correct: R's probability of correct for each.
+      metrics: rates of the round.
+      rng: chooses what the batches leave out.
+    """
+
+    points: Sequence[rollouts.Situation]
+    found: Sequence[rollouts.Perturbation]
+    rows: Sequence[StepRow | None]
+    p_correct: np.ndarray
+    metrics: dict[str, float]
+    rng: np.random.Generator
+
+
 class Rounds:
     """A game between two given players; `step_fn` is the training loop's.
 
@@ -252,7 +271,27 @@ class Rounds:
         self.prm_rows = -(-total // multiple) * multiple
 
     def step_fn(self, state: LoopState, step: int, timer: PhaseTimer) -> StepOutput:
-        """One round."""
+        """One round: both players play it, then learn from it."""
+        played = self.play(state, step, timer)
+        with timer("data"):
+            generator_batch, prm_batch = self._batches(played, state.replay)
+        with timer("update") as phase:
+            game, updated = self._update(state.game, generator_batch, prm_batch, step)
+            phase.wait(game)  # the next round samples from it: waiting costs nothing
+        replay = state.replay
+        if self.train_prm:
+            replay = replay.add([row for row in played.rows if row is not None])
+        if self.sink is not None and step % self.config.sample_log == 0:
+            for row in logged(step, played.found, played.p_correct):
+                self.sink(row)
+        return StepOutput(
+            LoopState(game=game, replay=replay),
+            played.metrics | dict(updated),
+            {"generator": generator_batch, "prm": prm_batch},
+        )
+
+    def play(self, state: LoopState, step: int, timer: PhaseTimer) -> Played:
+        """What G writes, the oracle's verdicts and R's scores; nobody learns."""
         c, arena = self.config, self.arena
         rng = np.random.default_rng([self.seed, 41, step])
         with timer("data"):
@@ -282,23 +321,7 @@ class Rounds:
         )
         if static:
             metrics["prm/accuracy_static"] = float(np.mean(p_static < THRESHOLD))
-        with timer("data"):
-            generator_batch = self._generator_batch(found, p_correct, rng)
-            prm_batch = self._prm_batch(found, rows, points, state.replay, rng)
-        with timer("update") as phase:
-            game, updated = self._update(state.game, generator_batch, prm_batch, step)
-            phase.wait(game)  # the next round samples from it: waiting costs nothing
-        replay = state.replay
-        if self.train_prm:
-            replay = replay.add([row for row in rows if row is not None])
-        if self.sink is not None and step % c.sample_log == 0:
-            for row in logged(step, found, p_correct):
-                self.sink(row)
-        return StepOutput(
-            LoopState(game=game, replay=replay),
-            metrics | dict(updated),
-            {"generator": generator_batch, "prm": prm_batch},
-        )
+        return Played(points, found, rows, p_correct, metrics, rng)
 
     def players(self, state: LoopState) -> tuple[Any, Any]:
         """G and R as models, adapters applied."""
@@ -357,37 +380,53 @@ class Rounds:
             scipy.special.expit(np.array(of_static, np.float32)),
         )
 
-    def _generator_batch(self, found, p_correct, rng) -> GeneratorBatch:
-        builder = self.arena.builder
+    def _batches(
+        self, played: Played, replay: ReplayBuffer
+    ) -> tuple[GeneratorBatch, PrmBatch]:
+        """What either player learns from."""
+        builder, judge = self.arena.builder, self.arena.judge.builder
+        mixture = self._mixture(played, replay)
+        lengths = self._lengths(played.found, mixture)
+        generator_batch = rollouts.generator_batch(
+            played.found,
+            played.p_correct,
+            self.config.rewards,
+            builder,
+            played.rng,
+            self.config.generator_rows,
+            lengths[0],
+            self.generator_rows,
+        )
+        return generator_batch, rollouts.prm_batch(
+            *mixture, judge, self.prm_rows, lengths[1]
+        )
+
+    def _mixture(
+        self, played: Played, replay: ReplayBuffer
+    ) -> tuple[list[StepRow], list[StepRow], list[StepRow]]:
+        """R's rows of a round: clean, fresh, replayed."""
+        c, builder = self.config, self.arena.judge.builder
+        clean = [
+            builder.step(p.question, p.prefix, p.step, 1.0)
+            for p in played.points[: c.prm_clean]
+        ]
+        replayed = replay.sample(played.rng, c.prm_replay)
+        # Before the buffer has filled, fresh ones stand in for replayed ones.
+        wanted = c.prm_fresh + c.prm_replay - len(replayed)
+        fresh = rollouts.fresh_rows(played.found, played.rows, played.rng, wanted)
+        return clean, fresh, replayed
+
+    def _lengths(self, found, mixture: Sequence[Sequence[StepRow]]) -> tuple[int, int]:
+        """Row lengths of G's and R's batches."""
+        builder, judge = self.arena.builder, self.arena.judge.builder
         longest = max(
             len(builder.perturb_context(*dataclasses.astuple(p.situation)))
             + len(p.reply)
             for p in found
         )
-        return rollouts.generator_batch(
-            found,
-            p_correct,
-            self.config.rewards,
-            builder,
-            rng,
-            self.config.generator_rows,
-            builder.bucket(longest),
-            self.generator_rows,
-        )
-
-    def _prm_batch(self, found, rows, points, replay, rng) -> PrmBatch:
-        c, builder = self.config, self.arena.judge.builder
-        clean = [
-            builder.step(p.question, p.prefix, p.step, 1.0)
-            for p in points[: c.prm_clean]
-        ]
-        replayed = replay.sample(rng, c.prm_replay)
-        # Before the buffer has filled, fresh ones stand in for replayed ones.
-        wanted = c.prm_fresh + c.prm_replay - len(replayed)
-        fresh = rollouts.fresh_rows(found, rows, rng, wanted)
-        longest = max(len(row) for row in [*clean, *fresh, *replayed])
-        return rollouts.prm_batch(
-            clean, fresh, replayed, builder, self.prm_rows, builder.bucket(longest)
+        judged = max(len(row) for part in mixture for row in part)
+        return rollouts.paired_buckets(
+            (longest, judged), (builder.buckets, judge.buckets)
         )
 
     def _update(self, game: GameState, generator_batch, prm_batch, step: int):

@@ -42,7 +42,7 @@ def run(context: Context) -> dict[str, float]:
         b1=c.b1,
         b2=c.b2,
         clip_norm=c.clip_norm,
-        optimistic=True,  # one player alone: optimism would only add noise
+        optimistic=False,  # one player alone: optimism would only add noise
     )
     objective = PrmObjective(c.objective, beta=c.beta, eta=c.eta)
     update = make_prm_update(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import jax
 import numpy as np
 import pytest
@@ -12,17 +14,28 @@ from aprm_jax.game.rounds import Rounds
 from aprm_jax.training.loop import StepOutput
 
 
-def test_rates_are_of_the_first_and_the_last_rounds(monkeypatch):
-    """Rounds whose rates are known; in some of them nothing was incorrect."""
+def test_both_rates_are_of_the_same_replies_summed(monkeypatch):
+    """Rounds whose rates are known: sums of replies, never a mean of rounds' rates."""
+    trained, probed = [], []
 
     def step_fn(self, state, step, timer):
-        metrics = {"game/success_rate": step / 100, "game/still_correct_rate": 0.5}
-        if step % 2:
-            metrics["game/fool_rate"] = np.float32(step / 10)
-        return StepOutput(state, metrics, None)
+        trained.append(step)
+        return StepOutput(state, {"game/fool_rate": 0.5}, None)
+
+    def play(self, state, step, timer):
+        probed.append(step)
+        late = len(probed) > robustness.PROBED
+        wrong = 0.8 if len(probed) % 2 else 0.2  # of the round's replies
+        metrics = {
+            "game/incorrect_rate": wrong,
+            "game/success_rate": 0.4 * wrong if late and wrong > 0.5 else 0.0,
+            "game/still_correct_rate": 0.1,
+        }
+        return SimpleNamespace(metrics=metrics)
 
     monkeypatch.setattr(Rounds, "step_fn", step_fn)
-    monkeypatch.setattr(robustness, "LAST_ROUNDS", 4)
+    monkeypatch.setattr(Rounds, "play", play)
+    monkeypatch.setattr(robustness, "PROBED", 4)
     seen = []
     out = robustness.attack(
         tiny_game.arena(),
@@ -31,14 +44,34 @@ def test_rates_are_of_the_first_and_the_last_rounds(monkeypatch):
         prm=tiny_game.prm(),
         reading="token",
         seed=1,
-        progress=lambda step, rates: seen.append((step, sorted(rates))),
+        progress=lambda step, rates: seen.append((step, rates)),
     )
-    assert out["success_rate"] == pytest.approx(np.mean([3, 4, 5, 6]) / 100)
-    assert out["fool_rate"] == pytest.approx((0.3 + 0.5) / 2)
-    assert out["start_success_rate"] == 0.0 and np.isnan(out["start_fool_rate"])
-    assert out["still_correct_rate"] == out["start_still_correct_rate"] == 0.5
-    assert [step for step, _ in seen] == [*range(1, 8)]
-    assert "game/fool_rate" not in seen[0][1] and "game/fool_rate" in seen[1][1]
+    assert out["start_fool_rate"] == 0.0
+    assert out["fool_rate"] == pytest.approx(0.4 * 1.6 / 2.0)
+    assert out["success_rate"] == pytest.approx(0.4 * 1.6 / 4)
+    assert out["still_correct_rate"] == pytest.approx(0.1)
+    assert probed[:4] == probed[4:]  # the same problems before and after
+    assert trained == [*range(7)] and not set(trained) & set(probed)
+    assert seen == [(step, {"game/fool_rate": 0.5}) for step in range(1, 8)]
+
+
+def test_nothing_wrong_is_no_rate(monkeypatch):
+    rates = dict.fromkeys(robustness._SHARES, 0.0)
+    played = SimpleNamespace(metrics=rates)
+    monkeypatch.setattr(Rounds, "play", lambda *args: played)
+    monkeypatch.setattr(
+        Rounds, "step_fn", lambda self, state, *args: StepOutput(state, {}, None)
+    )
+    out = robustness.attack(
+        tiny_game.arena(),
+        tiny_game.game_config(updates=1),
+        generator=tiny_game.generator(),
+        prm=tiny_game.prm(),
+        reading="token",
+        seed=1,
+    )
+    assert np.isnan(out["fool_rate"]) and np.isnan(out["start_fool_rate"])
+    assert out["success_rate"] == 0.0
 
 
 def test_the_attacker_learns_and_its_victim_does_not(monkeypatch):
@@ -64,9 +97,9 @@ def test_the_attacker_learns_and_its_victim_does_not(monkeypatch):
     )
     # Both players outlive the attack, for the next R that is compared.
     jax.tree.map(np.testing.assert_array_equal, (generator, prm), start)
-    jax.tree.map(np.testing.assert_array_equal, states[-1].game.prm, start[1])
+    jax.tree.map(np.testing.assert_array_equal, states[-1].game.prm.params, start[1])
     moved = jax.tree.map(
-        lambda a, b: np.any(a != b), states[-1].game.generator, start[0]
+        lambda a, b: np.any(a != b), states[-1].game.generator.params, start[0]
     )
     assert any(jax.tree.leaves(moved))
     assert states[-1].replay.size == 0

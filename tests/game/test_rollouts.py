@@ -387,3 +387,19 @@ def test_the_oracle_is_asked_while_others_are_sampled(monkeypatch):
         (p.text, p.count, p.verdict) for p in expected
     ]
     assert len({p.verdict.label for p in found}) > 1
+
+
+def test_row_lengths_of_both_players_come_in_few_pairs():
+    """One program a bucket, however long the rows of 300 rounds are."""
+    rng = np.random.default_rng(0)
+    mine, other = (24, 32, 40, 48, 64, 128), (48, 64, 256)
+    for buckets in ((mine, mine), (mine, other), (other, mine)):
+        seen = set()
+        for _ in range(300):
+            longest = tuple(int(rng.integers(1, b[-1] + 1)) for b in buckets)
+            pair = rollouts.paired_buckets(longest, buckets)
+            assert all(n <= room for n, room in zip(longest, pair, strict=True))
+            assert all(room in b for room, b in zip(pair, buckets, strict=True))
+            seen.add(pair)
+        assert 1 < len(seen) <= 6
+    assert rollouts.paired_buckets((24, 3), (mine, mine)) == (24, 24)
