@@ -21,6 +21,7 @@ import numpy as np
 from jaxtyping import Float32
 from transformers import PreTrainedTokenizerFast
 
+from aprm_jax.data import given
 from aprm_jax.data.steps import TooLongError
 from aprm_jax.hf.builders import open_builder
 from aprm_jax.models.decoder import Decoder
@@ -95,6 +96,7 @@ class PRM(_Model):
 
         Raises:
           TooLongError: the solution does not fit the model's longest bucket.
+          TypeError, ValueError: as of `score_batch`.
         """
         return self.score_batch([(question, steps)])[0]
 
@@ -116,9 +118,11 @@ class PRM(_Model):
 
         Raises:
           TooLongError: a solution does not fit, and `too_long` is "raise".
-          TypeError: steps are given as one string.
+          TypeError, ValueError: `too_long` is another word, or something is no text,
+            no list, or an empty step; the message names the solution and the step.
         """
-        solutions = [(question, steps) for question, steps in solutions]
+        given.choice(too_long, "too_long", ("raise", "nan"))
+        solutions = given.solutions(solutions)
         kept = [i for i, s in enumerate(solutions) if self._fits(i, *s, too_long)]
         logits = self._scorer.solutions(self.params, [solutions[i] for i in kept])
         scores = [np.full(len(steps), np.nan, np.float32) for _, steps in solutions]
@@ -131,8 +135,6 @@ class PRM(_Model):
         self, index: int, question: str, steps: Sequence[str], too_long: str
     ) -> bool:
         """Whether every row of a solution fits the longest bucket."""
-        if isinstance(steps, str):
-            raise TypeError(f"solution {index}: steps must be a list, not one string")
         if self.builder.window is None:
             rows = [self.builder.solution(question, steps)]
         else:
@@ -193,12 +195,15 @@ class Generator(_Model):
 
         Raises:
           TooLongError: the prompt does not fit the model's longest bucket.
-          TypeError: the prefix is given as one string.
+          TypeError, ValueError: something is no text, no list, an empty step, or a
+            number out of range; the message names it.
         """
-        if isinstance(prefix, str):
-            raise TypeError("prefix must be a list of steps, not one string")
-        if n < 1:
-            raise ValueError(f"n must be at least 1, not {n}")
+        question = given.text(question, "the question")
+        prefix = given.steps(prefix, name="prefix")
+        step = given.step(step, "the step")
+        given.whole(n, "n", least=1)
+        given.whole(seed, "seed", least=0)
+        given.not_negative(temperature, "temperature")
         prompt = self.builder.perturb_context(question, prefix, step)
         self.builder.bucket(len(prompt))
         samples = self._sampler.sample(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from pathlib import Path
 
@@ -37,11 +38,13 @@ def main(argv: list[str]) -> None:
     name = "-".join(part for part in (Path(file).stem, arg) if part)
     keep_freed_memory()
     default = Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    root = Path(_WORKDIR.value or default)
     config = command_line.without_dropped_stages(_CONFIG.value, source)
+    config = command_line.of_finished_run(config, root, sys.argv)
     validate(config)
     from aprm_jax.jobs import start  # JAX: not before the config is known to be right
 
-    start.run(config, Path(_WORKDIR.value or default), per_core=True)
+    start.run(config, root, per_core=True)
 
 
 def entry() -> None:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
+import command
 import jax
 import numpy as np
 import pytest
@@ -69,6 +73,81 @@ def test_one_string_is_not_a_list_of_steps(prm, generator):
         prm.score("1 + 1 =", "2")
     with pytest.raises(TypeError, match="list"):
         generator.perturb("1 + 1 =", "2", "2")
+
+
+# In a Python of its own: here beartype would refuse it first, with its own words.
+_REFUSALS = """
+import numpy as np, sys, aprm_jax
+prm, generator = aprm_jax.PRM.load(sys.argv[1]), aprm_jax.Generator.load(sys.argv[2])
+q, perturb = "1 + 1 =", generator.perturb
+for call in {calls}:
+    try:
+        print("ACCEPTED", eval(call))
+    except (TypeError, ValueError) as error:
+        print(type(error).__name__, error)
+"""
+_CALLS = [
+    line.split(" -> ")
+    for line in """\
+prm.score(q, None) -> TypeError solution 0: steps must be a list of steps, not None
+prm.score(q, ['2', None]) -> TypeError solution 0: steps[1] must be text, not None
+prm.score(q, {'a': '2'}) -> TypeError solution 0: steps must be a list of steps, no
+prm.score(q, {'2'}) -> TypeError solution 0: steps must be a list of steps, not se
+prm.score(q, [2]) -> TypeError solution 0: steps[0] must be text, not int 2
+prm.score(q, [b'2']) -> TypeError solution 0: steps[0] must be text, not bytes
+prm.score(q, [['2']]) -> TypeError solution 0: steps[0] must be text, not list
+prm.score(q, ['2', '']) -> ValueError solution 0: steps[1] is empty: ''
+prm.score(q, [' \\n']) -> ValueError solution 0: steps[0] is empty
+prm.score(q, ['\\ud800']) -> ValueError solution 0: steps[0] is no text
+prm.score(None, ['2']) -> TypeError solution 0: the question must be text, not None
+prm.score_batch([(q, ['2']), (q, ['2', 7])]) -> TypeError solution 1: steps[1] must
+prm.score_batch([(q, ['2']), None]) -> TypeError solution 1 must be (question, ste
+prm.score_batch([{'q': q}]) -> TypeError solution 0 must be (question, steps), not
+prm.score_batch([(q, ['2'], 1)]) -> TypeError solution 0 must be (question, steps)
+prm.score_batch(None) -> TypeError solutions must be a list of (question, steps) p
+prm.score_batch('x') -> TypeError solutions must be a list of (question, steps) pai
+prm.score_batch({}) -> TypeError solutions must be a list of (question, steps) pair
+prm.score_batch([], too_long='drop') -> ValueError too_long must be 'raise' or 'nan'
+prm.score_batch([], too_long=None) -> ValueError too_long must be 'raise' or 'nan'
+perturb(q, None, '2') -> TypeError prefix must be a list of steps, not None
+perturb(q, [3], '2') -> TypeError prefix[0] must be text, not int 3
+perturb(q, [''], '2') -> ValueError prefix[0] is empty
+perturb(q, [], None) -> TypeError the step must be text, not None
+perturb(q, [], '') -> ValueError the step is empty
+perturb({}, [], '2') -> TypeError the question must be text, not dict {}
+perturb(q, [], '2', n=0) -> ValueError n must be at least 1, not 0
+perturb(q, [], '2', n=1.5) -> TypeError n must be a whole number, not float 1.5
+perturb(q, [], '2', n=True) -> TypeError n must be a whole number, not bool True
+perturb(q, [], '2', seed='x') -> TypeError seed must be a whole number, not str
+perturb(q, [], '2', seed=-1) -> ValueError seed must be at least 0, not -1
+perturb(q, [], '2', temperature=-1) -> ValueError temperature must be finite and
+perturb(q, [], '2', temperature=float('nan')) -> ValueError temperature must be fi
+perturb(q, [], '2', temperature='hot') -> TypeError temperature must be a number
+len(perturb(q, (), '2', n=np.int64(2), seed=np.int32(1))) -> ACCEPTED 2
+prm.score(q, tuple('23')).shape -> ACCEPTED (2,)
+prm.score(np.str_(q), np.array(['2', '3'])).shape -> ACCEPTED (2,)
+prm.score(q, (s for s in '23')).shape -> ACCEPTED (2,)
+prm.score('', ['2']).shape -> ACCEPTED (1,)
+""".splitlines()
+]
+
+
+def test_what_is_no_text_is_refused_where_it_stands(tmp_path):
+    folders = [str(tiny.save(tmp_path / kind, kind)) for kind in ("prm", "generator")]
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            _REFUSALS.format(calls=[call for call, _ in _CALLS]),
+            *folders,
+        ],
+        capture_output=True,
+        text=True,
+        env=command.ENVIRONMENT,
+    )
+    assert done.returncode == 0, done.stderr
+    for said, (call, expected) in zip(done.stdout.splitlines(), _CALLS, strict=True):
+        assert said.startswith(expected), call
 
 
 def test_perturb_repeats_with_its_seed_and_varies_with_another(generator):

@@ -27,6 +27,7 @@ from aprm_jax.config.schema import (
     EXPORT_FORMATS,
     default_config,
     group_meaning,
+    is_read_by,
     settings,
 )
 from aprm_jax.config.setting import Setting, setting
@@ -44,6 +45,7 @@ __all__ = [
     "flat",
     "for_stage",
     "group_meaning",
+    "is_read_by",
     "jobs",
     "nearest",
     "override",

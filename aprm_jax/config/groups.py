@@ -34,9 +34,11 @@ class DomainConfig:
         '"" holds some of train out',
     )
     model_solutions: str = setting(
-        "", 'gsm8k: JSONL of graded model solutions, "" = none'
+        "", 'gsm8k: JSONL of graded model solutions, "" = none', only=("evaluate",)
     )
-    processbench: str = setting("", 'gsm8k: ProcessBench, a path or a name; "" = none')
+    processbench: str = setting(
+        "", 'gsm8k: ProcessBench, a path or a name; "" = none', only=("evaluate",)
+    )
     vocab_size: int = setting(2048, "gsm8k, questions, labelled: BPE tokens")
     dev_count: int = setting(
         500,

@@ -7,7 +7,7 @@ import functools
 import importlib
 import pkgutil
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, Literal
 
 RECORDS = "aprm_jax.jobs.records"
 
@@ -28,6 +28,12 @@ class Job:
       settings: the frozen dataclass of these settings.
       validate: raises a ConfigError where settings do not go together, in any config.
       sources: (field, stage or folder) of the models that a stage starts from.
+      reads: fields, or groups, of other jobs that its results depend on; "" is all.
+      outputs: what it leaves in its stage's folder.
+      length: the field that says how many updates a training takes; "" = no training.
+      shown: (label, metric) of a training's lines on the console; see its `Console`.
+      redone: when a complete stage is computed again. "changed": where anything that
+        it depends on has; "asked": then, and by `--config.job`.
     """
 
     name: str
@@ -37,6 +43,11 @@ class Job:
     settings: type
     validate: Callable[[Any], object] = _nothing
     sources: Callable[[Any], Iterable[tuple[str, str]]] = _nothing
+    reads: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ("model",)
+    length: str = ""
+    shown: tuple[tuple[str, str], ...] = ()
+    redone: Literal["never", "changed", "asked", "always"] = "never"
 
 
 @functools.cache

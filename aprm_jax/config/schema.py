@@ -9,7 +9,7 @@ from typing import Any
 import ml_collections
 
 from aprm_jax.config.groups import CommonConfig
-from aprm_jax.config.job import jobs
+from aprm_jax.config.job import Job, jobs
 from aprm_jax.config.setting import Setting, settings_of
 
 EXPORT_FORMATS = (
@@ -21,6 +21,8 @@ EXPORT_FORMATS = (
     "peft",
     "merged",
 )
+
+_READ_BY_ALL = "prm.backbone"  # as solver.backbone and generator.backbone
 
 
 @functools.cache
@@ -56,3 +58,15 @@ def group_meaning(name: str) -> str:
     for part in name.split(".") if name else ():
         group = getattr(group, part)
     return (CommonConfig if not name else type(group)).__doc__ or ""
+
+
+def is_read_by(job: Job, name: str) -> bool:
+    """Whether a job's results may depend on a field, by its dotted name."""
+    reads = (*job.reads, _READ_BY_ALL)
+    if "" in reads or any(f"{name}.".startswith(f"{field}.") for field in reads):
+        return True
+    group = name.partition(".")[0]
+    if group in {other.group for other in jobs().values()} - {job.group}:
+        return False
+    only = settings()[name].only
+    return not only or job.name in only

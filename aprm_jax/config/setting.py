@@ -62,29 +62,31 @@ def setting(
     least: int | float = -math.inf,
     above: int | float = -math.inf,
     most: int | float = math.inf,
+    only: tuple[str, ...] = (),
 ) -> T:
     """A field of a frozen dataclass of settings; for the rest see `Limits`.
 
     Args:
       default: its value where nobody sets it, and its type.
       meaning: its unit or its consequence, in a line or two.
+      only: jobs whose results depend on it; () for all that read its group.
     """
     limits = Limits(choices, least, above, most)
-    field: Any = dataclasses.field(
-        default=default, metadata={"meaning": meaning, "limits": limits}
-    )
+    said = {"meaning": meaning, "limits": limits, "only": only}
+    field: Any = dataclasses.field(default=default, metadata=said)
     return field
 
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
-    """A field as the schema knows it: its dotted name, type, default and meaning."""
+    """A field as the schema knows it, by its dotted name; see `setting`."""
 
     name: str
     type: str
     default: Any
     meaning: str
     limits: Limits
+    only: tuple[str, ...] = ()
 
     @property
     def group(self) -> str:
@@ -101,13 +103,7 @@ def settings_of(cls: type, prefix: str = "") -> Iterator[Setting]:
             yield from settings_of(group, f"{name}.")
         elif "meaning" in field.metadata:
             written = field.type if isinstance(field.type, str) else field.type.__name__
-            yield Setting(
-                name,
-                written,
-                field.default,
-                field.metadata["meaning"],
-                field.metadata["limits"],
-            )
+            yield Setting(name, written, field.default, **field.metadata)
 
 
 def items_of(value: Any) -> tuple[Any, ...]:

@@ -10,6 +10,7 @@ import re
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import absl.logging
@@ -22,7 +23,10 @@ from aprm_jax.config import (
     drop_overrides,
     flat,
     nearest,
+    of_run,
+    override,
     read_config_file,
+    set_field,
     stages,
 )
 from aprm_jax.config.errors import UserError
@@ -44,16 +48,21 @@ def parse(argv: Sequence[str]) -> list[str]:
     Raises:
       UsageError, ConfigError: as their messages say.
     """
+    argv = list(argv)
     source, overrides = _split(argv)
+    if not source and (run := _workdir(argv)):
+        source = f"{of_run.__file__}:{run}"
+        argv.insert(1, f"--config={source}")
     _help_if_asked(argv, source)
     if not source:
         raise UsageError(
-            "--config=FILE is missing, for example --config=configs/quickstart.py; "
-            "--help lists configs, jobs and fields"
+            "--config=FILE is missing, for example --config=configs/quickstart.py, or "
+            "--workdir=DIR of a run that was started before; --help lists configs, "
+            "jobs and fields"
         )
     _check_names(source, overrides)
     try:
-        rest = flags.FLAGS(list(argv))
+        rest = flags.FLAGS(argv)
     except flags.IllegalFlagValueError as error:
         raise UsageError(_explain(str(error), source)) from error
     except flags.Error as error:
@@ -107,6 +116,40 @@ def _split(argv: Sequence[str]) -> tuple[str, list[tuple[str, str]]]:
         else:
             source = value
     return source, overrides
+
+
+def _workdir(argv: Sequence[str]) -> str:
+    """What --workdir says, where it is the folder of a run; else ""."""
+    for arg, after in itertools.pairwise([*argv[1:], ""]):
+        match = re.fullmatch(r"--?workdir(=.*)?", arg, re.DOTALL)
+        if match:
+            folder = after if match[1] is None else match[1][1:]
+            return folder if os.path.exists(os.path.join(folder, of_run.FILE)) else ""
+    return ""
+
+
+def of_finished_run(
+    config: ml_collections.ConfigDict, root: Path, argv: Sequence[str]
+) -> ml_collections.ConfigDict:
+    """What `config` asks of the run in `root`, for jobs that train nothing.
+
+    What trained it is the run's own config: the overrides of its start need not be
+    given again. Of `config` hold its settings for the job itself, and whatever the
+    command line sets.
+    """
+    if config.job not in ("export", "report") or not (root / of_run.FILE).exists():
+        return config
+    out, given = of_run.get_config(str(root)), flat(config)
+    _, overrides = _split(argv)
+    named = {name for name, _ in overrides}
+    for name, value in given.items():
+        if name in named or name == "job" or name.startswith(("export.", "report.")):
+            set_field(out, name, value)
+    for name in named:
+        _, stage, field = [*name.split(".", 2), "", ""][:3]
+        if name.startswith("overrides."):
+            override(out, stage, {field: flat(config.overrides[stage])[field]})
+    return out
 
 
 def _help_if_asked(argv: Sequence[str], source: str) -> None:

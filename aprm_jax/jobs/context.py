@@ -13,7 +13,7 @@ import jax
 import ml_collections
 from transformers import PreTrainedTokenizerFast
 
-from aprm_jax.config import ConfigError
+from aprm_jax.config import ConfigError, Job, is_read_by, jobs, stages
 from aprm_jax.config.errors import UserError
 from aprm_jax.data.arithmetic import ArithmeticConfig, ArithmeticDomain
 from aprm_jax.data.bpe import save_tokenizer
@@ -304,7 +304,14 @@ class Context:
             restore_step=None if c.step < 0 else c.step,
             tensorboard=self.config.metrics.tensorboard,
             wandb=self.config.metrics.wandb or None,
+            shown=self._job.shown if self._job else (),
         )
+
+    @property
+    def _job(self) -> Job | None:
+        """What the stage runs; None for a stage that the config does not list."""
+        name = dict(stages(self.config)).get(self.stage)
+        return jobs()[name] if name else None
 
 
 def open_domain(config: ml_collections.ConfigDict, root: Path) -> Domain:
@@ -312,7 +319,9 @@ def open_domain(config: ml_collections.ConfigDict, root: Path) -> Domain:
 
     What it makes is kept in the workdir: a trained tokenizer, the list of bad rows.
     """
-    return _open_domain(tuple(sorted(config.domain.items())), config.seed, root)
+    read = jobs()["sft"]  # by a stage that evaluates no less: its problems are the same
+    fields = {k: v for k, v in config.domain.items() if is_read_by(read, f"domain.{k}")}
+    return _open_domain(tuple(sorted(fields.items())), config.seed, root)
 
 
 @functools.lru_cache(maxsize=2)

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import ml_collections
 
-from aprm_jax.config import ConfigError, for_stage, stages
+from aprm_jax.config import ConfigError, for_stage, jobs, stages
+from aprm_jax.jobs import changes
 from aprm_jax.jobs.context import Context, log
 from aprm_jax.training.workdir import is_done, mark_done
 
@@ -38,14 +39,16 @@ def run(config: ml_collections.ConfigDict, root: Path) -> None:
         )
     for index, (name, job) in enumerate(chosen, 1):
         directory = root / name
-        again = job == "report" or config.job == job == "export"
+        redone = jobs()[job].redone
+        again = redone == "always" or (redone == "asked" and config.job == job)
         if is_done(directory) and not again:
             log.info("[%d/%d] %s: complete, skipped", index, len(chosen), name)
             continue
         log.info("[%d/%d] %s (%s)", index, len(chosen), name, job)
         start, busy = time.perf_counter(), time.process_time()
         module = importlib.import_module(f"aprm_jax.jobs.{job}")
-        context = Context(for_stage(config, name), root, name)
+        read = changes.as_read_by(for_stage(config, name), jobs()[job])
+        context = Context(read, root, name)
         results = module.run(context)
         seconds = time.perf_counter() - start
         spent = {"seconds": seconds, "cpu_seconds": time.process_time() - busy}

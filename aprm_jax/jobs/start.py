@@ -12,7 +12,7 @@ import jax
 import ml_collections
 
 from aprm_jax import __version__
-from aprm_jax.config import ConfigError, for_stage, nearest, stages, validate
+from aprm_jax.config import ConfigError, for_stage, nearest, of_run, stages, validate
 from aprm_jax.data.jsonl import DataError
 from aprm_jax.data.labelled_domain import split_source
 from aprm_jax.data.prompts import GENERATOR_PLACES, SOLVER_PLACES, check_prompt
@@ -21,6 +21,7 @@ from aprm_jax.data.sources import source_path
 from aprm_jax.data.steps import StepBuilder, TooLongError
 from aprm_jax.jobs import (
     backbones,
+    changes,
     export,
     pipeline,
     prepare,
@@ -34,17 +35,6 @@ from aprm_jax.training.mesh import MeshConfig, split_cpu
 from aprm_jax.training.signals import prompt_stop
 from aprm_jax.training.workdir import open_workdir
 
-# What a second start in the same workdir may change: nothing that is computed.
-MAY_DIFFER = (
-    "job",
-    "name",
-    "log_every",
-    "compilation_cache",
-    "checkpoint",
-    "metrics",
-    "export",
-    "report",
-)
 _PROBED = 256  # training problems whose lengths are looked at
 
 
@@ -66,6 +56,7 @@ def run(
     with prompt_stop("What was finished is kept; the same command goes on from there."):
         _log_to_stdout()
         validate(config)
+        plan = changes.plan(config, root)
         check_prompt("prompt.generator", config.prompt.generator, GENERATOR_PLACES)
         check_prompt("prompt.solver", config.prompt.solver, SOLVER_PLACES)
         if config.job != "export":  # which reads a model, no problems
@@ -90,9 +81,15 @@ def run(
         for context, job in contexts:
             if job not in ("prepare", "export", "report"):
                 backbones.check(context.config)
-        open_workdir(root, config.to_dict(), __version__, may_differ=MAY_DIFFER)
+        there = (
+            (root / of_run.FILE).read_text() if not plan.is_new else config.to_dict()
+        )
+        open_workdir(root, there, __version__)
         log.info("workdir: %s", root)
+        plan.put_tokenizer_aside()
         check_problems(contexts)
+        for line in plan.carry_out(__version__):
+            log.info("%s", line)
         pipeline.run(config, root)
 
 

@@ -15,11 +15,13 @@ _USAGE = """\
 Trains process reward models (PRMs) against a learned adversary.
 
 usage: aprm-jax --config=FILE[:ARG] [--config.FIELD=VALUE ...] [--workdir=DIR]
+       aprm-jax --workdir=RUN [--config.job=JOB] [--config.FIELD=VALUE ...]
 
   --config=FILE[:ARG]     what runs: a config file; ":runlocal" is a cut of a minute
   --config.FIELD=VALUE    sets a field; --config.overrides.STAGE.FIELD of one stage
   --workdir=DIR           folder of the run, by default runs/CONFIG-TIME; a second start
-                          in the same folder goes on where the first one stopped
+                          in the same folder goes on where the first one stopped,
+                          and needs no --config: the run has its own
   --help, --version       this text, with --config=FILE that file's values; the version
   --helpfull              flags of libraries too
 `python -m aprm_jax.main` is the same command.

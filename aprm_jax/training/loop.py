@@ -47,6 +47,7 @@ class LoopConfig:
     async_checkpoints: bool = True
     tensorboard: bool = True
     wandb: str | None = None  # project
+    shown: tuple[tuple[str, str], ...] = ()  # (label, metric) on the console's lines
 
 
 @flax.struct.dataclass
@@ -116,7 +117,9 @@ def run_loop(
     if start == config.num_steps:
         return state
     metrics = Metrics(workdir, config.tensorboard, config.wandb, start=start)
-    screen = Console(name, start, config.num_steps, config.log_every, console)
+    screen = Console(
+        name, start, config.num_steps, config.log_every, console, config.shown
+    )
     log = _Log(workdir, metrics, screen, config.max_nonfinite, metrics_hook)
     # Left in the opposite order: a signal is still held back while the save ends.
     with (
@@ -234,8 +237,7 @@ class _Log:
             self._in_a_row = 0
         extra = self._hook(step, dict(values)) if self._hook is not None else None
         self._metrics.write(step, values | dict(extra or {}) | times)
-        phases = {key: times[key] for key in times if key != "time/step"}
-        self._screen.update(step, fetched | dict(extra or {}), phases)
+        self._screen.update(step, fetched | dict(extra or {}), times)
 
     def nonfinite_error(self) -> NonFiniteError:
         """What to raise once `gave_up`."""

@@ -15,7 +15,7 @@ from aprm_jax.config.errors import UserError
 
 _CONFIG = "config.json"
 _FINGERPRINT = "fingerprint.json"
-_DONE = "done.json"
+DONE = "done.json"
 _MISSING = "(not set)"
 _SHOWN_DIFFERENCES = 5
 
@@ -55,7 +55,6 @@ def open_workdir(
     config: Mapping[str, Any] | str,
     code_version: str,
     *,
-    may_differ: Sequence[str] = (),
     allow_other_version: bool = False,
 ) -> pathlib.Path:
     """Creates the folder of a run, or reopens it for the same config and code.
@@ -64,8 +63,6 @@ def open_workdir(
       path: the folder; parents are created.
       config: the whole config, a nested mapping or its JSON text.
       code_version: version of the package, e.g. `aprm_jax.__version__`.
-      may_differ: dotted fields, or sections, that a second start may change without
-        changing what is computed, e.g. ("checkpoint.step", "console").
       allow_other_version: go on in a folder that another code version wrote.
 
     Raises:
@@ -86,32 +83,37 @@ def open_workdir(
             f"The workdir {path} is not writable. Choose another with --workdir=DIR."
         )
     if (path / _CONFIG).exists():
-        _check_same_config(path, config, may_differ)
+        _check_same_config(path, config)
         _check_same_version(path, code_version, allow_other_version)
     else:
         atomic_write(path / _CONFIG, _to_json(config))
     # Last, and again on each start: a kill between the two files does no harm.
-    fingerprint = {
-        "code_version": code_version,
-        "config_sha256": hashlib.sha256(_to_json(config).encode()).hexdigest(),
-    }
-    atomic_write(path / _FINGERPRINT, _to_json(fingerprint))
+    _write_fingerprint(path, _to_json(config), code_version)
     return path
+
+
+def write_config(
+    path: str | os.PathLike, config: Mapping[str, Any], code_version: str
+) -> None:
+    """Puts another config in place of that of an open workdir."""
+    text = _to_json(config)
+    atomic_write(pathlib.Path(path) / _CONFIG, text)
+    _write_fingerprint(pathlib.Path(path), text, code_version)
 
 
 def mark_done(directory: str | os.PathLike, info: Mapping[str, Any]) -> None:
     """Records that the stage in `directory` is complete, with its results."""
-    atomic_write(pathlib.Path(directory) / _DONE, _to_json(info))
+    atomic_write(pathlib.Path(directory) / DONE, _to_json(info))
 
 
 def is_done(directory: str | os.PathLike) -> bool:
     """Whether `mark_done` was called for this stage."""
-    return (pathlib.Path(directory) / _DONE).exists()
+    return (pathlib.Path(directory) / DONE).exists()
 
 
 def done_info(directory: str | os.PathLike) -> dict[str, Any]:
     """What the complete stage in `directory` left with `mark_done`."""
-    return _read_json(pathlib.Path(directory) / _DONE)
+    return _read_json(pathlib.Path(directory) / DONE)
 
 
 def differences(
@@ -127,22 +129,32 @@ def differences(
     ]
 
 
-def _check_same_config(
-    path: pathlib.Path, config: dict[str, Any], may_differ: Sequence[str]
-) -> None:
-    changed = differences(_read_json(path / _CONFIG), config, may_differ)
-    if not changed:
-        return
+def listed(changed: Sequence[tuple[str, Any, Any]]) -> str:
+    """What `differences` found, for a message: a line each, the first few of them."""
     lines = [
-        f"  {name}: there {_show(there)}, now {_show(now)}"
+        f"  {name}: there {_show(there)}, now {_show(now)}\n"
         for name, there, now in changed[:_SHOWN_DIFFERENCES]
     ]
     if len(changed) > _SHOWN_DIFFERENCES:
-        lines.append(f"  and {len(changed) - _SHOWN_DIFFERENCES} more")
+        lines.append(f"  and {len(changed) - _SHOWN_DIFFERENCES} more\n")
+    return "".join(lines)
+
+
+def _write_fingerprint(path: pathlib.Path, config: str, code_version: str) -> None:
+    fingerprint = {
+        "code_version": code_version,
+        "config_sha256": hashlib.sha256(config.encode()).hexdigest(),
+    }
+    atomic_write(path / _FINGERPRINT, _to_json(fingerprint))
+
+
+def _check_same_config(path: pathlib.Path, config: dict[str, Any]) -> None:
+    changed = differences(_read_json(path / _CONFIG), config)
+    if not changed:
+        return
     raise WorkdirError(
-        f"The workdir {path} belongs to a run with another config:\n"
-        + "\n".join(lines)
-        + "\nStart with the config that it was made with, or choose another folder "
+        f"The workdir {path} belongs to a run with another config:\n{listed(changed)}"
+        "Start with the config that it was made with, or choose another folder "
         "with --workdir=DIR."
     )
 

@@ -6,6 +6,7 @@ import dataclasses
 import json
 from pathlib import Path
 
+import command
 import jax
 import numpy as np
 import pytest
@@ -82,6 +83,23 @@ def test_a_finished_run_is_exported_without_its_data(root):
     assert '- "openai/gsm8k"' in card
     assert '"domain.name": "gsm8k"' in card
     assert str(root) not in card
+
+
+def test_the_command_exports_from_a_run_by_its_folder_alone(root):
+    start.run(config(export__model="aprm", seed=3), root)
+    asked = (f"--workdir={root}", "--config.job=export")
+    model = f"--config.export.directory={root / 'mine'}"
+    code, output = command.call(root.parent, *asked, model)
+    assert code == 0, output
+    assert (root / "mine" / "model.safetensors").is_file()
+    model = "--config.export.model=aprm"
+    # A config file of other settings, as without the overrides of the first start.
+    code, output = command.call(root.parent, command.QUICKSTART, *asked, model)
+    assert code == 0, output
+    assert json.loads((root / "config.json").read_text())["seed"] == 3
+    named = "--config.seed=4"
+    code, output = command.call(root.parent, command.QUICKSTART, *asked, model, named)
+    assert code == 1 and "seed: there 3, now 4" in output, output
 
 
 def test_a_folder_can_be_named_and_shards_have_a_size(root, tmp_path, monkeypatch):

@@ -12,7 +12,7 @@ import pytest
 import tiny_hf
 
 import aprm_jax
-from aprm_jax.config import read_config_file, set_field
+from aprm_jax.config import jobs, read_config_file, set_field
 from aprm_jax.evals.records import by_name, from_text
 from aprm_jax.jobs import export, tables
 from aprm_jax.jobs.context import Context
@@ -29,6 +29,12 @@ def test_every_stage_leaves_its_model_and_its_log(whole):
         rows = read_metrics(whole / stage)
         assert [row["step"] for row in rows] == list(range(1, len(rows) + 1))
         assert not any(row["nonfinite"] for row in rows)
+    for stage, job in (("solver", "sft"), ("aprm", "aprm"), ("prm_static", "prm")):
+        logged = {name for row in read_metrics(whole / stage) for name in row}
+        shown = [metric for _, metric in jobs()[job].shown if metric in logged]
+        assert len(shown) >= 2, job  # and a metric that was renamed is missed here
+        if job != "prm":  # whose labels have accuracies of their own
+            assert len(shown) == len(jobs()[job].shown)
     first, last = (read_metrics(whole / "solver")[k]["loss"] for k in (0, -1))
     assert last < first
 
@@ -132,6 +138,36 @@ def test_a_second_start_runs_the_report_alone(whole, tmp_path):
     assert "APRM" in output and "report.html" in output
     page = (again / "report.html").read_text()
     assert _perturbations(page) == _perturbations((whole / "report.html").read_text())
+
+
+def test_a_finished_run_is_trained_longer_and_measured_otherwise(whole, tmp_path):
+    again = shutil.copytree(whole, tmp_path / "run")
+    code, output = command.call(
+        tmp_path,
+        command.CACHE,
+        "--workdir=run",  # and no --config: the run has its own
+        "--config.game.updates=12",
+        "--config.evaluate.splits=('test',)",
+        "--config.evaluate.attack_prms=()",
+    )
+    assert code == 0, output
+    assert output.count("complete, skipped") == 4
+    assert "aprm: goes on to more updates" in output
+    assert "going on from step 10" in output
+    assert "evaluate: starts anew" in output
+    rows = read_metrics(again / "aprm")
+    assert [row["step"] for row in rows] == list(range(1, 13))
+    assert rows[:10] == read_metrics(whole / "aprm")
+    numbers = json.loads((again / "summary.json").read_text())
+    assert numbers["train.aprm.steps"] == 12
+    assert "solver.test.aprm.min@4" in numbers
+    assert not [k for k in numbers if "longer" in k or k.startswith("robustness.")]
+    # What was made before is put aside, and refused is what would change the rest.
+    assert (again / "evaluate" / "old" / "parts" / "longer.json").exists()
+    code, output = command.call(tmp_path, "--workdir=run", "--config.sft.updates=99")
+    assert code == 1 and "sft.updates: there 60, now 99" in output, output
+    code, output = command.call(tmp_path, command.CACHE, "--workdir=run")
+    assert code == 0 and output.count("complete, skipped") == 6, output
 
 
 def _perturbations(page: str) -> str:

@@ -11,6 +11,7 @@ from aprm_jax.training.workdir import (
     is_done,
     mark_done,
     open_workdir,
+    write_config,
 )
 
 CONFIG = {"model": {"d_model": 64, "dtype": "float32"}, "seed": 0, "sizes": (1, 2)}
@@ -38,12 +39,12 @@ def test_another_config_is_refused_by_name(tmp_path):
     assert "--workdir" in message
 
 
-def test_some_fields_may_differ(tmp_path):
+def test_another_config_may_be_put_in_its_place(tmp_path):
     open_workdir(tmp_path, CONFIG, "0.1")
-    other = {**CONFIG, "seed": 3, "model": {"d_model": 1, "dtype": "float32"}}
-    open_workdir(tmp_path, other, "0.1", may_differ=["model", "seed"])
-    with pytest.raises(WorkdirError, match="seed"):
-        open_workdir(tmp_path, other, "0.1", may_differ=["model", "see"])
+    write_config(tmp_path, CONFIG | {"seed": 3}, "0.1")
+    open_workdir(tmp_path, CONFIG | {"seed": 3}, "0.1")
+    with pytest.raises(WorkdirError, match="seed: there 3, now 0"):
+        open_workdir(tmp_path, CONFIG, "0.1")
 
 
 def test_another_version_is_refused_unless_allowed(tmp_path):

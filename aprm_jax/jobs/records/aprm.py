@@ -98,4 +98,15 @@ JOB = Job(
     settings=GameConfig,
     validate=_validate,
     sources=_sources,
+    reads=("prm.reading",),
+    outputs=("model", "generator", "adapter"),
+    length="game.updates",
+    shown=(
+        ("fool rate", "game/fool_rate"),
+        ("G reward", "generator/reward"),
+        ("R reward", "prm/reward"),
+        ("R loss", "prm/loss"),
+        ("R accuracy on clean", "prm/accuracy_clean"),
+        ("on fresh", "prm/accuracy_fresh"),
+    ),
 )

@@ -102,4 +102,7 @@ JOB = Job(
     settings=EvaluateConfig,
     validate=_validate,
     sources=_sources,
+    reads=("game", "prm"),
+    outputs=("parts", "per_problem", "summary.json"),
+    redone="changed",
 )

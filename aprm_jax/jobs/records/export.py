@@ -38,4 +38,7 @@ JOB = Job(
     group="export",
     settings=ExportConfig,
     sources=_sources,
+    reads=("",),
+    outputs=(),
+    redone="asked",
 )

@@ -51,4 +51,5 @@ JOB = Job(
     purpose="read data sets once: clean, split and tokenise them",
     group="prepare",
     settings=PrepareConfig,
+    outputs=("prepared",),
 )

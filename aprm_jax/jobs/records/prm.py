@@ -103,4 +103,12 @@ JOB = Job(
     settings=PrmConfig,
     validate=_validate,
     sources=_sources,
+    length="prm.updates",
+    shown=(
+        ("loss", "prm/loss"),
+        ("accuracy on clean", "prm/accuracy_clean"),
+        ("on wrong", "prm/accuracy_fresh"),
+        ("accuracy on right", "prm/accuracy_correct"),
+        ("on wrong", "prm/accuracy_incorrect"),
+    ),
 )

@@ -21,4 +21,7 @@ JOB = Job(
     purpose="write report.html and summary.json, and print the main table",
     group="report",
     settings=ReportConfig,
+    reads=("",),
+    outputs=(),
+    redone="always",
 )

@@ -55,8 +55,12 @@ def _validate(config: Any) -> None:
 
 
 def _sources(config: Any) -> Iterator[tuple[str, str]]:
-    if config.sft.init_from:
-        yield "sft.init_from", config.sft.init_from
+    c = config.sft
+    if c.init_from:
+        yield "sft.init_from", c.init_from
+    foreign = bool(config.generator.backbone)  # else G starts as the solver
+    if c.task == "perturb" and c.solver_share > 0 and foreign:
+        yield "prm.solver", config.prm.solver
 
 
 JOB = Job(
@@ -67,4 +71,7 @@ JOB = Job(
     settings=SftConfig,
     validate=_validate,
     sources=_sources,
+    reads=("prm.solver",),
+    length="sft.updates",
+    shown=(("loss", "loss"), ("tokens/s", "tokens")),
 )

@@ -1,0 +1,65 @@
+"""The config of a run that was started before, as a config file: `FILE:RUN`.
+
+The command takes it where `--workdir` is the folder of a run and `--config` is missing.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import ml_collections
+
+from aprm_jax.config.fields import ConfigError, override, set_field
+from aprm_jax.config.schema import default_config, settings
+
+FILE = "config.json"
+
+
+def get_config(arg: str = "") -> ml_collections.ConfigDict:
+    """What `RUN/config.json` says, all stages of it; `arg` is RUN.
+
+    A field that the run did not know yet has its default; one that is no more is
+    left out, and said so.
+
+    Raises:
+      ConfigError: there is no such file, or it is no config.
+    """
+    path = Path(arg) / FILE
+    try:
+        written = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{path}: not the config of a run: {error}") from error
+    if not isinstance(written, dict):
+        raise ConfigError(f"{path}: not the config of a run: no JSON object")
+    config = default_config()
+    try:
+        overrides = written.pop("overrides", {})
+        for name, value in _known(_flat(written)).items():
+            set_field(config, name, value)
+        for stage, changes in overrides.items():
+            override(config, stage, _known(_flat(changes)))
+    except (ConfigError, AttributeError, TypeError) as error:
+        raise ConfigError(f"{path}: {error}") from error
+    config.job = "pipeline"  # a choice of one start, not the run's
+    return config
+
+
+def _known(fields: dict[str, Any]) -> dict[str, Any]:
+    """Without those that this version has no more."""
+    for name in sorted(fields.keys() - settings().keys()):
+        logging.getLogger("aprm_jax").warning(
+            "%s: this version has no such field, it is left out", name
+        )
+    return {name: value for name, value in fields.items() if name in settings()}
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested objects as {dotted name: value}."""
+    out: dict[str, Any] = {}
+    for key, value in tree.items():
+        name = f"{prefix}{key}"
+        out |= _flat(value, f"{name}.") if isinstance(value, dict) else {name: value}
+    return out

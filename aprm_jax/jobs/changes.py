@@ -1,0 +1,219 @@
+"""What a start in a run's folder may change of the run's config, and what that redoes.
+
+A stage depends on the fields that its job reads and on the stages that it starts from.
+Where neither has changed its results stay. An evaluation whose inputs changed is
+computed again, a training stage may go on to more updates while nothing was trained
+from it, and whatever else would change results that are there is refused.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import ml_collections
+
+from aprm_jax.config import flat, for_stage, is_read_by, jobs, of_run, stages
+from aprm_jax.config.job import Job
+from aprm_jax.training.workdir import (
+    DONE,
+    WorkdirError,
+    differences,
+    is_done,
+    listed,
+    write_config,
+)
+
+# What changes nothing that is computed, or, as the mesh, nothing but its rounding.
+FREE = (
+    "job",
+    "name",
+    "stages",
+    "overrides",
+    "log_every",
+    "compilation_cache",
+    "checkpoint",
+    "metrics",
+    "export",
+    "report",
+    "mesh",
+    "domain.max_bad_share",
+)
+ASIDE = "old"  # holds what was computed before, until it is put aside again
+_OF_THE_RUN = ("report.html", "summary.json")  # results in the run's own folder
+
+Config = ml_collections.ConfigDict
+Differences = list[tuple[str, Any, Any]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What a start does to a run's folder before its stages go on.
+
+    Attributes:
+      root: the folder.
+      before: the config that is there; None for a new run.
+      after: the config from now on.
+      again: stages that are computed again.
+      longer: training stages that go on to more updates.
+    """
+
+    root: Path
+    before: Config | None
+    after: Config
+    again: tuple[str, ...] = ()
+    longer: tuple[str, ...] = ()
+
+    @property
+    def is_new(self) -> bool:
+        """Whether the folder held no run."""
+        return self.before is None
+
+    def put_tokenizer_aside(self) -> None:
+        """Where it is of other texts; `plan` has seen that nothing is trained on it."""
+        if self.before is not None:
+            changed = differences(flat(self.before), flat(self.after), FREE)
+            if any(_is_of_problems(name) for name, _, _ in changed):
+                _put_aside(self.root, ("tokenizer",))
+
+    def carry_out(self, code_version: str) -> Iterator[str]:
+        """Puts aside what no longer holds, then keeps the config; says what it did."""
+        job_of = dict(stages(self.after))
+        for stage in (*self.again, *self.longer):
+            job = jobs()[job_of[stage]]
+            _put_aside(self.root / stage, (*job.outputs, DONE))
+            verb = "goes on to more updates" if stage in self.longer else "starts anew"
+            yield f"{stage}: {verb}; what it had made is in {stage}/{ASIDE}"
+            if job.outputs:
+                _put_aside(self.root, _OF_THE_RUN)
+        if self.before is not None and _differ(self.before, self.after):
+            write_config(self.root, self.after.to_dict(), code_version)
+
+
+def plan(config: Config, root: Path) -> Plan:
+    """What a start of `config` in the folder `root` would do; nothing is written.
+
+    Raises:
+      WorkdirError: it would change results that are there; names the fields.
+    """
+    if not (root / of_run.FILE).exists():
+        return Plan(root, None, config)
+    before = of_run.get_config(str(root))
+    _check_stages(before, config, root)
+    again: list[str] = []
+    longer: list[str] = []
+    lost: list[str] = []
+    why: dict[str, tuple[str, Any, Any]] = {}
+    for name, job_name in stages(config):
+        job = jobs()[job_name]
+        if job.redone == "always" or not _begun(root / name, job):
+            continue
+        changed = _changed(before, config, name, job)
+        moved = _sources(config, name, job) & {*again, *longer}
+        if not changed and not moved:
+            continue
+        if job.redone != "never":
+            again.append(name)
+        elif not moved and _is_longer(changed, job):
+            longer.append(name)
+        else:
+            lost.append(name)
+            for stage in (name, *moved):
+                of_stage = jobs()[dict(stages(config))[stage]]
+                for difference in _changed(before, config, stage, of_stage):
+                    why[difference[0]] = difference
+    if lost:
+        raise _refusal(root, lost, list(why.values()))
+    return Plan(root, before, config, tuple(again), tuple(longer))
+
+
+def as_read_by(config: Config, job: Job) -> Config:
+    """The config without the fields that a job does not say it reads.
+
+    So that results depend on what `plan` compares, and on nothing else.
+    """
+    out = config.copy_and_resolve_references()
+    with out.unlocked():
+        for name in flat(config):
+            if name == "overrides" or is_read_by(job, name):
+                continue
+            *path, leaf = name.split(".")
+            node = out
+            for part in path:
+                node = node[part]
+            del node[leaf]
+    return out
+
+
+def _check_stages(before: Config, after: Config, root: Path) -> None:
+    """Stages may be added; one that has results keeps its name and its job."""
+    now = stages(after)
+    lost = [
+        name
+        for name, job in stages(before)
+        if (name, job) not in now and _begun(root / name, jobs()[job])
+    ]
+    if lost:
+        change = ("stages", list(before.stages), list(after.stages))
+        raise _refusal(root, lost, [change])
+
+
+def _changed(before: Config, after: Config, stage: str, job: Job) -> Differences:
+    """The fields that differ among those that a stage's results depend on."""
+    old, new = (flat(for_stage(config, stage)) for config in (before, after))
+    free = [name for name in FREE if name != job.group]
+    return [d for d in differences(old, new, free) if is_read_by(job, d[0])]
+
+
+def _differ(before: Config, after: Config) -> bool:
+    return bool(differences(before.to_dict(), after.to_dict(), ("job",)))
+
+
+def _sources(config: Config, stage: str, job: Job) -> set[str]:
+    """The stages that a stage starts from, and what else it names."""
+    named = job.sources(for_stage(config, stage))
+    return {source.partition("/")[0] for _, source in named}
+
+
+def _is_longer(changed: Differences, job: Job) -> bool:
+    """Whether more updates are all that has changed."""
+    return all(name == job.length and new > old for name, old, new in changed)
+
+
+def _is_of_problems(name: str) -> bool:
+    """Whether a field decides which texts a tokenizer was trained on."""
+    return name == "seed" or (
+        name.startswith("domain.") and is_read_by(jobs()["sft"], name)
+    )
+
+
+def _begun(directory: Path, job: Job) -> bool:
+    """Whether a stage has made anything that a later start would go on from."""
+    kept = [directory / name for name in (*job.outputs, "checkpoints")]
+    return is_done(directory) or any(
+        path.is_file() or (path.is_dir() and any(path.iterdir())) for path in kept
+    )
+
+
+def _put_aside(directory: Path, names: Sequence[str]) -> None:
+    aside = directory / ASIDE
+    for path in (directory / name for name in names):
+        if not path.exists():
+            continue
+        aside.mkdir(exist_ok=True)
+        target = aside / path.name
+        if target.is_dir():
+            shutil.rmtree(target)
+        path.replace(target)
+
+
+def _refusal(root: Path, lost: Sequence[str], changed: Differences) -> WorkdirError:
+    return WorkdirError(
+        f"The workdir {root} has results of {', '.join(lost)} with another config:\n"
+        f"{listed(changed)}"
+        "Choose another folder with --workdir=DIR, or take the run's own config: leave "
+        "--config out."
+    )

@@ -1,0 +1,207 @@
+"""A start in the folder of a run: what may differ, and what that computes again."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import command
+import pytest
+
+from aprm_jax.config import (
+    flat,
+    for_stage,
+    jobs,
+    of_run,
+    override,
+    read_config_file,
+    set_field,
+    settings,
+    stages,
+    validate,
+)
+from aprm_jax.config.of_run import get_config
+from aprm_jax.jobs.changes import FREE, as_read_by, plan
+from aprm_jax.training.workdir import WorkdirError, mark_done, write_config
+
+QUICKSTART = command.REPOSITORY / "configs" / "quickstart.py"
+
+
+@pytest.fixture
+def finished(tmp_path) -> Path:
+    """The folder of a quickstart run that has ended, its results empty files."""
+    config = read_config_file(QUICKSTART)
+    write_config(tmp_path, config.to_dict(), "0.1")
+    for name, job in stages(config):
+        folder = tmp_path / name
+        folder.mkdir()
+        for output in jobs()[job].outputs:
+            (folder / output).write_text(f"of {name}")
+        mark_done(folder, {})
+    (tmp_path / "summary.json").write_text("{}")
+    return tmp_path
+
+
+def changed(**fields):
+    config = read_config_file(QUICKSTART)
+    for name, value in fields.items():
+        set_field(config, name.replace("__", "."), value)
+    return config
+
+
+def test_the_runs_own_config_is_what_it_was_started_with(tmp_path):
+    config = changed(seed=7, evaluate__samples=(2, 4), sft__learning_rate=0.5)
+    override(config, "generator", {"sft.updates": 9})
+    config.job = "sft"
+    write_config(tmp_path, config.to_dict(), "0.1")
+    again = get_config(str(tmp_path))
+    validate(again)
+    assert again.job == "pipeline"
+    again.job = "sft"
+    assert flat(again) == flat(config)
+
+
+def test_the_config_of_an_older_version_is_read(tmp_path, caplog):
+    written = changed(seed=7).to_dict()
+    del written["lora"], written["evaluate"]["bootstrap"]
+    written["sft"]["gone"] = 3
+    (tmp_path / of_run.FILE).write_text(json.dumps(written))
+    again = get_config(str(tmp_path))
+    assert flat(again) == flat(changed(seed=7))
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{", '{"seed": "x"}', '{"overrides": 3}', "[" * 100_000]
+)
+def test_what_is_no_config_of_a_run_is_named(tmp_path, text):
+    (tmp_path / of_run.FILE).write_text(text)
+    with pytest.raises(ValueError, match=r"config\.json"):
+        get_config(str(tmp_path))
+
+
+def test_nothing_changes_where_nothing_changed(finished):
+    found = plan(changed(), finished)
+    assert not found.again and not found.longer
+    assert not list(found.carry_out("0.1"))
+    assert (finished / "aprm" / "done.json").exists()
+
+
+@pytest.mark.parametrize("field", FREE)
+def test_what_computes_nothing_may_differ(finished, field):
+    names = [n for n in settings() if n == field or n.startswith(f"{field}.")]
+    values = {str: "x", int: 3, bool: False, tuple: ("x",), float: 0.5}
+    config = changed()
+    for name in names:
+        if name not in ("stages", "job"):
+            set_field(config, name, values[type(settings()[name].default)])
+    found = plan(config, finished)
+    assert not found.longer and found.again in ((), ("export",))
+    assert not list(found.carry_out("0.1"))
+    assert flat(get_config(str(finished))) == flat(config)
+
+
+@pytest.mark.parametrize(
+    ("fields", "lost"),
+    [
+        ({"seed": 5}, "solver"),
+        ({"model__d_model": 64}, "solver"),
+        ({"game__groups": 3}, "aprm"),
+        ({"game__updates": 299}, "aprm"),  # fewer
+        ({"prm__reading": "two_class"}, "prm_warmup"),
+        ({"sft__updates": 5000}, "generator"),  # which starts from the solver
+        ({"game__prm_from": "prm_static"}, "aprm"),
+        ({"domain__dev_count": 3}, "solver"),
+    ],
+)
+def test_what_would_change_results_of_a_training_is_refused(finished, fields, lost):
+    before = sorted(finished.rglob("*"))
+    [(name, value)] = fields.items()
+    name = name.replace("__", ".")
+    with pytest.raises(WorkdirError) as caught:
+        plan(changed(**fields), finished)
+    old = json.dumps(flat(changed())[name])
+    assert f"{name}: there {old}, now {json.dumps(value)}" in str(caught.value)
+    assert lost in str(caught.value) and "--workdir" in str(caught.value)
+    assert sorted(finished.rglob("*")) == before
+
+
+def test_other_questions_of_an_evaluation_compute_it_again_whole(finished):
+    found = plan(changed(evaluate__problems=7, domain__processbench="x"), finished)
+    assert found.again == ("evaluate",) and not found.longer
+    said = list(found.carry_out("0.1"))
+    assert ["evaluate: starts anew" in line for line in said] == [True]
+    for name in ("done.json", "parts", "per_problem", "summary.json"):
+        assert not (finished / "evaluate" / name).exists()
+        assert (finished / "evaluate" / "old" / name).exists()
+    assert not (finished / "summary.json").exists()  # the report's, of all stages
+    assert (finished / "aprm" / "done.json").exists()
+    assert get_config(str(finished)).evaluate.problems == 7
+    # A kill in between: the same start finds nothing more to put aside.
+    assert not plan(changed(evaluate__problems=7), finished).again
+
+
+def test_the_last_training_goes_on_and_is_measured_anew(finished):
+    config = changed(game__updates=500)
+    (finished / "aprm" / "checkpoints").mkdir()
+    found = plan(config, finished)
+    assert found.longer == ("aprm",) and found.again == ("evaluate",)
+    list(found.carry_out("0.1"))
+    for name in ("done.json", "model", "generator"):  # nobody takes them for the new
+        assert not (finished / "aprm" / name).exists()
+    assert (finished / "aprm" / "checkpoints").exists()
+    assert (finished / "prm_static" / "done.json").exists()
+
+
+def test_updates_of_one_stage_alone(finished):
+    config = changed()
+    override(config, "prm_static", {"prm.updates": 401})
+    found = plan(config, finished)
+    assert found.longer == ("prm_static",) and found.again == ("evaluate",)
+    override(config, "prm_warmup", {"prm.updates": 401})
+    with pytest.raises(WorkdirError, match=r"(?s)aprm.*prm\.updates: there 100, now 4"):
+        plan(config, finished)
+
+
+def test_a_stage_that_has_not_begun_may_change(finished):
+    (finished / "aprm" / "done.json").unlink()
+    for name in jobs()["aprm"].outputs:
+        (finished / "aprm" / name).unlink()
+    found = plan(changed(game__groups=3), finished)
+    assert found.again == ("evaluate",) and not found.longer
+    with pytest.raises(WorkdirError, match="solver"):
+        plan(changed(seed=3), finished)
+
+
+def test_a_run_that_never_began_is_whatever_it_is_started_as(tmp_path):
+    write_config(tmp_path, changed().to_dict(), "0.1")
+    (tmp_path / "tokenizer").mkdir()
+    config = changed(seed=4, game__groups=2)
+    found = plan(config, tmp_path)
+    found.put_tokenizer_aside()
+    list(found.carry_out("0.1"))
+    assert not (tmp_path / "tokenizer").exists()  # of another seed's texts
+    assert flat(get_config(str(tmp_path))) == flat(config)
+
+
+def test_stages_may_be_added_but_none_with_results_goes(finished):
+    more = changed(stages=(*changed().stages, "again:evaluate"))
+    assert not plan(more, finished).again
+    for listed in (("solver:sft",), ("solver:prm", *changed().stages[1:])):
+        config = changed()
+        config.stages = listed
+        with pytest.raises(WorkdirError, match="stages: there"):
+            plan(config, finished)
+
+
+def test_a_job_sees_only_the_fields_that_it_says_it_reads():
+    config = changed()
+    for name, job in stages(config):
+        read = flat(as_read_by(for_stage(config, name), jobs()[job]))
+        assert ("game.groups" in read) == (job in ("aprm", "evaluate", "report"))
+        assert ("domain.processbench" in read) == (job in ("evaluate", "report"))
+        assert {"seed", "domain.name", "prm.backbone", f"{jobs()[job].group}."} <= {
+            *read,
+            *(f"{field.partition('.')[0]}." for field in read),
+        }
+    with pytest.raises(AttributeError, match="groups"):
+        _ = as_read_by(config, jobs()["sft"]).game.groups
