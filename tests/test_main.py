@@ -192,11 +192,13 @@ def test_the_workdir_is_refused_where_it_cannot_be_used(tmp_path):
     assert "file/run" in output and "--workdir" in output
     # The run of another config, then of another version of the code.
     from aprm_jax.config import read_config_file
-    from aprm_jax.training.workdir import open_workdir
+    from aprm_jax.training.workdir import mark_done, open_workdir
 
     path = QUICKSTART.removeprefix("--config=").removesuffix(":runlocal")
     config = read_config_file(path, "runlocal").to_dict()
     open_workdir(tmp_path / "run", config, "0.0.1")
+    (tmp_path / "run" / "solver").mkdir()
+    mark_done(tmp_path / "run" / "solver", {})
     output = refused(tmp_path, QUICKSTART, "--workdir=run", "--config.seed=5")
     assert "seed: there 0, now 5" in output
     output = refused(tmp_path, QUICKSTART, "--workdir=run")
