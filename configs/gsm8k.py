@@ -21,10 +21,15 @@ A cut of every stage on made-up problems, under a minute:
 import json
 import os
 import random
-import tempfile
 from pathlib import Path
 
-from aprm_jax.config import check_arg, override, read_config_file, run_local
+from aprm_jax.config import (
+    check_arg,
+    made_up_folder,
+    override,
+    read_config_file,
+    run_local,
+)
 
 
 def get_config(arg: str = ""):
@@ -104,8 +109,7 @@ def _found(*paths: Path) -> str:
 def _made_up() -> Path:
     """A folder with problems of GSM8K's form, the same ones on every call."""
     rng = random.Random(0)
-    folder = Path(tempfile.gettempdir()) / f"aprm_jax-gsm8k-{os.getuid()}"
-    folder.mkdir(exist_ok=True)
+    folder = made_up_folder("gsm8k")
     rows = [_problem(rng) for _ in range(96)]
     _write(folder / "train.jsonl", rows[:72])
     _write(folder / "test.jsonl", rows[72:])

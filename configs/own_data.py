@@ -32,14 +32,13 @@ and --config=configs/own_data.py:labels-runlocal
 """
 
 import json
-import os
 import random
-import tempfile
 from pathlib import Path
 
 from aprm_jax.config import (
     check_arg,
     default_config,
+    made_up_folder,
     override,
     read_config_file,
     run_local,
@@ -95,9 +94,8 @@ def _labels():
 def _made_up(labels: bool) -> str:
     """A source of made-up rows, the same ones on every call."""
     rng = random.Random(0)
-    folder = Path(tempfile.gettempdir()) / f"aprm_jax-own-data-{os.getuid()}"
-    folder.mkdir(exist_ok=True)
-    path = folder / ("solutions.jsonl" if labels else "questions.jsonl")
+    kind = "solutions" if labels else "questions"
+    path = made_up_folder("own-data") / f"{kind}.jsonl"
     rows = [(_labelled if labels else _worked)(rng) for _ in range(96)]
     text = "".join(json.dumps(row) + "\n" for row in rows)
     if not path.is_file() or path.read_text(encoding="utf-8") != text:

@@ -22,10 +22,15 @@ A cut of every stage on made-up solutions, under a minute:
 import json
 import os
 import random
-import tempfile
 from pathlib import Path
 
-from aprm_jax.config import check_arg, default_config, override, run_local
+from aprm_jax.config import (
+    check_arg,
+    default_config,
+    made_up_folder,
+    override,
+    run_local,
+)
 
 
 def get_config(arg: str = ""):
@@ -100,8 +105,7 @@ def _found(folder: Path, stem: str) -> Path:
 def _made_up() -> Path:
     """A folder with ratings of PRM800K's flat form, the same ones on every call."""
     rng = random.Random(0)
-    folder = Path(tempfile.gettempdir()) / f"aprm_jax-prm800k-{os.getuid()}"
-    folder.mkdir(exist_ok=True)
+    folder = made_up_folder("prm800k")
     rows = [_problem(rng) for _ in range(120)]
     _write(folder / "phase1_train.jsonl", [r for p in rows[:96] for r in _rated(*p)])
     _write(folder / "phase1_test.jsonl", [r for p in rows[96:] for r in _rated(*p)])

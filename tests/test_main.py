@@ -222,6 +222,15 @@ def test_a_bad_data_file_is_named(tmp_path, content, reason):
     assert str(file) in output and reason in output
 
 
+def test_what_a_config_made_up_is_not_reported_beside_real_data(tmp_path):
+    path = GSM8K.removeprefix("--config=").removesuffix(":runlocal")
+    made_up = Path(read_config_file(path, "runlocal").domain.train)
+    own = tmp_path / "train.jsonl"
+    own.write_bytes(made_up.read_bytes())
+    output = refused(tmp_path, GSM8K, f"--config.domain.train={own}")
+    assert "domain.test" in output and "made up for the config's runlocal" in output
+
+
 def test_data_that_does_not_fit_the_buckets_is_refused(tmp_path):
     output = refused(tmp_path, GSM8K, "--config.builder.buckets=(32,)")
     assert "longest bucket" in output and "builder.buckets" in output

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +12,8 @@ import ml_collections
 
 from aprm_jax.config.fields import ConfigError, flat, nearest, override, set_field
 from aprm_jax.config.fields import stages as stages_of
+
+_MADE_UP = "aprm_jax-"
 
 
 def read_config_file(
@@ -73,6 +76,18 @@ def drop_overrides(
     with config.overrides.unlocked():
         for stage in gone & set(config.overrides):
             del config.overrides[stage]
+
+
+def made_up_folder(name: str) -> Path:
+    """A folder for the data that a config file makes up for its `runlocal`."""
+    folder = Path(tempfile.gettempdir()) / f"{_MADE_UP}{name}-{os.getuid()}"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+def is_made_up(source: str) -> bool:
+    """Whether a source, of whatever reader, lies in a `made_up_folder`."""
+    return str(Path(tempfile.gettempdir()) / _MADE_UP) in source
 
 
 def run_local(config: ml_collections.ConfigDict) -> None:

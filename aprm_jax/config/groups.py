@@ -43,7 +43,7 @@ class DomainConfig:
     dev_count: int = setting(
         500,
         "training questions held out as the dev split; 0 = a tenth, up to 500, and of "
-        "few a quarter",
+        "few a quarter, and where no test is named as many again to test on",
         least=0,
     )
     strip_annotations: bool = setting(

@@ -43,7 +43,8 @@ class LabelledDomain:
       tokenizer: a trained one, or a folder that holds one; None trains a BPE on the
         training text, the dev split left out.
       vocab_size: of the tokenizer to train.
-      dev_count: questions held out, chosen by a hash of the question.
+      dev_count: questions held out, chosen by a hash of the question; 0 for a share
+        that goes with how many there are, and as much again to test on.
       quarantine_dir: where bad rows are recorded.
       max_bad_share: share of bad rows past which reading stops.
       label_cut: labels below it are wrong, where right and wrong are all there is.
@@ -51,7 +52,8 @@ class LabelledDomain:
     Attributes:
       labelled: solutions to train on.
       dev: those of the held-out questions.
-      held_out: `question_id` of these questions.
+      test: those of questions held out to test on; () with a `dev_count`.
+      held_out: `question_id` of all of these questions.
       texts: what a language model learns, see `right_texts`.
     """
 
@@ -76,15 +78,15 @@ class LabelledDomain:
         )
         # By what the question says: an id may be that of the row.
         ids = [question_id(row.question) for row in rows]
-        self.held_out = frozenset(held_out(ids, dev_count, train))
-        self.labelled = tuple(
-            row
-            for row, name in zip(rows, ids, strict=True)
-            if name not in self.held_out
-        )
-        self.dev = tuple(
-            row for row, name in zip(rows, ids, strict=True) if name in self.held_out
-        )
+        dev = frozenset(held_out(ids, dev_count, train))
+        test: frozenset[str] = frozenset()
+        if not dev_count:
+            test = frozenset(held_out((i for i in ids if i not in dev), 0, train))
+        self.held_out = dev | test
+        named = tuple(zip(ids, rows, strict=True))
+        self.labelled = tuple(row for i, row in named if i not in self.held_out)
+        self.dev = tuple(row for i, row in named if i in dev)
+        self.test = tuple(row for i, row in named if i in test)
         self.texts = right_texts(self.labelled, label_cut)
         self._cut = label_cut
         if not self.texts:

@@ -144,10 +144,15 @@ def _labelled_dev(context: Context) -> Part:
         judged = step_sets.judged(data.rows, scores)
         scored = judged.labels[~np.isnan(judged.scores)]
         if len(set(scored.tolist())) < 2:
-            raise JobError(
-                f"the dev split has labelled steps of one kind only "
-                f"({len(scored)} that fit a row): raise domain.dev_count"
+            log.warning(
+                "%s: the dev split has labelled steps of one kind only (%d that fit a "
+                "row): %s is read at 0.5, uncalibrated. Raise domain.dev_count",
+                context.stage,
+                len(scored),
+                name,
             )
+            chosen[name] = Chosen()
+            continue
         stated = functools.partial(probability, name)
         rows = step_sets.first_error_rows(data.rows, [stated(row) for row in scores])
         chosen[name] = choose(
@@ -218,6 +223,8 @@ def _split(context: Context, split: str, chosen: dict[str, Chosen]) -> Part:
     right = selection.correctness(context.domain, problems, greedy)[:, 0]
     rows["", "greedy"] = right.astype(np.float64)
     found = selection.solver_records(split, rows, c.bootstrap)
+    count = {"problems": float(len(problems))}
+    found += records(selection.SET, split, "", count)
     for name, scores in scored.items():
         raw, labels, kinds = samples.judged_steps(context, solutions, scores)
         if len(labels):  # else no step that the oracle can judge

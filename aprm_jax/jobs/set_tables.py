@@ -6,7 +6,7 @@ import ml_collections
 
 from aprm_jax.evals import categories, first_errors, step_labels
 from aprm_jax.evals.records import Results
-from aprm_jax.jobs.step_data import CHANCE, DEV, PROCESSBENCH
+from aprm_jax.jobs.step_data import CHANCE, DEV, PROCESSBENCH, TEST
 from aprm_jax.jobs.verifier_tables import Figure, by_verifier
 from aprm_jax.report.contents import Column, Table
 
@@ -21,7 +21,8 @@ _MAIN = (
 def set_names(config: ml_collections.ConfigDict) -> list[str]:
     """The sets that a run measures on."""
     if config.domain.name == "labelled":
-        return [str(entry).partition("=")[0] for entry in config.evaluate.sets]
+        held = [] if config.domain.dev_count else [TEST]
+        return held + [str(entry).partition("=")[0] for entry in config.evaluate.sets]
     return [PROCESSBENCH]
 
 

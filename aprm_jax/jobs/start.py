@@ -12,7 +12,15 @@ import jax
 import ml_collections
 
 from aprm_jax import __version__
-from aprm_jax.config import ConfigError, for_stage, nearest, of_run, stages, validate
+from aprm_jax.config import (
+    ConfigError,
+    for_stage,
+    is_made_up,
+    nearest,
+    of_run,
+    stages,
+    validate,
+)
 from aprm_jax.data.jsonl import DataError
 from aprm_jax.data.labelled_domain import split_source
 from aprm_jax.data.prompts import GENERATOR_PLACES, SOLVER_PLACES, check_prompt
@@ -88,6 +96,7 @@ def run(
         log.info("workdir: %s", root)
         plan.put_tokenizer_aside()
         check_problems(contexts)
+        check_made_up(config)
         for line in plan.carry_out(__version__):
             log.info("%s", line)
         pipeline.run(config, root)
@@ -139,6 +148,31 @@ def check_labelled_files(config: ml_collections.ConfigDict) -> None:
         path = entry.partition("=")[2]
         if not Path(path).exists():
             raise DataError(f"evaluate.scores: {path}: no such file or folder")
+
+
+def check_made_up(config: ml_collections.ConfigDict) -> None:
+    """Nothing that a config file made up for `runlocal` is measured beside real data.
+
+    Raises:
+      DataError: names the field.
+    """
+    c = config
+    others = {
+        "domain.test": [c.domain.test],
+        "domain.model_solutions": [c.domain.model_solutions],
+        "domain.processbench": [c.domain.processbench],
+        "prm.data": list(c.prm.data),
+        "evaluate.sets": list(c.evaluate.sets),
+    }
+    if c.domain.name == "arithmetic" or is_made_up(c.domain.train):
+        return
+    for field, entries in others.items():
+        made = next((entry for entry in entries if is_made_up(entry)), None)
+        if made is not None:
+            raise DataError(
+                f"{field}: {made} was made up for the config's runlocal, and "
+                f"domain.train is not: name your own, or set {field} to nothing"
+            )
 
 
 def _check_exists(field: str, source: str) -> None:

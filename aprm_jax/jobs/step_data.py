@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from aprm_jax.data.gsm8k import ModelSolution, read_model_solutions
 from aprm_jax.data.jsonl import DataError
-from aprm_jax.data.labelled import question_id
+from aprm_jax.data.labelled import LabelledSolution, question_id
 from aprm_jax.data.labelled_domain import LabelledDomain, read_labelled, split_source
 from aprm_jax.data.readers import read_steps
 from aprm_jax.evals import step_sets
@@ -19,6 +20,7 @@ from aprm_jax.jobs.context import Context, log
 
 CHANCE, POSITION, LIKELIHOOD = "chance", "position", "likelihood"
 DEV, THRESHOLDS = "dev", "thresholds"  # no names for a set
+TEST = "test"  # questions of the training data that are held out to test on
 PROCESSBENCH = "processbench"  # name of the set of `domain.processbench`
 
 
@@ -30,27 +32,41 @@ def dev_set(context: Context) -> StepSet:
     """
     domain = context.domain
     assert isinstance(domain, LabelledDomain)
-    c = context.config
-    reader, _ = split_source(c.domain.train, "domain.train")
-    data = step_sets.step_set(
-        DEV, reader, domain.dev, c.evaluate.neutral, c.domain.label_cut
-    )
+    data = _held_out(context, DEV, domain.dev)
     if data.kind != step_sets.STEPS:
         raise DataError(
-            f"domain.train: {reader} is a benchmark, not a set of step labels to "
+            f"domain.train: {data.reader} is a benchmark, not a set of step labels to "
             "train on and to choose thresholds from"
         )
     return data
 
 
+def _held_out(context: Context, name: str, rows: Sequence[LabelledSolution]) -> StepSet:
+    c = context.config
+    reader, _ = split_source(c.domain.train, "domain.train")
+    return step_sets.step_set(
+        name, reader, rows, c.evaluate.neutral, c.domain.label_cut
+    )
+
+
 def evaluation_sets(context: Context) -> list[StepSet]:
-    """Those of `evaluate.sets`, or `domain.processbench`; read once a process.
+    """A held-out test and those of `evaluate.sets`, or `domain.processbench`.
 
     Raises:
       DataError: a source cannot be used, or a set's name is taken.
     """
     c = context.config
-    return list(
+    domain, held = context.domain, []
+    if isinstance(domain, LabelledDomain) and domain.test:
+        held = [_held_out(context, TEST, domain.test)]
+        if not held[0].rows:
+            raise DataError("domain.train: no step of the held-out test is labelled")
+        if any(entry.partition("=")[0] == TEST for entry in c.evaluate.sets):
+            raise DataError(
+                f"evaluate.sets: {TEST!r} is held out of domain.train already "
+                "(domain.dev_count=0)"
+            )
+    return held + list(
         _sets(
             tuple(c.evaluate.sets),
             c.domain.processbench if c.domain.name != "labelled" else "",
@@ -164,10 +180,11 @@ def check(context: Context) -> None:
     if not isinstance(domain, LabelledDomain):
         evaluation_sets(context)
         return
-    if not c.evaluate.sets:
+    if not c.evaluate.sets and not domain.test:
         raise DataError(
             "evaluate.sets is empty: name what to measure on, for example "
-            "test=prm800k:data/prm800k/phase1_test.jsonl.gz"
+            "test=prm800k:data/prm800k/phase1_test.jsonl.gz, or hold a test out with "
+            "domain.dev_count=0"
         )
     known = {question_id(row.question) for row in domain.labelled}
     for data in (dev_set(context), *evaluation_sets(context)):

@@ -44,9 +44,9 @@ def main_table(config: ml_collections.ConfigDict, results: Results) -> Table:
     right = f"any of {n} is right"
     rows.append((("", f"pass@{n}"), right, UPPER_BOUND, "", False))
     return Table(
-        title=f"Share of {config.evaluate.problems} problems a split that are solved, "
-        "with 95 % intervals over problems. Best-of-n takes the sample whose least "
-        "step score is highest.",
+        title=f"Share of {_problems(config, results)} problems a split that are "
+        "solved, with 95 % intervals over problems. Best-of-n takes the sample whose "
+        "least step score is highest.",
         corner="The answer is chosen by",
         columns=[Column(split) for split in splits],
         rows=[
@@ -61,6 +61,16 @@ def main_table(config: ml_collections.ConfigDict, results: Results) -> Table:
             for method, name, group, note, own in rows
         ],
     )
+
+
+def _problems(config: ml_collections.ConfigDict, results: Results) -> str:
+    """How many problems the splits have: fewer than asked for, where data are few."""
+    found = [
+        results.find(selection.SET, split, "", "problems")
+        for split in config.evaluate.splits
+    ]
+    counts = [r.value if r else config.evaluate.problems for r in found]
+    return " to ".join(f"{n:.0f}" for n in sorted({min(counts), max(counts)}))
 
 
 def differences(config: ml_collections.ConfigDict, evaluation: Path) -> list[Record]:

@@ -40,7 +40,8 @@ def parse(row: dict) -> list[MathProblem]:
     if "labels" in row and "completions" in row:
         raise RowError(
             "'completions' and 'labels' are a solution with labelled steps, not a "
-            "question with an answer: read it as step_format"
+            "question with an answer: the reader is step_format, the config file's "
+            "argument labels (own_data.py:labels)"
         )
     question = chat_question(row, _field(row, _QUESTION) or _QUESTION[0]).strip()
     steps = _steps(row, _field(row, _SOLUTION))
