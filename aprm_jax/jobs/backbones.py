@@ -32,6 +32,7 @@ from aprm_jax.hf.load import (
 from aprm_jax.hf.peft import (
     ADAPTER_FILE,
     adapter_base,
+    load_adapter,
 )
 from aprm_jax.hf.safetensors_io import Checkpoint
 from aprm_jax.models import heads

@@ -43,7 +43,11 @@ FREE = (
     "domain.max_bad_share",
 )
 ASIDE = "old"  # holds what was computed before, until it is put aside again
-_OF_THE_RUN = ("report.html", "summary.json")  # results in the run's own folder
+_OF_THE_RUN = (
+    "report.html",
+    "results.json",
+    "summary.json",
+)  # results in the run's own folder
 
 Config = ml_collections.ConfigDict
 Differences = list[tuple[str, Any, Any]]

@@ -103,6 +103,6 @@ JOB = Job(
     validate=_validate,
     sources=_sources,
     reads=("game", "prm"),
-    outputs=("parts", "per_problem", "summary.json"),
+    outputs=("parts", "per_problem", "sets", "results.json", "summary.json"),
     redone="changed",
 )
