@@ -9,7 +9,6 @@ import ml_collections
 import tiny
 
 from aprm_jax.config import default_config
-from aprm_jax.data.arithmetic import ArithmeticDomain
 from aprm_jax.data.steps import StepBuilder
 from aprm_jax.game.rewards import RewardTable
 from aprm_jax.game.rollouts import Situation, situations
@@ -18,6 +17,7 @@ from aprm_jax.game.update import UpdateConfig
 from aprm_jax.models import heads
 from aprm_jax.models.decoder import Decoder
 from aprm_jax.sampling.sampler import Sampler
+from aprm_jax.tasks.arithmetic import ArithmeticDomain
 from aprm_jax.training.mesh import MeshConfig, make_mesh
 from aprm_jax.verifiers.objective import PrmObjective
 

@@ -107,10 +107,10 @@ def _validate_shapes(c: ml_collections.ConfigDict) -> None:
 
 def _validate_text(c: ml_collections.ConfigDict) -> None:
     """What goes with a domain alone, and regular expressions."""
-    if c.domain.oracle == "text" and c.domain.name not in ("gsm8k", "questions"):
+    if c.domain.oracle == "text" and c.domain.name == "arithmetic":
         raise ConfigError(
-            "domain.oracle='text' needs domain.name='gsm8k' or 'questions', not "
-            f"{c.domain.name!r}"
+            "domain.oracle='text' needs a domain of text, such as domain.name='gsm8k', "
+            "not 'arithmetic', which has an exact oracle of its own"
         )
     wants_pool = c.domain.oracle == "text" and c.domain.oracle_workers > 0
     if wants_pool and importlib.util.find_spec("math_verify") is None:

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from aprm_jax.data.contamination import ContaminationIndex, Overlap
 from aprm_jax.data.jsonl import DataError
 from aprm_jax.data.labelled import NEUTRAL, LabelledSolution, from_labels, question_id
-from aprm_jax.data.labelled_domain import split_source
+from aprm_jax.data.labelled_texts import split_source
 from aprm_jax.data.readers import ProblemSource, read_problems, read_steps, sources
 from aprm_jax.data.readers.base import MathProblem
 

@@ -18,8 +18,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from jaxtyping import Float, Int, Shaped
 
-from aprm_jax.data.domain import Domain, Problem
 from aprm_jax.data.labelled import LabelledSolution, from_first_error
+from aprm_jax.data.problem import Problem
 from aprm_jax.evals.intervals import Interval, bootstrap_statistic
 from aprm_jax.evals.processbench import (
     NO_ERROR,
@@ -29,6 +29,7 @@ from aprm_jax.evals.processbench import (
 )
 from aprm_jax.evals.records import Record, Results, records
 from aprm_jax.oracle.verdict import Label
+from aprm_jax.tasks.protocols import Corruptor, StepOracle
 
 SET = "first_error"
 TUNED_ON = "gsm8k"  # the split of ProcessBench whose threshold its authors carry over
@@ -125,7 +126,7 @@ def validation_threshold(
 
 
 def located_errors(
-    domain: Domain, problems: Sequence[Problem], seed: int
+    corruptor: Corruptor, oracle: StepOracle, problems: Sequence[Problem], seed: int
 ) -> list[LabelledSolution]:
     """Whole solutions with their first error, to choose a threshold on.
 
@@ -133,7 +134,8 @@ def located_errors(
     corrupted at random where the oracle confirms that it is wrong now.
 
     Args:
-      domain: corrupts and judges.
+      corruptor: makes the wrong steps.
+      oracle: judges them.
       problems: of the dev split, their solutions correct.
       seed: of the corruptions.
     """
@@ -143,10 +145,10 @@ def located_errors(
         out.append(from_first_error(question, steps, NO_ERROR))
         rng = np.random.default_rng([seed, index])
         for k in (int(i) for i in rng.permutation(len(steps))):
-            text = domain.corrupt(rng, question, steps[:k], steps[k])
+            text = corruptor.corrupt(rng, question, steps[:k], steps[k])
             if text is None:
                 continue
-            verdict = domain.oracle.judge(question, steps[:k], steps[k], text)
+            verdict = oracle.judge(question, steps[:k], steps[k], text)
             if verdict.label == Label.INCORRECT:
                 changed = (*steps[:k], text, *steps[k + 1 :])
                 out.append(from_first_error(question, changed, k))

@@ -7,12 +7,13 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from jaxtyping import Bool, Float
 
-from aprm_jax.data.domain import Domain, Problem
+from aprm_jax.data.problem import Problem
 from aprm_jax.evals import intervals
 from aprm_jax.evals.records import Record, records
 from aprm_jax.search.aggregate import aggregate_lists
 from aprm_jax.search.select import expected_best_of_n, majority_of_n, pass_at_n
 from aprm_jax.search.solve import Solution
+from aprm_jax.tasks.protocols import Grader
 
 SET, DIFFERENCE = "solver", "difference"
 Method = tuple[str, str]  # verifier, "" for none; metric, such as "min@8"
@@ -21,13 +22,13 @@ StepScores = Sequence[float] | Float[np.ndarray, " _"]
 
 
 def correctness(
-    domain: Domain, problems: Sequence[Problem], solutions: Sequence[Sequence[Solution]]
+    grader: Grader, problems: Sequence[Problem], solutions: Sequence[Sequence[Solution]]
 ) -> Bool[np.ndarray, "P M"]:
     """Whether each sampled solution is finished and has the right answer."""
     return np.array(
         [
             [
-                s.finished and domain.same_answer(domain.answer(s.steps), p.answer)
+                s.finished and grader.same_answer(grader.answer(s.steps), p.answer)
                 for s in row
             ]
             for p, row in zip(problems, solutions, strict=True)
@@ -36,20 +37,20 @@ def correctness(
 
 
 def majority(
-    domain: Domain,
+    grader: Grader,
     problems: Sequence[Problem],
     solutions: Sequence[Sequence[Solution]],
     n: int,
 ) -> Float[np.ndarray, " P"]:
     """Whether the majority of the first n samples is right; unfinished ones abstain."""
     answers = [
-        [domain.answer(s.steps) if s.finished else None for s in row]
+        [grader.answer(s.steps) if s.finished else None for s in row]
         for row in solutions
     ]
-    votes = majority_of_n(answers, n, domain.same_answer)
+    votes = majority_of_n(answers, n, grader.same_answer)
     return np.array(
         [
-            float(domain.same_answer(vote, p.answer))
+            float(grader.same_answer(vote, p.answer))
             for vote, p in zip(votes, problems, strict=True)
         ]
     )
@@ -84,7 +85,7 @@ def best_of_n(
 
 
 def table(
-    domain: Domain,
+    grader: Grader,
     problems: Sequence[Problem],
     solutions: Sequence[Sequence[Solution]],
     scored: Mapping[str, Sequence[Sequence[StepScores]]],
@@ -94,17 +95,17 @@ def table(
     """Per-problem accuracy of every method: `majority@8`, `min@8` of a PRM, `pass@8` …
 
     Args:
-      domain: reads answers.
+      grader: reads answers.
       problems: P problems.
       solutions: M samples of each.
       scored: verifier -> log-scale step scores of each sample.
       aggregations: of step scores to a solution's score.
       sizes: the n of best-of-n, each at most M.
     """
-    correct = correctness(domain, problems, solutions)
+    correct = correctness(grader, problems, solutions)
     rows: dict[Method, np.ndarray] = {("", "sample"): correct.mean(axis=1)}
     for n in sizes:
-        rows["", f"majority@{n}"] = majority(domain, problems, solutions, n)
+        rows["", f"majority@{n}"] = majority(grader, problems, solutions, n)
         rows["", f"pass@{n}"] = pass_at_n(correct, n)
         for name, log_scores in scored.items():
             for how in aggregations:

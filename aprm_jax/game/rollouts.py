@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32
 
-from aprm_jax.data.domain import Domain
 from aprm_jax.data.steps import StepBuilder, StepRow
 from aprm_jax.game.rewards import RewardTable
 from aprm_jax.game.update import GeneratorBatch
 from aprm_jax.oracle.verdict import Label, Verdict
 from aprm_jax.sampling.sampler import Sampler, Samples
+from aprm_jax.tasks.protocols import Domain
 from aprm_jax.verifiers.step_loss import PrmBatch
 
 TOO_LONG = "too_long"  # for R's rows; of some builders also a reason of their own

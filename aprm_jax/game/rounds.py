@@ -13,7 +13,6 @@ import numpy as np
 import optax
 import scipy.special
 
-from aprm_jax.data.domain import Domain
 from aprm_jax.data.steps import StepBuilder, StepRow, TooLongError
 from aprm_jax.game import rollouts
 from aprm_jax.game.replay import ReplayBuffer
@@ -30,6 +29,7 @@ from aprm_jax.models.decoder import Decoder
 from aprm_jax.oracle.verdict import Label
 from aprm_jax.policy.logprobs import read_policy
 from aprm_jax.sampling.sampler import Sampler
+from aprm_jax.tasks.protocols import Domain
 from aprm_jax.training.learner import LearnerState
 from aprm_jax.training.loop import StepOutput
 from aprm_jax.training.mesh import batch_shards, param_shardings, shard_batch

@@ -15,12 +15,7 @@ from transformers import PreTrainedTokenizerFast
 
 from aprm_jax.config import ConfigError, Job, is_read_by, jobs, stages
 from aprm_jax.config.errors import UserError
-from aprm_jax.data.arithmetic import ArithmeticConfig, ArithmeticDomain
 from aprm_jax.data.bpe import save_tokenizer
-from aprm_jax.data.domain import Domain
-from aprm_jax.data.gsm8k import Gsm8kDomain
-from aprm_jax.data.labelled_domain import LabelledDomain
-from aprm_jax.data.questions import QuestionsDomain
 from aprm_jax.data.steps import StepBuilder
 from aprm_jax.game.rounds import Arena, Player
 from aprm_jax.hf import prm_layouts
@@ -33,6 +28,11 @@ from aprm_jax.models.lora import LoraConfig
 from aprm_jax.oracle.pool import EquivalencePool, PoolConfig
 from aprm_jax.oracle.steps.text import TextOracle
 from aprm_jax.sampling.sampler import Sampler
+from aprm_jax.tasks.arithmetic import ArithmeticConfig, ArithmeticDomain
+from aprm_jax.tasks.gsm8k import Gsm8kDomain
+from aprm_jax.tasks.labelled import LabelledDomain
+from aprm_jax.tasks.protocols import Domain
+from aprm_jax.tasks.questions import QuestionsDomain
 from aprm_jax.training.loop import LoopConfig
 from aprm_jax.training.mesh import MeshConfig, make_mesh, param_shardings
 from aprm_jax.verifiers.scoring import Scorer, StepScorer
@@ -339,13 +339,12 @@ def _open_domain(fields: tuple[tuple[str, Any], ...], seed: int, root: Path) -> 
         quarantine_dir=root / "quarantine",
         max_bad_share=c["max_bad_share"],
     )
+    if c["oracle"] == "text":
+        common["oracle"] = _text_oracle(c["oracle_workers"])
     if c["name"] == "labelled":
         domain = LabelledDomain(label_cut=c["label_cut"], **common)
     else:
-        oracle = None
-        if c["oracle"] == "text":
-            oracle = _text_oracle(c["oracle_workers"])
-        common |= {"test": c["test"], "oracle": oracle}
+        common["test"] = c["test"]
         if c["name"] == "questions":
             domain = QuestionsDomain(**common)
         else:

@@ -185,7 +185,10 @@ def _dev(context: Context) -> Part:
     located, located_scores = [], {}
     if step_data.evaluation_sets(context):
         # The solver's own samples will not do: of a weak one hardly any is right.
-        written = first_errors.located_errors(context.domain, problems, THRESHOLD_SEED)
+        domain = context.domain
+        written = first_errors.located_errors(
+            domain, domain.oracle, problems, THRESHOLD_SEED
+        )
         located = [step_sets.benchmark_row(row) for row in written]
         located_scores = model_scores(context, [(r.question, r.steps) for r in located])
     chosen: dict[str, Chosen] = {}

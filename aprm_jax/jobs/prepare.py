@@ -14,7 +14,7 @@ from aprm_jax.data import selection
 from aprm_jax.data.contamination import ContaminationIndex
 from aprm_jax.data.jsonl import DataError
 from aprm_jax.data.labelled import LabelledSolution, question_id
-from aprm_jax.data.labelled_domain import split_source
+from aprm_jax.data.labelled_texts import split_source
 from aprm_jax.data.prepared import (
     NAME,
     PreparedRow,

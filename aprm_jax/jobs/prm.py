@@ -147,7 +147,7 @@ def _pool(context: Context) -> list[LabelledStep]:
     )
     solutions = [s for group in groups for s in group if s.finished]
     if c.prm.negatives == "oracle":
-        pool = oracle_labels(solutions, context.domain)
+        pool = oracle_labels(solutions, context.domain.oracle)
     else:
         pool = monte_carlo_labels(
             solutions,

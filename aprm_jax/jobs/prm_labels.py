@@ -10,11 +10,12 @@ import numpy as np
 from aprm_jax.config import ConfigError
 from aprm_jax.data.epochs import PackedEpochs
 from aprm_jax.data.labelled import LabelledSolution, question_id
-from aprm_jax.data.labelled_domain import LabelledDomain, read_labelled
+from aprm_jax.data.labelled_texts import read_labelled
 from aprm_jax.data.steps import StepRow
 from aprm_jax.data.trees import tree_rows
 from aprm_jax.game.update import game_optimiser
 from aprm_jax.jobs.context import Context, JobError, log
+from aprm_jax.tasks.labelled import LabelledDomain
 from aprm_jax.training.learner import LearnerState
 from aprm_jax.training.loop import StepOutput, run_loop
 from aprm_jax.training.mesh import batch_shards, shard_batch

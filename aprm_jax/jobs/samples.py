@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from aprm_jax.data.domain import Problem
+from aprm_jax.data.problem import Problem
 from aprm_jax.evals.step_sets import StepSet
 from aprm_jax.jobs.context import Context
 from aprm_jax.jobs.verifiers import Scores, model_scores, probability
@@ -73,7 +73,7 @@ def judged_steps(
     values: dict[tuple, tuple[float, LabelledStep]] = {}
     for row, row_scores in zip(solutions, scores, strict=True):
         for solution, step_scores in zip(row, row_scores, strict=True):
-            judged = oracle_labels([solution], context.domain)
+            judged = oracle_labels([solution], context.domain.oracle)
             for step, score in zip(judged, step_scores, strict=False):
                 key = (step.question, step.prefix, step.step)
                 values[key] = (float(score), step)
@@ -87,7 +87,7 @@ def sample_examples(context: Context, problems, solutions, scored, count: int = 
     out = []
     for p, (problem, row) in enumerate(zip(problems[:count], solutions, strict=False)):
         solution = row[0]
-        judged = oracle_labels([solution], context.domain)
+        judged = oracle_labels([solution], context.domain.oracle)
         given = context.domain.answer(solution.steps) if solution.finished else None
         out.append(
             {

@@ -13,7 +13,6 @@ import numpy as np
 import optax
 
 from aprm_jax.data.epochs import PackedEpochs
-from aprm_jax.data.labelled_domain import LabelledDomain
 from aprm_jax.data.loader import PackedBatches, load_batches
 from aprm_jax.data.prefixes import PrefixTree
 from aprm_jax.data.steps import StepBatch, StepRow, TooLongError, pack
@@ -26,6 +25,7 @@ from aprm_jax.jobs.prm_labels import branches, row_shape
 from aprm_jax.models import heads
 from aprm_jax.models.decoder import Decoder
 from aprm_jax.oracle.verdict import Label
+from aprm_jax.tasks.labelled import LabelledDomain
 from aprm_jax.training.learner import LearnerState, Loss, make_update
 from aprm_jax.training.loop import StepOutput, run_loop
 from aprm_jax.training.masked import MeanMetric, SumMetric

@@ -22,9 +22,8 @@ from aprm_jax.config import (
     validate,
 )
 from aprm_jax.data.jsonl import DataError
-from aprm_jax.data.labelled_domain import split_source
+from aprm_jax.data.labelled_texts import split_source
 from aprm_jax.data.prompts import GENERATOR_PLACES, SOLVER_PLACES, check_prompt
-from aprm_jax.data.questions import reader_of
 from aprm_jax.data.sources import source_path
 from aprm_jax.data.steps import StepBuilder, TooLongError
 from aprm_jax.jobs import (
@@ -39,6 +38,7 @@ from aprm_jax.jobs import (
 from aprm_jax.jobs.backbones import BACKBONE
 from aprm_jax.jobs.context import Context, log
 from aprm_jax.models.io import SPEC_FILE
+from aprm_jax.tasks.questions import reader_of
 from aprm_jax.training.mesh import MeshConfig, split_cpu
 from aprm_jax.training.signals import prompt_stop
 from aprm_jax.training.workdir import open_workdir

@@ -11,12 +11,13 @@ import numpy as np
 from aprm_jax.data.gsm8k import ModelSolution, read_model_solutions
 from aprm_jax.data.jsonl import DataError
 from aprm_jax.data.labelled import LabelledSolution, question_id
-from aprm_jax.data.labelled_domain import LabelledDomain, read_labelled, split_source
+from aprm_jax.data.labelled_texts import read_labelled, split_source
 from aprm_jax.data.readers import read_steps
 from aprm_jax.evals import step_sets
 from aprm_jax.evals.scores_file import read_scores
 from aprm_jax.evals.step_sets import StepSet
 from aprm_jax.jobs.context import Context, log
+from aprm_jax.tasks.labelled import LabelledDomain
 
 CHANCE, POSITION, LIKELIHOOD = "chance", "position", "likelihood"
 DEV, THRESHOLDS = "dev", "thresholds"  # no names for a set

@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 import scipy.special
 
-from aprm_jax.data.labelled_domain import LabelledDomain
 from aprm_jax.data.steps import StepBuilder
 from aprm_jax.evals import baselines
 from aprm_jax.evals.step_sets import StepSet, padded
 from aprm_jax.jobs.context import Context, JobError
 from aprm_jax.jobs.prm_labels import branches, row_shape
 from aprm_jax.jobs.step_data import CHANCE, LIKELIHOOD, POSITION, given_scores
+from aprm_jax.tasks.labelled import LabelledDomain
 from aprm_jax.verifiers.labelled import merge
 from aprm_jax.verifiers.scoring import (
     Scorer,

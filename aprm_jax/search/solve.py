@@ -9,9 +9,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from aprm_jax.data.domain import Domain
 from aprm_jax.data.steps import StepBuilder
 from aprm_jax.sampling.sampler import Sampler
+from aprm_jax.tasks.protocols import Grader
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +47,7 @@ class _Partial:
 def sample_solutions(
     sampler: Sampler,
     backbone: Any,
-    domain: Domain,
+    grader: Grader,
     builder: StepBuilder,
     starts: Sequence[tuple[str, Sequence[str]]],
     count: int,
@@ -65,7 +65,7 @@ def sample_solutions(
     Args:
       sampler: of the solver's architecture.
       backbone: the solver's parameters.
-      domain: tells which step concludes.
+      grader: tells which step concludes.
       builder: makes the prompts.
       starts: (question, prefix) of each.
       count: solutions a start.
@@ -101,7 +101,7 @@ def sample_solutions(
             temperature=temperature,
             draws=[state.draw for state in live],
         )
-        _extend(live, samples, domain, builder)
+        _extend(live, samples, grader, builder)
     solutions = [
         Solution(
             p.question,
@@ -115,7 +115,7 @@ def sample_solutions(
     return [solutions[i : i + count] for i in range(0, len(solutions), count)]
 
 
-def _extend(live: list[_Partial], samples: Any, domain: Domain, builder: StepBuilder):
+def _extend(live: list[_Partial], samples: Any, grader: Grader, builder: StepBuilder):
     tokens, logprobs = np.asarray(samples.tokens), np.asarray(samples.logprobs)
     for i, state in enumerate(live):
         n = int(samples.lengths[i])
@@ -129,4 +129,4 @@ def _extend(live: list[_Partial], samples: Any, domain: Domain, builder: StepBui
         state.sum_logprob.append(float(logprobs[i, :n].sum()))
         # A reply that never closes is no step: nothing sensible can follow it.
         state.dead = not closed
-        state.finished = closed and domain.is_final(text)
+        state.finished = closed and grader.is_final(text)

@@ -13,11 +13,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from aprm_jax.data.domain import Domain, Problem
+from aprm_jax.data.problem import Problem
 from aprm_jax.data.steps import StepBuilder
 from aprm_jax.oracle.verdict import Label
 from aprm_jax.sampling.sampler import Sampler
 from aprm_jax.search.solve import Solution, sample_solutions
+from aprm_jax.tasks.protocols import Grader, StepOracle
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +32,9 @@ class LabelledStep:
     kind: str
 
 
-def oracle_labels(solutions: Sequence[Solution], domain: Domain) -> list[LabelledStep]:
+def oracle_labels(
+    solutions: Sequence[Solution], oracle: StepOracle
+) -> list[LabelledStep]:
     """Each step up to and including the first incorrect one; undecidable ends it.
 
     Nothing is said of the steps after the first error: their premises are wrong.
@@ -40,7 +43,7 @@ def oracle_labels(solutions: Sequence[Solution], domain: Domain) -> list[Labelle
     for solution in solutions:
         for k, step in enumerate(solution.steps):
             prefix = solution.steps[:k]
-            verdict = domain.oracle.judge(solution.question, prefix, None, step)
+            verdict = oracle.judge(solution.question, prefix, None, step)
             if verdict.label == Label.UNDECIDABLE:
                 break
             label = float(verdict.label == Label.CORRECT)
@@ -57,7 +60,7 @@ def monte_carlo_labels(
     problems: Sequence[Problem],
     sampler: Sampler,
     backbone: Any,
-    domain: Domain,
+    grader: Grader,
     builder: StepBuilder,
     key: Any,
     *,
@@ -76,7 +79,7 @@ def monte_carlo_labels(
       problems: the problem of each, for its answer.
       sampler: of the solver's architecture.
       backbone: the parameters of the policy that completes.
-      domain: reads answers.
+      grader: reads answers.
       builder: makes the prompts.
       key: of the whole request.
       completions: how many from each prefix.
@@ -90,13 +93,13 @@ def monte_carlo_labels(
             (s.question, s.steps[: k + 1])
             for s in solutions
             for k in range(len(s.steps))
-            if not domain.is_final(s.steps[k])
+            if not grader.is_final(s.steps[k])
         }
     )
     completed = sample_solutions(
         sampler,
         backbone,
-        domain,
+        grader,
         builder,
         prefixes,
         completions,
@@ -108,7 +111,7 @@ def monte_carlo_labels(
     for (question, steps), ends in zip(prefixes, completed, strict=True):
         right = [
             end.finished
-            and domain.same_answer(domain.answer(end.steps), answers[question])
+            and grader.same_answer(grader.answer(end.steps), answers[question])
             for end in ends
         ]
         quality[(question, steps)] = float(np.mean(right))
@@ -117,9 +120,9 @@ def monte_carlo_labels(
         question = solution.question
         for k, step in enumerate(solution.steps):
             steps = solution.steps[: k + 1]
-            if domain.is_final(step):
+            if grader.is_final(step):
                 value = float(
-                    domain.same_answer(domain.answer(steps), answers[question])
+                    grader.same_answer(grader.answer(steps), answers[question])
                 )
             else:
                 value = quality[(question, steps)]

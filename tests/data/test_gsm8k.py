@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 
 from aprm_jax.data.bpe import load_tokenizer, save_tokenizer, train_bpe
-from aprm_jax.data.gsm8k import Gsm8kDomain, parse_row, read_model_solutions
+from aprm_jax.data.gsm8k import parse_row, read_model_solutions
 from aprm_jax.data.jsonl import DataError, RowError
 from aprm_jax.data.sources import read_source
 from aprm_jax.data.steps import StepBuilder
 from aprm_jax.oracle.verdict import Label
+from aprm_jax.tasks.gsm8k import Gsm8kDomain
 
 
 def _row(k: int) -> dict[str, str]:

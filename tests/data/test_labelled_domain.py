@@ -5,11 +5,12 @@ import json
 import numpy as np
 import pytest
 
-from aprm_jax.data.domain import Domain
 from aprm_jax.data.jsonl import DataError
 from aprm_jax.data.labelled import from_labels, from_ratings, question_id
-from aprm_jax.data.labelled_domain import LabelledDomain, read_labelled, right_texts
+from aprm_jax.data.labelled_texts import read_labelled, right_texts
 from aprm_jax.oracle.verdict import Label
+from aprm_jax.tasks.labelled import LabelledDomain
+from aprm_jax.tasks.protocols import Domain
 
 
 def write(tmp_path, questions=12):

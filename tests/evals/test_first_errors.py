@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 import scipy.special
 
-from aprm_jax.data.arithmetic import ArithmeticDomain
 from aprm_jax.evals import first_errors
 from aprm_jax.evals.calibration import Platt
 from aprm_jax.evals.processbench import processbench_score
 from aprm_jax.evals.records import Record, Results
 from aprm_jax.evals.validation import Chosen, choose
 from aprm_jax.oracle.verdict import Label
+from aprm_jax.tasks.arithmetic import ArithmeticDomain
 
 NAN = np.nan
 
@@ -128,7 +128,11 @@ def test_a_calibration_without_slope_calls_all_steps_alike(bias):
 def located():
     domain = ArithmeticDomain(seed=0)
     problems = domain.problems("dev", 20)
-    return domain, problems, first_errors.located_errors(domain, problems, seed=3)
+    return (
+        domain,
+        problems,
+        first_errors.located_errors(domain, domain.oracle, problems, seed=3),
+    )
 
 
 def _first(row):
@@ -158,6 +162,8 @@ def test_a_located_error_is_the_only_step_that_was_changed_and_is_wrong(located)
 
 def test_the_corruptions_are_those_of_their_seed(located):
     domain, problems, rows = located
-    again = first_errors.located_errors(domain, problems, seed=3)
+    again = first_errors.located_errors(domain, domain.oracle, problems, seed=3)
     assert repr(again) == repr(rows)  # NaN equals nothing
-    assert repr(first_errors.located_errors(domain, problems, seed=4)) != repr(rows)
+    assert repr(
+        first_errors.located_errors(domain, domain.oracle, problems, seed=4)
+    ) != repr(rows)

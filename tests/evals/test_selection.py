@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from tiny_game import DOMAIN
 
-from aprm_jax.data.domain import Problem
+from aprm_jax.data.problem import Problem
 from aprm_jax.evals import selection
 from aprm_jax.search.solve import Solution
 

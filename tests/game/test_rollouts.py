@@ -11,13 +11,13 @@ import pytest
 import tiny_game
 from tiny_game import DOMAIN, EASY
 
-from aprm_jax.data.arithmetic import ArithmeticDomain
 from aprm_jax.data.steps import StepBuilder, TooLongError
 from aprm_jax.game import rollouts
 from aprm_jax.game.rewards import RewardTable
 from aprm_jax.game.rollouts import Perturbation, Situation
 from aprm_jax.oracle.verdict import Label, Verdict
 from aprm_jax.sampling.sampler import Samples
+from aprm_jax.tasks.arithmetic import ArithmeticDomain
 
 BUILDER = tiny_game.builder(line_stride=16)
 OTHER = Situation("( 1 + 2 ) * 3", (), "3 * 3")

@@ -8,7 +8,7 @@ import tiny_game
 from scripted import ScriptedSampler
 from tiny_game import DOMAIN
 
-from aprm_jax.data.domain import Problem
+from aprm_jax.data.problem import Problem
 from aprm_jax.search.solve import Solution
 from aprm_jax.verifiers.monte_carlo import (
     LabelledStep,
@@ -34,13 +34,13 @@ def _summary(labels: list[LabelledStep]) -> list[tuple]:
 
 def test_the_oracle_labels_up_to_the_first_error():
     right = _solution("3 + 3 + 1", "6 + 1", "7")
-    assert _summary(oracle_labels([right], DOMAIN)) == [
+    assert _summary(oracle_labels([right], DOMAIN.oracle)) == [
         ((), "3 + 3 + 1", 1.0),
         (("3 + 3 + 1",), "6 + 1", 1.0),
         (("3 + 3 + 1", "6 + 1"), "7", 1.0),
     ]
     # Nothing is said of what follows an error, though its own arithmetic is right.
-    wrong = oracle_labels([_solution("3 + 3 + 1", "5 + 1", "6")], DOMAIN)
+    wrong = oracle_labels([_solution("3 + 3 + 1", "5 + 1", "6")], DOMAIN.oracle)
     assert _summary(wrong) == [
         ((), "3 + 3 + 1", 1.0),
         (("3 + 3 + 1",), "5 + 1", 0.0),
@@ -50,8 +50,8 @@ def test_the_oracle_labels_up_to_the_first_error():
 
 def test_an_undecidable_step_ends_the_labels_without_one():
     leap = _solution("3 + 3 + 1", "7")
-    assert _summary(oracle_labels([leap], DOMAIN)) == [((), "3 + 3 + 1", 1.0)]
-    assert oracle_labels([], DOMAIN) == []
+    assert _summary(oracle_labels([leap], DOMAIN.oracle)) == [((), "3 + 3 + 1", 1.0)]
+    assert oracle_labels([], DOMAIN.oracle) == []
 
 
 def _label(solutions, reply, *, soft, completions=4, max_steps=5):

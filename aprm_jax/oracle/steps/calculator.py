@@ -151,6 +151,11 @@ class CalculatorOracle:
         return correct("its equations hold and conclude the same")
 
 
+def stated(step: str) -> str:
+    """What stands behind `####`."""
+    return step.strip().removeprefix(FINAL).strip()
+
+
 def is_final(step: str) -> bool:
     """Whether a step is a `#### N` line."""
     return step.lstrip().startswith(FINAL)

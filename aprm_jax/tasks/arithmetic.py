@@ -25,7 +25,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from aprm_jax.data.domain import Problem
+from aprm_jax.data.problem import Problem
 from aprm_jax.data.word_tokenizer import build_word_tokenizer
 from aprm_jax.oracle.embedded.arithmetic import KINDS, ArithmeticOracle
 from aprm_jax.oracle.embedded.rewriting import (

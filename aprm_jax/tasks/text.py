@@ -5,22 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
 from transformers import PreTrainedTokenizerFast
 
 from aprm_jax.data.bpe import given_or_trained
-from aprm_jax.data.domain import Problem
 from aprm_jax.data.drawing import Epochs, held_out
 from aprm_jax.data.labelled import question_id
-from aprm_jax.data.word_corruption import corrupt_step
-from aprm_jax.oracle.steps.calculator import FINAL, KINDS, CalculatorOracle, is_final
+from aprm_jax.data.problem import Problem
+from aprm_jax.oracle.steps.calculator import KINDS, CalculatorOracle
 from aprm_jax.oracle.steps.text import KINDS as TEXT_KINDS
 from aprm_jax.oracle.steps.text import TextOracle
 from aprm_jax.oracle.verdict import Oracle
+from aprm_jax.tasks.graders import AnswerGrader
+from aprm_jax.tasks.word_corruption import WordCorruptor
 
 
-class TextDomain:
-    """What domains of plain text share; they say how answers are read and compared.
+class TextDomain(AnswerGrader, WordCorruptor):
+    """Problems in plain text, with what grades, corrupts and judges them.
 
     Args:
       train: training problems.
@@ -74,21 +74,6 @@ class TextDomain:
         if split not in self._evaluation:
             raise ValueError(f"no split {split!r}; there are {', '.join(self.splits)}")
         return self._evaluation[split][:count]
-
-    def corrupt(
-        self, rng: np.random.Generator, question: str, prefix: Sequence[str], step: str
-    ) -> str | None:
-        """See `Domain.corrupt`."""
-        return corrupt_step(rng, question, prefix, step)
-
-    def is_final(self, step: str) -> bool:
-        """Whether a step is a `#### ANSWER` line."""
-        return is_final(step)
-
-
-def stated(step: str) -> str:
-    """What stands behind `####`."""
-    return step.strip().removeprefix(FINAL).strip()
 
 
 def hold_out(

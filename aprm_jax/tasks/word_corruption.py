@@ -27,6 +27,16 @@ _NUMBER = re.compile(NUMBER)
 _OPERATOR = re.compile(r"(?<=[0-9)])[-+*/](?=[0-9.(])")
 
 
+class WordCorruptor:
+    """Implements `Corruptor` on steps in plain text."""
+
+    def corrupt(
+        self, rng: np.random.Generator, question: str, prefix: Sequence[str], step: str
+    ) -> str | None:
+        """See `Corruptor.corrupt`."""
+        return corrupt_step(rng, question, prefix, step)
+
+
 def corrupt_step(
     rng: np.random.Generator, question: str, prefix: Sequence[str], step: str
 ) -> str | None:

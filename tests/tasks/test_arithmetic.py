@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 from transformers import AutoTokenizer
 
-from aprm_jax.data.arithmetic import ArithmeticConfig, ArithmeticDomain
-from aprm_jax.data.domain import Problem
+from aprm_jax.data.problem import Problem
 from aprm_jax.data.steps import StepBuilder
 from aprm_jax.oracle.embedded.arithmetic import legal_contractions, value
 from aprm_jax.oracle.embedded.rewriting import (
@@ -20,6 +19,7 @@ from aprm_jax.oracle.embedded.rewriting import (
     parse,
 )
 from aprm_jax.oracle.verdict import Label
+from aprm_jax.tasks.arithmetic import ArithmeticConfig, ArithmeticDomain
 
 
 @pytest.fixture(scope="module")

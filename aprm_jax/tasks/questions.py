@@ -13,15 +13,14 @@ from pathlib import Path
 
 from transformers import PreTrainedTokenizerFast
 
-from aprm_jax.data.domain import Problem
 from aprm_jax.data.jsonl import DataError
 from aprm_jax.data.labelled import question_id
+from aprm_jax.data.problem import Problem
 from aprm_jax.data.readers import ProblemSource, read_problems, sources
 from aprm_jax.data.readers.base import MathProblem
-from aprm_jax.data.text_domain import TextDomain, hold_out, stated
-from aprm_jax.oracle.answers import Outcome, same_answer
 from aprm_jax.oracle.steps.calculator import FINAL, is_final
 from aprm_jax.oracle.steps.text import TextOracle
+from aprm_jax.tasks.text import TextDomain, hold_out
 
 READER = "questions"
 
@@ -87,15 +86,6 @@ class QuestionsDomain(TextDomain):
             vocab_size=vocab_size,
             oracle=oracle,
         )
-
-    def answer(self, steps: Sequence[str]) -> str | None:
-        """What the first `####` line states; None without one."""
-        found = next((stated(step) for step in steps if is_final(step)), None)
-        return found or None
-
-    def same_answer(self, given: str | None, expected: str) -> bool:
-        """Whether `oracle.answers` calls them equal."""
-        return same_answer(given, expected).outcome is Outcome.EQUAL
 
 
 def reader_of(text: str) -> tuple[str, str]:

@@ -1,4 +1,4 @@
-"""Solutions with labelled steps as a domain: text to learn from, and no oracle.
+"""Solutions with labelled steps as a domain: text to learn from, and no answers.
 
 Human labels stand in for the oracle: a language model learns the steps that nobody
 called wrong, a PRM learns the labels. Nothing can be corrupted or sampled here.
@@ -6,8 +6,6 @@ called wrong, a PRM learns the labels. Nothing can be corrupted or sampled here.
 
 from __future__ import annotations
 
-import dataclasses
-import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,12 +13,12 @@ import numpy as np
 from transformers import PreTrainedTokenizerFast
 
 from aprm_jax.data.bpe import given_or_trained
-from aprm_jax.data.domain import Problem
 from aprm_jax.data.drawing import Epochs, held_out
 from aprm_jax.data.jsonl import DataError
-from aprm_jax.data.labelled import NEUTRAL, LabelledSolution, Solutions, question_id
-from aprm_jax.data.prefixes import PrefixTree
-from aprm_jax.data.readers import read_steps
+from aprm_jax.data.labelled import NEUTRAL, LabelledSolution, question_id
+from aprm_jax.data.labelled_texts import read_labelled, right_texts
+from aprm_jax.data.problem import Problem
+from aprm_jax.oracle.steps.text import KINDS, TextOracle
 from aprm_jax.oracle.verdict import Label, Oracle, Verdict
 
 
@@ -45,6 +43,7 @@ class LabelledDomain:
       vocab_size: of the tokenizer to train.
       dev_count: questions held out, chosen by a hash of the question; 0 for a share
         that goes with how many there are, and as much again to test on.
+      oracle: judges steps; None knows nothing of any.
       quarantine_dir: where bad rows are recorded.
       max_bad_share: share of bad rows past which reading stops.
       label_cut: labels below it are wrong, where right and wrong are all there is.
@@ -58,7 +57,6 @@ class LabelledDomain:
     """
 
     name = "labelled"
-    kinds = ()
     splits = ("dev",)
 
     def __init__(
@@ -69,6 +67,7 @@ class LabelledDomain:
         tokenizer: PreTrainedTokenizerFast | str | Path | None = None,
         vocab_size: int = 2048,
         dev_count: int = 100,
+        oracle: TextOracle | None = None,
         quarantine_dir: str | Path | None = None,
         max_bad_share: float = 0.01,
         label_cut: float = NEUTRAL,
@@ -92,7 +91,8 @@ class LabelledDomain:
         if not self.texts:
             raise DataError(f"{train}: no solution begins with a step that is right")
         self._train = Epochs(self.texts, seed)
-        self.oracle: Oracle = NoOracle()
+        self.oracle: Oracle = oracle or NoOracle()
+        self.kinds: tuple[str, ...] = KINDS if oracle else ()
         self.tokenizer: PreTrainedTokenizerFast = given_or_trained(
             tokenizer, _lines(self.labelled), vocab_size
         )
@@ -131,82 +131,6 @@ class LabelledDomain:
     def same_answer(self, given: str | None, expected: str) -> bool:
         """Equality as text."""
         return given is not None and given.strip() == expected.strip()
-
-
-def split_source(text: str, field: str) -> tuple[str, str]:
-    """ "READER:SOURCE" as (reader, source); the source may be "" for the hub's name.
-
-    Raises:
-      DataError: there is no colon.
-    """
-    reader, colon, source = text.partition(":")
-    if not colon or not reader:
-        raise DataError(
-            f"{field}: {text!r} must be READER:SOURCE, for example "
-            "prm800k:data/prm800k/phase1_train.jsonl.gz"
-        )
-    return reader, source
-
-
-def read_labelled(
-    text: str,
-    *,
-    unique: bool = True,
-    quarantine_dir: str | Path | None = None,
-    max_bad_share: float = 0.01,
-) -> Solutions:
-    """Reads "READER:SOURCE"; questions and steps stay as the data has them.
-
-    Whoever scores a solution gives the text as it is, so that is what is learned and
-    measured: what a layout cannot hold is the step builder's business alone.
-
-    Raises:
-      DataError: see `readers.read_steps`; or no solution has a label.
-    """
-    reader, source = split_source(text, "labelled solutions")
-    rows = read_steps(
-        source,
-        reader,
-        unique=unique,
-        quarantine_dir=quarantine_dir,
-        max_bad_share=max_bad_share,
-    )
-    if not rows:
-        raise DataError(f"{text}: no solution has a labelled step")
-    rows[:] = [
-        row
-        if row.problem_id
-        else dataclasses.replace(row, problem_id=question_id(row.question))
-        for row in rows
-    ]
-    return rows
-
-
-def right_texts(
-    solutions: Sequence[LabelledSolution], cut: float = NEUTRAL
-) -> tuple[Problem, ...]:
-    """The longest texts without a wrong step, none of them a beginning of another.
-
-    A step is taken where its label, in whichever row, is at least `cut`, or where it
-    has none but a row goes on behind it.
-    """
-    tree = PrefixTree()
-    paths = [tree.add(s.question, s.steps) for s in solutions]
-    wrong = {
-        node
-        for s, path in zip(solutions, paths, strict=True)
-        for node, label in zip(path, s.labels, strict=True)
-        if label < cut
-    }
-    found: dict[int, Problem] = {}
-    inside: set[int] = set()
-    for s, path in zip(solutions, paths, strict=True):
-        right = list(itertools.takewhile(lambda node: node not in wrong, path))
-        if right:
-            text = Problem(s.question, s.steps[: len(right)], "")
-            found.setdefault(right[-1], text)
-            inside.update(right[:-1])
-    return tuple(text for node, text in found.items() if node not in inside)
 
 
 def _lines(solutions: Sequence[LabelledSolution]) -> list[str]:

@@ -8,13 +8,13 @@ import logging
 
 import pytest
 
-from aprm_jax.data.domain import Domain
 from aprm_jax.data.drawing import held_out
 from aprm_jax.data.jsonl import DataError, RowError
 from aprm_jax.data.labelled import question_id
-from aprm_jax.data.labelled_domain import LabelledDomain
-from aprm_jax.data.questions import QuestionsDomain
 from aprm_jax.data.readers import sources
+from aprm_jax.tasks.labelled import LabelledDomain
+from aprm_jax.tasks.protocols import Domain
+from aprm_jax.tasks.questions import QuestionsDomain
 
 
 def _parse(row: dict):

@@ -1,0 +1,1 @@
+"""What there is to solve: problems, graders, oracles of steps, corruptors."""
