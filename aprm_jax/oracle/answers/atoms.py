@@ -180,7 +180,7 @@ class Atoms(Forms, abc.ABC):
             if long and text not in GREEK:
                 self.at += 1
                 return Term("text", name=text)
-            if text in GREEK:  # alpha
+            if len(text) > 2 and text in GREEK:  # alpha, but x times i
                 self.at += 1
                 return self.subscripted(text)
             self.split(1)

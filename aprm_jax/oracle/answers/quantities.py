@@ -107,6 +107,8 @@ class Quantities(Atoms, abc.ABC):
             return True
         if content in ("min", "sec"):  # "5 min", but not "5 min(a, b)"
             return not self.sees("(", "{", "^", ahead=1)
+        if content == "am" and token.kind == "word":
+            return token.spaced  # else a times m
         if is_unit(content):
             return True
         if len(content) == 1 and content in LETTERS:

@@ -104,7 +104,7 @@ _TABLE: dict[str, dict[str, str]] = {
 }
 # What may be left out, but not turned into its opposite.
 _SIDES = (
-    "am ad bc north south east west up down left right above below clockwise "
+    "am north south east west up down left right above below clockwise "
     "counterclockwise profit loss gain increase decrease"
 )
 _TABLE.update({side: {"1": side} for side in _SIDES.split()})

