@@ -109,7 +109,7 @@ def test_a_subset_without_a_finished_solution_is_chosen_from_all_the_same():
 def test_every_row_of_the_table():
     names = list(inspect.signature(selection.table).parameters)
     assert names[:6] == [
-        "domain",
+        "grader",
         "problems",
         "solutions",
         "scored",
