@@ -84,11 +84,11 @@ def test_search_needs_no_reference_steps(questions):
     ]
     scored = {"prm": [[np.log([0.5, 0.1 * (k + 1)]) for k in range(len(row))]]}
     rows = selection.table(questions, [problem], [row], scored, ["min"], [1, 5])
-    np.testing.assert_allclose(rows["sample"], 3 / 6)
+    np.testing.assert_allclose(rows["", "sample"], 3 / 6)
     # Three spellings of one answer outvote two of the same wrong one.
-    np.testing.assert_array_equal(rows["majority@5"], 1.0)
-    np.testing.assert_array_equal(rows["majority@1"], 0.0)
-    np.testing.assert_allclose(rows["prm.min@1"], 3 / 6)
+    np.testing.assert_array_equal(rows["", "majority@5"], 1.0)
+    np.testing.assert_array_equal(rows["", "majority@1"], 0.0)
+    np.testing.assert_allclose(rows["prm", "min@1"], 3 / 6)
 
 
 def test_the_text_oracle_judges_any_domain_of_text(questions, tmp_path):
