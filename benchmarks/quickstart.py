@@ -107,7 +107,9 @@ def _each(runs: Sequence[dict], what: str) -> dict[str, list[float]]:
 
 def accuracies(summaries: Sequence[dict[str, float]]) -> dict[str, dict[str, list]]:
     """Row -> split -> share of problems solved, a number a seed."""
-    (n,) = {key.rpartition("@")[2] for key in summaries[0] if "test.pass@" in key}
+    prefix = "solver.test.pass@"
+    found = [key.removeprefix(prefix) for key in summaries[0] if key.startswith(prefix)]
+    n = min(int(size) for size in found if size.isdigit())
     return {
         name: {
             split: [s[f"solver.{split}.{key.format(n=n)}"] for s in summaries]
