@@ -5,8 +5,8 @@ prm.score("2 + 3 * 4", ["2 + 12", "14"])  # float32[2]: P(correct) of each step
 
 A model judges the kind of text that it was trained on. The quickstart's is arithmetic
 in natural numbers: a step writes the line before it again, with one operation carried
-out. With `domain.modulus=10` (`configs/compare.py`, whose tables the README has) every
-result is its last digit instead, and `2 + 12` is wrong where `2 + 2` is right;
+out. With `domain.modulus=10` (`configs/compare.py`, whose tables docs/results.md has)
+every result is its last digit instead, and `2 + 12` is wrong where `2 + 2` is right;
 `spec.domain` says which.
 """
 

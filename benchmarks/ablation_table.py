@@ -1,9 +1,9 @@
-"""Pools several seeds of `configs/ablation.py` into the README's ablation table.
+"""Pools several seeds of `configs/ablation.py` into the ablation table.
 
     python benchmarks/ablation_table.py --command='…' RUN_SEED_0 RUN_SEED_1 RUN_SEED_2
 
 Writes `benchmarks/results/ablation.json` and what stands between the `ablation` markers
-of README.md.
+of docs/results.md.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def main() -> None:
                 results["rows"][name][metric] = row
     out = ROOT / "benchmarks/results/ablation.json"
     out.write_text(one_line_each(results))
-    replace_between(ROOT / "README.md", "ablation", render(results, splits, n))
+    replace_between(ROOT / "docs/results.md", "ablation", render(results, splits, n))
 
 
 def render(results: dict, splits: list[str], n: int) -> str:

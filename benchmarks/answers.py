@@ -8,8 +8,8 @@ verdict), `suite`, and where they apply `scope` (why it asks for something that
 belong to their suites and are not part of this repository.
 
 Writes `benchmarks/results/answers.json`, counts alone, and what stands between the
-`answers` markers of README.md. Sets that the command does not name keep their figures,
-with the commit that they were measured at.
+`answers` markers of docs/oracle.md. Sets that the command does not name keep their
+figures, with the commit that they were measured at.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("pairs", nargs="+", type=Path, help="JSON lines; see above")
     parser.add_argument("--out", type=Path, default=RESULTS)
-    parser.add_argument("--readme", type=Path, default=ROOT / "README.md")
+    parser.add_argument("--page", type=Path, default=ROOT / "docs/oracle.md")
     args = parser.parse_args()
     results: dict = json.loads(args.out.read_text()) if args.out.exists() else {}
     for path in args.pairs:
@@ -42,7 +42,7 @@ def main() -> None:
         results[path.stem] |= measure(map(json.loads, lines))
     args.out.parent.mkdir(parents=True, exist_ok=True)
     args.out.write_text(one_line_each(results))
-    replace_between(args.readme, "answers", render(results))
+    replace_between(args.page, "answers", render(results))
 
 
 def measure(pairs: Iterable[dict]) -> dict:

@@ -1,11 +1,11 @@
-"""Pools several seeds of `configs/compare.py` into the README's tables.
+"""Pools several seeds of `configs/compare.py` into the tables.
 
     python benchmarks/compare_table.py --command='…' RUN_SEED_0 RUN_SEED_1 RUN_SEED_2
 
 reads each run's `evaluate/` folder, writes `benchmarks/results/compare.json` with every
-figure, and replaces what stands between the `results` markers of README.md. Nothing in
-those tables is typed. `--name=naive_generator` does the same for the runs of another
-config: its JSON, its markers.
+figure, and replaces what stands between the `results` markers of docs/results.md.
+Nothing in those tables is typed. `--name=naive_generator` does the same for the runs of
+another config: its JSON, its markers.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def main() -> None:
     parser.add_argument(
         "--by-seed", action="store_true", help="one size, and a row a seed"
     )
-    parser.add_argument("--readme", type=Path, default=ROOT / "README.md")
+    parser.add_argument("--page", type=Path, default=ROOT / "docs/results.md")
     args = parser.parse_args()
     results = collect(args.runs, args.aggregation)
     results["command"] = args.command
@@ -67,7 +67,7 @@ def main() -> None:
     out = ROOT / f"benchmarks/results/{args.name}.json"
     out.write_text(one_line_each(results))
     marker = "results" if args.name == "compare" else args.name
-    replace_between(args.readme, marker, render(results, out.name, args.by_seed))
+    replace_between(args.page, marker, render(results, out.name, args.by_seed))
 
 
 def one_line_each(results: dict) -> str:

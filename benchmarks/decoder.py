@@ -7,7 +7,7 @@ command makes them; torch has a thread to a core. The two sides take turns of a 
 seconds, each pair of turns gives one ratio, and medians are reported. A side's first
 turn compiles and is not counted; nor should a single step be, for the first ones after
 the other side's turn find their memory gone. Writes `benchmarks/results/decoder.json`
-and what stands between the `decoder` markers of README.md.
+and what stands between the `decoder` markers of docs/scaling.md.
 """
 
 from __future__ import annotations
@@ -323,7 +323,7 @@ def main() -> None:
     if not args.only:
         RESULTS.parent.mkdir(exist_ok=True)
         RESULTS.write_text(json.dumps(report, indent=2) + "\n")
-        replace_between(ROOT / "README.md", "decoder", render(report))
+        replace_between(ROOT / "docs/scaling.md", "decoder", render(report))
         print(f"wrote {RESULTS}")
 
 

@@ -1,4 +1,4 @@
-"""Turns a finished `configs/gsm8k.py` run into the README's GSM8K table.
+"""Turns a finished `configs/gsm8k.py` run into the GSM8K table.
 
     python benchmarks/gsm8k_table.py --command='…' RUN
 
@@ -37,7 +37,7 @@ def main() -> None:
     (ROOT / "benchmarks/results/gsm8k.json").write_text(
         json.dumps(results, indent=1) + "\n"
     )
-    replace_between(ROOT / "README.md", "gsm8k", render(results))
+    replace_between(ROOT / "docs/results.md", "gsm8k", render(results))
 
 
 def render(results: dict) -> str:

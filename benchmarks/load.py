@@ -7,7 +7,7 @@ processes of their own, one after the other: here onto 8 fake CPU devices and on
 and with `transformers.from_pretrained`, which maps the files and reads nothing, so also
 with a copy of each weight after it. Memory is the process's peak resident set less
 what it had before loading. Writes `benchmarks/results/load.json` and what stands
-between the `load` markers of README.md.
+between the `load` markers of docs/huggingface.md.
 """
 
 from __future__ import annotations
@@ -150,7 +150,9 @@ def run(folder: str, how: str) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--gigabytes", type=float, default=2.2)
-    parser.add_argument("--readme", type=pathlib.Path, default=ROOT / "README.md")
+    parser.add_argument(
+        "--page", type=pathlib.Path, default=ROOT / "docs/huggingface.md"
+    )
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         written = write_checkpoint(pathlib.Path(folder), arguments.gigabytes)

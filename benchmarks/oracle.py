@@ -4,8 +4,8 @@
     python benchmarks/oracle.py --speed=data/gsm8k/train.jsonl
 
 Writes `benchmarks/results/oracle.json`, `benchmarks/results/oracle_disagreements.json`
-and what stands between the `oracle` markers of README.md. Parts that are not asked for
-keep the figures that they have. `--prm800k-half=0` measures the development half of
+and what stands between the `oracle` markers of docs/oracle.md. Parts that are not asked
+for keep the figures that they have. `--prm800k-half=0` measures the development half of
 PRM800K's training steps and writes the disagreements only: the causes that somebody
 filled in stay.
 """
@@ -53,7 +53,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=0, help="of the pool; 0 = none")
     parser.add_argument("--prm800k-half", type=int, choices=(0, 1))
     parser.add_argument("--speed", type=Path, help="GSM8K's train.jsonl, to time it")
-    parser.add_argument("--readme", type=Path, default=ROOT / "README.md")
+    parser.add_argument("--page", type=Path, default=ROOT / "docs/oracle.md")
     args = parser.parse_args()
     found = {}
     if args.gsm8k is not None:
@@ -83,7 +83,7 @@ def main() -> None:
     results |= {p: found.get(p, before.get(p)) for p in PARTS if p in found | before}
     RESULTS.parent.mkdir(parents=True, exist_ok=True)
     RESULTS.write_text(json.dumps(results, indent=1) + "\n")
-    replace_between(args.readme, "oracle", render(results, _causes()))
+    replace_between(args.page, "oracle", render(results, _causes()))
 
 
 def _prm800k(folder: Path, half: int | None, workers: int) -> dict:

@@ -1,4 +1,4 @@
-"""Turns finished `configs/prm800k.py` runs into the README's PRM800K table.
+"""Turns finished `configs/prm800k.py` runs into the PRM800K table.
 
     python benchmarks/prm800k_table.py --command='…' RUN [RUN ...]
 
@@ -56,7 +56,7 @@ def main() -> None:
     (ROOT / "benchmarks/results/prm800k.json").write_text(
         json.dumps(results, indent=1) + "\n"
     )
-    replace_between(ROOT / "README.md", "prm800k", render(results))
+    replace_between(ROOT / "docs/results.md", "prm800k", render(results))
 
 
 def render(results: dict) -> str:

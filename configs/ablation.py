@@ -9,7 +9,7 @@ of the same seed, so rows differ in the game alone.
     done
 
 Hardware: 2 CPU cores, no GPU; peak memory below 4 GiB.
-Time, scores: see README.md, "Ablations".
+Time, scores: see docs/results.md, "Ablations".
 A cut that trains its own models, under a minute: --config=configs/ablation.py:runlocal
 """
 

@@ -1,4 +1,5 @@
-"""The quickstart's stages with every baseline beside APRM: the table in the README.
+"""The quickstart's stages with every baseline beside APRM: the tables in
+docs/results.md.
 
 All PRMs start from one warm-up and get as many updates of as many steps. They differ
 in where their wrong steps come from: static corruptions, a frozen Generator, the
@@ -13,7 +14,7 @@ where the quickstart has others since, they stand in `PUBLISHED`.
     done
 
 Hardware: 2 CPU cores, no GPU; peak memory below 4 GiB.
-Time, scores: see README.md, "Results".
+Time, scores: see docs/results.md.
 A cut of every stage, under a minute: --config=configs/compare.py:runlocal
 """
 

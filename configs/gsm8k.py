@@ -13,7 +13,7 @@ folder with train.jsonl and test.jsonl (default: data/gsm8k), and what else is f
 example_model_solutions.jsonl, and processbench.json or ../processbench/gsm8k.json.
 
 Hardware: 2 CPU cores, no GPU.
-Time, scores: see README.md, "GSM8K".
+Time, scores: see docs/results.md, "GSM8K".
 A cut of every stage on made-up problems, under a minute:
 --config=configs/gsm8k.py:runlocal
 """

@@ -11,7 +11,7 @@ warm-up are those of a finished `configs/compare.py` run of the same seed.
     done
 
 Hardware: 2 CPU cores, no GPU; peak memory below 4 GiB.
-Time: ten minutes on one core; scores: see README.md, "A naive Generator".
+Time: ten minutes on one core; scores: see docs/results.md, "A naive Generator".
 A cut that trains its own models, a minute: --config=configs/naive_generator.py:runlocal
 """
 

@@ -19,11 +19,11 @@ Labelled steps, labels from 0 to 1, true and false, or + and -:
       --config.domain.train=step_format:solutions.jsonl
 
 A language model learns the right steps, and a PRM that starts from it the labels. Other
-readers than `step_format`: README.md, "Data". A tenth of the questions, or a quarter of
+readers than `step_format`: docs/data.md. A tenth of the questions, or a quarter of
 few, is held out for thresholds, and as much again for the test.
 
 Models are small and from scratch. With a pretrained one:
---config.solver.backbone=FOLDER and README.md, "Models from Hugging Face".
+--config.solver.backbone=FOLDER and docs/huggingface.md.
 
 Hardware: 2 CPU cores, no GPU.
 Time: some minutes for some hundred questions; scores depend on the data.

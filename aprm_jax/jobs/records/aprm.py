@@ -14,7 +14,7 @@ from aprm_jax.jobs.records.prm import OBJECTIVES
 
 @dataclasses.dataclass(frozen=True)
 class RewardsConfig:
-    """What the players get for a perturbation s' of a step; README's table, ours."""
+    """What the players get for a perturbation s' of a step; docs/method.md."""
 
     generator_fooled: float = setting(1.0, "s' incorrect, R says correct")
     generator_caught: float = setting(-1.0, "s' incorrect, R says incorrect")

@@ -1,0 +1,92 @@
+"""The documentation: its code runs, its commands are understood, its site is whole."""
+
+from __future__ import annotations
+
+import doctest
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import tiny
+
+from aprm_jax.config import default_config, settings
+from aprm_jax.config.reference import configuration_reference
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+PAGES = sorted(
+    page
+    for page in [REPOSITORY / "README.md", *(REPOSITORY / "docs").rglob("*.md")]
+    if page.name != "configuration.md" and "_build" not in page.parts
+)
+NAMES = [str(page.relative_to(REPOSITORY)) for page in PAGES]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=NAMES)
+def test_interpreter_sessions_print_what_they_show(page):
+    text = page.read_text()
+    results = doctest.testfile(str(page), module_relative=False)
+    assert results.attempted == len(re.findall(r"(?m)^\s*>>> ", text))
+    assert results.failed == 0
+
+
+def _blocks(page: Path) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    """A folder with what the examples load: the models of a run, tiny ones."""
+    root = tmp_path_factory.mktemp("docs")
+    models = root / "runs/mine/aprm"
+    tiny.save(models / "model", "prm")
+    tiny.save(models / "generator/model", "generator", max_new_tokens=6)
+    return root
+
+
+@pytest.mark.parametrize("page", [p for p in PAGES if _blocks(p)], ids=lambda p: p.stem)
+def test_python_blocks_run_one_after_the_other(page, finished, monkeypatch):
+    monkeypatch.chdir(finished)
+    names: dict[str, object] = {}
+    for block in _blocks(page):
+        exec(compile(block, str(page), "exec"), names)
+
+
+def _commands(page: Path) -> list[str]:
+    """Every command of this package in a page, its lines joined."""
+    text = page.read_text().replace("\\\n", " ")
+    return re.findall(r"(?:python -m aprm_jax\.main|aprm-jax)( --[^`\n&;]*)", text)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=NAMES)
+def test_commands_name_configs_and_fields_that_exist(page):
+    known = {*settings(), *default_config().keys()}
+    for command in _commands(page):
+        for word in shlex.split(command):
+            name, _, value = word.partition("=")
+            if name == "--config":
+                file = value.partition(":")[0]
+                assert not file.endswith(".py") or (REPOSITORY / file).is_file(), word
+            elif name.startswith("--config.") and "overrides" not in name:
+                assert name.removeprefix("--config.") in known, word
+            else:
+                assert name in ("--config", "--workdir", "--help") or (
+                    name.startswith("--config.overrides")
+                ), word
+
+
+def test_pages_link_to_files_that_exist():
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", page.read_text()):
+            if "://" not in target:
+                assert (page.parent / target).exists(), f"{page}: {target}"
+
+
+def test_the_reference_has_every_field():
+    text = configuration_reference()
+    for name, field in settings().items():
+        assert f"| `{name}` | {field.type} | `{field.default!r}` |" in text
+
+
+def test_the_readme_is_read_in_one_sitting():
+    assert len((REPOSITORY / "README.md").read_text().splitlines()) <= 200
