@@ -4,6 +4,10 @@ The folder is a builder that `tfds.builder_from_directory(folder / VERSION)` and
 `tfds.data_source(NAME, data_dir=...)` read: ArrayRecord files, and what is known of
 the data in the builder's metadata. It is written beside its place and renamed into it,
 so a kill leaves no half of one.
+
+We read the rows by our own features and the files that `files.json` lists, with their
+checksums, and nothing of TFDS's metadata: `features.json` names Python classes, which
+TFDS imports, from the folder that the process stands in too.
 """
 
 from __future__ import annotations
@@ -13,7 +17,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +26,20 @@ from transformers import PreTrainedTokenizerFast
 
 from aprm_jax.data.jsonl import DataError
 from aprm_jax.data.steps import StepBuilder, StepRow
+from aprm_jax.files import (
+    check_fingerprints,
+    fingerprints,
+    parse_json,
+    read_sealed,
+    write_sealed,
+)
 
 NAME = "prepared"
 VERSION = "1.0.0"
 _ARRAYS = ("tokens", "positions", "segment_ids", "step_ids", "labels")
+FILES = "files.json"
+_COUNTS = ("rows", "tokens", "steps", "labelled_steps", "longest", "most_steps")
+_REMEDY = "Prepare the data again: delete the folder, then job=prepare, or copy it anew"
 _CHUNK = 1024  # rows between two calls of the writer, which rewrites its metadata
 
 
@@ -105,6 +119,7 @@ def write_prepared(
         raise DataError(f"{folder}: nothing is left to write: no split has a row")
     known.update(metadata())
     writer.close_all()
+    write_sealed(target / FILES, {"files": fingerprints(target, target.iterdir())})
     shutil.rmtree(folder, ignore_errors=True)
     scratch.rename(folder)
 
@@ -114,17 +129,49 @@ def read_metadata(folder: str | Path) -> dict[str, Any]:
 
     Raises:
       DataError: there is no prepared data set.
+      DamagedFileError: its metadata is not what was written.
     """
     path = Path(folder) / VERSION / "metadata.json"
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    if not path.is_file():
         raise DataError(
             f"{folder}: not a prepared data set ({path} is missing): give the folder "
             f"{NAME!r} that job=prepare wrote"
-        ) from None
-    except (OSError, ValueError) as error:
+        )
+    recorded = _recorded(Path(folder))
+    check_fingerprints(path.parent, {path.name: recorded.get(path.name, {})}, _REMEDY)
+    try:
+        metadata = parse_json(path.read_bytes())
+        _check_metadata(metadata)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{path}: cannot be read: {error}") from None
+    return metadata
+
+
+def _recorded(folder: Path) -> dict[str, Any]:
+    """Fingerprints of the files of a prepared data set, by name.
+
+    Raises:
+      DamagedFileError: there are none, or a name leads out of the folder.
+    """
+    path = folder / VERSION / FILES
+    recorded = read_sealed(path, _REMEDY).get("files")
+    if not isinstance(recorded, dict) or any(
+        Path(name).name != name for name in recorded
+    ):
+        raise DataError(f"{path}: is no list of files in its own folder")
+    return recorded
+
+
+def _check_metadata(metadata: Mapping[str, Any]) -> None:
+    """Raises ValueError, KeyError, ... unless it has what readers look at."""
+    if not isinstance(metadata["builder"], dict):
+        raise ValueError("'builder' is no object")
+    for split, counts in metadata["splits"].items():
+        for name in _COUNTS:
+            if not isinstance(counts[name], int) or counts[name] < (
+                name in _COUNTS[:2]
+            ):
+                raise ValueError(f"{split}.{name} is {counts[name]!r}, no count")
 
 
 def check_builder(folder: str | Path, builder: StepBuilder) -> dict[str, Any]:
@@ -137,25 +184,57 @@ def check_builder(folder: str | Path, builder: StepBuilder) -> dict[str, Any]:
     metadata = read_metadata(folder)
     here = builder_settings(builder)
     for name, value in metadata["builder"].items():
-        if here[name] != value:
+        if here.get(name) != value:
             raise DataError(
                 f"{folder} was prepared with another {name}: {_short(value)} there, "
-                f"{_short(here[name])} here. Prepare it again with this config"
+                f"{_short(here.get(name))} here. Prepare it again with this config"
             )
     return metadata
 
 
-def open_split(folder: str | Path, split: str) -> Any:
-    """The rows of a split, as `to_row` takes them, by index: a `tfds` data source.
+def open_split(folder: str | Path, split: str) -> PreparedSplit:
+    """The rows of a split, as `to_row` takes them, by index.
 
     Raises:
       DataError: there is no such data set or split.
+      DamagedFileError: a file of it is not what was written.
     """
     splits = read_metadata(folder)["splits"]
     if split not in splits:
         raise DataError(f"{folder}: no split {split!r}, only {', '.join(splits)}")
-    builder = _tfds().builder_from_directory(os.fspath(Path(folder) / VERSION))
-    return builder.as_data_source(split=split)
+    version, recorded = Path(folder) / VERSION, _recorded(Path(folder))
+    shards = {
+        name: known
+        for name, known in sorted(recorded.items())
+        if name.startswith(f"{NAME}-{split}.array_record-")
+    }
+    check_fingerprints(version, shards, _REMEDY)
+    rows = PreparedSplit([version / name for name in shards])
+    if len(rows) != splits[split]["rows"]:
+        raise DataError(
+            f"{folder}, split {split!r}: {len(rows)} rows in {len(shards)} files, but "
+            f"the metadata has {splits[split]['rows']}. {_REMEDY}"
+        )
+    return rows
+
+
+class PreparedSplit(Sequence[Mapping[str, Any]]):
+    """The rows of some ArrayRecord files, as dictionaries of arrays, by index."""
+
+    def __init__(self, files: Sequence[Path]):
+        from array_record.python import array_record_data_source
+
+        self._records = array_record_data_source.ArrayRecordDataSource(
+            [os.fspath(file) for file in files]
+        )
+        self._features = _features(_tfds())
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __getitem__(self, index: Any) -> Mapping[str, Any]:
+        """Row `index`, an integer."""
+        return self._features.deserialize_example_np(self._records[index])
 
 
 def to_row(example: Mapping[str, Any]) -> StepRow:
@@ -185,9 +264,7 @@ def _features(tfds: Any) -> Any:
 
 
 def _write_split(writer: Any, name: str, rows: Iterable[PreparedRow]) -> dict[str, int]:
-    counts = dict.fromkeys(
-        ("rows", "tokens", "steps", "labelled_steps", "longest", "most_steps"), 0
-    )
+    counts = dict.fromkeys(_COUNTS, 0)
     questions: set[str] = set()
     chunk: list[dict[str, Any]] = []
     for item in rows:

@@ -15,13 +15,15 @@ asks for it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import re
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl
 
 from aprm_jax.data.files import path_rows, raw_row
 from aprm_jax.data.jsonl import DataError, Rows, parse_rows
+from aprm_jax.files import parse_json
 
 T = TypeVar("T")
 
@@ -30,6 +32,12 @@ _PATH_OPTIONS = ("split", "rename")
 # Names that need a configuration, or that TFDS' own catalogue does not have.
 _DEFAULT_CONFIG = {"openai/gsm8k": "main", "gsm8k": "main"}
 _TFDS_ALIASES = {"gsm8k": "huggingface:openai__gsm8k/main"}
+
+_UNPICKLING = ("pandas",)  # of the readers of `datasets`; a pickle can run code
+# TFDS imports the module of each feature that its metadata name.
+_OWN_FEATURE = re.compile(r"tensorflow_datasets\.core\.features(\.\w+)+")
+_CLASS_KEYS = frozenset({"pythonClassName", "python_class_name"})
+_FILE_KEYS = frozenset({"filepathTemplate", "filepath_template", "name", "version"})
 
 
 def is_name(source: str) -> bool:
@@ -135,6 +143,8 @@ def _renames(source: str, text: str) -> dict[str, str]:
 def _from_datasets(name: str, split: str, options: dict[str, Any]) -> Iterable[Any]:
     import datasets
 
+    if name in _UNPICKLING:
+        raise DataError(f"datasets:{name} reads pickles, which can run code")
     if (Path(name) / "dataset_dict.json").is_file():
         return datasets.load_from_disk(name)[split]
     if (Path(name) / "state.json").is_file():
@@ -154,5 +164,50 @@ def _from_tfds(name: str, split: str, options: dict[str, Any]) -> Iterable[Any]:
     config = options.pop("config", None)
     if config:
         name = f"{name}/{config}"
+    for folder in tfds.core.utils.file_utils.list_data_dirs(options.get("data_dir")):
+        check_metadata(Path(folder) / name.rpartition(":")[2].partition("/")[0])
     source: Any = tfds.data_source(name, split=split, **options)
     return (source[k] for k in range(len(source)))
+
+
+def check_metadata(folder: Path) -> None:
+    """What TFDS's metadata name is TFDS's own: it imports the class of each feature.
+
+    Args:
+      folder: of a builder, with its configurations and versions in it.
+
+    Raises:
+      DataError: names the file and what it names.
+    """
+    for path in sorted(folder.rglob("features.json")):
+        features = _read_json(path)
+        if not isinstance(features, dict) or "type" in features:
+            raise DataError(f"{path}: in the form of TFDS before 4.5: prepare it again")
+        for name in _strings_at(features, _CLASS_KEYS):
+            if not _OWN_FEATURE.fullmatch(name):
+                raise DataError(
+                    f"{path}: names the class {name!r}, which is none of TFDS's: to "
+                    "read it would run its code"
+                )
+    for path in sorted(folder.rglob("dataset_info.json")):
+        for name in _strings_at(_read_json(path), _FILE_KEYS):
+            if Path(name).name != name:
+                raise DataError(f"{path}: names files outside its folder: {name!r}")
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return parse_json(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read: {error}") from None
+
+
+def _strings_at(tree: Any, keys: frozenset[str]) -> Iterator[str]:
+    """The values of some keys, anywhere in a tree, as strings whatever they are."""
+    waiting = [tree]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, dict):
+            yield from (str(value) for key, value in node.items() if key in keys)
+        if isinstance(node, dict | list):
+            waiting += node.values() if isinstance(node, dict) else node

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import pickle
 import sys
 
 import numpy as np
@@ -18,6 +19,7 @@ from aprm_jax.data.labelled import from_labels, from_ratings, question_id
 from aprm_jax.data.prepared import PreparedRow
 from aprm_jax.data.sources import read_source
 from aprm_jax.data.steps import StepBuilder
+from aprm_jax.files import DamagedFileError, fingerprints, write_sealed
 
 BUILDER = StepBuilder(tiny.tokenizer(), 1, (64,), 16)
 
@@ -194,3 +196,125 @@ def test_problems_and_step_data_are_read_alike(tmp_path):
     assert found.steps == ("a\nb", "c") and found.labels[0] == 1.0
     assert (dropped.unlabelled, dropped.empty) == (1, 1)
     assert question_id("Q") == found.problem_id
+
+
+# Hostile and damaged folders.
+
+_PAYLOAD = """
+import pathlib
+pathlib.Path(__file__).with_name("ran").touch()
+"""
+
+
+def _naming(folder, module):
+    """A prepared set whose metadata name a class of `module`."""
+    prepared.write_prepared(folder, {"train": _rows()}, _metadata)
+    path = folder / prepared.VERSION / "features.json"
+    features = json.loads(path.read_text())
+    features["featuresDict"]["features"]["source"]["pythonClassName"] = f"{module}.X"
+    path.write_text(json.dumps(features))
+
+
+@pytest.mark.parametrize("module", ["payload_a", "data.prepared.payload_b"])
+def test_metadata_cannot_name_code(tmp_path, monkeypatch, module):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    _naming(tmp_path / "data" / "prepared", module)
+    payload = tmp_path.joinpath(*module.split(".")).with_suffix(".py")
+    payload.write_text(_PAYLOAD)
+    # Ours reads no class's name; that of TFDS's name is looked at first.
+    source = prepared.open_split(tmp_path / "data" / "prepared", "train")
+    assert prepared.to_row(source[0]).tokens.size
+    with pytest.raises(DataError, match=rf"features\.json: names the class '{module}"):
+        read_source(f"tfds:prepared?data_dir={tmp_path / 'data'}", "train", dict)
+    assert not payload.with_name("ran").exists()
+
+
+@pytest.mark.parametrize(
+    "features",
+    [
+        {"type": "payload.X", "content": {}},
+        {"type": "payload.X", "proto_cls": "Feature", "content": "{}"},
+        {"python_class_name": "payload.X"},
+        {"pythonClassName": ["payload.X"]},
+        {"pythonClassName": "tensorflow_datasets.core.features/../x.X"},
+    ],
+)
+def test_every_spelling_of_a_class_is_looked_at(tmp_path, features):
+    folder = tmp_path / "prepared"
+    prepared.write_prepared(folder, {"train": _rows()}, _metadata)
+    (folder / prepared.VERSION / "features.json").write_text(json.dumps(features))
+    with pytest.raises(DataError, match=r"features\.json"):
+        read_source(f"tfds:prepared?data_dir={tmp_path}", "train", dict)
+
+
+def test_metadata_cannot_name_files_elsewhere(tmp_path):
+    folder = tmp_path / "prepared"
+    prepared.write_prepared(folder, {"train": _rows()}, _metadata)
+    path = folder / prepared.VERSION / "dataset_info.json"
+    info = json.loads(path.read_text())
+    info["splits"][0]["filepathTemplate"] = "../../{DATASET}-{SPLIT}.{FILEFORMAT}"
+    path.write_text(json.dumps(info))
+    with pytest.raises(DataError, match=r"names files outside its folder"):
+        read_source(f"tfds:prepared?data_dir={tmp_path}", "train", dict)
+    listing = folder / prepared.VERSION / prepared.FILES
+    write_sealed(listing, {"files": {"../../prepared-train.array_record-0": {}}})
+    with pytest.raises(DataError, match="list of files in its own folder"):
+        prepared.open_split(folder, "train")
+
+
+def _cut(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def _flip(path):
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("damage", [_cut, _flip, lambda path: path.unlink()])
+@pytest.mark.parametrize("kind", ["metadata", "files", "prepared-train"])
+def test_a_damaged_set_is_refused_by_name(tmp_path, damage, kind):
+    folder = tmp_path / "prepared"
+    prepared.write_prepared(folder, {"train": _rows()}, _metadata)
+    [path] = (folder / prepared.VERSION).glob(f"{kind}*")
+    damage(path)
+    with pytest.raises((DataError, DamagedFileError), match=path.name):
+        prepared.open_split(folder, "train")
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        b"[" * 100_000,
+        b"[]",
+        b'{"builder": 1, "splits": {}}',
+        b'{"builder": {}, "splits": {"train": {"rows": "3"}}}',
+    ],
+)
+def test_metadata_of_another_shape_are_refused(tmp_path, wrong):
+    folder = tmp_path / "prepared"
+    prepared.write_prepared(folder, {"train": _rows()}, _metadata)
+    version = folder / prepared.VERSION
+    (version / "metadata.json").write_bytes(wrong)
+    write_sealed(
+        version / prepared.FILES, {"files": fingerprints(version, version.iterdir())}
+    )
+    with pytest.raises(DataError, match=r"metadata\.json: cannot be read"):
+        prepared.check_builder(folder, BUILDER)
+
+
+def test_readers_of_pickles_and_scripts_are_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "x.pkl").write_bytes(pickle.dumps([1]))
+    with pytest.raises(DataError, match="pickles"):
+        read_source("datasets:pandas?data_files=x.pkl", "train", dict)
+    script = tmp_path / "scripted" / "scripted.py"
+    script.parent.mkdir()
+    script.write_text(_PAYLOAD)
+    with pytest.raises(DataError, match="scripted"):
+        read_source("datasets:scripted", "train", dict)
+    with pytest.raises(DataError, match="unknown option 'trust_remote_code'"):
+        read_source("datasets:scripted?trust_remote_code=1", "train", dict)
+    assert not script.with_name("ran").exists()

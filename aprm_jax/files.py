@@ -1,0 +1,167 @@
+"""Files that are there whole or not at all, and that say whether they are intact.
+
+Whatever a run writes and reads again carries a SHA-256: in the file itself where it is
+JSON of ours (`write_sealed`), in a record of the folder's files where it is not
+(`fingerprints`). What was read is hostile until it has passed: JSON of any depth and
+size of number, names that lead out of the folder.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import threading
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from aprm_jax.config.errors import UserError
+
+_SEAL = "sha256"
+
+
+class FileError(UserError, RuntimeError):
+    """A file cannot be written or read; the message says what to do."""
+
+
+class DamagedFileError(FileError):
+    """A file is not what was written; the message names it and what to do."""
+
+
+def atomic_write(path: str | os.PathLike[str], content: str | bytes) -> None:
+    """Writes a file so that a reader, or a kill, sees all of it or nothing.
+
+    Its permissions are those that the umask leaves.
+
+    Raises:
+      FileError: the folder is unwritable or the disk is full.
+    """
+    path = Path(path)
+    data = content.encode() if isinstance(content, str) else content
+    # One name per writer: two processes never write into the same temporary file.
+    unique = f"{os.getpid()}-{threading.get_ident()}"
+    temporary = path.with_name(f".{path.name}.{unique}.part")
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise cannot_write(path, error) from error
+
+
+def cannot_write(path: str | os.PathLike[str], error: OSError) -> FileError:
+    """What to raise where the system refuses to write a file."""
+    return FileError(
+        f"Cannot write {os.fspath(path)}: {error.strerror or error}. Is the folder "
+        "writable, and is there space left on the disk? The same command goes on from "
+        "what was finished."
+    )
+
+
+def parse_json(text: str | bytes) -> Any:
+    """`json.loads`, but whatever is wrong with the text is a `ValueError`.
+
+    (Text that is nested thousands deep is a RecursionError of Python's own.)
+    """
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("nested too deep") from None
+
+
+def to_json(tree: Any) -> str:
+    """Indented JSON with sorted keys, of mappings, sequences, NumPy scalars, paths."""
+    return json.dumps(tree, indent=2, sort_keys=True, default=_plain) + "\n"
+
+
+def write_sealed(path: str | os.PathLike[str], content: Mapping[str, Any]) -> None:
+    """Writes a JSON object with the SHA-256 of its own content.
+
+    Raises:
+      FileError: see `atomic_write`.
+    """
+    plain = json.loads(to_json(content))
+    atomic_write(path, to_json({**plain, _SEAL: _digest(plain)}))
+
+
+def read_sealed(path: str | os.PathLike[str], remedy: str) -> dict[str, Any]:
+    """What `write_sealed` wrote.
+
+    Args:
+      path: the file.
+      remedy: what to do where it is damaged; ends the message.
+
+    Raises:
+      DamagedFileError: it is missing, or not what was written.
+    """
+    try:
+        content = parse_json(Path(path).read_bytes())
+    except FileNotFoundError:
+        raise damaged(path, "is missing", remedy) from None
+    except (OSError, ValueError):  # a folder, no UTF-8, no JSON
+        content = None
+    if not isinstance(content, dict) or content.pop(_SEAL, None) != _digest(content):
+        raise damaged(path, "is not what was written", remedy)
+    return content
+
+
+def fingerprint(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Size and SHA-256 of a file."""
+    with open(path, "rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        return {"bytes": os.fstat(file.fileno()).st_size, "sha256": digest}
+
+
+def fingerprints(folder: Path, paths: Iterable[Path]) -> dict[str, dict[str, Any]]:
+    """Fingerprints of files in a folder, by their names relative to it."""
+    return {
+        path.relative_to(folder).as_posix(): fingerprint(path) for path in sorted(paths)
+    }
+
+
+def check_fingerprints(
+    folder: Path, recorded: Mapping[str, Mapping[str, Any]], remedy: str
+) -> None:
+    """Compares files with what `fingerprints` recorded.
+
+    Raises:
+      DamagedFileError: names the first that is missing or differs.
+    """
+    for name, expected in recorded.items():
+        path = folder / name
+        if not path.is_file():
+            what = "is missing" if not path.exists() else "is no file any more"
+            raise damaged(path, what, remedy)
+        try:
+            found = fingerprint(path)
+        except OSError as error:
+            raise damaged(path, f"cannot be read ({error.strerror})", remedy) from error
+        if found != expected:
+            raise damaged(path, "is not what was written (checksum)", remedy)
+
+
+def damaged(path: str | os.PathLike[str], what: str, remedy: str) -> DamagedFileError:
+    """The error of a damaged file."""
+    return DamagedFileError(f"{os.fspath(path)} {what}. {remedy}")
+
+
+def _digest(content: Mapping[str, Any]) -> str:
+    text = json.dumps(content, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _plain(value: Any) -> Any:
+    """What JSON lacks: mappings that are not dicts, NumPy scalars, paths."""
+    if isinstance(value, Mapping) or hasattr(value, "to_dict"):
+        return dict(value)
+    if hasattr(value, "item"):
+        return value.item()
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    raise TypeError(f"{type(value).__name__} cannot be written as JSON: {value!r}")
