@@ -164,7 +164,8 @@ def _from_tfds(name: str, split: str, options: dict[str, Any]) -> Iterable[Any]:
     config = options.pop("config", None)
     if config:
         name = f"{name}/{config}"
-    for folder in tfds.core.utils.file_utils.list_data_dirs(options.get("data_dir")):
+    dirs: Any = tfds.core.utils.file_utils  # pyright: ignore[reportAttributeAccessIssue]
+    for folder in dirs.list_data_dirs(options.get("data_dir")):
         check_metadata(Path(folder) / name.rpartition(":")[2].partition("/")[0])
     source: Any = tfds.data_source(name, split=split, **options)
     return (source[k] for k in range(len(source)))
