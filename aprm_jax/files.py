@@ -119,9 +119,10 @@ def fingerprint(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def fingerprints(folder: Path, paths: Iterable[Path]) -> dict[str, dict[str, Any]]:
-    """Fingerprints of files in a folder, by their names relative to it."""
+    """Fingerprints of files, by their names relative to a folder."""
     return {
-        path.relative_to(folder).as_posix(): fingerprint(path) for path in sorted(paths)
+        Path(os.path.relpath(path, folder)).as_posix(): fingerprint(path)
+        for path in sorted(paths)
     }
 
 

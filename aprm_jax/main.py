@@ -28,6 +28,15 @@ _WORKDIR = flags.DEFINE_string(
     "folder goes on where the first one stopped.",
 )
 
+flags.DEFINE_integer(
+    command_line.STOPPED_EXIT_CODE,
+    None,
+    "Exit code of a run that SIGTERM or Ctrl-C stopped, for schedulers that take any "
+    "other than 0 for a failure; by default 128 + the signal: 143 or 130.",
+    lower_bound=0,
+    upper_bound=255,
+)
+
 
 def main(argv: list[str]) -> None:
     """Checks everything that is cheap to check, then runs the config's stages."""

@@ -21,6 +21,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
+from aprm_jax.files import parse_json
 from aprm_jax.hf.copying import contiguous
 from aprm_jax.models.io import ModelFileError
 
@@ -345,7 +346,7 @@ def _raw(array: np.ndarray) -> memoryview:
 def _read_index(path: Path) -> dict[str, _Tensor]:
     folder = path.parent
     try:
-        weights = json.loads(path.read_text(encoding="utf-8"))["weight_map"]
+        weights = parse_json(path.read_bytes())["weight_map"]
         names = sorted(set(weights.values()))
         if any(not isinstance(n, str) or Path(n).name != n for n in names):
             raise ValueError("a file's name has a folder in it")
@@ -382,7 +383,7 @@ def _read_header(path: Path) -> dict[str, _Tensor]:
         raw = file.read(length)
     data = 8 + length
     try:
-        header = json.loads(raw)
+        header = parse_json(raw)
         header.pop("__metadata__", None)
         tensors, ends = {}, [0]
         for key, entry in header.items():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 from aprm_jax.game.matrix import regulariser_warning
 from aprm_jax.game.rounds import GameConfig, Rounds
@@ -11,7 +10,10 @@ from aprm_jax.game.update import GameState
 from aprm_jax.jobs.context import Context, log
 from aprm_jax.jobs.prm import initial_prm
 from aprm_jax.models.lora import LoraConfig
+from aprm_jax.training.lines import LineLog
 from aprm_jax.training.loop import run_loop
+
+PERTURBATIONS = "perturbations.jsonl"
 
 
 def run(context: Context) -> dict[str, float]:
@@ -35,7 +37,7 @@ def run(context: Context) -> dict[str, float]:
     )
     if warning:
         log.warning("%s: %s", context.stage, warning)
-    samples = context.directory / "perturbations.jsonl"
+    samples = LineLog(context.directory / PERTURBATIONS)
     rounds = Rounds(
         context.arena,
         config,
@@ -44,7 +46,7 @@ def run(context: Context) -> dict[str, float]:
         reading=c.prm.reading,
         seed=c.seed,
         train_generator=not c.game.freeze_generator,
-        sink=lambda row: _append(samples, row),
+        sink=lambda row: samples.append(json.dumps(row)),
     )
     state = run_loop(
         rounds.state,
@@ -52,6 +54,7 @@ def run(context: Context) -> dict[str, float]:
         workdir=context.directory,
         config=context.loop_config(c.game.updates),
         name=context.stage,
+        samples=samples,
     )
     trained_generator, trained_prm = rounds.merged_players(state)
     context.of("generator").save(
@@ -61,11 +64,6 @@ def run(context: Context) -> dict[str, float]:
     if config.lora is not None:  # alone too, for `export.format="peft"`
         _save_adapters(context, state.game)
     return {}
-
-
-def _append(path: Path, row: dict) -> None:
-    with path.open("a") as file:
-        file.write(json.dumps(row) + "\n")
 
 
 def _save_adapters(context: Context, game: GameState) -> None:

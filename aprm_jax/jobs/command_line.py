@@ -7,6 +7,7 @@ import itertools
 import logging
 import os
 import re
+import signal
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
@@ -32,6 +33,8 @@ from aprm_jax.config import (
 from aprm_jax.config.errors import UserError
 from aprm_jax.jobs import usage
 from aprm_jax.training.signals import Interrupted
+
+STOPPED_EXIT_CODE = "preempted_exit_code"
 
 
 class UsageError(UserError, ValueError):
@@ -81,7 +84,14 @@ def reported_errors() -> Iterator[None]:
     except Interrupted as interrupted:
         if not interrupted.said:
             print(interrupted, flush=True)
+        asked = _flag(STOPPED_EXIT_CODE)
+        if asked is not None:
+            interrupted.code = asked
         raise
+    except KeyboardInterrupt:  # before or after the time when it is waited for
+        print("Stopped by SIGINT.", flush=True)
+        code = _flag(STOPPED_EXIT_CODE)
+        sys.exit(128 + signal.SIGINT if code is None else code)
     except UserError as error:
         _fail(str(error))
     except OSError as error:
@@ -92,6 +102,12 @@ def reported_errors() -> Iterator[None]:
             f"{where}{error.strerror}. Is the folder writable, and is there space left "
             "on the disk?"
         )
+
+
+def _flag(name: str) -> Any:
+    """A flag's value; None before the command line was read."""
+    known = flags.FLAGS.is_parsed() and name in flags.FLAGS
+    return flags.FLAGS[name].value if known else None
 
 
 def _fail(message: str) -> None:

@@ -31,6 +31,13 @@ from aprm_jax.evals import (
 from aprm_jax.evals.records import RESULTS, Record, Results, by_name, records, to_text
 from aprm_jax.evals.step_sets import Judged, StepSet
 from aprm_jax.evals.validation import Chosen, choose
+from aprm_jax.files import (
+    atomic_write,
+    check_fingerprints,
+    fingerprints,
+    read_sealed,
+    write_sealed,
+)
 from aprm_jax.game.rounds import GameConfig
 from aprm_jax.jobs import samples, step_data
 from aprm_jax.jobs.context import Context, JobError, log
@@ -38,7 +45,6 @@ from aprm_jax.jobs.step_data import DEV, LIKELIHOOD, THRESHOLDS
 from aprm_jax.jobs.verifiers import model_scores, probability, set_scores
 from aprm_jax.models.lora import LoraConfig
 from aprm_jax.search.aggregate import log_sigmoid
-from aprm_jax.training.workdir import atomic_write
 
 DEV_PROBLEMS = 150  # enough for a threshold, the only thing that dev decides here
 DEV_SAMPLES = 4
@@ -116,14 +122,19 @@ def _kept(found: Sequence[Record], **more: Any) -> Part:
 def _part(context: Context, name: str, compute) -> Part:
     """A piece of the evaluation, computed once and kept."""
     path = part_path(context.directory, name)
+    arrays = context.directory / "per_problem" / f"{name}.npz"
     if path.exists():
-        return json.loads(path.read_text())
+        remedy = f"Delete it (rm {path}) and run the same command again: it is computed"
+        part = read_sealed(path, f"{remedy} anew.")
+        check_fingerprints(context.directory, part.pop("files"), f"{remedy} anew.")
+        return part
     log.info("%s: %s", context.stage, name)
     start = time.perf_counter()
     part = compute()
     part |= {"name": name, "seconds": time.perf_counter() - start}
     path.parent.mkdir(exist_ok=True)
-    _write_json(path, part)
+    written = [arrays] if arrays.exists() else []
+    write_sealed(path, part | {"files": fingerprints(context.directory, written)})
     return part
 
 

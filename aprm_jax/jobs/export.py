@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import ml_collections
 
 from aprm_jax.config import ConfigError, default_config, flat
 from aprm_jax.evals.records import RESULTS, by_name, ends_by_name, from_text
+from aprm_jax.files import damaged, parse_json
 from aprm_jax.hf import prm_layouts, tables
 from aprm_jax.hf.card import is_repository
 from aprm_jax.hf.export import (
@@ -28,6 +28,7 @@ from aprm_jax.hf.peft import AdapterMismatchError
 from aprm_jax.jobs import backbones
 from aprm_jax.jobs.context import Context, log
 from aprm_jax.models.io import SPEC_FILE, load_model
+from aprm_jax.training.workdir import DONE, check_config, check_done, done_info
 
 MEGABYTE = 1_000_000  # bytes, as transformers counts them
 
@@ -91,6 +92,10 @@ def provenance(model: Path) -> Provenance:
     root = next((p for p in model.absolute().parents if _is_run(p)), None)
     if root is None:
         return Provenance()
+    check_config(root)
+    for stage in root.iterdir():
+        if (stage / DONE).is_file() and done_info(stage).get("job") == "report":
+            check_done(stage)
     config = _read(root / "config.json")
     domain = config.get("domain", {})
     train = str(domain.get("train", ""))
@@ -148,10 +153,16 @@ def _is_run(folder: Path) -> bool:
 
 
 def _read(path: Path) -> dict[str, Any]:
+    remedy = "Make it anew with --config.job=report, or delete it."
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(path.read_bytes())
     except FileNotFoundError:
         return {}
+    except (OSError, ValueError):
+        content = None
+    if not isinstance(content, dict):
+        raise damaged(path, "is not what was written", remedy)
+    return content
 
 
 def _changed(config: Mapping[str, Any]) -> dict[str, Any]:

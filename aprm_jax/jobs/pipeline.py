@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import importlib
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import ml_collections
 
 from aprm_jax.config import ConfigError, for_stage, jobs, stages
+from aprm_jax.evals.records import RESULTS
+from aprm_jax.files import DamagedFileError
 from aprm_jax.jobs import changes
 from aprm_jax.jobs.context import Context, log
-from aprm_jax.training.workdir import is_done, mark_done
+from aprm_jax.training.workdir import check_done, is_done, mark_done
 
 
 def chosen_stages(config: ml_collections.ConfigDict) -> list[tuple[str, str]]:
@@ -41,7 +45,7 @@ def run(config: ml_collections.ConfigDict, root: Path) -> None:
         directory = root / name
         redone = jobs()[job].redone
         again = redone == "always" or (redone == "asked" and config.job == job)
-        if is_done(directory) and not again:
+        if is_done(directory) and not again and _is_intact(directory, job):
             log.info("[%d/%d] %s: complete, skipped", index, len(chosen), name)
             continue
         log.info("[%d/%d] %s (%s)", index, len(chosen), name, job)
@@ -52,5 +56,29 @@ def run(config: ml_collections.ConfigDict, root: Path) -> None:
         results = module.run(context)
         seconds = time.perf_counter() - start
         spent = {"seconds": seconds, "cpu_seconds": time.process_time() - busy}
-        mark_done(context.directory, {"job": job, **spent, **results})
+        info = {"job": job, **spent, **results}
+        mark_done(context.directory, info, _elsewhere(root, job, results))
         log.info("%s: done in %.0f s", name, seconds)
+
+
+def _is_intact(directory: Path, job: str) -> bool:
+    """Whether a complete stage has the files that it wrote.
+
+    Raises:
+      DamagedFileError: it has not; but an export is made again.
+    """
+    try:
+        check_done(directory)
+    except DamagedFileError as error:
+        if job != "export":
+            raise
+        log.warning("%s", str(error).partition(". ")[0])
+        return False
+    return True
+
+
+def _elsewhere(root: Path, job: str, results: Mapping[str, Any]) -> list[Path]:
+    """What a stage has written outside its own folder, and is read again."""
+    if job == "report":
+        return [root / RESULTS, root / "summary.json"]
+    return [Path(results["directory"])] if job == "export" else []

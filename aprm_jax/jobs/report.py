@@ -30,7 +30,9 @@ from aprm_jax.evals.records import (
     from_text,
     to_text,
 )
+from aprm_jax.files import atomic_write, damaged, parse_json
 from aprm_jax.jobs import set_tables, tables
+from aprm_jax.jobs.aprm import PERTURBATIONS
 from aprm_jax.jobs.context import Context, log
 from aprm_jax.jobs.evaluate import part_path
 from aprm_jax.jobs.step_data import CHANCE
@@ -47,8 +49,9 @@ from aprm_jax.report.contents import (
     Timing,
 )
 from aprm_jax.report.page import write_report
+from aprm_jax.training.lines import read_lines
 from aprm_jax.training.metrics import read_metrics
-from aprm_jax.training.workdir import atomic_write, done_info, is_done
+from aprm_jax.training.workdir import check_done, done_info, is_done
 
 TIME = "time/"
 _LAST = 10  # steps that a final metric is the mean of
@@ -119,6 +122,9 @@ def _problems(config: ml_collections.ConfigDict) -> str:
 def run(context: Context) -> dict[str, Any]:
     """Writes both files into the workdir, whatever of the pipeline is there."""
     config, root = context.config, context.root
+    for name, job in stages(config):
+        if job != "report" and is_done(root / name):
+            check_done(root / name)
     trained = {
         name: read_metrics(root / name)
         for name, job in stages(config)
@@ -194,7 +200,7 @@ def _parts(config: ml_collections.ConfigDict, evaluation: Path) -> list[dict[str
     splits = () if config.domain.name == "labelled" else config.evaluate.splits
     names = [*splits, *set_tables.set_names(config)]
     paths = [part_path(evaluation, name) for name in names]
-    return [json.loads(path.read_text()) for path in paths if path.is_file()]
+    return [_read(path) for path in paths if path.is_file()]
 
 
 def _phases(
@@ -215,7 +221,7 @@ def _phases(
                         phases[phase] = phases.get(phase, 0.0) + seconds
         elif evaluation is not None and directory == evaluation:
             for path in sorted((evaluation / "parts").glob("*.json")):
-                part = json.loads(path.read_text())
+                part = _read(path)
                 phases[part["name"]] = part["seconds"]
         rest = done_info(directory).get("seconds", 0.0) - sum(phases.values())
         if rest > 0:
@@ -291,18 +297,26 @@ def _progression(rows: Sequence[Mapping[str, float]]) -> Progression | None:
     )
 
 
+def _read(path: Path) -> dict[str, Any]:
+    """A JSON file of a stage that was checked if it is complete.
+
+    Raises:
+      DamagedFileError: it holds no JSON object.
+    """
+    try:
+        content = parse_json(path.read_bytes())
+    except (OSError, ValueError):
+        content = None
+    if not isinstance(content, dict):
+        remedy = f"Delete it (rm {path}) and run the evaluation again."
+        raise damaged(path, "is not what was written", remedy)
+    return content
+
+
 def _perturbations(directory: Path) -> list[Perturbation]:
     """The logged ones; a resumed run has written some rounds twice."""
-    path = directory / "perturbations.jsonl"
-    if not path.exists():
-        return []
-    # A kill may have cut the last line, and the next start wrote on behind it.
     found: dict[tuple, dict] = {}
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            row = json.loads(line)
-        except ValueError:
-            continue
+    for row in read_lines(directory / PERTURBATIONS):
         key = (row["step"], row["question"], *row["prefix"], row["perturbed_step"])
         found[key] = row
     return [

@@ -11,10 +11,10 @@ import numpy as np
 
 from aprm_jax.data.problem import Problem
 from aprm_jax.evals.step_sets import StepSet
+from aprm_jax.files import atomic_write
 from aprm_jax.jobs.context import Context
 from aprm_jax.jobs.verifiers import Scores, model_scores, probability
 from aprm_jax.search.solve import Solution, sample_solutions
-from aprm_jax.training.workdir import atomic_write
 from aprm_jax.verifiers.monte_carlo import LabelledStep, oracle_labels
 
 _EXAMPLES = 4  # solutions a set that the report shows

@@ -39,6 +39,7 @@ from aprm_jax.jobs.backbones import BACKBONE
 from aprm_jax.jobs.context import Context, log
 from aprm_jax.models.io import SPEC_FILE
 from aprm_jax.tasks.questions import reader_of
+from aprm_jax.training.lock import locked
 from aprm_jax.training.mesh import MeshConfig, split_cpu
 from aprm_jax.training.signals import prompt_stop
 from aprm_jax.training.workdir import open_workdir
@@ -89,17 +90,20 @@ def run(
         for context, job in contexts:
             if job not in ("prepare", "export", "report"):
                 backbones.check(context.config)
-        there = (
-            (root / of_run.FILE).read_text() if not plan.is_new else config.to_dict()
-        )
-        open_workdir(root, there, __version__)
-        log.info("workdir: %s", root)
-        plan.put_tokenizer_aside()
-        check_problems(contexts)
-        check_made_up(config)
-        for line in plan.carry_out(__version__):
-            log.info("%s", line)
-        pipeline.run(config, root)
+        with locked(root):
+            there = (
+                (root / of_run.FILE).read_text()
+                if not plan.is_new
+                else config.to_dict()
+            )
+            open_workdir(root, there, __version__)
+            log.info("workdir: %s", root)
+            plan.put_tokenizer_aside()
+            check_problems(contexts)
+            check_made_up(config)
+            for line in plan.carry_out(__version__):
+                log.info("%s", line)
+            pipeline.run(config, root)
 
 
 def check_files(config: ml_collections.ConfigDict) -> None:

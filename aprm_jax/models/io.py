@@ -109,6 +109,8 @@ def save_model(
             **dataclasses.asdict(spec),
             "sha256": {path.name: _sha256(path) for path in files},
         }
+        # Over itself too: a flipped bit in a threshold is still a threshold.
+        description["seal"] = _seal(description)
         text = json.dumps(description, indent=2, allow_nan=False) + "\n"
         (scratch / SPEC_FILE).write_text(text, encoding="utf-8")
 
@@ -127,9 +129,11 @@ def written_whole(directory: str | os.PathLike[str]) -> Iterator[Path]:
         shutil.rmtree(left_behind, ignore_errors=True)
     scratch = Path(tempfile.mkdtemp(prefix=prefix, dir=target.parent))
     try:
-        os.chmod(scratch, 0o755)  # mkdtemp lets nobody else read
+        os.chmod(scratch, 0o777 & ~_umask())  # mkdtemp lets nobody else read
         yield scratch
         for path in scratch.iterdir():
+            if path.is_file():  # whose library may have written it for us alone
+                os.chmod(path, 0o666 & ~_umask())
             _sync(path)
         _replace(scratch, target)
     finally:
@@ -202,6 +206,11 @@ def _read_spec(path: Path) -> tuple[ModelSpec, dict[str, str]]:
     if description.get("format") != FORMAT:
         found = description.get("format")
         raise ModelFileError(f"{path}: format {found!r}, but this code reads {FORMAT}")
+    seal = description.pop("seal", None)  # models of older versions have none
+    if seal is not None and seal != _seal(description):
+        raise ModelFileError(
+            f"{path}: damaged, as its SHA-256 says; train or copy the model again"
+        )
     try:
         del description["format"]
         checksums = dict(description.pop("sha256"))
@@ -259,12 +268,31 @@ def _replace(scratch: Path, target: Path) -> None:
     _sync(target.parent)
 
 
+def _umask() -> int:
+    """The permissions that new files lack, told without changing it for other threads.
+
+    proc_pid_status(5) has it; elsewhere it is set and put back.
+    """
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("Umask:"):
+                return int(line.split()[1], 8)
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
+
+
 def _sync(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _seal(description: Mapping[str, Any]) -> str:
+    plain = json.loads(json.dumps(description))
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 
 
 def _sha256(path: Path) -> str:

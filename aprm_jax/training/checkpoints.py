@@ -24,7 +24,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from aprm_jax.config.errors import UserError
-from aprm_jax.training.workdir import WorkdirError, atomic_write
+from aprm_jax.files import FileError, atomic_write, fingerprint, parse_json
 
 MANIFEST = "MANIFEST.json"
 _ORBAX_TEMPORARY = ".orbax-checkpoint-tmp"
@@ -227,18 +227,18 @@ class Checkpointer:
 
     def _verified_manifest(self, folder: pathlib.Path) -> dict[str, Any]:
         try:
-            manifest = json.loads((folder / MANIFEST).read_text())
+            manifest = parse_json((folder / MANIFEST).read_bytes())
             stated = manifest.pop("sha256")
             intact = stated == _digest(manifest)
         except (OSError, ValueError, KeyError, AttributeError):
             intact = False
         if not intact:
             raise self._damaged(folder, folder / MANIFEST, "is not what was written")
-        for name, fingerprint in manifest["files"].items():
+        for name, recorded in manifest["files"].items():
             path = folder / name
-            if not path.exists():
+            if not path.is_file():
                 raise self._damaged(folder, path, "is missing")
-            if _fingerprint(path) != fingerprint:
+            if fingerprint(path) != recorded:
                 raise self._damaged(folder, path, "is not what was written (checksum)")
         return manifest
 
@@ -270,7 +270,7 @@ class Checkpointer:
         have = (
             "none is complete yet" if latest is None else f"the newest is of {latest}"
         )
-        reason = error.__cause__ if isinstance(error, WorkdirError) else error
+        reason = error.__cause__ if isinstance(error, FileError) else error
         text = " ".join(str(reason).split())[:400]
         return CheckpointError(
             f"Cannot write the checkpoint of step {step} in {self._dir} ({have}): "
@@ -356,7 +356,7 @@ def _write_manifest(
 ) -> None:
     manifest: dict[str, Any] = {
         "step": step,
-        "files": {name: _fingerprint(path) for name, path in _files(folder)},
+        "files": {name: fingerprint(path) for name, path in _files(folder)},
         "leaves": leaves,
     }
     # Over the rest of the manifest: it can be damaged like any other file.
@@ -368,12 +368,6 @@ def _files(folder: pathlib.Path) -> Iterator[tuple[str, pathlib.Path]]:
     for path in sorted(folder.rglob("*")):
         if path.is_file() and path.name != MANIFEST:
             yield path.relative_to(folder).as_posix(), path
-
-
-def _fingerprint(path: pathlib.Path) -> dict[str, Any]:
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return {"bytes": path.stat().st_size, "sha256": digest}
 
 
 def _digest(manifest: dict[str, Any]) -> str:

@@ -8,7 +8,7 @@ import io
 import os
 import pathlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
 import flax.struct
@@ -17,12 +17,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from aprm_jax.config.errors import UserError
+from aprm_jax.files import atomic_write
 from aprm_jax.training.checkpoints import Checkpointer, CheckpointError
 from aprm_jax.training.console import Console
-from aprm_jax.training.metrics import Metrics, to_scalar
+from aprm_jax.training.lines import LineLog, check_lines
+from aprm_jax.training.metrics import FILE, Metrics, to_scalar
 from aprm_jax.training.signals import Interrupted, deferred_stop
 from aprm_jax.training.timing import PhaseTimer
-from aprm_jax.training.workdir import atomic_write
 
 State = TypeVar("State")
 MetricsHook = Callable[[int, dict[str, float]], Mapping[str, Any] | None]
@@ -80,6 +81,7 @@ def run_loop(
     name: str,
     console: bool = True,
     metrics_hook: MetricsHook | None = None,
+    samples: LineLog | None = None,
 ) -> State:
     """Runs `step_fn` until `config.num_steps`, going on from the newest checkpoint.
 
@@ -97,14 +99,15 @@ def run_loop(
       console: print progress.
       metrics_hook: called with (steps done, values) after each step; what it returns
         is logged with them.
+      samples: a log that the steps write into; resumed and guarded as the metrics are.
 
     Returns:
       The state after the last step.
 
     Raises:
-      Interrupted: SIGTERM or SIGINT came; the state is saved. Exit code 0.
+      Interrupted: SIGTERM or SIGINT came; the state is saved.
       NonFiniteError: see `max_nonfinite`; the state is saved.
-      CheckpointError, WorkdirError: as their messages say.
+      CheckpointError, FileError, WorkdirError: as their messages say.
     """
     workdir = pathlib.Path(workdir)
     checkpointer = Checkpointer(
@@ -115,6 +118,8 @@ def run_loop(
     )
     state, start = _restore(state, checkpointer, config)
     if start == config.num_steps:
+        for path in (workdir / FILE, *([samples.path] if samples else [])):
+            check_lines(path)
         return state
     metrics = Metrics(workdir, config.tensorboard, config.wandb, start=start)
     screen = Console(
@@ -125,6 +130,7 @@ def run_loop(
     with (
         deferred_stop() as stop,
         contextlib.closing(metrics),
+        _opened(samples, start),
         contextlib.closing(screen),
         contextlib.closing(checkpointer),
     ):
@@ -138,15 +144,18 @@ def run_loop(
                 break
             if (step + 1) % config.checkpoint_every == 0:
                 log.flush()  # a checkpoint never has steps that the log lacks
+                _seal(metrics, samples)
                 checkpointer.save(step + 1, state)
         log.flush()
+        _seal(metrics, samples)
         _save_last(log.step, state, checkpointer)
         if log.gave_up:
             raise log.nonfinite_error()
         if stop.signal is not None:
             interrupted = Interrupted(
                 f"Stopped by {stop.signal.name} after step {log.step}, which is "
-                "saved. The same command goes on from there."
+                "saved. The same command goes on from there.",
+                stop.signal,
             )
             screen.say(str(interrupted))
             interrupted.said = console
@@ -173,6 +182,22 @@ def _restore(
         # The newest one decides where the next start goes on: leave it no newer one.
         checkpointer.set_aside_after(step)
     return state, step
+
+
+@contextlib.contextmanager
+def _opened(samples: LineLog | None, start: int) -> Iterator[None]:
+    if samples is None:
+        yield
+        return
+    samples.open(start)
+    with contextlib.closing(samples):
+        yield
+
+
+def _seal(metrics: Metrics, samples: LineLog | None) -> None:
+    metrics.seal()
+    if samples is not None:
+        samples.seal()
 
 
 def _save_last(step: int, state: Any, checkpointer: Checkpointer) -> None:

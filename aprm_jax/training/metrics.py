@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -11,8 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from aprm_jax.training.lines import LineLog, read_lines
 from aprm_jax.training.masked import MeanMetric
-from aprm_jax.training.workdir import WorkdirError, atomic_write
+from aprm_jax.training.tensorboard import TensorBoard
+from aprm_jax.training.workdir import WorkdirError
 
 FILE = "metrics.jsonl"
 
@@ -41,65 +44,54 @@ class Metrics:
           start: the step that the run resumes from.
 
         Raises:
-          WorkdirError: unwritable folder, full disk, W&B asked for and missing.
+          FileError: unwritable folder, full disk, or lines that are damaged.
+          WorkdirError: W&B is asked for and missing.
         """
-        self._path = pathlib.Path(workdir) / FILE
-        self.truncate_after(start)
-        self._wandb = _open_wandb(wandb, self._path.parent) if wandb else None
-        self._board = None
-        if tensorboard:
-            self._board = _open_tensorboard(self._path.parent, start)
-        try:
-            self._file = self._path.open("a")
-        except OSError as error:
-            raise _cannot_write(self._path, error) from error
+        workdir = pathlib.Path(workdir)
+        self._wandb = _open_wandb(wandb, workdir) if wandb else None
+        self._lines = LineLog(workdir / FILE)
+        self._lines.open(start)
+        self._board = (
+            TensorBoard(workdir / "tensorboard", start) if tensorboard else None
+        )
 
     def write(self, step: int, values: Mapping[str, Any]) -> None:
         """Writes the scalars of one step; MeanMetrics are computed."""
         scalars = {name: to_scalar(value) for name, value in values.items()}
         line = {"step": step} | scalars
         text = ", ".join(f"{json.dumps(k)}: {_number(v)}" for k, v in line.items())
-        try:
-            self._file.write(f"{{{text}}}\n")
-            self._file.flush()
-        except OSError as error:
-            raise _cannot_write(self._path, error) from error
+        self._lines.append(f"{{{text}}}")
         if self._board is not None:
-            for name, value in scalars.items():
-                if math.isfinite(value):  # a mean over nothing has no point to draw
-                    self._board.add_scalar(name, value, step)
+            self._board.write(step, scalars)
         if self._wandb is not None:
             self._wandb.log(scalars, step=step)
 
-    def truncate_after(self, step: int) -> None:
-        """Drops the lines of later steps, and one that a kill left unfinished."""
-        if not self._path.exists():
-            return
-        lines = self._path.read_bytes().splitlines(keepends=True)
-        kept = [line for line in lines if _step_of(line) <= step]
-        if len(kept) < len(lines):
-            atomic_write(self._path, b"".join(kept))
+    def seal(self) -> None:
+        """Guards what was written so far: see `training.lines`."""
+        self._lines.seal()
 
     def close(self) -> None:
-        """Flushes and closes everything; safe to call twice."""
-        try:
-            self._file.close()
-        except OSError as error:
-            raise _cannot_write(self._path, error) from error
-        if self._board is not None:
-            self._board.close()
-        if self._wandb is not None:
-            self._wandb.finish()
-        self._board = self._wandb = None
+        """Seals, flushes and closes everything; safe to call twice."""
+        lines, self._lines = self._lines, LineLog(self._lines.path)
+        board, self._board = self._board, None
+        wandb, self._wandb = self._wandb, None
+        with contextlib.ExitStack() as stack:  # each, whatever the others raise
+            if wandb is not None:
+                stack.callback(wandb.finish)
+            if board is not None:
+                stack.callback(board.close)
+            stack.callback(lines.close)
+            if lines.is_open:
+                lines.seal()
 
 
 def read_metrics(workdir: str | os.PathLike) -> list[dict[str, Any]]:
-    """The lines of workdir/metrics.jsonl; an unfinished last line is left out."""
-    path = pathlib.Path(workdir) / FILE
-    if not path.exists():
-        return []
-    lines = path.read_bytes().splitlines(keepends=True)
-    rows = [json.loads(line) for line in lines if line.endswith(b"\n")]
+    """The lines of workdir/metrics.jsonl; an unfinished last line is left out.
+
+    Raises:
+      DamagedFileError: they are not what was written.
+    """
+    rows = read_lines(pathlib.Path(workdir) / FILE)
     return [{k: math.nan if v is None else v for k, v in row.items()} for row in rows]
 
 
@@ -123,22 +115,6 @@ def _number(value: float | int) -> str:
     return repr(value)
 
 
-def _step_of(line: bytes) -> int | float:
-    """The line's step; infinite where the line is unfinished or unreadable."""
-    try:
-        return json.loads(line)["step"] if line.endswith(b"\n") else math.inf
-    except (ValueError, KeyError, TypeError):
-        return math.inf
-
-
-def _open_tensorboard(workdir: pathlib.Path, start: int) -> Any:
-    from tensorboardX import SummaryWriter  # slow to import, and optional
-
-    # purge_step: TensorBoard forgets what a killed run had written past the restore.
-    purge = start + 1 if start else None
-    return SummaryWriter(str(workdir / "tensorboard"), purge_step=purge, flush_secs=30)
-
-
 def _open_wandb(project: str, workdir: pathlib.Path) -> Any:
     try:
         import wandb  # pyright: ignore[reportMissingImports]
@@ -148,11 +124,3 @@ def _open_wandb(project: str, workdir: pathlib.Path) -> Any:
             "pip install 'aprm_jax[wandb]', or leave the field empty."
         ) from error
     return wandb.init(project=project, dir=str(workdir), resume="allow")
-
-
-def _cannot_write(path: pathlib.Path, error: OSError) -> WorkdirError:
-    return WorkdirError(
-        f"Cannot write {path}: {error.strerror or error}. Is the folder writable, and "
-        "is there space left on the disk? The same command goes on from the newest "
-        "checkpoint."
-    )

@@ -14,14 +14,17 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class Interrupted(SystemExit):
-    """The job was asked to stop and has saved: the process ends with exit code 0.
+    """The job was asked to stop and has saved: exit code 128 + the signal's number.
+
+    That is 130 after Ctrl-C and 143 after SIGTERM, as of a process that had no handler:
+    a run that was stopped is no success that another command may follow.
 
     Like SystemExit it is no `Exception`, so nothing takes it for a failure, and a
     stage that it leaves is not complete.
     """
 
-    def __init__(self, message: str) -> None:
-        super().__init__(0)
+    def __init__(self, message: str, received: signal.Signals) -> None:
+        super().__init__(128 + received)
         self.message = message
         self.said = False  # whether somebody has printed it
 
@@ -74,7 +77,7 @@ def prompt_stop(message: str) -> Iterator[None]:
         # From here on the process is on its way out; a second signal ends it as usual.
         for name in _SIGNALS:
             signal.signal(name, signal.SIG_DFL)
-        raise Interrupted(f"Stopped by {received.name}. {message}")
+        raise Interrupted(f"Stopped by {received.name}. {message}", received)
 
     def ask_again(lost: sys.UnraisableHookArgs) -> None:
         """A handler may run inside a callback, of the garbage collector say, that

@@ -2,52 +2,37 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
 import pathlib
-import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from aprm_jax.config.errors import UserError
+from aprm_jax.files import (
+    atomic_write,
+    check_fingerprints,
+    damaged,
+    fingerprints,
+    parse_json,
+    read_sealed,
+    to_json,
+    write_sealed,
+)
 
 _CONFIG = "config.json"
 _FINGERPRINT = "fingerprint.json"
 DONE = "done.json"
 _MISSING = "(not set)"
 _SHOWN_DIFFERENCES = 5
+# Folders of a stage that are never read again, or that guard themselves as models do.
+_UNRECORDED = ("checkpoints", "tensorboard", "wandb", "nonfinite", "prepared")
+_MODEL = "model.json"
 
 
 class WorkdirError(UserError, RuntimeError):
     """The folder cannot be used for this run; the message says what to do."""
-
-
-def atomic_write(path: str | os.PathLike, content: str | bytes) -> None:
-    """Writes a file so that a reader, or a kill, sees all of it or nothing.
-
-    Raises:
-      WorkdirError: the folder is unwritable or the disk is full.
-    """
-    path = pathlib.Path(path)
-    data = content.encode() if isinstance(content, str) else content
-    # One name per writer: two processes never write into the same temporary file.
-    unique = f"{os.getpid()}-{threading.get_ident()}"
-    temporary = path.with_name(f".{path.name}.{unique}.part")
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise WorkdirError(
-            f"Cannot write {path}: {error.strerror or error}. "
-            "Is the folder writable, and is there space left on the disk?"
-        ) from error
 
 
 def open_workdir(
@@ -68,9 +53,38 @@ def open_workdir(
     Raises:
       WorkdirError: unwritable, or it holds another config's or version's run.
     """
-    path = pathlib.Path(path)
-    text = config if isinstance(config, str) else _to_json(config)
+    path = make_workdir(path)
+    text = config if isinstance(config, str) else to_json(config)
     config = dict(json.loads(text))
+    if (path / _CONFIG).exists():
+        check_config(path)
+        _check_same_config(path, config)
+        _check_same_version(path, code_version, allow_other_version)
+    else:
+        atomic_write(path / _CONFIG, to_json(config))
+    # Last, and again on each start: a kill between the two files does no harm.
+    _write_fingerprint(path, code_version)
+    return path
+
+
+def write_config(
+    path: str | os.PathLike, config: Mapping[str, Any], code_version: str
+) -> None:
+    """Puts another config in place of that of an open workdir."""
+    path = pathlib.Path(path)
+    # A kill between two of these leaves no fingerprint, and none of another config.
+    (path / _FINGERPRINT).unlink(missing_ok=True)
+    atomic_write(path / _CONFIG, to_json(config))
+    _write_fingerprint(path, code_version)
+
+
+def make_workdir(path: str | os.PathLike) -> pathlib.Path:
+    """Makes the folder of a run, where it is missing.
+
+    Raises:
+      WorkdirError: it cannot be made, or not be written into.
+    """
+    path = pathlib.Path(path)
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -82,28 +96,27 @@ def open_workdir(
         raise WorkdirError(
             f"The workdir {path} is not writable. Choose another with --workdir=DIR."
         )
-    if (path / _CONFIG).exists():
-        _check_same_config(path, config)
-        _check_same_version(path, code_version, allow_other_version)
-    else:
-        atomic_write(path / _CONFIG, _to_json(config))
-    # Last, and again on each start: a kill between the two files does no harm.
-    _write_fingerprint(path, _to_json(config), code_version)
     return path
 
 
-def write_config(
-    path: str | os.PathLike, config: Mapping[str, Any], code_version: str
+def mark_done(
+    directory: str | os.PathLike,
+    info: Mapping[str, Any],
+    also: Iterable[pathlib.Path] = (),
 ) -> None:
-    """Puts another config in place of that of an open workdir."""
-    text = _to_json(config)
-    atomic_write(pathlib.Path(path) / _CONFIG, text)
-    _write_fingerprint(pathlib.Path(path), text, code_version)
+    """Records that the stage in `directory` is complete, with its results and files.
 
-
-def mark_done(directory: str | os.PathLike, info: Mapping[str, Any]) -> None:
-    """Records that the stage in `directory` is complete, with its results."""
-    atomic_write(pathlib.Path(directory) / DONE, _to_json(info))
+    Args:
+      directory: the stage's folder.
+      info: JSON values; `done_info` gives them back.
+      also: files and folders elsewhere that belong to the stage.
+    """
+    directory = pathlib.Path(directory)
+    elsewhere = [
+        f for path in also for f in (_files(path) if path.is_dir() else [path])
+    ]
+    files = fingerprints(directory, {*_files(directory), *elsewhere})
+    write_sealed(directory / DONE, {**info, "files": files})
 
 
 def is_done(directory: str | os.PathLike) -> bool:
@@ -112,8 +125,65 @@ def is_done(directory: str | os.PathLike) -> bool:
 
 
 def done_info(directory: str | os.PathLike) -> dict[str, Any]:
-    """What the complete stage in `directory` left with `mark_done`."""
-    return _read_json(pathlib.Path(directory) / DONE)
+    """What the complete stage in `directory` left with `mark_done`.
+
+    Raises:
+      DamagedFileError: it is not what was written.
+    """
+    info = read_sealed(pathlib.Path(directory) / DONE, _remedy(directory))
+    info.pop("files", None)
+    return info
+
+
+def check_done(directory: str | os.PathLike) -> None:
+    """Compares the files of a complete stage with what it left.
+
+    Raises:
+      DamagedFileError: names the first that is missing or differs.
+    """
+    remedy = _remedy(directory)
+    info = read_sealed(pathlib.Path(directory) / DONE, remedy)
+    check_fingerprints(pathlib.Path(directory), info.get("files", {}), remedy)
+
+
+def _remedy(directory: str | os.PathLike) -> str:
+    return (
+        "Copy the run again if it is a copy. Or delete that file and "
+        f"{pathlib.Path(directory) / DONE}, and run the same command again: it makes "
+        "anew what it can and goes on without the rest."
+    )
+
+
+def _files(folder: pathlib.Path, top: bool = True) -> Iterator[pathlib.Path]:
+    """The files of a stage that are recorded."""
+    for path in folder.iterdir():
+        if path.name.startswith(".") or (top and path.name in _UNRECORDED):
+            continue
+        if path.is_file() and path.name != DONE:
+            yield path
+        elif path.is_dir() and not (path / _MODEL).exists():
+            yield from _files(path, top=False)
+
+
+def _config_digest(path: pathlib.Path) -> str:
+    return hashlib.sha256((path / _CONFIG).read_bytes()).hexdigest()
+
+
+def check_config(path: pathlib.Path) -> None:
+    """The config of a run is the one that its fingerprint was made of, if it has one.
+
+    Raises:
+      DamagedFileError: it is not.
+    """
+    if not (path / _FINGERPRINT).exists():
+        return
+    remedy = (
+        f"Copy the run again if it is a copy; or check {_CONFIG} and delete "
+        f"{path / _FINGERPRINT}, which is written anew."
+    )
+    known = read_sealed(path / _FINGERPRINT, remedy)
+    if known.get("config_sha256") != _config_digest(path):
+        raise damaged(path / _CONFIG, "is not what was written (checksum)", remedy)
 
 
 def differences(
@@ -140,12 +210,9 @@ def listed(changed: Sequence[tuple[str, Any, Any]]) -> str:
     return "".join(lines)
 
 
-def _write_fingerprint(path: pathlib.Path, config: str, code_version: str) -> None:
-    fingerprint = {
-        "code_version": code_version,
-        "config_sha256": hashlib.sha256(config.encode()).hexdigest(),
-    }
-    atomic_write(path / _FINGERPRINT, _to_json(fingerprint))
+def _write_fingerprint(path: pathlib.Path, code_version: str) -> None:
+    fingerprint = {"code_version": code_version, "config_sha256": _config_digest(path)}
+    write_sealed(path / _FINGERPRINT, fingerprint)
 
 
 def _check_same_config(path: pathlib.Path, config: dict[str, Any]) -> None:
@@ -175,7 +242,7 @@ def _check_same_version(
 
 def _read_json(path: pathlib.Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text())
+        return parse_json(path.read_bytes())
     except (OSError, ValueError) as error:
         raise WorkdirError(
             f"Cannot read {path}: {error}. Choose another folder with --workdir=DIR."
@@ -194,18 +261,3 @@ def _flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
 
 def _show(value: Any) -> str:
     return value if value == _MISSING else json.dumps(value)
-
-
-def _to_json(tree: Any) -> str:
-    return json.dumps(tree, indent=2, sort_keys=True, default=_plain) + "\n"
-
-
-def _plain(value: Any) -> Any:
-    """What JSON lacks: mappings that are not dicts, NumPy scalars, paths."""
-    if isinstance(value, Mapping) or hasattr(value, "to_dict"):
-        return dict(value)
-    if hasattr(value, "item"):
-        return value.item()
-    if isinstance(value, os.PathLike):
-        return os.fspath(value)
-    raise TypeError(f"{type(value).__name__} cannot be written as JSON: {value!r}")

@@ -129,6 +129,7 @@ def test_a_missing_folder_is_named(tmp_path):
 )
 def test_a_description_that_is_not_ours_is_refused(saved, change, message):
     description = json.loads((saved / SPEC_FILE).read_text())
+    del description["seal"]  # an older version's, or one that somebody has written
     change(description)
     (saved / SPEC_FILE).write_text(json.dumps(description))
     with pytest.raises(ModelFileError, match=message):
@@ -147,3 +148,11 @@ def test_names_that_would_collide_are_refused(tmp_path):
         save_model(tmp_path / "m", {"a/b": np.zeros(2)}, _spec(), tiny.tokenizer())
     with pytest.raises(ValueError, match="'empty' holds no parameters"):
         save_model(tmp_path / "m", {"empty": {}}, _spec(), tiny.tokenizer())
+
+
+def test_a_changed_threshold_is_noticed(saved):
+    description = json.loads((saved / SPEC_FILE).read_text())
+    description["threshold"] += 0.125
+    (saved / SPEC_FILE).write_text(json.dumps(description))
+    with pytest.raises(ModelFileError, match=r"model\.json: damaged"):
+        load_model(saved)

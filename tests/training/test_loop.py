@@ -85,12 +85,12 @@ def test_killed_runs_end_with_the_same_bits(tmp_path, whole):
     assert untimed(tmp_path) == whole[1]
 
 
-def test_sigterm_saves_and_exits_0(tmp_path, whole):
+def test_sigterm_saves_and_exits_143(tmp_path, whole):
     process = start(tmp_path)
     reached = int(read_until(process, "at ").split()[1])
     process.send_signal(signal.SIGTERM)
     rest, _ = process.communicate(timeout=20)
-    assert process.returncode == 0
+    assert process.returncode == 143
     assert "The same command goes on from there" in rest
     latest = Checkpointer(tmp_path / "checkpoints").latest()
     assert latest is not None and latest > reached
@@ -107,7 +107,7 @@ def test_a_signal_saves_where_no_checkpoint_was_due(tmp_path, whole, capsys):
     before = signal.getsignal(signal.SIGINT)
     with pytest.raises(Interrupted) as caught:
         toy_job.train(tmp_path, say=stop_at_7)
-    assert caught.value.code == 0
+    assert caught.value.code == 130
     assert signal.getsignal(signal.SIGINT) is before
     assert Checkpointer(tmp_path / "checkpoints").latest() == 8
     assert "SIGINT after step 8" in capsys.readouterr().out

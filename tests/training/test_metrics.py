@@ -1,5 +1,8 @@
+import errno
 import json
 import math
+import os
+import subprocess
 import sys
 from typing import Any
 
@@ -8,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from aprm_jax.files import FileError
 from aprm_jax.training.metrics import MeanMetric, Metrics, read_metrics
 from aprm_jax.training.workdir import WorkdirError
 
@@ -95,7 +99,7 @@ def test_wandb_is_asked_for_and_missing(tmp_path, monkeypatch):
 
 def test_an_unwritable_place_is_named(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(WorkdirError, match=r"metrics\.jsonl"):
+    with pytest.raises(FileError, match=r"metrics\.jsonl"):
         Metrics(tmp_path / "file", tensorboard=False)
 
 
@@ -113,3 +117,45 @@ def test_a_mean_ignores_what_has_no_weight():
     assert MeanMetric.of([jnp.nan, 3.0], [0, 2]).compute() == 3.0
     assert math.isnan(MeanMetric.of([1.0], [0]).compute())
     assert json.dumps(MeanMetric.of(2.0).compute()) == "2.0"
+
+
+def test_a_full_disk_is_one_message(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    metrics = Metrics(tmp_path, tensorboard=True)
+    metrics.write(1, {"loss": 0.5})
+    monkeypatch.setattr(os, "fsync", full)  # TensorBoard's flush, and every seal
+    with pytest.raises(FileError, match="No space left on device"):
+        metrics.close()
+    metrics.close()
+
+
+@pytest.mark.parametrize("when", ["first", "later", "end"])
+def test_a_file_that_may_not_grow_is_one_message(tmp_path, when):
+    """RLIMIT_FSIZE, in a process of its own: the limit cannot be raised again."""
+    code = f"""
+import resource, sys
+from aprm_jax.files import FileError
+from aprm_jax.training.metrics import Metrics
+def limit():
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+if {when!r} == "first":
+    limit()
+try:
+    metrics = Metrics({str(tmp_path)!r}, tensorboard=True)
+    metrics.write(1, {{"loss": 0.5}})
+    if {when!r} == "later":
+        limit()
+    metrics.write(2, {{"loss": 0.5}})
+    limit()
+    metrics.close()
+except FileError as error:
+    print(error)
+    sys.exit(7)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 7 and done.stderr == ""
+    assert done.stdout.count("File too large") == 1 and "Cannot write" in done.stdout

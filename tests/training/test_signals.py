@@ -24,9 +24,12 @@ def _wait():
 
 
 def test_a_signal_stops_at_once():
-    with pytest.raises(Interrupted, match=r"SIGTERM\. Go on"), prompt_stop("Go on"):
-        os.kill(os.getpid(), signal.SIGTERM)
-        _wait()
+    for number, code in ((signal.SIGTERM, 143), (signal.SIGINT, 130)):
+        text = rf"{number.name}\. Go on"
+        with pytest.raises(Interrupted, match=text) as caught, prompt_stop("Go on"):
+            os.kill(os.getpid(), number)
+            _wait()
+        assert caught.value.code == code
 
 
 def test_a_signal_inside_a_callback_is_not_lost():

@@ -4,9 +4,10 @@ import stat
 import numpy as np
 import pytest
 
+from aprm_jax.files import DamagedFileError, FileError, atomic_write
 from aprm_jax.training.workdir import (
     WorkdirError,
-    atomic_write,
+    check_done,
     done_info,
     is_done,
     mark_done,
@@ -85,7 +86,7 @@ def test_atomic_write_leaves_the_old_file_on_failure(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", no_space)
-    with pytest.raises(WorkdirError, match="No space left on device"):
+    with pytest.raises(FileError, match="No space left on device"):
         atomic_write(tmp_path / "f", b"new")
     assert [path.name for path in tmp_path.iterdir()] == ["f"]
     assert (tmp_path / "f").read_text() == "old"
@@ -96,3 +97,53 @@ def test_done(tmp_path):
     mark_done(tmp_path, {"loss": np.float32(0.5), "path": tmp_path})
     assert is_done(tmp_path)
     assert done_info(tmp_path) == {"loss": 0.5, "path": str(tmp_path)}
+
+
+def test_a_stage_knows_its_files(tmp_path):
+    stage, outside = tmp_path / "stage", tmp_path / "summary.json"
+    (stage / "parts").mkdir(parents=True)
+    (stage / "parts" / "a.json").write_text("{}")
+    (stage / "checkpoints").mkdir()
+    (stage / "checkpoints" / "x").write_text("guards itself")
+    outside.write_text("{}")
+    mark_done(stage, {"job": "sft"}, [outside])
+    check_done(stage)
+    assert done_info(stage) == {"job": "sft"}
+    (stage / "checkpoints" / "x").unlink()
+    check_done(stage)
+    for path in (stage / "parts" / "a.json", outside, stage / "done.json"):
+        before = path.read_bytes()
+        for wrong in (b"", before[:-2], b'{"job": "sft"}', b"[" * 100_000, b"\xff"):
+            path.write_bytes(wrong)
+            with pytest.raises(DamagedFileError, match=path.name):
+                check_done(stage)
+        path.unlink()
+        with pytest.raises(DamagedFileError, match=f"{path.name} is missing"):
+            check_done(stage)
+        path.mkdir()
+        with pytest.raises(DamagedFileError, match=path.name):
+            check_done(stage)
+        path.rmdir()
+        path.write_bytes(before)
+    check_done(stage)
+
+
+@pytest.mark.parametrize("name", ["config.json", "fingerprint.json"])
+def test_a_damaged_config_is_not_taken_for_another(tmp_path, name):
+    open_workdir(tmp_path, CONFIG, "0.1")
+    text = (tmp_path / name).read_text()
+    (tmp_path / name).write_text(text.replace("0", "1", 1))
+    with pytest.raises(DamagedFileError, match=name):
+        open_workdir(tmp_path, CONFIG, "0.1")
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o027, 0o077, 0o002])
+def test_permissions_are_those_of_the_umask(tmp_path, mask):
+    before = os.umask(mask)
+    try:
+        open_workdir(tmp_path, CONFIG, "0.1")
+        mark_done(tmp_path, {})
+    finally:
+        os.umask(before)
+    for path in tmp_path.iterdir():
+        assert stat.S_IMODE(path.stat().st_mode) == 0o666 & ~mask, path
