@@ -24,8 +24,9 @@ from transformers import PreTrainedTokenizerFast
 from aprm_jax.data import given
 from aprm_jax.data.steps import TooLongError
 from aprm_jax.hf.builders import open_builder
+from aprm_jax.hf.locate import load_any
 from aprm_jax.models.decoder import Decoder
-from aprm_jax.models.io import ModelFileError, ModelSpec, load_model
+from aprm_jax.models.io import Kind, ModelSpec
 from aprm_jax.oracle.answers import grade
 from aprm_jax.sampling.sampler import Sampler
 from aprm_jax.verifiers.scoring import Scorer, prm_scorer
@@ -41,7 +42,7 @@ MAX_STEPS = 64
 class _Model:
     """What every loaded model has."""
 
-    kind: str
+    kind: Kind
 
     def __init__(
         self, params: Any, spec: ModelSpec, tokenizer: PreTrainedTokenizerFast
@@ -52,20 +53,21 @@ class _Model:
         self.builder = open_builder(spec, tokenizer)
 
     @classmethod
-    def load(cls, directory: str | os.PathLike[str]) -> Self:
-        """Loads a model from a folder that a job has written.
+    def load(cls, name: str | os.PathLike[str]) -> Self:
+        """Loads a model.
+
+        Args:
+          name: a folder that a job has written: a run, a stage, a model or an export;
+            a model of Hugging Face: a folder of it, or OWNER/NAME on the hub. A run or
+            stage with several models of this kind must have one of a stage `aprm`.
 
         Raises:
-          ModelFileError: the folder holds no model, a damaged one, or another kind;
-            the message names the file.
+          ModelFileError: no model is there, a damaged one, or another kind; the message
+            says what was found, and what would be right.
+          UnsupportedModelError, CheckpointMismatchError, AdapterMismatchError,
+            LayoutError: a model of Hugging Face that cannot be used.
         """
-        params, spec, tokenizer = load_model(directory)
-        if spec.kind != cls.kind:
-            raise ModelFileError(
-                f"{os.fspath(directory)}: holds a {spec.kind}, but {cls.__name__}.load "
-                f"reads a {cls.kind}"
-            )
-        return cls(params, spec, tokenizer)
+        return cls(*load_any(name, cls.kind))
 
 
 class PRM(_Model):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -68,13 +69,15 @@ def state(model: Any) -> dict[str, np.ndarray]:
 
 
 def run_card(folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """Runs the code of a card beside the folder; its names."""
+    """Runs the code of a card beside the folder; the names of its score.py."""
     monkeypatch.chdir(folder.parent)
     (code,) = re.findall(
         r"```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL
     )
-    names: dict[str, Any] = {}
+    monkeypatch.delitem(sys.modules, "score", raising=False)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    sys.path_importer_cache.pop(folder.name, None)  # of another test's folder
     with contextlib.redirect_stdout(io.StringIO()) as printed:
-        exec(code, names)
+        exec(code, {})
     assert printed.getvalue().strip()
-    return names
+    return vars(sys.modules["score"])

@@ -227,9 +227,45 @@ def hf_config(
     scalar = kept.get("query_pre_attn_scalar")
     if scalar is not None and scalar == int(scalar):
         kept["query_pre_attn_scalar"] = int(scalar)
-    done = _parsed(model_type, {**kept, **fields}).to_diff_dict()
+    kept = {**kept, **fields}
+    done = {**_parsed(model_type, kept).to_diff_dict(), **kept}
+    done |= _older_fields(config, family, done)
     _check_same(config, family, done)
     return done
+
+
+def _older_fields(
+    config: DecoderConfig, family: str, written: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What transformers 4 reads in the place of `rope_parameters` and `dtype`.
+
+    It passes over fields that it does not know, and would compute with its defaults.
+    """
+    rope = written["rope_parameters"]
+    rope = dict(rope.get("full_attention", rope))
+    older: dict[str, Any] = {
+        "rope_theta": rope.pop("rope_theta"),
+        "rope_scaling": None,
+        "torch_dtype": written["dtype"],
+    }
+    if family == "gemma3":
+        local = written["rope_parameters"]["sliding_attention"]
+        older["rope_local_base_freq"] = local["rope_theta"]
+    scaling = config.rope_scaling
+    if scaling is not None:
+        rope.pop("partial_rotary_factor", None)  # a field of its own
+        older["rope_scaling"] = rope
+    if scaling is not None and family == "phi3":
+        # Phi-3's class takes three fields, and the attention factor from the lengths.
+        # Where they say another one it refuses all fields: better than a wrong factor.
+        factor = scaling.factor
+        wanted = math.sqrt(1 + math.log(factor) / math.log(scaling.original_length))
+        if math.isclose(wanted, scaling.attention_factor, rel_tol=1e-6):
+            names = ("short_factor", "long_factor")
+            older["rope_scaling"] = {"type": scaling.kind} | {n: rope[n] for n in names}
+            longest = round(factor * scaling.original_length)
+            older["max_position_embeddings"] = longest
+    return older
 
 
 def _identify(config: Mapping[str, Any]) -> tuple[str, str]:

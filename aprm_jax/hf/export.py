@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,14 +19,15 @@ from transformers import PreTrainedTokenizerFast
 
 from aprm_jax.config import EXPORT_FORMATS as FORMATS
 from aprm_jax.config.errors import UserError
-from aprm_jax.data.prompts import GENERATOR_PROMPT
+from aprm_jax.data.prompts import GENERATOR_CUE, GENERATOR_PROMPT
 from aprm_jax.data.steps import StepBuilder
 from aprm_jax.hf import prm_layouts, save
 from aprm_jax.hf.builders import open_builder
-from aprm_jax.hf.card import Card, is_repository, write_card
+from aprm_jax.hf.card import TEMPLATES, Provenance, is_repository, write_card
 from aprm_jax.hf.config import LANGUAGE_HEAD
 from aprm_jax.hf.load import tokenizer_rows
 from aprm_jax.hf.peft import to_peft
+from aprm_jax.hf.record import Record, write_record
 from aprm_jax.models import lora
 from aprm_jax.models.io import ModelSpec, written_whole
 
@@ -71,16 +73,6 @@ class Origin:
     def extra(self) -> dict[str, Any]:
         """To be merged into `ModelSpec.extra`."""
         return {"origin": dataclasses.asdict(self)}
-
-
-@dataclasses.dataclass(frozen=True)
-class Provenance:
-    """What the card tells of the run: see `Card`."""
-
-    data: str = ""
-    datasets: tuple[str, ...] = ()
-    config: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    metrics: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
 
 def resolve_format(spec: ModelSpec, format_: str) -> str:
@@ -224,8 +216,7 @@ def export_model(
     # The builder reads special tokens as text; what is saved must not.
     tokenizer.backend_tokenizer.encode_special_tokens = False
     rows = kept_rows(spec, tokenizer)
-    card = _card(spec, builder, params, format_, provenance or Provenance())
-    card = dataclasses.replace(card, name=name or target.name)
+    record = describe(spec, builder, params, format_)
     with written_whole(target) as scratch:
         if format_ == "peft":
             _write_peft(scratch, params, spec, tokenizer)
@@ -242,9 +233,16 @@ def export_model(
                 rows,
                 max_shard_bytes,
             )
-        if not save.auto_tokenizer_agrees(scratch, tokenizer):
-            card = dataclasses.replace(card, reader="PreTrainedTokenizerFast")
-        (scratch / "README.md").write_text(write_card(card), encoding="utf-8")
+        write_record(scratch, record)
+        shutil.copyfile(TEMPLATES / "score.py", scratch / "score.py")
+        card = write_card(
+            name or target.name,
+            record,
+            provenance or Provenance(),
+            base_model=Origin.of(spec).base_model,
+            auto_tokenizer=save.auto_tokenizer_agrees(scratch, tokenizer),
+        )
+        (scratch / "README.md").write_text(card, encoding="utf-8")
     return target
 
 
@@ -407,43 +405,31 @@ def _merged(params: Mapping[str, Any], spec: ModelSpec) -> dict[str, Any]:
     return lora.merged(params, trained, config)
 
 
-def _card(
-    spec: ModelSpec,
-    builder: StepBuilder,
-    params: Mapping[str, Any],
-    format_: str,
-    provenance: Provenance,
-) -> Card:
+def describe(
+    spec: ModelSpec, builder: StepBuilder, params: Mapping[str, Any], format_: str
+) -> Record:
+    """What is remembered of an export, and how `score.py` makes its rows.
+
+    Of the rows: ids that open one, that end a line (or where a published PRM is read),
+    before a Generator's context and that end what is written; the most tokens that are
+    written, the end included; classes of a head, 0 for none; and of prompts in words
+    what opens the reply, and the system's message.
+    """
     head = params.get("head", {}) if spec.reading == "token" else {}
-    classes = len(CLASSES[spec.reading]) if spec.reading in CLASSES else 0
-    auto = "AutoModelForTokenClassification" if classes else "AutoModelForCausalLM"
-    told = spec.prompt is not None
     laid_out = spec.layout is not None
+    told = spec.prompt is not None
+    if told:
+        spec = dataclasses.replace(spec, prompt=spec.prompt or GENERATOR_PROMPT)
     opens = prm_layouts.opening(builder.tokenizer) if laid_out else [builder.bos_id]
-    origin = Origin.of(spec)
-    return Card(
-        name="",
-        kind=spec.kind,
-        format=format_,
-        auto_class=auto,
-        reading=spec.reading,
-        head={name: float(value) for name, value in head.items()},
-        window=spec.window,
-        line_stride=spec.line_stride,
-        opening=tuple(opens),
-        step_id=builder.step_id,
-        perturb_id=None if told or laid_out else builder.perturb_id,
-        stop_ids=builder.stop_ids,
-        room=_room(spec),
-        classes=classes,
-        threshold=spec.threshold,
-        layout=spec.layout,
-        prompt=spec.prompt or GENERATOR_PROMPT if told else None,
-        chat=bool(builder.tokenizer.chat_template),
-        base_model=origin.base_model,
-        peft=format_ == "peft",
-        data=provenance.data,
-        datasets=provenance.datasets,
-        config=provenance.config,
-        metrics=provenance.metrics,
-    )
+    rows = {
+        "opening": opens,
+        "step": builder.step_id,
+        "perturb": None if told or laid_out else builder.perturb_id,
+        "stops": list(builder.stop_ids),
+        "room": _room(spec),
+        "classes": len(CLASSES.get(str(spec.reading), ())),
+        "cue": GENERATOR_CUE.rstrip(),
+        "system": prm_layouts.QWEN_SYSTEM,
+    }
+    numbers = {name: float(value) for name, value in head.items()}
+    return Record(format_, spec, numbers, rows)

@@ -58,7 +58,7 @@ class Layout:
       name: its key in LAYOUTS.
       architectures: what of config.json's `architectures` it is on; its end.
       keys: of the head in the checkpoint, and their shapes; D is the hidden size, C
-        is 2, and V the vocabulary. A key that ends with "?" may be missing.
+        the classes, and V the vocabulary. A key that ends with "?" may be missing.
       build: (tokenizer, question, steps) to ids and reads.
     """
 
@@ -74,10 +74,10 @@ class Layout:
         return tuple(f"^{name}$" for name in names)
 
     def shapes(
-        self, d_model: int, vocab_size: int, found: Collection[str]
+        self, d_model: int, vocab_size: int, found: Collection[str], classes: int = 2
     ) -> dict[str, tuple[int, ...]]:
         """Shapes of the head's tensors; of those that may be missing, the found."""
-        sizes = {"D": d_model, "V": vocab_size, "C": 2, "1": 1}
+        sizes = {"D": d_model, "V": vocab_size, "C": classes, "1": 1}
         return {
             key.rstrip("?"): tuple(sizes[axis] for axis in axes)
             for key, axes in self.keys.items()

@@ -66,7 +66,7 @@ def write_folder(
         _chain(tensors_from_params(config, family, params), head_tensors or {}),
         max_shard_bytes,
     )
-    tokenizer.save_pretrained(str(folder))
+    write_tokenizer(folder, tokenizer)
 
 
 def write_adapter(
@@ -78,7 +78,24 @@ def write_adapter(
     """Writes what `peft` loads: the adapter, its config, and the tokenizer."""
     _write_json(folder / ADAPTER_FILE, fields)
     write_sharded(folder, tensors.items(), 1 << 62, stem="adapter_model")
+    write_tokenizer(folder, tokenizer)
+
+
+def write_tokenizer(folder: Path, tokenizer: PreTrainedTokenizerFast) -> None:
+    """Writes the tokenizer as transformers 4 and 5 both read it.
+
+    Version 5 names a class and a form of `extra_special_tokens` that 4 has not.
+    """
     tokenizer.save_pretrained(str(folder))
+    path = folder / "tokenizer_config.json"
+    fields = json.loads(path.read_text(encoding="utf-8"))
+    fields["tokenizer_class"] = "PreTrainedTokenizerFast"
+    if isinstance(extra := fields.get("extra_special_tokens"), list):
+        del fields["extra_special_tokens"]
+        fields["additional_special_tokens"] = extra
+    for name in ("backend", "is_local", "local_files_only"):
+        fields.pop(name, None)  # of this machine and version
+    _write_json(path, fields)
 
 
 def without_padding(

@@ -18,7 +18,6 @@ from aprm_jax.config.errors import UserError
 from aprm_jax.data.bpe import save_tokenizer
 from aprm_jax.data.steps import StepBuilder
 from aprm_jax.game.rounds import Arena, Player
-from aprm_jax.hf import prm_layouts
 from aprm_jax.hf.builders import open_builder
 from aprm_jax.hf.export import Origin
 from aprm_jax.jobs import backbones
@@ -203,8 +202,8 @@ class Context:
         The source `backbone` is the role's model of Hugging Face, as the first kind.
         """
         if source == backbones.BACKBONE:
-            layout = self.source is not None and self.source.layout is not None
-            kind: Kind = "prm" if layout and "prm" in kinds else kinds[0]
+            ready = self.source is not None and self.source.is_prm
+            kind: Kind = "prm" if ready and "prm" in kinds else kinds[0]
             return self._from_backbone(field, kind)
         path = self.model_path(source, field)
         params, spec, tokenizer = load_model(path)
@@ -227,24 +226,27 @@ class Context:
                 f"{field}={backbones.BACKBONE!r} needs a model of Hugging Face for "
                 "that role: set solver.backbone, generator.backbone or prm.backbone"
             )
-        layout = self.source.layout
-        if layout is not None and kind != "prm":
+        if self.source.is_prm and kind != "prm":
             raise ConfigError(
                 f"{self.role}.backbone={backbones.name_of(self.config, self.role)!r} "
-                f"is a PRM ({layout}); {field} needs a language model"
+                f"is a PRM ({self.source.layout or 'an export of ours'}); {field} "
+                "needs a language model"
             )
         params = backbones.load(self.source, self.mesh, self.key(4), kind)
-        reading = prm_layouts.READING if kind == "prm" else None
-        return params, self.spec(kind, reading)
+        return params, self.spec(kind, self.source.reading if kind == "prm" else None)
 
     def spec(self, kind: Kind = "solver", reading: str | None = None) -> ModelSpec:
         """What a model of this role and stage is."""
         c = self.config.builder
+        record = self.source.record if self.source else None
+        window = c.window or None
+        if record is not None and record.spec.kind == "prm":
+            window = record.spec.window  # its rows are as it was trained on them
         return ModelSpec(
             kind=kind,
             decoder=self.decoder_config,
             reading=reading,
-            window=c.window or None,
+            window=window,
             buckets=tuple(c.buckets),
             domain=self.domain.name,
             line_stride=c.line_stride,

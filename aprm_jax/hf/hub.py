@@ -1,0 +1,42 @@
+"""Finds the files of a model: a local folder, or a name on the Hugging Face hub."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from aprm_jax.models.io import ModelFileError
+
+# No .bin, no code: neither is ever read.
+_FILES = ("*.safetensors", "*.json", "*.txt", "*.model", "*.jinja")
+
+
+def find(name: str, revision: str | None = None) -> Path:
+    """The folder of a model: `name` itself, or its files from the hub.
+
+    Args:
+      name: a folder, or OWNER/NAME.
+      revision: of the hub's; default: the newest.
+
+    Raises:
+      ModelFileError: says why neither can be had.
+    """
+    if Path(name).is_dir():
+        return Path(name)
+    if name.startswith((".", "/", "~")) or name.count("/") != 1:
+        raise ModelFileError(
+            f"{name!r}: no such folder, and no name of a model on the hub (OWNER/NAME)"
+        )
+    import huggingface_hub
+
+    try:
+        return Path(
+            huggingface_hub.snapshot_download(
+                name, revision=revision, allow_patterns=list(_FILES)
+            )
+        )
+    except Exception as error:  # of the hub, of its client, of the network
+        reason = str(error).strip().split("\n")[0]
+        raise ModelFileError(
+            f"{name!r}: no such folder, and the hub does not give it: "
+            f"{type(error).__name__}: {reason}"
+        ) from error

@@ -1,0 +1,90 @@
+"""Loads what a name means: a run, a stage, a model, an export, a model of the hub."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import jax
+from transformers import PreTrainedTokenizerFast
+
+from aprm_jax.hf import hub
+from aprm_jax.hf.pretrained import load_export
+from aprm_jax.hf.record import RECORD_FILE
+from aprm_jax.models.io import (
+    SPEC_FILE,
+    Kind,
+    ModelFileError,
+    ModelSpec,
+    load_model,
+    read_object,
+)
+from aprm_jax.training.mesh import MeshConfig, make_mesh
+
+_DEPTH = 4  # folders from a run to a model: arm, stage, role, "model"
+_HUGGING_FACE = ("config.json", "adapter_config.json", RECORD_FILE)
+
+
+def load_any(
+    name: str | os.PathLike[str], kind: Kind
+) -> tuple[dict[str, Any], ModelSpec, PreTrainedTokenizerFast]:
+    """Parameters, spec and tokenizer of a model of one kind.
+
+    Args:
+      name: a model's folder, that of a stage or run which holds one model of the kind
+        (or among several that of the stage `aprm`), an export, a PRM of Hugging Face,
+        or OWNER/NAME on the hub.
+      kind: "prm" or "generator".
+
+    Raises:
+      ModelFileError: says what was found there and what would be right.
+    """
+    name = os.fspath(name)
+    folder = hub.find(name)
+    if (folder / SPEC_FILE).is_file():
+        found = load_model(folder)
+    elif _is_hugging_face(folder):
+        found = load_export(name, make_mesh(MeshConfig(), jax.devices()[:1]))
+    elif models := _models(folder):
+        found = load_model(_choose(folder, models, kind))
+    else:
+        there = ", ".join(sorted(p.name for p in folder.iterdir())[:8]) or "nothing"
+        raise ModelFileError(
+            f"{name}: no model, only {there}. Name a finished run or stage, a folder "
+            f"with {SPEC_FILE}, an export, or a PRM of Hugging Face (config.json, "
+            "*.safetensors, tokenizer.json)"
+        )
+    if found[1].kind != kind:
+        raise ModelFileError(f"{name}: holds a {found[1].kind}, not a {kind}")
+    return found
+
+
+def _is_hugging_face(folder: Path) -> bool:
+    run = (folder / "fingerprint.json").is_file()  # its config.json is the run's
+    return not run and any((folder / file).is_file() for file in _HUGGING_FACE)
+
+
+def _models(folder: Path) -> dict[Path, str]:
+    """Folders of finished models below one, and what kind each is."""
+    found: dict[Path, str] = {}
+    for depth in range(1, _DEPTH + 1):
+        for path in sorted(folder.glob("/".join(["*"] * depth + [SPEC_FILE]))):
+            if not any(part.startswith(".") for part in path.relative_to(folder).parts):
+                found[path.parent] = str(read_object(path).get("kind"))
+    return found
+
+
+def _choose(folder: Path, models: dict[Path, str], kind: Kind) -> Path:
+    """The one model of a kind; the adapter of a stage is not one of its own."""
+    right = [p for p, k in models.items() if k == kind and p.name != "adapter"]
+    if len(right) > 1:
+        own = [p for p in right if "aprm" in p.relative_to(folder).parts]
+        right = own if len(own) == 1 else right
+    if len(right) == 1:
+        return right[0]
+    listed = ", ".join(f"{p.relative_to(folder)} ({k})" for p, k in models.items())
+    problem = f"{len(right)} models of the kind" if right else "no model of the kind"
+    raise ModelFileError(
+        f"{folder}: {problem} {kind!r}; there are {listed}: name the folder of one"
+    )
