@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import io
 import json
 import logging
 import re
@@ -18,6 +19,10 @@ T = TypeVar("T")
 
 _SHOWN = 400  # characters of a bad row that the quarantine file keeps
 _UNDECODED = re.compile("[\udc80-\udcff]")  # what `surrogateescape` leaves
+
+# Gzip data may unpack to so many bytes, or so many times their size: JSON packs to a
+# tenth or a fiftieth, a file made to fill the memory to a thousandth.
+LEAST_UNZIPPED, MOST_RATIO = 1 << 26, 200
 
 
 class DataError(UserError, ValueError):
@@ -208,6 +213,24 @@ def _parse_row(value: Any, parse: Callable[[dict], T]) -> T:
     return parse(value)
 
 
+def _unzipped(path: Path, raw: bytes) -> bytes:
+    """Gzip data unpacked, but never far beyond what text packs to."""
+    most, parts, size = max(LEAST_UNZIPPED, MOST_RATIO * len(raw)), [], 0
+    try:
+        with gzip.GzipFile(fileobj=io.BytesIO(raw)) as file:
+            while part := file.read(1 << 20):
+                parts.append(part)
+                size += len(part)
+                if size > most:
+                    raise DataError(
+                        f"{path}: {len(raw)} bytes of gzip data unpack to more than "
+                        f"{most}, which no text does: unpack it yourself if it is one"
+                    )
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise DataError(f"{path}: the gzip data is damaged: {error}") from None
+    return b"".join(parts)
+
+
 def read_text(path: Path) -> str:
     """The text of a file, gzipped or not; bytes that are no UTF-8 are surrogates.
 
@@ -223,10 +246,7 @@ def read_text(path: Path) -> str:
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from None
     if raw[:2] == b"\x1f\x8b":
-        try:
-            raw = gzip.decompress(raw)
-        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-            raise DataError(f"{path}: the gzip data is damaged: {error}") from None
+        raw = _unzipped(path, raw)
     elif path.suffix == ".gz" and raw:
         raise DataError(f"{path}: named .gz but holds no gzip data")
     if raw[:4] == b"PK\x03\x04":

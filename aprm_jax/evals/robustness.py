@@ -45,7 +45,8 @@ def attack(
       `still_correct_rate`, after the training, and `start_*`, the same before it: both
       of the same problems, far behind those that it trains on, over all replies to
       them.
-      NaN for a `fool_rate` where nothing was wrong.
+      NaN for a `fool_rate` where nothing was wrong. `diverged` is 1 where the last
+      update of the attacker was not finite: the rates after the training are NaN then.
     """
     rounds = Rounds(
         arena,
@@ -57,15 +58,18 @@ def attack(
         train_prm=False,
     )
     state, timer = rounds.state, PhaseTimer()
-    before = _probe(rounds, state)
+    before, diverged = _probe(rounds, state), False
     for step in range(config.updates):
         output = rounds.step_fn(state, step, timer)
         state = output.state
+        diverged = to_scalar(output.metrics.get("nonfinite", 0.0)) > 0
         if progress:
             rates = {n: v for n, v in output.metrics.items() if n in RATES}
             progress(step + 1, {n: to_scalar(v) for n, v in rates.items()})
-    after = _probe(rounds, state)
-    return after | {f"start_{name}": rate for name, rate in before.items()}
+    # A broken attacker's replies say nothing about R.
+    after = dict.fromkeys(before, math.nan) if diverged else _probe(rounds, state)
+    start = {f"start_{name}": rate for name, rate in before.items()}
+    return after | start | {"diverged": float(diverged)}
 
 
 def _probe(rounds: Rounds, state: LoopState) -> dict[str, float]:

@@ -402,6 +402,13 @@ def _attack(context: Context, name: str) -> Part:
         seed=ATTACK_SEED + c.seed,
         progress=progress,
     )
+    if rates["diverged"]:
+        log.warning(
+            "attack on %s: the attacker's updates are not finite, so nothing was "
+            "measured; evaluate.attack_learning_rate=%g is too high",
+            name,
+            c.evaluate.attack_learning_rate,
+        )
     return _kept(records(robustness.SET, "", name, rates))
 
 

@@ -7,6 +7,7 @@ import json
 
 import pytest
 
+from aprm_jax.data import jsonl
 from aprm_jax.data.jsonl import (
     DataError,
     RowError,
@@ -146,3 +147,15 @@ def test_fields():
     ):
         with pytest.raises(RowError):
             call()
+
+
+def test_a_gzip_file_that_fills_the_memory_is_refused(tmp_path, monkeypatch):
+    """A thousandfold of nothing; a file that packs as text does is read."""
+    monkeypatch.setattr(jsonl, "LEAST_UNZIPPED", 1 << 16)
+    bomb, text = tmp_path / "bomb.jsonl.gz", tmp_path / "text.jsonl.gz"
+    bomb.write_bytes(gzip.compress(b" " * (1 << 22)))
+    rows = "".join(f'{{"question": "{n} + {n}"}}\n' for n in range(4000))
+    text.write_bytes(gzip.compress(rows.encode()))
+    with pytest.raises(jsonl.DataError, match=r"bomb\.jsonl\.gz.*unpack to more than"):
+        jsonl.read_text(bomb)
+    assert jsonl.read_text(text) == rows

@@ -74,6 +74,21 @@ def test_nothing_wrong_is_no_rate(monkeypatch):
     assert out["success_rate"] == 0.0
 
 
+def test_an_attacker_that_diverges_is_no_result():
+    """The first step ruins the parameters, and later ones are not made."""
+    out = robustness.attack(
+        tiny_game.arena(),
+        tiny_game.game_config(updates=3, warmup=0, generator_learning_rate=1e38),
+        generator=tiny_game.generator(),
+        prm=tiny_game.prm(),
+        reading="token",
+        seed=2,
+    )
+    assert out["diverged"] == 1.0
+    assert np.isnan(out["fool_rate"]) and np.isnan(out["success_rate"])
+    assert 0.0 <= out["start_success_rate"] <= 1.0
+
+
 def test_the_attacker_learns_and_its_victim_does_not(monkeypatch):
     states = []
     play = Rounds.step_fn
