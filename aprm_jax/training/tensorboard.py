@@ -37,8 +37,11 @@ class TensorBoard:
         from tensorboardX.event_file_writer import EventsWriter
         from tensorboardX.proto import event_pb2, summary_pb2
 
-        self._event, self._summary = event_pb2.Event, summary_pb2.Summary
-        self._session = event_pb2.SessionLog
+        # Their classes are made when they are imported: no stub knows them.
+        events: Any = event_pb2
+        summaries: Any = summary_pb2
+        self._event, self._summary = events.Event, summaries.Summary
+        self._session = events.SessionLog
         self._folder = pathlib.Path(folder)
         self._flushed = time.monotonic()
         self._writer: Any = None

@@ -231,7 +231,7 @@ def test_fresh_rows_are_distinct_first_then_as_often_as_drawn():
 def test_prm_batch_says_where_its_rows_come_from():
     rows = [row for row in rollouts.prm_rows(HAND, BUILDER) if row]
     batch = rollouts.prm_batch(rows[1:2], rows[:1], rows[2:], BUILDER, 5, 40)
-    assert batch.source[:3].tolist() == [0, 1, 2]
+    assert np.asarray(batch.source)[:3].tolist() == [0, 1, 2]
     assert batch.rows.labels[:, 0].tolist() == [1, 0, 0, 0, 0]
     assert batch.rows.label_mask[:, 0].tolist() == [1, 1, 1, 0, 0]
 

@@ -29,7 +29,7 @@ from aprm_jax.hf.peft import to_peft
 from aprm_jax.hf.safetensors_io import ModelFileError
 from aprm_jax.hf.save import write_adapter
 from aprm_jax.hf.tiny import write_tiny
-from aprm_jax.jobs import aprm, backbones, evaluate, start
+from aprm_jax.jobs import aprm, backbones, samples, start, verifiers
 from aprm_jax.jobs.context import Context
 from aprm_jax.models.io import load_model
 from aprm_jax.models.lora import LoraConfig, init_lora, merge
@@ -197,10 +197,12 @@ def test_a_bare_backbone_writes_whole_solutions(tmp_path, monkeypatch):
     set_field(config, "evaluate.prms", ())
     context = Context(config, tmp_path, "evaluate")
     problems = context.domain.problems("test", 2)
-    groups = evaluate._sample(context, 1, problems, 4)
+    groups = samples.sample(context, 1, problems, 4)
     solutions = [solution for group in groups for solution in group]
     assert any(s.finished and len(s.steps) > 1 for s in solutions)
-    scores = evaluate._scores_of(context, [(s.question, s.steps) for s in solutions])
+    scores = verifiers.model_scores(
+        context, [(s.question, tuple(s.steps)) for s in solutions]
+    )
     # The least token's, which the sampler knows by itself; of other text the ids that
     # were drawn need not be those that it is read with.
     pairs = [

@@ -6,6 +6,7 @@ from aprm_jax.config import default_config, override, set_field
 from aprm_jax.evals.records import Record, Results
 from aprm_jax.jobs import tables
 from aprm_jax.jobs.evaluate import part_path
+from aprm_jax.report.contents import Cell
 
 
 def named(*prms, stages):
@@ -54,7 +55,8 @@ def test_a_verifier_with_dots_in_its_name_keeps_its_figures():
     )
     main = tables.main_table(config, results)
     [row] = [row for row in main.rows if row.name == "PRM v1.2/aprm"]
-    assert (row.cells[0].value, row.cells[0].low) == (0.75, 0.5)
+    assert isinstance(cell := row.cells[0], Cell)
+    assert (cell.value, cell.low) == (0.75, 0.5)
     more = tables.more_tables(config, results)
     values = {
         (table.title.partition(",")[0], column.name): cell.value

@@ -86,7 +86,9 @@ def test_no_array_of_all_logits_is_made():
         return jnp.sum(found.logprobs)
 
     program = jax.jit(jax.grad(loss, argnums=(0, 1))).lower(params, hidden).compile()
-    used = program.memory_analysis().temp_size_in_bytes
+    analysis = program.memory_analysis()
+    assert analysis is not None
+    used = analysis.temp_size_in_bytes
     whole = ROWS * WIDTH * config.vocab_size * 4
     # Two [B, C, V] of a chunk, and gradients of the head.
     assert used < 3 * whole * 3 / WIDTH + 4 * config.vocab_size * config.d_model * 4
