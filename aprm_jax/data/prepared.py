@@ -233,7 +233,13 @@ class PreparedSplit(Sequence[Mapping[str, Any]]):
         return len(self._records)
 
     def __getitem__(self, index: Any) -> Mapping[str, Any]:
-        """Row `index`, an integer."""
+        """Row `index`, an integer from 0.
+
+        Raises:
+          IndexError: there is no such row, by which iteration ends.
+        """
+        if not 0 <= index < len(self):
+            raise IndexError(f"row {index} of {len(self)}")
         return self._features.deserialize_example_np(self._records[index])
 
 

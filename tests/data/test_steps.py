@@ -114,7 +114,9 @@ def test_hostile_text_makes_no_separator(window):
     assert not np.isin(row.tokens, [PERTURB, builder.pad_id]).any()
     row = builder.perturbation(hostile, (), hostile, hostile)
     assert (row.tokens == PERTURB).sum() == 1
-    assert builder.encode("1 <step> 2") == (2, UNK, 3)
+    # A number, what no token spells, a number.
+    first, *between, last = builder.encode("1 <step> 2")
+    assert (first, set(between), last) == (2, {UNK}, 3)
 
 
 def test_decoding_stops_at_the_separator():

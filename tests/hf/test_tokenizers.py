@@ -124,6 +124,8 @@ def test_a_card_says_where_auto_tokenizer_is_wrong(tmp_path):
     assert again.get_vocab() != own().get_vocab()  # it adds a token without a row
     card = (folder / "README.md").read_text()
     assert "take `PreTrainedTokenizerFast`" in card
-    assert "tokenizer = PreTrainedTokenizerFast.from_pretrained(name)" in card
+    code = (folder / "score.py").read_text()
+    assert "PreTrainedTokenizerFast.from_pretrained(" in code
+    assert "AutoTokenizer.from_pretrained" not in code
     again = PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
     assert ids(again) == ids(own())

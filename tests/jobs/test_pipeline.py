@@ -120,11 +120,6 @@ def test_the_command_makes_a_device_of_each_core(whole):
 def test_a_second_start_runs_the_report_alone(whole, tmp_path):
     again = shutil.copytree(whole, tmp_path / "run")
     (again / "report.html").unlink()
-    # A log that a resumed game wrote on: one row twice, one cut.
-    log = again / "aprm" / "perturbations.jsonl"
-    log.write_text(
-        log.read_text().split("\n")[0] + '\n{"step": 3, "ques\n' + log.read_text()
-    )
     code, output = command.call(
         tmp_path,
         command.QUICKSTART,

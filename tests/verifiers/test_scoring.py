@@ -124,7 +124,7 @@ def test_a_solution_without_room_is_refused():
 @pytest.mark.parametrize("window", [None, 1])
 @pytest.mark.parametrize("branch", [True, False])
 def test_what_solutions_share_is_read_once_and_scores_the_same(window, branch):
-    builder = tiny_game.builder(window, (32, 64), line_stride=12)
+    builder = tiny_game.builder(window, (32, 96), line_stride=12)
     params = tiny_game.prm(reading="two_class")
     scores = (prm_scorer(DECODER, "two_class"), likelihood_scorer(DECODER))
     for score in scores:
