@@ -10,7 +10,8 @@ majority vote, best-of-8 by the solver's own likelihood.
     python -m aprm_jax.main --config=configs/quickstart.py
 
 Hardware: 2 CPU cores, no GPU; peak memory below 4 GiB.
-Time: seven minutes on two cores, compilation included; scores: README.md, "Quickstart".
+Time: it took seven minutes on two cores, compilation included, with the problems modulo
+10 and more, smaller updates of the solver; not measured since. Scores: README.md.
 A cut of every stage, under a minute: --config=configs/quickstart.py:runlocal
 """
 

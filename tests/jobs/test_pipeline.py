@@ -135,6 +135,20 @@ def test_a_second_start_runs_the_report_alone(whole, tmp_path):
     assert _perturbations(page) == _perturbations((whole / "report.html").read_text())
 
 
+def test_a_log_that_somebody_wrote_on_is_refused_by_name(whole, tmp_path):
+    again = shutil.copytree(whole, tmp_path / "run")
+    (again / "report.html").unlink()
+    log = again / "aprm" / "perturbations.jsonl"
+    log.write_text(
+        log.read_text().split("\n")[0] + '\n{"step": 3, "ques\n' + log.read_text()
+    )
+    code, output = command.call(
+        tmp_path, command.QUICKSTART, command.CACHE, "--workdir=run"
+    )
+    assert code == 1, output
+    assert "aprm/perturbations.jsonl is not what was written" in output
+
+
 def test_a_finished_run_is_trained_longer_and_measured_otherwise(whole, tmp_path):
     again = shutil.copytree(whole, tmp_path / "run")
     code, output = command.call(

@@ -58,4 +58,4 @@ def test_steps_fill_rows_better_than_solutions_do():
         batches = [_batch(context, part) for part in rows]
         tokens = sum(np.count_nonzero(batch.segment_ids) for batch in batches)
         used.append(tokens / sum(batch.tokens.size for batch in batches))
-    assert used[0] > 0.92 and used[0] > used[1]
+    assert used[0] > 0.92 and used[0] > used[1] + 0.03
