@@ -3,26 +3,32 @@
 import errno
 import fcntl
 import json
-import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import threading
-import time
 
 import pytest
 
 from aprm_jax.training import lock
 from aprm_jax.training.workdir import WorkdirError
 
-_fork = multiprocessing.get_context("forkserver")
+# Another process holds the lock until it is killed; if told so, it knows no locks.
+_HOLDER = """
+import errno, fcntl, pathlib, sys, time
+from aprm_jax.training import lock
 
+def none(*_):
+    raise OSError(errno.ENOLCK, "No locks available")
 
-def _hold(folder, ready, without):
-    if without:
-        lock.fcntl.lockf = _none
-    with lock.locked(folder):
-        ready.set()
-        time.sleep(600)
+folder, without = sys.argv[1:]
+if without == "True":
+    fcntl.lockf = none
+with lock.locked(pathlib.Path(folder)):
+    print("held", flush=True)
+    time.sleep(600)
+"""
 
 
 def _none(*_):
@@ -39,13 +45,13 @@ def without(request, monkeypatch):
 
 @pytest.fixture
 def holder(tmp_path, without):
-    ready = _fork.Event()
-    process = _fork.Process(target=_hold, args=(tmp_path, ready, without))
-    process.start()
-    assert ready.wait(120)
-    yield process
-    process.kill()
-    process.join()
+    command = [sys.executable, "-c", _HOLDER, str(tmp_path), str(without)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout.readline() == "held\n"
+            yield process
+        finally:
+            process.kill()
 
 
 def test_the_second_is_told_who_is_the_first(holder, tmp_path):
@@ -55,7 +61,7 @@ def test_the_second_is_told_who_is_the_first(holder, tmp_path):
     assert f"process {holder.pid} on {os.uname().nodename}" in message
     assert "--workdir=DIR" in message
     os.kill(holder.pid, signal.SIGKILL)
-    holder.join()
+    holder.wait()
     mine = pytest.raises(WorkdirError, match=f"process {os.getpid()} on")
     with lock.locked(tmp_path), mine, lock.locked(tmp_path):
         pass
