@@ -5,7 +5,7 @@ from __future__ import annotations
 import bisect
 import dataclasses
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
 from difflib import SequenceMatcher
 from typing import Any
@@ -329,7 +329,7 @@ def paired_buckets(
 
 
 def static_rows(
-    points: Sequence[Situation],
+    points: Iterable[Situation],
     domain: Domain,
     builder: StepBuilder,
     rng: np.random.Generator,
@@ -379,6 +379,7 @@ def round_metrics(
         "game/undecidable_rate": (count * (label == Label.UNDECIDABLE)).sum() / total,
         "game/success_rate": (incorrect * fooled).sum() / total,
         "game/distinct_rate": len(perturbations) / total,
+        "game/oracle_calls": sum(not p.reason for p in perturbations),
     }
     copied = [p.count for p in perturbations if p.text == p.situation.step]
     metrics["game/copied_rate"] = sum(copied) / total

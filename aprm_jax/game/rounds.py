@@ -34,6 +34,7 @@ from aprm_jax.training.learner import LearnerState
 from aprm_jax.training.loop import StepOutput
 from aprm_jax.training.mesh import batch_shards, param_shardings, shard_batch
 from aprm_jax.training.timing import PhaseTimer
+from aprm_jax.verifiers.hard import hardest
 from aprm_jax.verifiers.objective import PrmObjective
 from aprm_jax.verifiers.scoring import Scorer, prm_scorer
 
@@ -54,6 +55,7 @@ class GameConfig:
     prm_clean: int
     prm_fresh: int
     prm_replay: int
+    hard_share: float
     static_probe: int
     replay_capacity: int
     advantage: str
@@ -185,7 +187,7 @@ class Played:
       points: its situations, those of G first.
       found: G's distinct perturbations, with their verdicts.
       rows: each as R sees it; None where R must not.
-      p_correct: R's probability of correct for each.
+      log_odds: R's, that each is correct; 0 where R must not see it.
       metrics: rates of the round.
       rng: chooses what the batches leave out.
     """
@@ -193,9 +195,14 @@ class Played:
     points: Sequence[rollouts.Situation]
     found: Sequence[rollouts.Perturbation]
     rows: Sequence[StepRow | None]
-    p_correct: np.ndarray
+    log_odds: np.ndarray
     metrics: dict[str, float]
     rng: np.random.Generator
+
+    @property
+    def p_correct(self) -> np.ndarray:
+        """R's probability of correct for each."""
+        return scipy.special.expit(self.log_odds)
 
 
 class Rounds:
@@ -315,13 +322,15 @@ class Rounds:
             found = rollouts.verify(draws, points, arena.domain, *readers, inquiry)
             rows = rollouts.prm_rows(found, arena.judge.builder)
         with timer("score"):
-            p_correct, p_static = self._scores(self.players(state)[1], rows, static)
+            log_odds, of_static = self._scores(self.players(state)[1], rows, static)
+        p_correct = scipy.special.expit(log_odds)
         metrics = rollouts.round_metrics(
             found, p_correct, THRESHOLD, arena.domain.kinds, arena.builder.reasons
         )
         if static:
+            p_static = scipy.special.expit(of_static)
             metrics["prm/accuracy_static"] = float(np.mean(p_static < THRESHOLD))
-        return Played(points, found, rows, p_correct, metrics, rng)
+        return Played(points, found, rows, log_odds, metrics, rng)
 
     def players(self, state: LoopState) -> tuple[Any, Any]:
         """G and R as models, adapters applied."""
@@ -375,10 +384,7 @@ class Rounds:
         scores = self.scorer.rows(prm, keyed)
         logits = [scores[i][0] if i in scores else 0.0 for i in range(len(rows))]
         of_static = [scores[-1 - i][0] for i in range(len(static))]
-        return (
-            scipy.special.expit(np.array(logits, np.float32)),
-            scipy.special.expit(np.array(of_static, np.float32)),
-        )
+        return np.array(logits, np.float32), np.array(of_static, np.float32)
 
     def _batches(
         self, played: Played, replay: ReplayBuffer
@@ -413,7 +419,12 @@ class Rounds:
         replayed = replay.sample(played.rng, c.prm_replay)
         # Before the buffer has filled, fresh ones stand in for replayed ones.
         wanted = c.prm_fresh + c.prm_replay - len(replayed)
-        fresh = rollouts.fresh_rows(played.found, played.rows, played.rng, wanted)
+        hard = hardest(played.rows, played.log_odds, round(c.hard_share * wanted))
+        rest = [None if i in set(hard) else r for i, r in enumerate(played.rows)]
+        fresh = [
+            *(row for i in hard if (row := played.rows[i]) is not None),
+            *rollouts.fresh_rows(played.found, rest, played.rng, wanted - len(hard)),
+        ]
         return clean, fresh, replayed
 
     def _lengths(self, found, mixture: Sequence[Sequence[StepRow]]) -> tuple[int, int]:

@@ -19,12 +19,14 @@ from aprm_jax.search.solve import sample_solutions
 from aprm_jax.training.learner import LearnerState
 from aprm_jax.training.loop import StepOutput, run_loop
 from aprm_jax.training.mesh import batch_shards, shard_batch
+from aprm_jax.verifiers.hard import hard_rows
 from aprm_jax.verifiers.monte_carlo import (
     LabelledStep,
     monte_carlo_labels,
     oracle_labels,
 )
 from aprm_jax.verifiers.objective import PrmObjective
+from aprm_jax.verifiers.scoring import Scorer, prm_scorer
 from aprm_jax.verifiers.step_loss import make_prm_update
 
 
@@ -59,10 +61,18 @@ def run(context: Context) -> dict[str, float]:
     opt = context.place(tx.init(params))
     multiple = batch_shards(context.mesh) * c.microbatches
     size = -(-c.batch_size // multiple) * multiple
+    score = prm_scorer(context.decoder, c.reading)
+    scorer = Scorer(score, context.builder, max_steps=1)
 
     def step_fn(state: LearnerState, step: int, timer) -> StepOutput:
         with timer("data"):
-            clean, wrong = _rows(context, step, size, pool)
+            clean = _clean(context, step, size)
+            wrong, right, count = _labelled(context, step, size, pool)
+        if c.hard_share > 0:
+            with timer("score"):
+                wrong = _hardest(scorer, state.params, wrong, count, c.hard_share)
+        with timer("data"):
+            wrong += right
             longest = max(len(row) for row in [*clean, *wrong])
             length = context.builder.bucket(longest)
             batch = prm_batch(clean, wrong, (), context.builder, size, length)
@@ -99,33 +109,59 @@ def initial_prm(context: Context, source: str, field: str, reading: str) -> Any:
     return context.place(heads.init_prm(key, params["backbone"], d_model, reading))
 
 
-def _rows(
+def _clean(context: Context, step: int, size: int) -> list[StepRow]:
+    """The half of an update's rows that are correct steps of training solutions."""
+    builder, first = context.builder, step * size
+    points = situations(
+        context.domain, range(first, first + size // 2), context.config.seed
+    )
+    rows = [builder.step(p.question, p.prefix, p.step, 1.0) for p in points]
+    return [row for row in rows if builder.fits(row)]
+
+
+def _labelled(
     context: Context, step: int, size: int, pool: Sequence[LabelledStep]
-) -> tuple[list[StepRow], list[StepRow]]:
-    """Half a batch of clean steps, and half of labelled ones that are mostly wrong."""
-    c = context.config
-    half = size // 2
-    points = situations(context.domain, range(step * size, step * size + half), c.seed)
-    builder = context.builder
-    clean = [builder.step(p.question, p.prefix, p.step, 1.0) for p in points]
+) -> tuple[list[StepRow], list[StepRow], int]:
+    """What makes up the other half of an update.
+
+    Returns:
+      Wrong steps in the order that they were drawn in; right ones, of a pool; how many
+      of the wrong ones to learn from. With a hard share there are more than these.
+    """
+    c, builder = context.config, context.builder
     rng = np.random.default_rng([c.seed, 31, step])
+    wanted = size - size // 2
     if not pool:
-        more = situations(
-            context.domain, range(step * size + half, (step + 2) * size), c.seed
-        )
-        wrong = static_rows(more, context.domain, builder, rng, size - half)
-    else:
-        # Balanced over the label, as PAV does: half of them below 0.5.
-        bad = [s for s in pool if s.label < 0.5]
-        good = [s for s in pool if s.label >= 0.5]
-        # Half of the batch is clean anyway: a pool of wrong steps alone will do.
-        take = (size - half) * 3 // 4 if good else size - half
-        chosen = [bad[int(i)] for i in rng.integers(len(bad), size=take)]
-        rest = size - half - take
-        chosen += [good[int(i)] for i in rng.integers(max(len(good), 1), size=rest)]
-        wrong = [builder.step(s.question, s.prefix, s.step, s.label) for s in chosen]
-    fits = builder.fits
-    return [r for r in clean if fits(r)], [r for r in wrong if fits(r)]
+        drawn = max(wanted, c.prm.hard_pool) if c.prm.hard_share > 0 else wanted
+        first = step * size + size // 2
+        # Some steps have no corruption, or a right one.
+        indices = range(first, first + 3 * drawn)
+        points = (situations(context.domain, [i], c.seed)[0] for i in indices)
+        wrong = static_rows(points, context.domain, builder, rng, drawn)
+        return [row for row in wrong if builder.fits(row)], [], wanted
+    # Balanced over the label, as PAV does: half of them below 0.5.
+    bad = [s for s in pool if s.label < 0.5]
+    good = [s for s in pool if s.label >= 0.5]
+    # Half of the batch is clean anyway: a pool of wrong steps alone will do.
+    take = wanted * 3 // 4 if good else wanted
+    drawn = max(take, c.prm.hard_pool) if c.prm.hard_share > 0 else take
+    wrong = [bad[int(i)] for i in rng.integers(len(bad), size=drawn)]
+    right = [good[int(i)] for i in rng.integers(max(len(good), 1), size=wanted - take)]
+    made = (
+        [builder.step(s.question, s.prefix, s.step, s.label) for s in part]
+        for part in (wrong, right)
+    )
+    fitting = ([row for row in part if builder.fits(row)] for part in made)
+    return *fitting, take
+
+
+def _hardest(
+    scorer: Scorer, prm: Any, rows: list[StepRow], count: int, share: float
+) -> list[StepRow]:
+    """`count` of the rows, `share` of them those that R believes most."""
+    scores = scorer.rows(prm, dict(enumerate(rows)))
+    log_odds = np.array([scores[i][0] for i in range(len(rows))], np.float32)
+    return hard_rows(rows, log_odds, count, share)
 
 
 def _pool(context: Context) -> list[LabelledStep]:

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 import tiny_game
 
-from aprm_jax.game.rounds import LoopState
+from aprm_jax.game import rollouts
+from aprm_jax.game.rounds import LoopState, Played
+from aprm_jax.oracle.verdict import Label
 from aprm_jax.sampling.sampler import Samples
 from aprm_jax.training.metrics import to_scalar
 from aprm_jax.training.timing import PhaseTimer
@@ -190,3 +192,46 @@ def test_the_same_step_draws_the_same_problems_and_another_step_others():
     rounds = tiny_game.rounds(_place(), tiny_game.game_config())
     one, again, two = (rounds._situations(step) for step in (3, 3, 4))
     assert one == again and not set(one) & set(two)
+
+
+def _mixture(share: float):
+    """A round that is played by hand, and what R's batch is made of."""
+    config = tiny_game.game_config(hard_share=share)
+    rounds = tiny_game.rounds(_place(), config)
+    rounds.scorer = _three_rounds()[0].scorer
+    points, builder = tiny_game.POINTS[:3], _place().builder
+    texts = ["1 + 1", "2 + + 2", "3 * 3 + 3", "7", points[0].step, "1 + 1"]
+    draws = [
+        (group, (*builder.encode(text), builder.step_id), np.zeros(1, np.float32), True)
+        for group in range(3)
+        for text in texts
+    ]
+    found = rollouts.verify(draws, points, tiny_game.DOMAIN, builder, builder)
+    rows = rollouts.prm_rows(found, builder)
+    log_odds = np.linspace(-3, 3, len(found), dtype=np.float32)
+    played = Played(points, found, rows, log_odds, {}, np.random.default_rng(5))
+    _, fresh, _ = rounds._mixture(played, rounds.state.replay)
+    return played, fresh, config.prm_fresh + config.prm_replay
+
+
+def test_without_a_hard_share_the_fresh_rows_are_those_that_g_drew():
+    played, fresh, wanted = _mixture(0.0)
+    rng = np.random.default_rng(5)
+    rng.permutation(0)  # the empty replay buffer's draw
+    expected = rollouts.fresh_rows(played.found, played.rows, rng, wanted)
+    assert [id(row) for row in fresh] == [id(row) for row in expected]
+
+
+def test_hard_rows_are_the_wrong_replies_that_r_believes_most():
+    played, fresh, wanted = _mixture(0.5)
+    wrong = [
+        i for i, p in enumerate(played.found) if p.verdict.label == Label.INCORRECT
+    ]
+    best = sorted(wrong, key=lambda i: -played.log_odds[i])[: wanted // 2]
+    assert [row.tokens.tolist() for row in fresh[: wanted // 2]] == [
+        played.rows[i].tokens.tolist() for i in best
+    ]
+    assert len(fresh) == wanted
+    assert not {id(played.rows[i]) for i in best} & {
+        id(row) for row in fresh[wanted // 2 :]
+    }

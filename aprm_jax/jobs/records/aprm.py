@@ -39,6 +39,12 @@ class GameConfig:
     prm_clean: int = setting(24, "R's rows a round: clean correct steps", least=1)
     prm_fresh: int = setting(24, "R's rows a round: fresh perturbations", least=1)
     prm_replay: int = setting(16, "R's rows a round: replayed perturbations", least=0)
+    hard_share: float = setting(
+        0.0,
+        "of R's fresh rows: wrong replies of the round that R believes most",
+        least=0,
+        most=1,
+    )
     static_probe: int = setting(
         16, "static corruptions R is measured on, never trained on", least=0
     )

@@ -62,6 +62,16 @@ class PrmConfig:
     clip_norm: float = setting(1.0, "largest norm of a gradient")
     beta: float = setting(0.0, "weight of KL(R || R_ref)")
     eta: float = setting(0.0, "weight of R's entropy")
+    hard_share: float = setting(
+        0.0,
+        "but labels: of the wrong steps of an update, those of hard_pool candidates "
+        "that R believes most",
+        least=0,
+        most=1,
+    )
+    hard_pool: int = setting(
+        192, "candidates of an update; as many replies as the game asks about", least=1
+    )
     pool_problems: int = setting(
         400, "monte_carlo, oracle: problems the solver is sampled on"
     )
