@@ -13,8 +13,9 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Float
+from markupsafe import Markup, escape
 
-from aprm_jax.report import text
+from aprm_jax.report import markup, text
 from aprm_jax.report.contents import Chart, Progression, Series
 
 COLOURS = 8
@@ -80,7 +81,7 @@ class Frame:
         parts.append(
             f'<line class="axis" x1="{self.left}" x2="{self.width - self.right}" '
             f'y1="{base}" y2="{base}"/><text class="label" x="{middle:.1f}" '
-            f'y="{self.height - 5}">{text.escape(x_label)}</text>'
+            f'y="{self.height - 5}">{escape(text.clean(x_label))}</text>'
         )
         return "".join(parts)
 
@@ -95,11 +96,16 @@ class Frame:
             pen = "L"
         return "".join(commands)
 
-    def svg(self, body: str, title: str, points: Mapping[str, object]) -> str:
-        payload = text.escape(json.dumps(points, separators=(",", ":")), limit=None)
-        return (
-            f'<svg viewBox="0 0 {self.width} {self.height}" role="img" '
-            f'aria-label="{text.escape(title)}" data-points="{payload}">{body}</svg>'
+    def svg(self, body: str, title: str, points: Mapping[str, object]) -> Markup:
+        return Markup(
+            '<svg viewBox="0 0 {} {}" role="img" aria-label="{}" data-points="{}">'
+            "{}</svg>"
+        ).format(
+            self.width,
+            self.height,
+            text.clean(title),
+            json.dumps(points, separators=(",", ":")),
+            Markup(body),
         )
 
 
@@ -154,21 +160,16 @@ def smooth(y: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
     return (sums[high] - sums[low]) / np.where(count > 0, count, np.nan)
 
 
-def legend(names: Mapping[int, str], mark: str) -> str:
-    """A row of named swatches, colour → name; `mark` is "line" or "area".
-
-    page.js makes a switch of each: what has its colour, `data-series`, comes and goes.
-    """
-    items = "".join(
-        f'<li data-series="{k % COLOURS}">'
-        f'<svg class="swatch" viewBox="0 0 22 10">{_swatch(k, mark)}</svg>'
-        f"{text.escape(name, 60)}</li>"
+def legend(names: Mapping[int, str], mark: str) -> Markup:
+    """A row of named swatches, colour → name; `mark` is "line" or "area"."""
+    entries = [
+        (k % COLOURS, _swatch(k, mark), text.clean(name, 60))
         for k, name in names.items()
-    )
-    return f'<ul class="legend">{items}</ul>'
+    ]
+    return markup.macro("parts.html", "legend")(entries)
 
 
-def line_chart(chart: Chart, *, wide: bool = False, keyed: bool = True) -> str:
+def line_chart(chart: Chart, *, wide: bool = False, keyed: bool = True) -> Markup:
     """A chart as a <figure>; "" where there is nothing to draw.
 
     Args:
@@ -184,7 +185,7 @@ def line_chart(chart: Chart, *, wide: bool = False, keyed: bool = True) -> str:
         if np.isfinite(_array(s.y)).any()
     }
     if not drawn:
-        return ""
+        return Markup()
     size = {"width": 560, "height": 300, "left": 56} if wide else {}
     y_ticks = _y_ticks(list(drawn.values()), chart)
     frame = Frame(_x_range(drawn.values()), y_ticks, **size)
@@ -207,21 +208,17 @@ def line_chart(chart: Chart, *, wide: bool = False, keyed: bool = True) -> str:
     )
 
 
-def figure(title: str, key: str, svg: str, note: str = "") -> str:
+def figure(title: str, key: str, svg: Markup, note: str = "") -> Markup:
     """A <figure> of heading, legend, drawing and caption."""
-    caption = f"<p>{text.escape(note)}</p>" if note else ""
-    return (
-        f"<figure><figcaption>{text.escape(title)}</figcaption>{key}"
-        f'<div class="plot">{svg}</div>{caption}</figure>'
-    )
+    return markup.macro("parts.html", "figure")(title, key, svg, note)
 
 
-def progression(data: Progression) -> str:
+def progression(data: Progression) -> Markup:
     """Shares of the kinds (stacked) beside R's accuracy on each (lines)."""
     x = _array(data.x)
     kinds = _ordered_kinds(data)
     if not kinds or len(x) < 2:
-        return ""
+        return Markup()
     kept = kinds if len(kinds) <= COLOURS else kinds[: COLOURS - 1]
     rows = {k: np.nan_to_num(_array(data.shares[k])) for k in kinds}
     shares = [rows[kind] for kind in kept]
@@ -235,10 +232,13 @@ def progression(data: Progression) -> str:
     )
     lines = line_chart(accuracy, wide=True, keyed=False)
     key = legend(dict(enumerate(names)), "area")
-    return f'{key}<div class="pair">{_stacked(x, shares, names)}{lines}</div>'
+    pair = _stacked(x, shares, names) + lines
+    return Markup('{}<div class="pair">{}</div>').format(key, pair)
 
 
-def _stacked(x: np.ndarray, shares: Sequence[np.ndarray], names: Sequence[str]) -> str:
+def _stacked(
+    x: np.ndarray, shares: Sequence[np.ndarray], names: Sequence[str]
+) -> Markup:
     if len(x) >= _SMOOTH_FROM:
         shares = [smooth(y) for y in shares]
     thinned = [thin(x, y)[1] for y in shares]
@@ -366,11 +366,11 @@ def _colour(index: int) -> str:
     return f"c{index % COLOURS}" + (" dashed" if index >= COLOURS else "")
 
 
-def _swatch(index: int, mark: str) -> str:
+def _swatch(index: int, mark: str) -> Markup:
     if mark == "area":
         shape = '<rect width="14" height="10" x="4" rx="2" '
-        return shape + f'class="area {_colour(index)}"/>'
-    return f'<path class="line {_colour(index)}" d="M1 5L21 5"/>'
+        return Markup(shape + f'class="area {_colour(index)}"/>')
+    return Markup(f'<path class="line {_colour(index)}" d="M1 5L21 5"/>')
 
 
 def _array(

@@ -1,11 +1,12 @@
-"""Text and numbers for the page: escaping of hostile text, formats, line diffs."""
+"""Text and numbers for the page: cleaning of hostile text, formats, line diffs."""
 
 from __future__ import annotations
 
 import difflib
-import html
 import math
 import re
+
+from markupsafe import Markup, escape
 
 # Typographic signs by name: in a source file they look like a hyphen.
 EN_DASH, MINUS, NARROW_SPACE = "\u2013", "\u2212", "\u202f"
@@ -25,11 +26,6 @@ def clean(text: object, limit: int | None = MAX_TEXT) -> str:
     if limit is not None and len(text) > limit:
         text = text[: limit - 1] + "…"
     return text
-
-
-def escape(text: object, limit: int | None = MAX_TEXT) -> str:
-    """Text that is safe inside an element and inside a quoted attribute."""
-    return html.escape(clean(text, limit), quote=True)
 
 
 def number(value: float | int, style: str = "number", *, unit: bool = False) -> str:
@@ -69,17 +65,17 @@ def duration(seconds: float | int) -> str:
 _TOKEN = re.compile(r"\d+|[^\W\d]+|\s+|.", re.DOTALL)
 
 
-def diff(before: str, after: str) -> tuple[str, str]:
+def diff(before: str, after: str) -> tuple[Markup, Markup]:
     """Both lines as HTML, what differs marked: <del> in one, <ins> in the other."""
     # Cut before comparing: the comparison is quadratic, and the text is a model's.
     old, new = _TOKEN.findall(clean(before)), _TOKEN.findall(clean(after))
     left, right = [], []
     matcher = difflib.SequenceMatcher(None, old, new, autojunk=False)
     for operation, a, b, c, d in matcher.get_opcodes():
-        gone, come = html.escape("".join(old[a:b])), html.escape("".join(new[c:d]))
+        gone, come = escape("".join(old[a:b])), escape("".join(new[c:d]))
         if operation != "equal":
-            gone = f"<del>{gone}</del>" if gone else ""
-            come = f"<ins>{come}</ins>" if come else ""
+            gone = gone and Markup("<del>{}</del>").format(gone)
+            come = come and Markup("<ins>{}</ins>").format(come)
         left.append(gone)
         right.append(come)
-    return "".join(left), "".join(right)
+    return Markup("").join(left), Markup("").join(right)

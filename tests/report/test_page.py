@@ -8,9 +8,11 @@ import json
 import math
 import re
 
+import jinja2
 import pytest
+from markupsafe import Markup
 
-from aprm_jax.report import contents, page, text
+from aprm_jax.report import contents, markup, page, text
 
 VOID = {"meta", "br", "link", "img", "input", "hr"}
 HOSTILE = (
@@ -135,6 +137,18 @@ def test_hostile_text_stays_text(report_data, tmp_path):
     assert not [n for n, _ in poisoned.attributes if n.startswith("on")]
     assert not set("\u202e\x00") & set(markup)
     assert [p.name for p in tmp_path.iterdir()] == ["report.html"]
+
+
+def test_templates_escape_all_but_markup_of_our_own():
+    lead = markup.macro("parts.html", "lead")
+    assert (
+        lead("<b>\u202e & 'x'")
+        == '<p class="lead">&lt;b&gt;\ufffd &amp; &#39;x&#39;</p>\n'
+    )
+    assert lead(Markup("<b>x</b>")) == '<p class="lead"><b>x</b></p>\n'
+    assert len(lead("<" * 10_000)) < 5 * text.MAX_TEXT
+    with pytest.raises(jinja2.UndefinedError, match="was not provided"):
+        markup.macro("parts.html", "table")()
 
 
 def test_nothing_to_show_leaves_sections_out():
