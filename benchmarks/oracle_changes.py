@@ -13,14 +13,14 @@ from fractions import Fraction
 
 import numpy as np
 
-from aprm_jax.oracle.steps.claims import ANNOTATION
-from aprm_jax.oracle.steps.formula import FormulaError, exact
-from aprm_jax.oracle.steps.literals import (
+from aprm_jax.oracle.numerals import (
     NUMBER,
     format_number,
     read_literal,
     read_stated,
 )
+from aprm_jax.oracle.steps.claims import ANNOTATION
+from aprm_jax.oracle.steps.formula import FormulaError, exact
 from aprm_jax.oracle.steps.parsing import read_expression
 
 CHANGES = ("result", "operand", "operator", "swapped quantity", "unlicensed number")

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from oracle_changes import CHANGES, REWORDINGS, change, reword, stripped
 
-from aprm_jax.oracle.steps.literals import format_number
+from aprm_jax.oracle.numerals import format_number
 from aprm_jax.oracle.steps.quantities import figures, licensed_by
 from aprm_jax.oracle.steps.text import TextOracle
 from aprm_jax.oracle.verdict import Label

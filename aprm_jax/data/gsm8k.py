@@ -22,9 +22,9 @@ from aprm_jax.data.jsonl import (
     require_str,
 )
 from aprm_jax.data.problem import Problem
+from aprm_jax.oracle.numerals import read_stated
 from aprm_jax.oracle.steps.calculator import FINAL, final_answer, is_final, stated
 from aprm_jax.oracle.steps.claims import ANNOTATION
-from aprm_jax.oracle.steps.literals import read_stated
 
 MODELS = ("6b_finetuning", "6b_verification", "175b_finetuning", "175b_verification")
 

@@ -12,15 +12,15 @@ from fractions import Fraction
 
 import numpy as np
 
-from aprm_jax.oracle.steps.calculator import is_final
-from aprm_jax.oracle.steps.claims import ANNOTATION
-from aprm_jax.oracle.steps.formula import FormulaError, exact
-from aprm_jax.oracle.steps.literals import (
+from aprm_jax.oracle.numerals import (
     NUMBER,
     LiteralError,
     format_number,
     read_literal,
 )
+from aprm_jax.oracle.steps.calculator import is_final
+from aprm_jax.oracle.steps.claims import ANNOTATION
+from aprm_jax.oracle.steps.formula import FormulaError, exact
 from aprm_jax.oracle.steps.parsing import read_expression
 
 _NUMBER = re.compile(NUMBER)

@@ -26,11 +26,15 @@ from aprm_jax.oracle.answers.tokens import (
     number,
     symbol,
 )
-from aprm_jax.oracle.answers.units import read_unit
+from aprm_jax.oracle.numerals import number_in_words
+from aprm_jax.oracle.units import read_unit
 
 
 def text_term(text: str) -> Term:
-    """Words as a term: a set where they say that there is none, or any number."""
+    """Words as a term: a number, a set where they say that there is none, or any."""
+    value = number_in_words(text)
+    if value is not None:
+        return number(Fraction(value))
     words = plain(text)
     if words in EMPTY:
         return Term("set", name=text)
@@ -179,7 +183,7 @@ class Atoms(Forms, abc.ABC):
             long = len(text) > 3 or (len(text) == 3 and not self.in_formula())
             if long and text not in GREEK:
                 self.at += 1
-                return Term("text", name=text)
+                return text_term(text)
             if len(text) > 2 and text in GREEK:  # alpha, but x times i
                 self.at += 1
                 return self.subscripted(text)

@@ -7,7 +7,7 @@ import re
 from typing import Literal, get_args
 
 from aprm_jax.oracle.answers.segments import Segment, segments, without_segments
-from aprm_jax.oracle.answers.units import is_unit
+from aprm_jax.oracle.units import is_unit
 
 Style = Literal["auto", "boxed", "gsm8k", "phrase", "choice", "choices", "last"]
 MAX_TEXT = 20_000  # characters, from the end, that are searched

@@ -49,7 +49,6 @@ from aprm_jax.oracle.answers.rules import (
     infinite,
     is_set_symbol,
     pairing,
-    rounded,
     same_brackets,
     spread,
     stated,
@@ -59,7 +58,8 @@ from aprm_jax.oracle.answers.rules import (
 )
 from aprm_jax.oracle.answers.sets import RealSet, real_set
 from aprm_jax.oracle.answers.tokens import Term, number
-from aprm_jax.oracle.answers.units import conversion
+from aprm_jax.oracle.rounding import restates
+from aprm_jax.oracle.units import conversion
 
 
 class Matcher:
@@ -389,4 +389,4 @@ class Matcher:
             return True
         if bounds.absolute is not None or bounds.relative is not None:
             return False
-        return rounded(stated(a), given, stated(b), expected)
+        return restates(given, expected, stated(a), stated(b))

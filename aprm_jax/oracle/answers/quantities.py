@@ -10,7 +10,6 @@ from aprm_jax.oracle.answers.tokens import (
     CONSTANTS,
     FUNCTIONS,
     JOINING,
-    MULTIPLES,
     PERCENT,
     RELATIONS,
     Term,
@@ -18,21 +17,20 @@ from aprm_jax.oracle.answers.tokens import (
     is_numeric,
     number,
 )
-from aprm_jax.oracle.answers.units import LETTERS, conversion, is_unit, read_unit
+from aprm_jax.oracle.numerals import multiple
+from aprm_jax.oracle.units import LETTERS, conversion, is_unit, read_unit
 
 
 class Quantities(Atoms, abc.ABC):
     """Reads what stands behind a number and says of what it is one."""
 
-    def sees_multiple(self, left: Term) -> bool:
-        """Whether `dozen`, `million` or the like stands behind a number."""
+    def multiple(self, left: Term) -> int | None:
+        """How many a `dozen`, `million` or the like behind a number is."""
         token = self.peek()
-        return (
-            token is not None
-            and token.kind in ("word", "text")
-            and token.text.strip().lower() in MULTIPLES
-            and (left.op == "unit" or is_numeric(left))
-        )
+        if token is None or token.kind not in ("word", "text"):
+            return None
+        counts = left.op == "unit" or is_numeric(left)
+        return multiple(token.text.strip()) if counts else None
 
     def multiplied(self, left: Term, factor: Term) -> Term:
         if left.op == "unit":  # $5 million

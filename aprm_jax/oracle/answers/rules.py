@@ -9,8 +9,9 @@ from fractions import Fraction
 
 from aprm_jax.oracle.answers.numbers import Number, NumberError, approximate
 from aprm_jax.oracle.answers.tokens import Term, is_numeric, number
-from aprm_jax.oracle.answers.units import DEGREE, LETTERS, read_unit
 from aprm_jax.oracle.answers.values import mentions
+from aprm_jax.oracle.numerals import MAX_POWER, Stated
+from aprm_jax.oracle.units import DEGREE, LETTERS, read_unit
 
 MAX_ITEMS = 64
 SETS = frozenset(["union", "intersection", "difference"])
@@ -48,18 +49,13 @@ def _signed(term: Term, minus: bool) -> Term:
 FLIP = {"<": ">", ">": "<", "<=": ">=", ">=": "<="}
 
 
-@dataclasses.dataclass(frozen=True)
-class _Stated:
-    """A decimal as somebody wrote it: the place of its last digit, and its digits."""
-
-    unit: Fraction
-    digits: int
-
-
-def stated(term: Term) -> _Stated | None:
-    """How precisely a literal is stated; None for integers and anything computed."""
+def stated(term: Term) -> Stated | None:
+    """A decimal as it is written; None for integers and anything computed."""
     if term.op in ("neg", "percent", "degree"):
-        return stated(term.args[0])
+        inner = stated(term.args[0])
+        if inner is None or term.op == "degree":
+            return inner
+        return inner.scaled(-2) if term.op == "percent" else -inner
     if term.op == "mul" and term.args[1].op == "pow":  # 1.5 * 10^3
         base, exponent = term.args[1].args
         head = stated(term.args[0])
@@ -67,46 +63,13 @@ def stated(term: Term) -> _Stated | None:
         exponent = exponent.args[0] if exponent.op == "neg" else exponent
         if head and base.value == 10 and exponent.op == "num":
             power = sign * exponent.value
-            if power.denominator == 1 and abs(power) <= 1_000:
-                return _Stated(head.unit * Fraction(10) ** int(power), head.digits)
+            if power.denominator == 1 and abs(power) <= MAX_POWER:
+                return head.scaled(int(power))
         return None
     if term.op != "num" or "." not in term.name or "e" in term.name.lower():
         return None
     decimals = len(term.name.partition(".")[2])
-    digits = len(term.name.replace(",", "").replace(".", "").lstrip("0"))
-    return _Stated(Fraction(1, 10**decimals), digits) if decimals else None
-
-
-def rounded(
-    stated: _Stated | None,
-    given: Fraction,
-    wanted: _Stated | None,
-    expected: Fraction,
-) -> bool:
-    """Whether one number is the other one, rounded as far as it is stated.
-
-    The expected answer may be the rounded one from three digits on (two where the given
-    one is stated to many more); the given one where it is right to one in 10,000.
-    """
-    gap = abs(given - expected)
-    size = abs(expected)
-    if stated is not None and gap <= min(
-        max(10 * stated.unit, size / 10**14), size / 10**8
-    ):
-        fine = wanted is None or stated.unit < wanted.unit
-        if fine and stated.unit <= Fraction(1, 10**6):
-            return True  # printed from floating point: 63.99999999
-    if wanted is not None and gap <= wanted.unit / 2:
-        if stated is None:
-            return wanted.digits >= 3 and given.denominator != 1
-        much_finer = stated.unit * 1_000 <= wanted.unit
-        finer = stated.unit * 100 <= wanted.unit
-        return (finer and wanted.digits >= 3) or (much_finer and wanted.digits >= 2)
-    if stated is None:
-        return False
-    if wanted is not None or expected.denominator == 1:
-        return False
-    return gap <= stated.unit / 2 and gap * 9_999 <= abs(expected)
+    return Stated(term.value, decimals) if decimals else None
 
 
 def as_fraction(value: Number) -> Fraction:

@@ -14,7 +14,6 @@ from aprm_jax.oracle.answers.tokens import (
     FUNCTIONS,
     JOINING,
     MAX_CHARS,
-    MULTIPLES,
     PERCENT,
     RELATIONS,
     Term,
@@ -24,7 +23,8 @@ from aprm_jax.oracle.answers.tokens import (
     symbol,
     tokenize,
 )
-from aprm_jax.oracle.answers.units import is_unit
+from aprm_jax.oracle.numerals import number_in_words
+from aprm_jax.oracle.units import is_unit
 
 
 def parse(text: str) -> Term:
@@ -38,7 +38,7 @@ def parse(text: str) -> Term:
     """
     if len(text) > MAX_CHARS:
         raise TermError(f"more than {MAX_CHARS} characters")
-    if _is_words(text):
+    if _is_words(text) or number_in_words(text) is not None:
         return text_term(text)
     parser = _Parser(text, tokenize(text))
     term = parser.items()
@@ -207,8 +207,7 @@ class _Parser(Quantities):
                 left = self.joined("mod", (left, self.signed()))
             elif self.take("choose"):
                 left = self.joined("binomial", (left, self.signed()))
-            elif self.sees_multiple(left):
-                size = MULTIPLES[self.tokens[self.at].text.strip().lower()]
+            elif (size := self.multiple(left)) is not None:
                 self.at += 1
                 left = self.multiplied(left, number(Fraction(size)))
             elif left.op == "unit" and (part := self.smaller(left)) is not None:

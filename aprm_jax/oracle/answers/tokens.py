@@ -10,7 +10,8 @@ import dataclasses
 import re
 from fractions import Fraction
 
-from aprm_jax.oracle.answers.units import Unit
+from aprm_jax.oracle.numerals import LiteralError, read_literal
+from aprm_jax.oracle.units import Unit
 
 MAX_CHARS = 2_000
 MAX_TOKENS = 600
@@ -126,23 +127,6 @@ UNREAD = _words(
     "iint oint lim limsup liminf end cases ldots cdots dots vdots ddots hline "
     "stackrel overset underset underbrace overbrace substack ce displaylines"
 )
-MULTIPLES = {
-    "dozen": 12,
-    "dozens": 12,
-    "score": 20,
-    "gross": 144,
-    **{
-        word + end: size
-        for word, size in {
-            "hundred": 10**2,
-            "thousand": 10**3,
-            "million": 10**6,
-            "billion": 10**9,
-            "trillion": 10**12,
-        }.items()
-        for end in ("", "s")
-    },
-}
 # Words that are a set of real numbers, as `plain` spells them.
 EMPTY = _words("nosolution nosolutions norealsolution norealsolutions emptyset none")
 REALS = _words("allrealnumbers allreals realnumbers anyrealnumber allrealnumber")
@@ -306,12 +290,7 @@ class Cursor:
 
 def literal_value(text: str) -> Fraction:
     """The value of a `num` token; TermError beyond `MAX_DIGITS`."""
-    digits, _, exponent = text.replace(",", "").lower().partition("e")
-    if len(digits) > MAX_DIGITS or len(exponent) > 5:
-        raise TermError("a number too long")
-    power = int(exponent or 0)
-    if abs(power) > 1_000:
-        raise TermError("a number out of range")
-    whole, _, decimals = digits.partition(".")
-    value = Fraction(int((whole + decimals) or "0"), 10 ** len(decimals))
-    return value * Fraction(10) ** power
+    try:
+        return read_literal(text, MAX_DIGITS)
+    except LiteralError as error:
+        raise TermError(str(error)) from error

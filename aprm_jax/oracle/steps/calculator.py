@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Sequence
 from fractions import Fraction
 
+from aprm_jax.oracle.numerals import Stated, read_stated
 from aprm_jax.oracle.steps.claims import (
     ANNOTATION,
     Claim,
@@ -24,7 +25,6 @@ from aprm_jax.oracle.steps.claims import (
 )
 from aprm_jax.oracle.steps.context import Context
 from aprm_jax.oracle.steps.formula import numbers
-from aprm_jax.oracle.steps.literals import Stated, read_stated
 from aprm_jax.oracle.steps.meaning import conflict
 from aprm_jax.oracle.steps.percents import values
 from aprm_jax.oracle.steps.quantities import figures, licensed_by, skeleton

@@ -10,12 +10,12 @@ import dataclasses
 import re
 from fractions import Fraction
 
+from aprm_jax.oracle.numerals import NUMBER, Stated, read_stated
+from aprm_jax.oracle.rounding import agrees
 from aprm_jax.oracle.steps.formula import FormulaError, exact, operations
-from aprm_jax.oracle.steps.literals import NUMBER, Stated, read_stated
 from aprm_jax.oracle.steps.parsing import Formula, read_expression
 from aprm_jax.oracle.steps.percents import values
 from aprm_jax.oracle.steps.relations import read_left_side, read_relations
-from aprm_jax.oracle.steps.rounding import agrees
 from aprm_jax.oracle.steps.truth import compare
 
 MAX_CLAIMS = 32

@@ -9,9 +9,9 @@ from collections import Counter
 from collections.abc import Iterator
 from fractions import Fraction
 
+from aprm_jax.oracle.numerals import NUMBER
 from aprm_jax.oracle.steps import percents
 from aprm_jax.oracle.steps.formula import FormulaError, operations, parts, variables
-from aprm_jax.oracle.steps.literals import NUMBER
 from aprm_jax.oracle.steps.parsing import Formula, parse_formula
 from aprm_jax.oracle.steps.quantities import figures
 from aprm_jax.oracle.steps.relations import Reading, Relation, read_relations

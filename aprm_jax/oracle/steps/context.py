@@ -11,6 +11,7 @@ import re
 from collections.abc import Sequence
 from fractions import Fraction
 
+from aprm_jax.oracle.numerals import multiple
 from aprm_jax.oracle.steps.formula import FormulaError, Node, exact
 from aprm_jax.oracle.steps.parsing import Formula
 from aprm_jax.oracle.steps.quantities import figures
@@ -60,13 +61,10 @@ _ROUNDS = re.compile(
     _I,
 )
 _NEAREST = re.compile(r"\bnearest (ten|hundred|thousand|million)s?\b", _I)
-_SCALES = {
-    **{"ten": 10, "hundred": 100, "thousand": 1_000, "million": 10**6},
-    **{"billion": 10**9, "dozen": 12, "cent": 100, "penny": 100, "pennie": 100},
-}
 _SCALED = re.compile(
     r"\b(hundred|thousand|million|billion|dozen|cent|penny|pennie)s?\b", _I
 )
+_COINS = 100  # cents or pennies are a hundredth of what is counted
 # What a step says is not so: then no equation of it is a claim.
 _DENIES = re.compile(
     r"\b(?:not (?:be )?(?:so that|true|the case|correct|hold|equal|possible|right"
@@ -133,14 +131,14 @@ class Signs:
         """The unit that it may round to; 0 where it does not."""
         nearest = _NEAREST.search(self._text)
         if nearest is not None:
-            return _SCALES[nearest[1].lower()]
+            return multiple(nearest[1]) or 10
         return 1 if _ROUNDS.search(self._text) else 0
 
     @functools.cached_property
     def scales(self) -> frozenset[int]:
         """What it may leave out behind a number: `5 * 3 = 15,000` of thousands."""
-        said = {match[1].lower() for match in _SCALED.finditer(self._text)}
-        return frozenset(_SCALES[word] for word in said)
+        said = (match[1] for match in _SCALED.finditer(self._text))
+        return frozenset(multiple(word) or _COINS for word in said)
 
     @functools.cached_property
     def supposes(self) -> bool:

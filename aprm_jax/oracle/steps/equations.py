@@ -6,12 +6,12 @@ import dataclasses
 from collections import Counter
 from collections.abc import Generator, Sequence
 
+from aprm_jax.oracle.numerals import Stated, format_number
 from aprm_jax.oracle.steps import percents
 from aprm_jax.oracle.steps.comparison import Step
 from aprm_jax.oracle.steps.context import Context
 from aprm_jax.oracle.steps.facts import Facts, is_hypothetical
 from aprm_jax.oracle.steps.formula import FormulaError, Node, operations, variables
-from aprm_jax.oracle.steps.literals import Stated, format_number
 from aprm_jax.oracle.steps.parsing import Formula
 from aprm_jax.oracle.steps.relations import Relation
 from aprm_jax.oracle.steps.tokens import tokenize

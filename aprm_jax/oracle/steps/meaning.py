@@ -13,11 +13,11 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
 
+from aprm_jax.oracle.numerals import CARDINALS, NUMBER, LiteralError, read_literal
 from aprm_jax.oracle.steps.formula import FormulaError, Node, exact, numbers
-from aprm_jax.oracle.steps.literals import NUMBER, LiteralError, read_literal
 from aprm_jax.oracle.steps.parsing import Formula
-from aprm_jax.oracle.steps.prose import dimension, singular, word_set
-from aprm_jax.oracle.steps.quantities import CARDINALS
+from aprm_jax.oracle.steps.prose import word_set
+from aprm_jax.oracle.units import everyday, singular
 
 MAX_TEXT = 4_000  # characters that are read of one text
 
@@ -63,13 +63,13 @@ class Mention:
     Attributes:
       value: the number.
       percent: whether it is a percentage.
-      dimension: of its unit: an index, or None for things that are counted.
+      dimension: of its unit, or None for things that are counted.
       nouns: the words behind it, singular; empty where there are none.
     """
 
     value: Fraction
     percent: bool
-    dimension: int | None
+    dimension: str | None
     nouns: frozenset[str]
 
 
@@ -161,7 +161,7 @@ def _mentions(text: str) -> Iterator[Mention]:
                 break
             nouns.append(singular(word))
         units = ["dollar"] if match["money"] else nouns
-        size = next((d for d in map(dimension, units) if d is not None), None)
+        size = next((unit[0] for unit in map(everyday, units) if unit), None)
         names = frozenset(["dollar"] if match["money"] else nouns)
         yield Mention(value, bool(match["percent"]), size, names)
 

@@ -11,8 +11,8 @@ import string
 from collections.abc import Sequence
 from fractions import Fraction
 
+from aprm_jax.oracle.numerals import MAX_CHARS, Stated
 from aprm_jax.oracle.steps.formula import FUNCTIONS, FormulaError, Node, exact
-from aprm_jax.oracle.steps.literals import MAX_CHARS, Stated
 from aprm_jax.oracle.steps.tokens import Token, tokenize
 
 MAX_LENGTH = 120  # tokens of one formula

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from fractions import Fraction
 
+from aprm_jax.oracle.numerals import Stated
 from aprm_jax.oracle.steps.formula import FormulaError, Node, exact, numbers
-from aprm_jax.oracle.steps.literals import Stated
 from aprm_jax.oracle.steps.parsing import Formula
 
 Check = Callable[[Fraction, Stated], bool | None]

@@ -6,10 +6,13 @@ A run of figures is read as a side of an equation only where its words let it be
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from fractions import Fraction
 
+from aprm_jax.oracle.rounding import agrees
 from aprm_jax.oracle.steps.formula import operations, variables
 from aprm_jax.oracle.steps.parsing import Formula
 from aprm_jax.oracle.steps.tokens import Token
+from aprm_jax.oracle.units import everyday, singular
 
 Place = tuple[int, int]  # a run of tokens: the first, and behind the last
 
@@ -41,26 +44,7 @@ _AGGREGATES = word_set(
     """sum difference product quotient ratio total average mean median divisor multiple
     factor maximum minimum greater larger smaller between"""
 )
-_DIMENSIONS = (
-    "second sec s minute min hour hr h day week month year decade",
-    "inch in foot feet ft yard yd mile mi mm cm m km meter metre centimeter kilometer",
-    "ounce oz pound lb ton gram g kg kilogram mg",
-    "cup pint quart gallon liter litre ml l teaspoon tablespoon",
-    "cent penny nickel dime quarter dollar",
-)
-_UNITS = word_set(" ".join(_DIMENSIONS)) - {"s", "in", "m", "second", "quarter"}
-_DIMENSION = {word: k for k, words in enumerate(_DIMENSIONS) for word in words.split()}
-
-
-def singular(word: str) -> str:
-    """A word in lower case, without the `s` of a plural."""
-    word = word.lower()
-    return word if word in _DIMENSION else word.removesuffix("s")
-
-
-def dimension(word: str) -> int | None:
-    """Which dimension a unit measures, as an index; None for other words."""
-    return _DIMENSION.get(singular(word))
+_UNSURE = word_set("s in m second quarter quarters seconds")  # units, or other words
 
 
 def is_end(token: Token) -> bool:
@@ -83,7 +67,7 @@ def is_glued(tokens: Sequence[Token], at: int) -> bool:
         and before is not None
         and before.kind == "number"
         and before.end == word.start
-        and singular(word.text) not in _DIMENSION
+        and everyday(word.text) is None
     )
 
 
@@ -215,23 +199,34 @@ def is_conversion(
     return _unit(tokens, places[0]) != _unit(tokens, places[1])
 
 
+def is_restated(
+    tokens: Sequence[Token], sides: tuple[Formula, Formula], places: tuple[Place, Place]
+) -> bool:
+    """Whether one quantity stands on both sides in two units: `36 inches = 3 feet`."""
+    x, y = (everyday(_unit(tokens, place)) for place in places)
+    a, b = (side.stated for side in sides)
+    if a is None or b is None or x is None or y is None or x[0] != y[0]:
+        return False
+    return agrees(a.value * x[1] / y[1], b) is True
+
+
 def units_clash(tokens: Sequence[Token], text: str, *places: Place | None) -> bool:
     """Whether two units of one dimension occur: `1 hour - 20 minutes = 40 minutes`."""
-    seen: dict[int, set[str]] = {}
+    seen: dict[str, set[Fraction]] = {}
     for place in places:
         if place is None:
             continue
         for token in tokens[place[0] : place[1] + 1]:
             if token.kind == "number" and text[token.start - 1 : token.start] == "$":
-                seen.setdefault(_DIMENSION["dollar"], set()).add("dollar")
+                seen.setdefault("money", set()).add(Fraction(1))
             if token.kind != "word":
                 continue
             if token.text.lower() in ("pm", "am", "o", "clock"):
                 return True
-            word = singular(token.text)
-            if word in _DIMENSION:
-                seen.setdefault(_DIMENSION[word], set()).add(word)
-    if any(len(words) > 1 for words in seen.values()):
+            unit = everyday(token.text)
+            if unit is not None:
+                seen.setdefault(unit[0], set()).add(unit[1])
+    if any(len(sizes) > 1 for sizes in seen.values()):
         return True
     return _is_converted(tokens, *places)
 
@@ -243,7 +238,12 @@ def _is_converted(
     if left is None or right is None:
         return False
     a, b = (
-        {singular(t.text) for t in tokens[x : y + 1] if t.kind == "word"} & _UNITS
+        {
+            everyday(t.text)
+            for t in tokens[x : y + 1]
+            if t.kind == "word" and t.text.lower() not in _UNSURE
+        }
+        - {None}
         for x, y in (left, right)
     )
     return len(a) == 1 and len(b) == 1 and a != b

@@ -6,56 +6,24 @@ only a number that could not is held against a step.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import re
+from collections.abc import Iterator
 from fractions import Fraction
 
-from aprm_jax.oracle.steps.literals import NUMBER, VULGAR, LiteralError, read_literal
+from aprm_jax.oracle.numerals import (
+    CARDINALS,
+    NUMBER,
+    PARTS,
+    SCALES,
+    VULGAR,
+    LiteralError,
+    read_literal,
+)
 
 MAX_TEXT = 8_000  # characters that are read of one line
 
-_ONES = [
-    "zero",
-    "one",
-    "two",
-    "three",
-    "four",
-    "five",
-    "six",
-    "seven",
-    "eight",
-    "nine",
-    "ten",
-    "eleven",
-    "twelve",
-    "thirteen",
-    "fourteen",
-    "fifteen",
-    "sixteen",
-    "seventeen",
-    "eighteen",
-    "nineteen",
-]
-_TENS = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
-CARDINALS = {word: k for k, word in enumerate(_ONES)} | {
-    word: 20 + 10 * k for k, word in enumerate(_TENS)
-}
-_SCALES = {"hundred": 100, "thousand": 1_000, "million": 10**6, "billion": 10**9}
-_PARTS = {
-    "half": 2,
-    "halves": 2,
-    "third": 3,
-    "quarter": 4,
-    "fourth": 4,
-    "fifth": 5,
-    "sixth": 6,
-    "seventh": 7,
-    "eighth": 8,
-    "ninth": 9,
-    "tenth": 10,
-    "twelfth": 12,
-    "hundredth": 100,
-}
 # Words that bring numbers along: counts, coins (in cents), time and measures.
 _MEANINGS: dict[str, tuple[int, ...]] = {
     "once": (1,),
@@ -130,6 +98,7 @@ _FIGURE = re.compile(
     rf"(?P<number>{NUMBER})(?:\s{{0,2}}/\s{{0,2}}(?P<over>{NUMBER}))?"
     r"(?P<vulgar>[½¼¾⅓⅔])?(?P<percent>\s?%|\s?percent|\s?cent|¢)?"
 )
+_NUMBER = re.compile(NUMBER)
 _WORD = re.compile(r"[a-z]{2,12}")
 
 
@@ -146,22 +115,18 @@ def _licensed_by(text: str) -> frozenset[Fraction]:
 
 def figures(text: str) -> tuple[Fraction, ...]:
     """The figures of a text in order, without reading words into it."""
-    return tuple(value for value, _ in _figures(text[:MAX_TEXT]))
+    return tuple(_figures(text[:MAX_TEXT]))
 
 
 def skeleton(text: str) -> str:
     """A text with its figures blanked, to compare wordings."""
-    return " ".join(re.sub(NUMBER, "#", text[:MAX_TEXT]).split())
+    return " ".join(_NUMBER.sub("#", text[:MAX_TEXT]).split())
 
 
-def _figures(text: str) -> list[tuple[Fraction, bool]]:
-    found = []
-    for match in re.finditer(rf"({NUMBER})(\s?%|\s?percent|\s?cent|¢)?", text):
-        try:
-            found.append((read_literal(match[1]), bool(match[2])))
-        except LiteralError:
-            continue
-    return found
+def _figures(text: str) -> Iterator[Fraction]:
+    for figure in _NUMBER.findall(text):
+        with contextlib.suppress(LiteralError):
+            yield read_literal(figure)
 
 
 def _from_figures(text: str) -> set[Fraction]:
@@ -207,8 +172,8 @@ def _from_words(text: str) -> set[Fraction]:
             found |= {Fraction(CARDINALS[word]), Fraction(total + current)}
             previous = Fraction(total + current)
             continue
-        if word in _SCALES:
-            scale = _SCALES[word]
+        if word in SCALES:
+            scale = SCALES[word]
             current = min((1 if current is None else current) * scale, 10**15)
             found |= {Fraction(scale), Fraction(total + current)}
             if scale >= 1_000:
@@ -217,7 +182,7 @@ def _from_words(text: str) -> set[Fraction]:
             continue
         if word == "and" and current is not None:
             continue
-        part = _PARTS.get(word) or _PARTS.get(word.removesuffix("s"))
+        part = PARTS.get(word) or PARTS.get(word.removesuffix("s"))
         if part:
             found |= _of_part(previous or Fraction(1), Fraction(part))
         elif previous is not None and word in ("percent", "cent", "cents"):

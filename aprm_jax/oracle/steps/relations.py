@@ -23,6 +23,7 @@ from aprm_jax.oracle.steps.prose import (
     is_mixed,
     is_operand,
     is_part,
+    is_restated,
     is_start,
     is_unit,
     units_clash,
@@ -95,7 +96,7 @@ def read_relations(text: str) -> Reading:
         sides = last if linked else before, after
         last, last_formula = after, _formula(tokens, after, text)
         right = last_formula
-        if left is None or right is None or units_clash(tokens, text, *sides):
+        if left is None or right is None or _mixes(tokens, text, (left, right), sides):
             unread += 1
             if right is not None:
                 values.append(right)
@@ -104,6 +105,23 @@ def read_relations(text: str) -> Reading:
         else:
             found.append(Relation(left, right, tokens[k].text, linked))
     return Reading(tuple(found), tuple(values), unread)
+
+
+def _mixes(
+    tokens: Sequence[Token],
+    text: str,
+    formulas: tuple[Formula, Formula],
+    places: tuple[Place | None, Place | None],
+) -> bool:
+    """Whether two units of one dimension occur, and not as in `36 inches = 3 feet`."""
+    if not units_clash(tokens, text, *places):
+        return False
+    before, after = places
+    return (
+        before is None
+        or after is None
+        or not is_restated(tokens, formulas, (before, after))
+    )
 
 
 def _claims_nothing(

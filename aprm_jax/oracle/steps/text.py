@@ -15,6 +15,7 @@ from collections.abc import Callable, Generator, Sequence
 from fractions import Fraction
 from typing import Protocol, TypeVar
 
+from aprm_jax.oracle.numerals import format_number
 from aprm_jax.oracle.steps import percents
 from aprm_jax.oracle.steps.calculator import (
     CalculatorConfig,
@@ -38,7 +39,6 @@ from aprm_jax.oracle.steps.formula import (
     parts,
     variables,
 )
-from aprm_jax.oracle.steps.literals import format_number
 from aprm_jax.oracle.steps.meaning import conflict
 from aprm_jax.oracle.steps.parsing import Formula
 from aprm_jax.oracle.steps.quantities import licensed_by

@@ -12,8 +12,9 @@ from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any, NamedTuple
 
+from aprm_jax.oracle.numerals import VULGAR, LiteralError, read_literal
 from aprm_jax.oracle.steps.formula import FUNCTIONS
-from aprm_jax.oracle.steps.literals import VULGAR, LiteralError, read_literal
+from aprm_jax.oracle.units import GLUED
 
 MAX_TOKENS = 1_500  # of one text; the rest is not read
 
@@ -83,9 +84,7 @@ _TOKEN = re.compile(
     r"|(?P<bad>\\[A-Za-z]+|.)",
     re.DOTALL,
 )
-_UNITS = re.compile(
-    "cm|mm|km|kg|mg|ft|lbs?|oz|hrs?|min|mph|ml|st|nd|rd|th|am|pm|pts|sec"
-)
+_ENDINGS = frozenset(["st", "nd", "rd", "th", "pts"])  # 3rd
 _RESERVED = frozenset(["sqrt", "log", "gcd", "lcm", "mod", "max", "min", "deg", "det"])
 _SIMPLE: dict[str, tuple[str, str | None]] = {
     "row": ("row", ""),
@@ -220,7 +219,7 @@ def _glued(match: re.Match[str], run: str) -> bool:
     before = match.string[match.start() - 1] if match.start() else " "
     if before not in "0123456789)}^" or run.isupper():
         return False
-    return not _UNITS.fullmatch(run)
+    return run not in GLUED and run not in _ENDINGS
 
 
 def _articles(tokens: Sequence[Token]) -> list[Token]:

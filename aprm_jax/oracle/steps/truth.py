@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Generator
 from fractions import Fraction
 
+from aprm_jax.oracle.numerals import Stated, terminating
+from aprm_jax.oracle.rounding import about, agrees, is_far
 from aprm_jax.oracle.steps import percents
 from aprm_jax.oracle.steps.formula import (
     FormulaError,
@@ -22,10 +24,8 @@ from aprm_jax.oracle.steps.formula import (
     latex_pair,
     variables,
 )
-from aprm_jax.oracle.steps.literals import Stated, terminating
 from aprm_jax.oracle.steps.parsing import Formula
 from aprm_jax.oracle.steps.relations import Relation
-from aprm_jax.oracle.steps.rounding import about, agrees, is_far
 from aprm_jax.oracle.steps.tokens import Token, tokenize
 
 Asking = Generator[tuple[str, str], bool | None, bool | None]

@@ -16,8 +16,8 @@ from aprm_jax.oracle.answers.identity import identical
 from aprm_jax.oracle.answers.sets import real_set
 from aprm_jax.oracle.answers.terms import parse
 from aprm_jax.oracle.answers.tokens import TermError
-from aprm_jax.oracle.answers.units import conversion, read_unit
 from aprm_jax.oracle.answers.values import Budget, evaluate, scalar
+from aprm_jax.oracle.units import conversion, read_unit
 
 REFERENCE = {
     "sin": mpmath.sin,

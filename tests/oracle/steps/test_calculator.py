@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from aprm_jax.oracle.numerals import format_number, read_stated
 from aprm_jax.oracle.steps.calculator import CalculatorConfig, CalculatorOracle
 from aprm_jax.oracle.steps.formula import FormulaError, exact
-from aprm_jax.oracle.steps.literals import format_number, read_stated
 from aprm_jax.oracle.steps.parsing import read_expression
 from aprm_jax.oracle.steps.quantities import licensed_by
 from aprm_jax.oracle.verdict import Label

@@ -1,4 +1,4 @@
-"""Units of answers: which words are units, and what one is of another."""
+"""The one table of units: which words are units, and what one is of another."""
 
 from __future__ import annotations
 
@@ -43,10 +43,14 @@ _TABLE: dict[str, dict[str, str]] = {
         "604800": "week weeks",
         "2629800": "month months",
         "31557600": "yr yrs year years",
+        "315576000": "decade decades",
     },
     "money": {
         "1": "$ dollar dollars usd buck bucks",
-        "1/100": "¢ cent cents",
+        "1/4": "quarter quarters",
+        "1/10": "dime dimes",
+        "1/20": "nickel nickels",
+        "1/100": "¢ cent cents penny pennies",
     },
     "euro": {"1": "€ euro euros eur"},
     "sterling": {"1": "£ gbp"},
@@ -65,6 +69,8 @@ _TABLE: dict[str, dict[str, str]] = {
         "0.946352946": "qt quart quarts",
         "0.473176473": "pt pint pints",
         "0.2365882365": "cup cups",
+        "0.01478676478125": "tablespoon tablespoons",
+        "0.00492892159375": "teaspoon teaspoons",
     },
     "force": {"1": "n newton newtons", "1000": "kn"},
     "energy": {
@@ -118,6 +124,30 @@ UNITS: dict[str, tuple[str, Fraction]] = {
     for factor, names in factors.items()
     for name in names.split()
 }
+# What the problems of everyday life measure.
+EVERYDAY = frozenset(["length", "mass", "time", "money", "volume"])
+# Abbreviations that are no product of letters where they touch a number: `5cm`.
+GLUED = frozenset(
+    [
+        "cm",
+        "mm",
+        "km",
+        "kg",
+        "mg",
+        "ft",
+        "lb",
+        "lbs",
+        "oz",
+        "hr",
+        "hrs",
+        "min",
+        "mph",
+        "ml",
+        "am",
+        "pm",
+        "sec",
+    ]
+)
 # Read as a unit when they stand alone behind a number; other letters are variables.
 LETTERS = frozenset("mgsNJVWLhKAC")
 _WORD = re.compile(r"\\[a-zA-Z]+|°[cCfF]?|[A-Za-zμåÅ$€£¥₹¢]+")
@@ -191,6 +221,19 @@ def read_unit(text: str) -> Unit | None:
         factor *= found[1] ** count
     rest = tuple(sorted((name, power) for name, power in powers.items() if power))
     return Unit(rest, factor, known) if rest else None
+
+
+def everyday(word: str) -> tuple[str, Fraction] | None:
+    """The dimension and size of a unit of everyday life; None for other words."""
+    found = UNITS.get(word.lower())
+    return found if found is not None and found[0] in EVERYDAY else None
+
+
+def singular(word: str) -> str:
+    """A word in lower case, without the `s` of a plural."""
+    word = word.lower()
+    short = word.removesuffix("s")
+    return short if everyday(short) == everyday(word) else word
 
 
 def is_unit(word: str) -> bool:
