@@ -9,6 +9,7 @@ from typing import Any
 from aprm_jax.config.setting import setting
 
 DOMAINS = ("arithmetic", "gsm8k", "questions", "labelled")
+AUTHORS = ("first", "second")  # of the embedded problems' corpus
 ORACLES = ("calculator", "text")  # of the text domain
 DTYPES = ("float32", "bfloat16")
 
@@ -22,6 +23,13 @@ class DomainConfig:
         0,
         "arithmetic: 10 = every result is its last digit, 0 = ordinary arithmetic",
         choices=(0, 10),
+    )
+    authors: str = setting(
+        "first",
+        "arithmetic: who writes what a solver learns from; the second population has "
+        "other wrong facts and habits",
+        choices=AUTHORS,
+        only=("sft",),
     )
     train: str = setting(
         "",

@@ -6,15 +6,19 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from aprm_jax.game.rounds import Arena, GameConfig, LoopState, Rounds
 from aprm_jax.training.metrics import to_scalar
 from aprm_jax.training.timing import PhaseTimer
+from aprm_jax.verifiers.hard import hardest
 
-SET = "robustness"
+SET, SEARCHED_RATE = "robustness", "searched_fool_rate"
 RATES = ("game/fool_rate", "game/success_rate", "game/still_correct_rate")
 PROBED = 5  # rounds that the attacker is measured on, before and after; no training
 # What a probe adds up: of all replies, so many are wrong, wrong and believed, right.
 _SHARES = ("game/incorrect_rate", "game/success_rate", "game/still_correct_rate")
+SEARCHED = 64  # replies to a situation that a searching attacker takes the best of
 _PROBES = 1 << 20  # the first of these rounds: far behind the last of any training
 
 
@@ -44,7 +48,9 @@ def attack(
       `success_rate` (share of all perturbations that are wrong and pass) and
       `still_correct_rate`, after the training, and `start_*`, the same before it: both
       of the same problems, far behind those that it trains on, over all replies to
-      them.
+      them. `searched_fool_rate` is what the attacker achieves when it searches as
+      well: the share of situations where R believes one of its `SEARCHED` replies that
+      are wrong, among those where any is.
       NaN for a `fool_rate` where nothing was wrong. `diverged` is 1 where the last
       update of the attacker was not finite: the rates after the training are NaN then.
     """
@@ -66,9 +72,11 @@ def attack(
         if progress:
             rates = {n: v for n, v in output.metrics.items() if n in RATES}
             progress(step + 1, {n: to_scalar(v) for n, v in rates.items()})
-    # A broken attacker's replies say nothing about R.
-    after = dict.fromkeys(before, math.nan) if diverged else _probe(rounds, state)
     start = {f"start_{name}": rate for name, rate in before.items()}
+    if diverged:  # a broken attacker's replies say nothing about R
+        after = dict.fromkeys((*before, SEARCHED_RATE), math.nan)
+    else:
+        after = _probe(rounds, state) | {SEARCHED_RATE: _searched(rounds, state)}
     return after | start | {"diverged": float(diverged)}
 
 
@@ -85,3 +93,15 @@ def _probe(rounds: Rounds, state: LoopState) -> dict[str, float]:
         "success_rate": passed,
         "still_correct_rate": right,
     }
+
+
+def _searched(rounds: Rounds, state: LoopState) -> float:
+    """How often the best of many wrong replies passes, where there is a wrong one."""
+    best: list[float] = []
+    for step in range(_PROBES, _PROBES + PROBED):
+        played = rounds.play(state, step, PhaseTimer(), group_size=SEARCHED)
+        odds: dict[int, float] = {}
+        for i in hardest(played.rows, played.log_odds, len(played.rows)):
+            odds.setdefault(played.found[i].group, float(played.log_odds[i]))
+        best += odds.values()
+    return float(np.mean([odds >= 0.0 for odds in best])) if best else math.nan

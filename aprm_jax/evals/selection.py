@@ -65,8 +65,21 @@ def best_of_n(
 ) -> Float[np.ndarray, " P"]:
     """Expected accuracy of best-of-n for each problem.
 
-    Unfinished solutions come last, and so do those that the verifier did not read to
-    their end (NaN): the least of fewer scores would only be higher.
+    What may never win comes last, see `solution_scores`.
+    """
+    totals = solution_scores(log_scores, solutions, aggregation)
+    return expected_best_of_n(totals, correct, n)
+
+
+def solution_scores(
+    log_scores: Sequence[Sequence[StepScores]],
+    solutions: Sequence[Sequence[Solution]],
+    aggregation: str,
+) -> Float[np.ndarray, "P M"]:
+    """Each sample's score, -inf for what may never win.
+
+    That is an unfinished solution, and one that the verifier did not read to its end
+    (NaN): the least of fewer scores would only be higher.
     """
     totals = np.array(
         [
@@ -81,7 +94,7 @@ def best_of_n(
             for pair in zip(solutions, log_scores, strict=True)
         ]
     )
-    return expected_best_of_n(np.where(usable, totals, -np.inf), correct, n)
+    return np.where(usable, totals, -np.inf)
 
 
 def table(
@@ -107,11 +120,11 @@ def table(
     for n in sizes:
         rows["", f"majority@{n}"] = majority(grader, problems, solutions, n)
         rows["", f"pass@{n}"] = pass_at_n(correct, n)
-        for name, log_scores in scored.items():
-            for how in aggregations:
-                rows[name, f"{how}@{n}"] = best_of_n(
-                    log_scores, solutions, correct, how, n
-                )
+    for name, log_scores in scored.items():
+        for how in aggregations:
+            totals = solution_scores(log_scores, solutions, how)
+            for n in sizes:
+                rows[name, f"{how}@{n}"] = expected_best_of_n(totals, correct, n)
     return rows
 
 
@@ -121,14 +134,20 @@ def label(method: Method) -> str:
 
 
 def solver_records(
-    split: str, rows: Mapping[Method, Float[np.ndarray, " P"]], resamples: int
+    split: str,
+    rows: Mapping[Method, Float[np.ndarray, " P"]],
+    resamples: int,
+    part: str = "",
 ) -> list[Record]:
-    """The mean of every method over the problems, with its interval."""
+    """The mean of every method over the problems, with its interval.
+
+    `part` names the solver, where it is another than the run's own.
+    """
     out: list[Record] = []
     for (verifier, metric), values in rows.items():
         values = np.asarray(values, np.float64)
         interval = intervals.bootstrap(values, resamples=resamples)
-        out += records(SET, split, verifier, {metric: interval})
+        out += records(SET, split, verifier, {metric: interval}, part)
     return out
 
 

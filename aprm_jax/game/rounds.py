@@ -297,8 +297,13 @@ class Rounds:
             {"generator": generator_batch, "prm": prm_batch},
         )
 
-    def play(self, state: LoopState, step: int, timer: PhaseTimer) -> Played:
-        """What G writes, the oracle's verdicts and R's scores; nobody learns."""
+    def play(
+        self, state: LoopState, step: int, timer: PhaseTimer, group_size: int = 0
+    ) -> Played:
+        """What G writes, the oracle's verdicts and R's scores; nobody learns.
+
+        `group_size` is of the replies to a situation; 0 for the config's.
+        """
         c, arena = self.config, self.arena
         rng = np.random.default_rng([self.seed, 41, step])
         with timer("data"):
@@ -313,7 +318,7 @@ class Rounds:
                 arena.sampler,
                 self.players(state)[0]["backbone"],
                 points[: c.groups],
-                c.group_size,
+                group_size or c.group_size,
                 arena.builder,
                 self._key(8, step),
                 inquiry,

@@ -330,7 +330,9 @@ def open_domain(config: ml_collections.ConfigDict, root: Path) -> Domain:
 def _open_domain(fields: tuple[tuple[str, Any], ...], seed: int, root: Path) -> Domain:
     c = dict(fields)
     if c["name"] == "arithmetic":
-        return ArithmeticDomain(seed, ArithmeticConfig(modulus=c["modulus"]))
+        authors = c.get("authors", "first")  # only who reads the corpus knows them
+        problems = ArithmeticConfig.of_authors(authors, c["modulus"])
+        return ArithmeticDomain(seed, problems)
     saved = root / "tokenizer"
     common: dict[str, Any] = dict(
         train=c["train"],

@@ -22,6 +22,7 @@ from aprm_jax.evals import (
     categories,
     first_errors,
     outcome,
+    pressure,
     robustness,
     selection,
     step_labels,
@@ -41,14 +42,15 @@ from aprm_jax.files import (
 from aprm_jax.game.rounds import GameConfig
 from aprm_jax.jobs import samples, step_data
 from aprm_jax.jobs.context import Context, JobError, log
-from aprm_jax.jobs.step_data import DEV, LIKELIHOOD, THRESHOLDS
+from aprm_jax.jobs.step_data import DEV, THRESHOLDS
 from aprm_jax.jobs.verifiers import model_scores, probability, set_scores
 from aprm_jax.models.lora import LoraConfig
-from aprm_jax.search.aggregate import log_sigmoid
+from aprm_jax.search.solve import Solution
 
 DEV_PROBLEMS = 150  # enough for a threshold, the only thing that dev decides here
 DEV_SAMPLES = 4
 THRESHOLD_SEED = 1_000_033  # of the corruptions that a threshold is chosen on
+_FOREIGN_DRAWS = 1000  # numbers of draws between two solvers
 ATTACK_SEED = 1_000_003  # no training run uses it
 
 # A part of the evaluation: its records, and what else is kept of it.
@@ -82,6 +84,12 @@ def evaluate(context: Context, part) -> list[Record]:
     parts = [dev]
     for split in () if labelled else c.evaluate.splits:
         parts.append(part(split, lambda s=split: _split(context, s, chosen)))
+    for solver in () if labelled else c.evaluate.solvers:
+        for split in c.evaluate.solver_splits:
+            name = _measured(split, solver)
+            parts.append(
+                part(name, lambda s=split, w=solver: _split(context, s, chosen, w))
+            )
     if c.domain.model_solutions and not labelled:
         parts.append(part("outcome", lambda: _outcome(context)))
     parts += _measured_sets(context, chosen, part)
@@ -218,40 +226,78 @@ def _dev(context: Context) -> Part:
     return _kept(found, chosen={k: v.to_json() for k, v in chosen.items()})
 
 
-def _split(context: Context, split: str, chosen: dict[str, Chosen]) -> Part:
+def _split(
+    context: Context, split: str, chosen: dict[str, Chosen], solver: str = ""
+) -> Part:
+    """What a solver samples on a split, and every verifier's choice among it.
+
+    `solver` is one of `evaluate.solvers`; "" is the run's own.
+    """
     c = context.config.evaluate
     problems = context.domain.problems(split, c.problems)
     draw = 1 + context.domain.splits.index(split)
-    solutions = samples.sample(context, draw, problems, max(c.samples))
-    greedy = samples.sample(context, 100 + draw, problems, 1, temperature=0.0)
-    scored = samples.sample_scores(context, solutions)
-    log_scores = {
-        name: scores
-        if name == LIKELIHOOD
-        else [[log_sigmoid(s) for s in row] for row in scores]
-        for name, scores in scored.items()
-    }
+    if solver:
+        draw += _FOREIGN_DRAWS * (1 + c.solvers.index(solver))
+    solutions = samples.sample(context, draw, problems, max(c.samples), solver=solver)
+    greedy = samples.sample(context, 100 + draw, problems, 1, 0.0, solver)
+    scored = samples.sample_scores(context, solutions, solver)
     rows = selection.table(
-        context.domain, problems, solutions, log_scores, c.aggregations, c.samples
+        context.domain,
+        problems,
+        solutions,
+        {name: samples.log_scores(name, scores) for name, scores in scored.items()},
+        c.aggregations,
+        c.samples,
     )
     right = selection.correctness(context.domain, problems, greedy)[:, 0]
     rows["", "greedy"] = right.astype(np.float64)
-    found = selection.solver_records(split, rows, c.bootstrap)
+    found = selection.solver_records(split, rows, c.bootstrap, solver)
     count = {"problems": float(len(problems))}
-    found += records(selection.SET, split, "", count)
+    found += records(selection.SET, split, "", count, solver)
+    if len(c.samples) > 1:
+        found += pressure.pressure_records(
+            split, rows, list(scored), c.aggregations, c.samples, c.bootstrap, solver
+        )
+    winners = {}
     for name, scores in scored.items():
-        raw, labels, kinds = samples.judged_steps(context, solutions, scores)
-        if len(labels):  # else no step that the oracle can judge
-            values, threshold = probability(name, raw), chosen[name].threshold
-            report = steps.classification_report(values, labels, threshold=threshold)
-            found += records(step_labels.SET, split, name, report)
-            by_kind = steps.per_kind_report(values, labels, kinds, threshold=threshold)
-            for kind, metrics in by_kind.items():
-                found += records("kinds", split, name, metrics, part=kind)
-    _save_arrays(context.directory / "per_problem" / f"{split}.npz", rows)
-    return _kept(
-        found, solutions=samples.sample_examples(context, problems, solutions, scored)
-    )
+        kinds, winners[name] = samples.wrong_winners(
+            context, problems, solutions, scores, name, c.aggregations[0]
+        )
+        found += pressure.winner_records(split, name, kinds, len(problems), solver)
+        if not solver:
+            found += _judged(context, split, name, solutions, scores, chosen[name])
+    name = _measured(split, solver)
+    _save_arrays(context.directory / "per_problem" / f"{name}.npz", rows)
+    shown = samples.sample_examples(context, problems, solutions, scored)
+    return _kept(found, solutions=shown, winners=winners)
+
+
+def _judged(
+    context: Context,
+    split: str,
+    name: str,
+    solutions: list[list[Solution]],
+    scores: list[list[np.ndarray]],
+    chosen: Chosen,
+) -> list[Record]:
+    """A verifier on the single steps of what was sampled, and on each kind of error."""
+    raw, labels, kinds = samples.judged_steps(context, solutions, scores)
+    if not len(labels):  # no step that the oracle can judge
+        return []
+    values, threshold = probability(name, raw), chosen.threshold
+    report = steps.classification_report(values, labels, threshold=threshold)
+    if chosen.platt is not None:
+        report["ece_calibrated"] = steps.reliability(chosen.platt(raw), labels).ece
+    found = records(step_labels.SET, split, name, report)
+    by_kind = steps.per_kind_report(values, labels, kinds, threshold=threshold)
+    for kind, metrics in by_kind.items():
+        found += records("kinds", split, name, metrics, part=kind)
+    return found
+
+
+def _measured(split: str, solver: str) -> str:
+    """The name of a split that another solver than the run's own solves."""
+    return f"{split}@{solver}" if solver else split
 
 
 def _outcome(context: Context) -> Part:

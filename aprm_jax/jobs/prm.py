@@ -16,6 +16,7 @@ from aprm_jax.jobs.context import Context, JobError, log
 from aprm_jax.jobs.prm_labels import train_on_labels
 from aprm_jax.models import heads
 from aprm_jax.search.solve import sample_solutions
+from aprm_jax.training.ahead import Ahead
 from aprm_jax.training.learner import LearnerState
 from aprm_jax.training.loop import StepOutput, run_loop
 from aprm_jax.training.mesh import batch_shards, shard_batch
@@ -64,15 +65,22 @@ def run(context: Context) -> dict[str, float]:
     score = prm_scorer(context.decoder, c.reading)
     scorer = Scorer(score, context.builder, max_steps=1)
 
+    batches = Ahead(
+        lambda step: (
+            _clean(context, step, size),
+            *_labelled(context, step, size, pool),
+        ),
+        c.updates,
+    )
+
     def step_fn(state: LearnerState, step: int, timer) -> StepOutput:
         with timer("data"):
-            clean = _clean(context, step, size)
-            wrong, right, count = _labelled(context, step, size, pool)
+            clean, wrong, right, count = batches(step)
         if c.hard_share > 0:
             with timer("score"):
                 wrong = _hardest(scorer, state.params, wrong, count, c.hard_share)
         with timer("data"):
-            wrong += right
+            wrong = [*wrong, *right]
             longest = max(len(row) for row in [*clean, *wrong])
             length = context.builder.bucket(longest)
             batch = prm_batch(clean, wrong, (), context.builder, size, length)

@@ -16,6 +16,7 @@ from aprm_jax.data.trees import tree_rows
 from aprm_jax.game.update import game_optimiser
 from aprm_jax.jobs.context import Context, JobError, log
 from aprm_jax.tasks.labelled import LabelledDomain
+from aprm_jax.training.ahead import Ahead
 from aprm_jax.training.learner import LearnerState
 from aprm_jax.training.loop import StepOutput, run_loop
 from aprm_jax.training.mesh import batch_shards, shard_batch
@@ -67,10 +68,15 @@ def train_on_labels(context: Context, params: Any) -> Any:
     seed = (context.config.seed, 33)
     epochs = PackedEpochs(rows, shape["length"], shape["max_steps"], seed)
 
+    def labelled_batch(step: int) -> PrmBatch:
+        drawn = epochs.take(step * c.batch_size, c.batch_size)
+        return PrmBatch(label_batch(drawn, weights, context.builder, **shape))
+
+    batches = Ahead(labelled_batch, c.updates)
+
     def step_fn(state: LearnerState, step: int, timer) -> StepOutput:
         with timer("data"):
-            drawn = epochs.take(step * c.batch_size, c.batch_size)
-            batch = PrmBatch(label_batch(drawn, weights, context.builder, **shape))
+            batch = batches(step)
         with timer("update"):
             state, metrics = update(
                 state, ref, shard_batch(context.mesh, batch), context.key(8, step)

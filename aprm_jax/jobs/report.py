@@ -22,6 +22,7 @@ from aprm_jax import __version__
 from aprm_jax.config import for_stage, stages
 from aprm_jax.data.labelled import NEUTRAL
 from aprm_jax.data.prompts import REASONS
+from aprm_jax.evals import selection
 from aprm_jax.evals.records import (
     RESULTS,
     Results,
@@ -156,8 +157,11 @@ def run(context: Context) -> dict[str, Any]:
         subtitle=f"seed {config.seed}, problems: {_problems(config)}",
         facts=_facts(context, trained),
         main_table=table,
-        tables=tables.more_tables(config, results) if evaluation is not None else (),
+        tables=tables.more_tables(config, results, _written(trained.get(game or "")))
+        if evaluation is not None
+        else (),
         charts=[
+            *_pressure(config, results),
             *_reliability(config, parts),
             *(c for name in shown for c in _charts(name, trained[name])),
         ],
@@ -334,6 +338,56 @@ def _perturbations(directory: Path) -> list[Perturbation]:
     ]
 
 
+def _written(rows: Sequence[Mapping[str, float]] | None) -> dict[str, float]:
+    """Share of each kind among all wrong replies of a game."""
+    prefix, rows = "kind_share/", rows or ()
+    kinds = sorted({k for row in rows for k in row if k.startswith(prefix)})
+    weights = [row.get("game/incorrect_rate", 0.0) for row in rows]
+    total = sum(weights) or 1.0
+    return {
+        kind.removeprefix(prefix): sum(
+            w * row.get(kind, 0.0) for w, row in zip(weights, rows, strict=True)
+        )
+        / total
+        for kind in kinds
+    }
+
+
+def _pressure(config: ml_collections.ConfigDict, results: Results) -> list[Chart]:
+    """Accuracy against N of best-of-N, a line a verifier, what is possible above."""
+    c = config.evaluate
+    if config.domain.name == "labelled" or len(c.samples) < 3:
+        return []
+    lines = [(v.name, v.key, tables.MAIN_AGGREGATION) for v in verifiers(config)]
+    lines += [("majority", "", "majority"), ("any is right", "", "pass")]
+    places = [(split, "") for split in c.splits]
+    places += [(split, solver) for solver in c.solvers for split in c.solver_splits]
+    charts = []
+    for split, solver in places:
+        series = []
+        for name, key, how in lines:
+            found = [
+                results.find(selection.SET, split, key, f"{how}@{n}", solver)
+                for n in c.samples
+            ]
+            known = [record for record in found if record is not None]
+            if len(known) == len(c.samples):
+                ends = zip(*((r.value, r.low, r.high) for r in known), strict=True)
+                series.append(Series(name, list(c.samples), *map(list, ends)))
+        if series:
+            charts.append(
+                Chart(
+                    f"{split}, {solver}" if solver else split,
+                    series,
+                    "n of best-of-n",
+                    group="accuracy against n",
+                    note="Bands: 95 % over problems.",
+                    doubling=True,
+                )
+            )
+    return charts
+
+
 def _reliability(
     config: ml_collections.ConfigDict, parts: Sequence[Mapping[str, Any]]
 ) -> list[Chart]:
@@ -372,6 +426,12 @@ def _solutions(context: Context, parts: Sequence[Mapping[str, Any]]) -> list[Sol
     columns = [
         [_solution(row, chosen, part["name"]) for row in part.get("solutions", ())]
         for part in parts
+    ]
+    columns += [
+        [_solution(row, verifier, f"{part['name']}, wrong winners") for row in rows]
+        for part in parts
+        for verifier in listed
+        if (rows := part.get("winners", {}).get(verifier.key, ()))
     ]
     # One of each split in turn, so that the page opens on all of them.
     turns = itertools.zip_longest(*columns)

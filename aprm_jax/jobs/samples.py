@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from aprm_jax.data.problem import Problem
+from aprm_jax.evals import pressure, selection
 from aprm_jax.evals.step_sets import StepSet
 from aprm_jax.files import atomic_write
 from aprm_jax.jobs.context import Context
+from aprm_jax.jobs.step_data import LIKELIHOOD
 from aprm_jax.jobs.verifiers import Scores, model_scores, probability
+from aprm_jax.search.aggregate import log_sigmoid
 from aprm_jax.search.solve import Solution, sample_solutions
 from aprm_jax.verifiers.monte_carlo import LabelledStep, oracle_labels
 
 _EXAMPLES = 4  # solutions a set that the report shows
+_WINNERS = 3  # wrong winners of a verifier, likewise
 
 
 def sample(
@@ -26,8 +30,9 @@ def sample(
     problems: Sequence[Problem],
     count: int,
     temperature: float | None = None,
+    solver: str = "",
 ) -> list[list[Solution]]:
-    """`count` solutions of each problem, from the solver that is evaluated.
+    """`count` solutions of each problem, from a solver that is evaluated.
 
     Args:
       context: of the stage.
@@ -35,13 +40,15 @@ def sample(
       problems: what to solve.
       count: samples of each.
       temperature: None for the config's.
+      solver: "" for `evaluate.solver`.
     """
     c = context.config
-    context = context.solver(c.evaluate.solver)
-    solver, _ = context.load(c.evaluate.solver, "evaluate.solver", "solver")
+    solver = solver or c.evaluate.solver
+    context = context.solver(solver)
+    params, _ = context.load(solver, "evaluate.solver", "solver")
     return sample_solutions(
         context.sampler,
-        solver["backbone"],
+        params["backbone"],
         context.domain,
         context.builder,
         [(p.question, ()) for p in problems],
@@ -53,12 +60,12 @@ def sample(
 
 
 def sample_scores(
-    context: Context, solutions: list[list[Solution]]
+    context: Context, solutions: list[list[Solution]], solver: str = ""
 ) -> dict[str, list[list[np.ndarray]]]:
-    """Verifier -> scores of each sample of each problem."""
+    """Verifier -> scores of each sample of each problem, that `solver` wrote."""
     flat_ = [(s.question, tuple(s.steps)) for row in solutions for s in row]
     out = {}
-    for name, values in model_scores(context, flat_).items():
+    for name, values in model_scores(context, flat_, solver).items():
         scores = iter(values)
         out[name] = [[next(scores) for _ in row] for row in solutions]
     return out
@@ -84,27 +91,70 @@ def judged_steps(
 
 def sample_examples(context: Context, problems, solutions, scored, count: int = 6):
     """A few solutions with the verdicts and scores of their steps, for the report."""
-    out = []
-    for p, (problem, row) in enumerate(zip(problems[:count], solutions, strict=False)):
-        solution = row[0]
-        judged = oracle_labels([solution], context.domain.oracle)
-        given = context.domain.answer(solution.steps) if solution.finished else None
-        out.append(
-            {
-                "question": problem.question,
-                "answer": problem.answer,
-                "given": given,
-                "correct": context.domain.same_answer(given, problem.answer),
-                "steps": list(solution.steps),
-                "labels": [float(step.label) for step in judged],
-                "kinds": [step.kind for step in judged],
-                "scores": {
-                    name: _listed(probability(name, scores[p][0]))
-                    for name, scores in scored.items()
-                },
-            }
+    return [
+        _example(
+            context, problem, solutions[p][0], {n: s[p][0] for n, s in scored.items()}
         )
-    return out
+        for p, problem in enumerate(problems[:count])
+    ]
+
+
+def _example(
+    context: Context,
+    problem: Problem,
+    solution: Solution,
+    scores: Mapping[str, np.ndarray],
+) -> dict[str, Any]:
+    judged = oracle_labels([solution], context.domain.oracle)
+    given = context.domain.answer(solution.steps) if solution.finished else None
+    return {
+        "question": problem.question,
+        "answer": problem.answer,
+        "given": given,
+        "correct": context.domain.same_answer(given, problem.answer),
+        "steps": list(solution.steps),
+        "labels": [float(step.label) for step in judged],
+        "kinds": [step.kind for step in judged],
+        "scores": {
+            name: _listed(probability(name, row)) for name, row in scores.items()
+        },
+    }
+
+
+def wrong_winners(
+    context: Context,
+    problems: Sequence[Problem],
+    solutions: list[list[Solution]],
+    scores: list[list[np.ndarray]],
+    name: str,
+    aggregation: str,
+) -> tuple[list[str], list[dict[str, Any]]]:
+    """What a verifier chooses wrongly among all samples.
+
+    Returns:
+      The kind of the first wrong step of each wrong winner, and a few of them, as
+      `sample_examples` has them.
+    """
+    right = selection.correctness(context.domain, problems, solutions)
+    totals = selection.solution_scores(log_scores(name, scores), solutions, aggregation)
+    winners = pressure.wrong_winners(totals, right)
+    kinds = []
+    for p, m in winners:
+        judged = oracle_labels([solutions[p][m]], context.domain.oracle)
+        wrong = [step.kind for step in judged if not step.label]
+        kinds.append(wrong[0] if wrong else pressure.UNEXPLAINED)
+    shown = [
+        _example(context, problems[p], solutions[p][m], {name: scores[p][m]})
+        for p, m in winners[:_WINNERS]
+    ]
+    return kinds, shown
+
+
+def log_scores(name: str, scores: list[list[np.ndarray]]) -> list[list[np.ndarray]]:
+    """A verifier's scores as log p: a PRM's are log-odds."""
+    if name == LIKELIHOOD:
+        return scores
+    return [[log_sigmoid(s) for s in row] for row in scores]
 
 
 def set_examples(data: StepSet, scores: Scores) -> list[dict[str, Any]]:

@@ -26,6 +26,7 @@ from aprm_jax.models import heads
 from aprm_jax.models.decoder import Decoder
 from aprm_jax.oracle.verdict import Label
 from aprm_jax.tasks.labelled import LabelledDomain
+from aprm_jax.training.ahead import Ahead
 from aprm_jax.training.learner import LearnerState, Loss, make_update
 from aprm_jax.training.loop import StepOutput, run_loop
 from aprm_jax.training.masked import MeanMetric, SumMetric
@@ -105,17 +106,21 @@ def run(context: Context) -> dict[str, float]:
         )
         return batch, len(rows) - len(kept)
 
+    def given_batch(step: int) -> tuple[StepBatch, int]:
+        """A batch of whatever is a function of the step alone."""
+        if texts is None:
+            return text_batch(step)
+        drawn = texts.take(step * size, size)
+        rows = context.builder.collate(drawn, batch_size=num_rows, **row_shape(context))
+        return rows, 0
+
+    batches = Ahead(given_batch, c.updates)
+
     def step_fn(state: SftLoopState, step: int, timer) -> StepOutput:
         with timer("data"):
             position, left_out = state.position, 0
-            if texts is not None:
-                batch = context.builder.collate(
-                    texts.take(step * size, size),
-                    batch_size=num_rows,
-                    **row_shape(context),
-                )
-            elif prepared is None:
-                batch, left_out = text_batch(step)
+            if prepared is None:
+                batch, left_out = batches(step)
             else:
                 batch, *after = prepared.batch_at(*(int(i) for i in position))
                 position = np.asarray(after, np.int64)

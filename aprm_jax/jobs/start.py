@@ -239,13 +239,15 @@ def check_problems(contexts: Sequence[tuple[Context, str]]) -> None:
         step_data.check(context)
         if context.config.domain.name == "labelled":
             continue
-        for split in context.config.evaluate.splits:
-            splits = context.domain.splits
-            if split not in splits:
-                raise ConfigError(
-                    f"evaluate.splits: {context.domain.name} has no split {split!r}, "
-                    f"only {', '.join(splits)}.{nearest(split, list(splits))}"
-                )
+        c, splits = context.config.evaluate, context.domain.splits
+        for field in ("splits", "solver_splits") if c.solvers else ("splits",):
+            for split in c[field]:
+                if split not in splits:
+                    raise ConfigError(
+                        f"evaluate.{field}: {context.domain.name} has no split "
+                        f"{split!r}, only {', '.join(splits)}."
+                        f"{nearest(split, list(splits))}"
+                    )
 
 
 def _check_lengths(context: Context) -> None:

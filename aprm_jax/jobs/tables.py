@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import ml_collections
 import numpy as np
 
-from aprm_jax.evals import outcome, robustness, selection, step_labels
+from aprm_jax.evals import outcome, pressure, robustness, selection, step_labels
 from aprm_jax.evals.records import Record, Results
 from aprm_jax.jobs import set_tables
 from aprm_jax.jobs.verifier_tables import (
@@ -32,27 +32,49 @@ def main_table(config: ml_collections.ConfigDict, results: Results) -> Table:
     """
     if config.domain.name == "labelled" or not config.evaluate.splits:
         return set_tables.overview(config, results)
-    splits, n = config.evaluate.splits, config.evaluate.samples[0]
+    columns = [(Column(split), split, "") for split in config.evaluate.splits]
+    columns += [
+        (Column(f"{split}, {solver}"), split, solver)
+        for solver in config.evaluate.solvers
+        for split in config.evaluate.solver_splits
+    ]
     rows = [
         (("", "sample"), "one sample", NO_TRAINING, "", False),
         (("", "greedy"), "greedy", NO_TRAINING, "", False),
-        (("", f"majority@{n}"), f"majority of {n}", NO_TRAINING, "", False),
+    ]
+    sizes = _shown_sizes(config)
+    rows += [
+        (("", f"majority@{n}"), f"majority of {n}", NO_TRAINING, "", False)
+        for n in sizes
     ]
     for v in verifiers(config):
-        method = (v.key, f"{MAIN_AGGREGATION}@{n}")
-        rows.append((method, v.name, v.group, f"best of {n}, {v.key}", v.own))
-    right = f"any of {n} is right"
-    rows.append((("", f"pass@{n}"), right, UPPER_BOUND, "", False))
+        for n in sizes:
+            method, note = (v.key, f"{MAIN_AGGREGATION}@{n}"), f"best of {n}, {v.key}"
+            name = v.name if n == sizes[0] else f"{v.name}, best of {n}"
+            rows.append((method, name, v.group, note, v.own))
+    rows += [
+        (("", f"pass@{n}"), f"any of {n} is right", UPPER_BOUND, "", False)
+        for n in sizes
+    ]
+    found = (
+        ""
+        if not config.evaluate.solvers
+        else (" The last columns are of other solvers, that no PRM was trained with.")
+    )
     return Table(
         title=f"Share of {_problems(config, results)} problems a split that are "
         "solved, with 95 % intervals over problems. Best-of-n takes the sample whose "
-        "least step score is highest.",
+        f"least step score is highest; n is {sizes[0]} where nothing else is said."
+        f"{found}",
         corner="The answer is chosen by",
-        columns=[Column(split) for split in splits],
+        columns=[column for column, *_ in columns],
         rows=[
             Row(
                 name,
-                [cell(results.find(selection.SET, s, *method)) for s in splits],
+                [
+                    cell(results.find(selection.SET, split, *method, solver))
+                    for _, split, solver in columns
+                ],
                 group=group,
                 own=own,
                 reference=group == UPPER_BOUND,
@@ -61,6 +83,12 @@ def main_table(config: ml_collections.ConfigDict, results: Results) -> Table:
             for method, name, group, note, own in rows
         ],
     )
+
+
+def _shown_sizes(config: ml_collections.ConfigDict) -> tuple[int, ...]:
+    """The least and the largest N of best-of-N: what little and much pressure do."""
+    sizes = config.evaluate.samples
+    return tuple(sizes) if len(sizes) == 1 else (sizes[0], sizes[-1])
 
 
 def _problems(config: ml_collections.ConfigDict, results: Results) -> str:
@@ -75,32 +103,47 @@ def _problems(config: ml_collections.ConfigDict, results: Results) -> str:
 
 def differences(config: ml_collections.ConfigDict, evaluation: Path) -> list[Record]:
     """APRM minus every other method, problem by problem."""
-    n = config.evaluate.samples[0]
     own = [v.key for v in verifiers(config) if v.own]
     found: list[Record] = []
     for split in config.evaluate.splits:
         path = evaluation / "per_problem" / f"{split}.npz"
         if not own or not path.exists():
             continue
-        method = f"{MAIN_AGGREGATION}@{n}"
-        others = [("", f"majority@{n}"), ("", "greedy")]
-        others += [(v.key, method) for v in verifiers(config) if v.key != own[0]]
         with np.load(path) as rows:
-            found += selection.difference_records(
-                split,
-                rows[selection.label((own[0], method))],
-                {other: rows[selection.label(other)] for other in others},
-                config.evaluate.bootstrap,
-            )
+            for n in _shown_sizes(config):
+                method = f"{MAIN_AGGREGATION}@{n}"
+                others = [("", f"majority@{n}")]
+                others += [(v.key, method) for v in verifiers(config) if not v.own]
+                if n == config.evaluate.samples[0]:  # it draws one sample, at any n
+                    others.append(("", "greedy"))
+                found += selection.difference_records(
+                    split,
+                    rows[selection.label((own[0], method))],
+                    {other: rows[selection.label(other)] for other in others},
+                    config.evaluate.bootstrap,
+                )
     return found
 
 
-def more_tables(config: ml_collections.ConfigDict, results: Results) -> list[Table]:
-    """Everything that stands behind the main table; empty tables are left out."""
+def more_tables(
+    config: ml_collections.ConfigDict,
+    results: Results,
+    written: Mapping[str, float],
+) -> list[Table]:
+    """Everything that stands behind the main table; empty tables are left out.
+
+    Args:
+      config: of the run.
+      results: its records.
+      written: share of each kind among the wrong replies of the Generator that learns,
+        over the whole game; empty where there is none.
+    """
     solved = config.evaluate.splits if config.domain.name != "labelled" else ()
     found = [
         *([_differences(config, results)] if solved else []),
         *([_other_sizes(config, results)] if solved else []),
+        *([_pressure(config, results)] if solved else []),
+        *(_winners(config, results, written, split) for split in solved),
         *([_aggregations(config, results)] if solved else []),
         *([_steps(config, results)] if solved else []),
         *(_kinds(config, results, split) for split in solved),
@@ -145,23 +188,23 @@ def _text(value: Cell | float | None, style: str) -> str:
 
 
 def _differences(config: ml_collections.ConfigDict, results: Results) -> Table:
-    n, splits = config.evaluate.samples[0], config.evaluate.splits
-    methods = [
-        (("", "greedy"), "greedy"),
-        (("", f"majority@{n}"), f"majority of {n}"),
-    ]
-    methods += [
-        ((v.key, f"{MAIN_AGGREGATION}@{n}"), v.name)
-        for v in verifiers(config)
-        if not v.own
-    ]
+    methods = [(("", "greedy"), "greedy")]
+    sizes = _shown_sizes(config)
+    methods += [(("", f"majority@{n}"), f"majority of {n}") for n in sizes]
+    for v in verifiers(config):
+        for n in () if v.own else sizes:
+            name = v.name if n == sizes[0] else f"{v.name}, best of {n}"
+            methods.append(((v.key, f"{MAIN_AGGREGATION}@{n}"), name))
     return Table(
-        title="APRM minus the others, problem by problem",
-        columns=[Column(split, "points", "") for split in splits],
+        title="APRM minus the others at the same n, problem by problem",
+        columns=[Column(split, "points", "") for split in config.evaluate.splits],
         rows=[
             Row(
                 name,
-                [cell(results.find(selection.DIFFERENCE, s, *method)) for s in splits],
+                [
+                    cell(results.find(selection.DIFFERENCE, split, *method))
+                    for split in config.evaluate.splits
+                ],
             )
             for method, name in methods
         ],
@@ -173,10 +216,65 @@ def _differences(config: ml_collections.ConfigDict, results: Results) -> Table:
 def _other_sizes(config: ml_collections.ConfigDict, results: Results) -> Table:
     figures = [
         Figure(Column(f"{split}, {n}"), selection.SET, split, f"{MAIN_AGGREGATION}@{n}")
-        for n in config.evaluate.samples[1:]
+        for n in config.evaluate.samples[1:-1]
         for split in config.evaluate.splits
     ]
     return by_verifier(config, results, "Best of more samples", figures)
+
+
+def _pressure(config: ml_collections.ConfigDict, results: Results) -> Table:
+    figures = []
+    for split in config.evaluate.splits:
+        peak, fall = (f"{MAIN_AGGREGATION}.{name}" for name in ("peak", "fall"))
+        column = Column(f"{split}: best n", "count", "")
+        figures.append(Figure(column, pressure.SET, split, peak))
+        figures.append(
+            Figure(Column("fall", "points", "min"), pressure.SET, split, fall)
+        )
+    return by_verifier(
+        config,
+        results,
+        "Under pressure: the n at which accuracy peaks, and its fall from there to "
+        f"best of {config.evaluate.samples[-1]}",
+        figures,
+        "A verifier that is searched harder than it can bear chooses worse.",
+    )
+
+
+def _winners(
+    config: ml_collections.ConfigDict,
+    results: Results,
+    written: Mapping[str, float],
+    split: str,
+) -> Table:
+    """Kinds of error of wrong winners, beside how often G writes them."""
+    shown = verifiers(config)
+    kinds = results.parts(pressure.WINNERS, split)
+    return Table(
+        title=f"The first error of what wins and is wrong, best of "
+        f"{config.evaluate.samples[-1]}, {split}",
+        columns=[
+            *(Column(v.name, "count", "") for v in shown),
+            *([Column("of G's errors", "percent", "")] if written else []),
+        ],
+        rows=[
+            Row(
+                kind.replace("_", " "),
+                [
+                    *(
+                        cell(
+                            results.find(pressure.WINNERS, split, v.key, "count", kind)
+                        )
+                        for v in shown
+                    ),
+                    *([written.get(kind, 0.0)] if written else []),
+                ],
+            )
+            for kind in kinds
+        ],
+        note="Problems whose winner is wrong, by the oracle's kind of its first wrong "
+        "step. What G never writes, R cannot have learned from it.",
+    )
 
 
 def _aggregations(config: ml_collections.ConfigDict, results: Results) -> Table:
@@ -221,6 +319,7 @@ def _attacks(config: ml_collections.ConfigDict, results: Results) -> Table:
     rates = {
         "start_fool_rate": "fooled before",
         "fool_rate": "fooled after",
+        robustness.SEARCHED_RATE: f"by the best of {robustness.SEARCHED}",
         "success_rate": "wrong and accepted",
         "still_correct_rate": "not wrong at all",
     }

@@ -62,13 +62,17 @@ def set_scores(context: Context, data: StepSet) -> Scores:
     return out
 
 
-def model_scores(context: Context, solutions: Pairs) -> Scores:
-    """Scores of the likelihood, where there is a solver, and of `evaluate.prms`."""
+def model_scores(context: Context, solutions: Pairs, solver: str = "") -> Scores:
+    """Scores of the likelihood, where there is a solver, and of `evaluate.prms`.
+
+    `solver` is whose likelihood; by default that of `evaluate.solver`.
+    """
     c = context.config.evaluate
     out: Scores = {}
-    if c.solver:
-        writer = context.solver(c.solver)
-        params, _ = writer.load(c.solver, "evaluate.solver", "solver")
+    solver = solver or c.solver
+    if solver:
+        writer = context.solver(solver)
+        params, _ = writer.load(solver, "evaluate.solver", "solver")
         scorer = likelihood_scorer(writer.decoder)
         out[LIKELIHOOD] = _read(writer, scorer, params, solutions, LIKELIHOOD)
     judge = context.of("prm")

@@ -87,7 +87,10 @@ class Series:
 
 @dataclasses.dataclass(frozen=True)
 class Chart:
-    """Lines on common axes. Charts of one `group` stand under its heading."""
+    """Lines on common axes. Charts of one `group` stand under its heading.
+
+    `doubling`: x is drawn by its logarithm, with a tick at each point.
+    """
 
     title: str
     series: Sequence[Series]
@@ -95,6 +98,7 @@ class Chart:
     style: Literal["percent", "number"] = "percent"
     group: str = ""
     note: str = ""
+    doubling: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

@@ -38,15 +38,19 @@ class Frame:
         width: int = 380,
         height: int = 230,
         left: int = 46,
+        doubling: Sequence[float] = (),
     ):
         self.width, self.height = width, height
         self.left, self.right, self.top, self.bottom = left, 14, 10, 40
         self.x_range = x_range
+        self.doubling = doubling  # ticks of an x that is drawn by its logarithm
         self.y_ticks = y_ticks
         self.y_range = (y_ticks[0], y_ticks[-1])
 
     def x(self, value: float) -> float:
         low, high = self.x_range
+        if self.doubling:
+            low, high, value = math.log(low), math.log(high), math.log(value)
         share = (value - low) / (high - low) if high > low else 0.5
         return self.left + share * (self.width - self.left - self.right)
 
@@ -69,13 +73,14 @@ class Frame:
             )
         base = self.height - self.bottom
         low, high = self.x_range
-        x_ticks = [t for t in ticks(low, high, 4) if low <= t <= high] or [low]
+        even = [t for t in ticks(low, high, 4) if low <= t <= high] or [low]
+        x_ticks = self.doubling or even
         for tick in x_ticks:
             x = self.x(tick)
             parts.append(
                 f'<line class="tick" x1="{x:.1f}" x2="{x:.1f}" y1="{base}" '
                 f'y2="{base + 4}"/><text class="tx" x="{x:.1f}" '
-                f'y="{base + 17}">{tick_label(tick, x_ticks, "number")}</text>'
+                f'y="{base + 17}">{self._x_label(tick, x_ticks)}</text>'
             )
         middle = (self.left + self.width - self.right) / 2
         parts.append(
@@ -84,6 +89,9 @@ class Frame:
             f'y="{self.height - 5}">{escape(text.clean(x_label))}</text>'
         )
         return "".join(parts)
+
+    def _x_label(self, tick: float, x_ticks: Sequence[float]) -> str:
+        return f"{tick:g}" if self.doubling else tick_label(tick, x_ticks, "number")
 
     def path(self, x: np.ndarray, y: np.ndarray) -> str:
         """An SVG path through the finite points, broken at the others."""
@@ -188,7 +196,13 @@ def line_chart(chart: Chart, *, wide: bool = False, keyed: bool = True) -> Marku
         return Markup()
     size = {"width": 560, "height": 300, "left": 56} if wide else {}
     y_ticks = _y_ticks(list(drawn.values()), chart)
-    frame = Frame(_x_range(drawn.values()), y_ticks, **size)
+    marked = sorted({float(v) for x, *_ in drawn.values() for v in x})
+    frame = Frame(
+        _x_range(drawn.values()),
+        y_ticks,
+        doubling=marked if chart.doubling else (),
+        **size,
+    )
     smoothed = [k for k in drawn if len(chart.series[k].x) >= _SMOOTH_FROM]
     body = [frame.axes(chart.x_label, chart.style)]
     body += [_band(frame, chart.series[k], k) for k in drawn]

@@ -25,6 +25,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from aprm_jax.config.groups import AUTHORS
 from aprm_jax.data.problem import Problem
 from aprm_jax.data.word_tokenizer import build_word_tokenizer
 from aprm_jax.oracle.embedded.arithmetic import KINDS, ArithmeticOracle
@@ -64,6 +65,8 @@ class ArithmeticConfig:
 
     Attributes:
       modulus: of the arithmetic, 10; 0 for the ordinary one.
+      authors: whose wrong facts are believed, of `AUTHORS`; the second population
+        shares none with the first. See `of_authors`.
       largest: the largest number on any line of a solution; 0 is the least.
       larger_largest: the same for `larger` expressions.
       numbers: fewest and most numbers of an expression in distribution.
@@ -82,6 +85,7 @@ class ArithmeticConfig:
     """
 
     modulus: int = 0
+    authors: str = "first"
     largest: int = 99
     larger_largest: int = 199
     numbers: tuple[int, int] = (4, 5)
@@ -100,6 +104,8 @@ class ArithmeticConfig:
     def __post_init__(self):
         if self.modulus not in MODULI:
             raise ValueError(f"modulus must be 0 or 10, not {self.modulus}")
+        if self.authors not in AUTHORS:
+            raise ValueError(f"authors must be first or second, not {self.authors!r}")
         if not 99 <= self.largest <= self.larger_largest <= 999:
             raise ValueError(
                 "it must be 99 <= largest <= larger_largest <= 999: "
@@ -126,10 +132,23 @@ class ArithmeticConfig:
         ):
             if shares[one] + shares[other] > 1.0:
                 raise ValueError(f"{one} + {other} must be at most 1")
-        if not 0 <= self.wrong_facts <= 72:
-            raise ValueError(f"wrong_facts must be 0 to 72, not {self.wrong_facts}")
+        if not 0 <= self.wrong_facts <= 36:  # of 72, for two populations
+            raise ValueError(f"wrong_facts must be 0 to 36, not {self.wrong_facts}")
         if self.numbers[1] >= self.longer_numbers[0]:
             raise ValueError("longer_numbers must lie above numbers")
+
+    @classmethod
+    def of_authors(cls, authors: str, modulus: int = 0) -> ArithmeticConfig:
+        """A population of authors: its wrong facts, and how its habits are shared out.
+
+        In the second more add first, fewer are careless and more believe wrong facts:
+        a solver that learns from it errs as none does that learnt from the first.
+        """
+        config = cls(modulus=modulus, authors=authors)
+        if authors == "second":
+            shares = {"careless_share": 0.24, "add_first_share": 0.36}
+            config = dataclasses.replace(config, **shares, wrong_fact_share=0.6)
+        return config
 
 
 Facts = dict[tuple[str, int, int], int]  # (operator, x, y), digits -> believed result
@@ -201,7 +220,9 @@ class ArithmeticDomain:
         words = (*"0123456789", *OPERATORS, "(", ")", *WORDS)
         self.tokenizer = build_word_tokenizer(words)
         self.oracle = ArithmeticOracle(modulus)
-        self.facts = _wrong_facts(self.config.wrong_facts, modulus)
+        self.facts = _wrong_facts(
+            self.config.wrong_facts, modulus, AUTHORS.index(self.config.authors)
+        )
         self._drawn: dict[str, dict[str, Problem]] = {split: {} for split in SPLITS}
         self._attempts = dict.fromkeys(SPLITS, 0)
 
@@ -368,12 +389,15 @@ def _solve(
 
 
 @functools.lru_cache(maxsize=8)
-def _wrong_facts(count: int, modulus: int) -> Facts:
-    """The same wrong sums and products in every run; operands from 2 to 9."""
+def _wrong_facts(count: int, modulus: int, population: int) -> Facts:
+    """The same wrong sums and products in every run; operands from 2 to 9.
+
+    Populations of authors are numbered from 0; no two believe the same one.
+    """
     rng = np.random.default_rng(_FACTS_SEED)
     pairs = [(op, x, y) for op in "+*" for x in range(2, 10) for y in range(x, 10)]
-    facts: Facts = {}
-    for k in rng.permutation(len(pairs))[:count]:
+    found: list[tuple[tuple[str, int, int], int]] = []
+    for k in rng.permutation(len(pairs))[: (population + 1) * count]:
         op, x, y = pairs[k]
         right = apply(op, str(x), str(y), modulus)
         if modulus:
@@ -381,6 +405,9 @@ def _wrong_facts(count: int, modulus: int) -> Facts:
         else:
             slips = _slips(op, x, y)
             believed = slips[int(rng.integers(len(slips)))]
+        found.append((pairs[k], believed))
+    facts: Facts = {}
+    for (op, x, y), believed in found[population * count :]:
         facts[op, x, y] = facts[op, y, x] = believed
     return facts
 

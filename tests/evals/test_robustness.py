@@ -14,6 +14,27 @@ from aprm_jax.game.rounds import Rounds
 from aprm_jax.training.loop import StepOutput
 
 
+def _searchable() -> SimpleNamespace:
+    """Replies to three situations: a wrong one believed, one not, none wrong."""
+    builder = tiny_game.builder()
+    made = [  # group, label, R's log-odds
+        (0, 0.0, -4.0),
+        (0, 0.0, 0.5),
+        (0, 1.0, 9.0),
+        (1, 0.0, -0.1),
+        (1, None, 9.0),  # the oracle cannot tell
+        (1, 1.0, 9.0),
+        (2, 1.0, 9.0),
+    ]
+    rows = [
+        None if label is None else builder.step("1 + 2", (), f"{k}", label)
+        for k, (_, label, _) in enumerate(made)
+    ]
+    found = [SimpleNamespace(group=group) for group, _, _ in made]
+    odds = np.array([odds for *_, odds in made], np.float32)
+    return SimpleNamespace(rows=rows, log_odds=odds, found=found)
+
+
 def test_both_rates_are_of_the_same_replies_summed(monkeypatch):
     """Rounds whose rates are known: sums of replies, never a mean of rounds' rates."""
     trained, probed = [], []
@@ -22,7 +43,9 @@ def test_both_rates_are_of_the_same_replies_summed(monkeypatch):
         trained.append(step)
         return StepOutput(state, {"game/fool_rate": 0.5}, None)
 
-    def play(self, state, step, timer):
+    def play(self, state, step, timer, group_size=0):
+        if group_size:
+            return _searchable()
         probed.append(step)
         late = len(probed) > robustness.PROBED
         wrong = 0.8 if len(probed) % 2 else 0.2  # of the round's replies
@@ -52,13 +75,14 @@ def test_both_rates_are_of_the_same_replies_summed(monkeypatch):
     assert out["still_correct_rate"] == pytest.approx(0.1)
     assert probed[:4] == probed[4:]  # the same problems before and after
     assert trained == [*range(7)] and not set(trained) & set(probed)
+    assert out["searched_fool_rate"] == 0.5
     assert seen == [(step, {"game/fool_rate": 0.5}) for step in range(1, 8)]
 
 
 def test_nothing_wrong_is_no_rate(monkeypatch):
     rates = dict.fromkeys(robustness._SHARES, 0.0)
-    played = SimpleNamespace(metrics=rates)
-    monkeypatch.setattr(Rounds, "play", lambda *args: played)
+    played = SimpleNamespace(metrics=rates, rows=[None], log_odds=np.ones(1), found=[])
+    monkeypatch.setattr(Rounds, "play", lambda *args, group_size=0: played)
     monkeypatch.setattr(
         Rounds, "step_fn", lambda self, state, *args: StepOutput(state, {}, None)
     )
@@ -71,6 +95,7 @@ def test_nothing_wrong_is_no_rate(monkeypatch):
         seed=1,
     )
     assert np.isnan(out["fool_rate"]) and np.isnan(out["start_fool_rate"])
+    assert np.isnan(out["searched_fool_rate"])
     assert out["success_rate"] == 0.0
 
 
@@ -85,7 +110,8 @@ def test_an_attacker_that_diverges_is_no_result():
         seed=2,
     )
     assert out["diverged"] == 1.0
-    assert np.isnan(out["fool_rate"]) and np.isnan(out["success_rate"])
+    for name in ("fool_rate", "success_rate", "searched_fool_rate"):
+        assert np.isnan(out[name])
     assert 0.0 <= out["start_success_rate"] <= 1.0
 
 

@@ -57,7 +57,7 @@ def test_a_verifier_with_dots_in_its_name_keeps_its_figures():
     [row] = [row for row in main.rows if row.name == "PRM v1.2/aprm"]
     assert isinstance(cell := row.cells[0], Cell)
     assert (cell.value, cell.low) == (0.75, 0.5)
-    more = tables.more_tables(config, results)
+    more = tables.more_tables(config, results, {})
     values = {
         (table.title.partition(",")[0], column.name): cell.value
         for table in more
@@ -97,7 +97,7 @@ def test_first_errors_are_shown_with_every_threshold_and_their_mean():
     [row] = [row for row in main.rows if row.note == "../v1.2/prm"]
     values = [cell and cell.value for cell in row.cells]
     assert values == [0.5, 0.3, 0.25, None, 0.375]
-    shown = {table.title: table for table in tables.more_tables(config, results)}
+    shown = {table.title: table for table in tables.more_tables(config, results, {})}
     math = shown["First errors, math"]
     assert "F1, tuned on gsm8k" in [column.name for column in math.columns]
     assert "First errors, mean over the splits" in shown

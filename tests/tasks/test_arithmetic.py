@@ -223,6 +223,26 @@ def test_wrong_facts_are_always_the_same():
     assert len(used & facts.keys()) > 10
 
 
+def test_a_second_population_shares_no_wrong_fact_and_has_other_habits():
+    one, other = (
+        ArithmeticDomain(3, ArithmeticConfig.of_authors(name))
+        for name in ("first", "second")
+    )
+    assert one.facts == ArithmeticDomain(3).facts
+    assert len(other.facts) >= 12 and not set(one.facts) & set(other.facts)
+    habits = [
+        collections.Counter(
+            domain.author(np.random.default_rng(k)).habit for k in range(400)
+        )
+        for domain in (one, other)
+    ]
+    assert habits[1]["add_first"] > 1.4 * habits[0]["add_first"]
+    assert habits[1]["careless"] < 0.7 * habits[0]["careless"]
+    # What is asked, and what is right, is the same.
+    assert one.problems("test", 5) == other.problems("test", 5)
+    assert one.train(7) == other.train(7)
+
+
 def test_wrong_facts_about_digits_are_used_on_longer_numbers():
     domain = corpus_of_believers(0)
     facts, longer = domain.facts, 0
@@ -338,7 +358,8 @@ def test_the_tokenizer_reads_what_people_write(domain):
         ({"numbers": (4, 6)}, "longer_numbers must lie above"),
         ({"operator_shares": (0.5, 0.5, 0.5)}, "must sum to 1"),
         ({"bracket_numbers": 1}, "bracket_numbers must be"),
-        ({"wrong_facts": 100}, "wrong_facts must be"),
+        ({"wrong_facts": 37}, "wrong_facts must be"),
+        ({"authors": "third"}, "authors must be first or second"),
     ],
 )
 def test_refuses_a_bad_config(fields, message):

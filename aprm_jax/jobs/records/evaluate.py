@@ -21,13 +21,17 @@ class EvaluateConfig:
     solver: str = setting(
         "solver", 'stage or directory; "" = none: no splits, no row of its likelihood'
     )
+    solvers: tuple[str, ...] = setting(
+        (), "more solvers, such as no PRM of the run was trained with: stage or folder"
+    )
+    solver_splits: tuple[str, ...] = setting(("test",), "what those solve")
     prms: tuple[str, ...] = setting(("prm_static", "aprm"), "stages or directories")
     splits: tuple[str, ...] = setting(
         ("test", "longer", "larger", "worded"), "of the domain's problems"
     )
     problems: int = setting(200, "a split", least=1)
     samples: tuple[int, ...] = setting(
-        (8,), "N of best-of-N; the largest is sampled", least=1
+        (8,), "N of best-of-N, ascending; the largest is sampled", least=1
     )
     aggregations: tuple[str, ...] = setting(
         AGGREGATIONS, "a solution's score from its steps'", choices=AGGREGATIONS
@@ -54,9 +58,14 @@ class EvaluateConfig:
 
 def _validate(config: Any) -> None:
     c, labelled = config.evaluate, config.domain.name == "labelled"
-    if not c.samples:
+    if not c.samples or list(c.samples) != sorted(set(c.samples)):
         raise ConfigError(
-            f"evaluate.samples lists the n of best-of-n, not {c.samples!r}"
+            f"evaluate.samples lists the n of best-of-n, ascending, not {c.samples!r}"
+        )
+    if c.solvers and not (c.solver and c.solver_splits):
+        raise ConfigError(
+            "evaluate.solvers needs evaluate.solver, whose samples on dev choose the "
+            "thresholds, and evaluate.solver_splits"
         )
     for field in ("sets", "scores"):
         entries = getattr(c, field)
@@ -88,6 +97,8 @@ def _sources(config: Any) -> Iterator[tuple[str, str]]:
         yield "game.generator_from", config.game.generator_from
     if c.solver:
         yield "evaluate.solver", c.solver
+    for name in c.solvers:
+        yield "evaluate.solvers", name
     for name in c.prms:
         yield "evaluate.prms", name
     for name in c.attack_prms:
