@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from aprm_jax.config import ConfigError
-from aprm_jax.data.steps import StepRow
+from aprm_jax.data.steps import StepBuilder, StepRow
 from aprm_jax.game.rollouts import prm_batch, situations, static_rows
 from aprm_jax.game.update import game_optimiser
 from aprm_jax.jobs.context import Context, JobError, log
@@ -155,12 +155,12 @@ def _labelled(
     drawn = max(take, c.prm.hard_pool) if c.prm.hard_share > 0 else take
     wrong = [bad[int(i)] for i in rng.integers(len(bad), size=drawn)]
     right = [good[int(i)] for i in rng.integers(max(len(good), 1), size=wanted - take)]
-    made = (
-        [builder.step(s.question, s.prefix, s.step, s.label) for s in part]
-        for part in (wrong, right)
-    )
-    fitting = ([row for row in part if builder.fits(row)] for part in made)
-    return *fitting, take
+    return _fitting(builder, wrong), _fitting(builder, right), take
+
+
+def _fitting(builder: StepBuilder, part: Sequence[LabelledStep]) -> list[StepRow]:
+    rows = [builder.step(s.question, s.prefix, s.step, s.label) for s in part]
+    return [row for row in rows if builder.fits(row)]
 
 
 def _hardest(
