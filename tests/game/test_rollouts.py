@@ -273,7 +273,7 @@ def test_round_metrics_of_a_case_made_by_hand():
         "game/undecidable_rate": 6 / 12,
         "game/success_rate": 1 / 12,
         "game/distinct_rate": 5 / 12,
-            "game/oracle_calls": 4,  # the fifth reply is no step
+        "game/oracle_calls": 4,  # the fifth reply is no step
         "game/copied_rate": 2 / 12,
         "game/fool_rate": 1 / 4,
         "game/caught_rate": 3 / 4,
