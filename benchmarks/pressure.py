@@ -1,0 +1,263 @@
+"""Accuracy against N of `configs/pressure.py`, over as many seeds as there are.
+
+    python benchmarks/pressure.py collect RUN...   # a file a seed
+    python benchmarks/pressure.py tables           # docs/results.md and the figure
+
+`collect` keeps what a run found in `benchmarks/results/pressure/seed_K.json`, so that
+seeds may be run one by one, on whatever machine: `tables` pools whichever are there.
+Accuracies of every problem are kept in thousandths where pairs are compared.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from compare_table import ROOT, commit, pooled_row, replace_between, table
+
+from aprm_jax.evals.intervals import over_seeds
+from aprm_jax.evals.records import from_text
+
+RESULTS = ROOT / "benchmarks/results/pressure"
+PLACES = {
+    "test": "test",
+    "longer": "longer",
+    "test@foreign": "test, foreign solver",
+}
+TITLES = {
+    "prm_static": "static corruptions",
+    "prm_monte_carlo": "Monte-Carlo labels",
+    "prm_oracle": "exact labels of the solver's samples",
+    "prm_frozen": "frozen Generator",
+    "aprm": "**APRM**",
+    "prm_oracle_drawn": "exact labels, as drawn",
+    "prm_frozen_drawn": "frozen Generator, as drawn",
+    "aprm_drawn": "APRM, as drawn",
+}
+COMPARED = ("prm_frozen", "prm_oracle", "prm_monte_carlo", "prm_static", "aprm_drawn")
+FOREIGN_N = 128
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("action", choices=("collect", "tables"))
+    parser.add_argument("runs", nargs="*", type=Path)
+    parser.add_argument("--page", type=Path, default=ROOT / "docs/results.md")
+    parser.add_argument("--figure", type=Path, default=ROOT / "docs/pressure.svg")
+    args = parser.parse_args()
+    if args.action == "collect":
+        for run in args.runs:
+            collect(run)
+        return
+    seeds = [json.loads(path.read_text()) for path in sorted(RESULTS.glob("seed_*"))]
+    replace_between(args.page, "pressure", render(seeds))
+    draw(seeds, args.figure)
+
+
+def collect(run: Path) -> None:
+    """Writes what a finished run found."""
+    config = json.loads((run / "config.json").read_text())
+    sizes = config["evaluate"]["samples"]
+    found: dict[str, Any] = {
+        "command": "python -m aprm_jax.main --config=configs/pressure.py "
+        f"--config.seed={config['seed']}",
+        "commit": commit(),
+        "seed": config["seed"],
+        "problems": config["evaluate"]["problems"],
+        "sizes": sizes,
+        "curves": {},
+        "per_problem": {},
+    }
+    for place in PLACES:
+        with np.load(run / "evaluate/per_problem" / f"{place}.npz") as arrays:
+            rows = {name: np.asarray(arrays[name], float) for name in arrays.files}
+        found["curves"][place] = {
+            name: [round(float(rows[f"{name}@{n}"].mean()), 5) for n in sizes]
+            for name in ("majority", "pass", *(f"{prm}.min" for prm in TITLES))
+        }
+        found["per_problem"][place] = {
+            f"{prm}@{n}": np.round(1000 * rows[f"{prm}.min@{n}"]).astype(int).tolist()
+            for prm in TITLES
+            for n in dict.fromkeys((sizes[0], FOREIGN_N, sizes[-1]))
+        }
+    records = from_text((run / "evaluate/results.json").read_text())
+    found["records"] = [
+        record.to_json()
+        for record in records
+        if record.set in ("robustness", "winners", "pressure")
+        or (record.set == "steps" and record.metric in ("auc", "ece", "ece_calibrated"))
+    ]
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    path = RESULTS / f"seed_{found['seed']}.json"
+    path.write_text("\n".join(_lines(found)) + "\n")
+
+
+def _lines(found: dict[str, Any]) -> Iterator[str]:
+    """JSON with one curve or record a line: a change shows as one."""
+    parts = []
+    for name, value in found.items():
+        text = json.dumps(value)
+        if name == "records":
+            text = "[\n  " + ",\n  ".join(map(json.dumps, value)) + "\n ]"
+        elif isinstance(value, dict):
+            places = []
+            for place, rows in value.items():
+                inner = ",\n   ".join(
+                    f"{json.dumps(k)}: {json.dumps(v)}" for k, v in rows.items()
+                )
+                places.append(f"{json.dumps(place)}: {{\n   {inner}\n  }}")
+            text = "{\n  " + ",\n  ".join(places) + "\n }"
+        parts.append(f" {json.dumps(name)}: {text}")
+    yield "{\n" + ",\n".join(parts) + "\n}"
+
+
+def render(seeds: Sequence[dict[str, Any]]) -> str:
+    """The tables as Markdown."""
+    sizes = seeds[0]["sizes"]
+    if any((s["sizes"], s["problems"]) != (sizes, seeds[0]["problems"]) for s in seeds):
+        raise ValueError("the seeds were not measured alike")
+    n = sizes[-1]
+    names = ", ".join(str(s["seed"]) for s in seeds)
+    brackets = (
+        "in brackets 95 % intervals over seeds and problems"
+        if len(seeds) > 1
+        else "in brackets 95 % intervals over problems"
+    )
+    return "\n\n".join(
+        [
+            "![Accuracy of best-of-N against N](pressure.svg)",
+            _accuracies(seeds, sizes),
+            _differences(seeds, n),
+            _verifiers(seeds),
+            f"Seeds {names}; {seeds[0]['problems']} problems a split; accuracy in %, "
+            f"differences in points, {brackets}, behind them each seed. Made by "
+            "`benchmarks/pressure.py` from `benchmarks/results/pressure/`.",
+        ]
+    )
+
+
+def _values(seeds: Sequence[dict[str, Any]], place: str, key: str) -> np.ndarray:
+    """[seeds, problems] of one verifier at one N."""
+    return np.array([s["per_problem"][place][key] for s in seeds]) / 1000
+
+
+def _accuracies(seeds: Sequence[dict[str, Any]], sizes: Sequence[int]) -> str:
+    rows = []
+    for prm, title in TITLES.items():
+        cells = []
+        for place in PLACES:
+            curve = np.array([s["curves"][place][f"{prm}.min"] for s in seeds])
+            mean = 100 * curve.mean(axis=0)
+            falls = 100 * (curve.max(axis=1) - curve[:, -1])
+            cells += [
+                f"{mean[0]:.1f}",
+                f"{mean[-1]:.1f}",
+                f"{sizes[int(mean.argmax())]}",
+                f"{falls.mean():.1f} ({', '.join(f'{fall:.1f}' for fall in falls)})",
+            ]
+        rows.append((title, cells))
+    header = ["PRM"]
+    for title in PLACES.values():
+        header += [f"{title}: {sizes[0]}", f"{sizes[-1]}", "best N", "fall by seed"]
+    return table(header, rows)
+
+
+def _differences(seeds: Sequence[dict[str, Any]], largest: int) -> str:
+    rows = []
+    for rival in COMPARED:
+        cells = []
+        for place in PLACES:
+            n = FOREIGN_N if "@" in place else largest
+            gap = _values(seeds, place, f"aprm@{n}") - _values(
+                seeds, place, f"{rival}@{n}"
+            )
+            row = pooled_row(gap)
+            each = ", ".join(f"{100 * v:+.1f}" for v in row["by_seed"])
+            cells.append(
+                f"{100 * row['mean']:+.1f} "
+                f"({100 * row['low']:+.1f} to {100 * row['high']:+.1f}); {each}"
+            )
+        rows.append((f"APRM − {TITLES[rival]}", cells))
+    header = [
+        "difference",
+        *(
+            f"{title}, N = {FOREIGN_N if '@' in place else largest}"
+            for place, title in PLACES.items()
+        ),
+    ]
+    return table(header, rows)
+
+
+def _verifiers(seeds: Sequence[dict[str, Any]]) -> str:
+    """A fresh attacker's success, and calibration before and after dev chose it."""
+    columns = {
+        "fooled at first": ("robustness", "", "start_fool_rate"),
+        "by a trained attacker": ("robustness", "", "fool_rate"),
+        "by its best of 64": ("robustness", "", "searched_fool_rate"),
+        "step AUC, test": ("steps", "test", "auc"),
+        "ECE": ("steps", "test", "ece"),
+        "ECE, calibrated on dev": ("steps", "test", "ece_calibrated"),
+    }
+    rows = []
+    for prm, title in TITLES.items():
+        cells = []
+        for set_, split, metric in columns.values():
+            found = [_record(s, set_, split, prm, metric) for s in seeds]
+            known = [value for value in found if value is not None]
+            share = 1 if metric == "auc" else 100
+            form = ".3f" if metric == "auc" else ".1f"
+            if len(known) < len(seeds):
+                cells.append("–")
+                continue
+            error = over_seeds(np.array(known)).stderr
+            spread = "" if np.isnan(error) else f" ± {share * error:{form}}"
+            cells.append(f"{share * np.mean(known):{form}}{spread}")
+        rows.append((title, cells))
+    return table(["PRM", *columns], rows) + "\n\n± is the standard error over seeds."
+
+
+def _record(
+    seed: dict[str, Any], set_: str, split: str, verifier: str, metric: str
+) -> float | None:
+    for row in seed["records"]:
+        key = (row["set"], row.get("split", ""), row.get("verifier", ""), row["metric"])
+        if key == (set_, split, verifier, metric) and not row.get("part"):
+            return row["value"]
+    return None
+
+
+def draw(seeds: Sequence[dict[str, Any]], path: Path) -> None:
+    """One panel a place, one line a PRM, the least and the most of the seeds."""
+    import matplotlib.pyplot as plt
+
+    figure, panels = plt.subplots(1, len(PLACES), figsize=(12, 4), sharey=False)
+    sizes = seeds[0]["sizes"]
+    lines = {f"{prm}.min": title.strip("*") for prm, title in TITLES.items()}
+    lines |= {"pass": "any is right", "majority": "majority"}
+    for panel, (place, title) in zip(panels, PLACES.items(), strict=True):
+        for k, (name, label) in enumerate(lines.items()):
+            curves = 100 * np.array([s["curves"][place][name] for s in seeds])
+            drawn, others = name.endswith("_drawn.min"), name in ("pass", "majority")
+            style = ":" if others else "--" if drawn else "-"
+            colour = "grey" if others else f"C{k % 5}" if not drawn else f"C{k - 3}"
+            panel.plot(sizes, curves.mean(axis=0), style, color=colour, label=label)
+            if not others:
+                low, high = curves.min(axis=0), curves.max(axis=0)
+                panel.fill_between(sizes, low, high, color=colour, alpha=0.1, lw=0)
+        panel.set_xscale("log", base=2)
+        panel.set_xticks(sizes, [str(n) for n in sizes])
+        panel.set_xlabel("N")
+        panel.set_title(title)
+    panels[0].set_ylabel("% solved by best-of-N")
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="lower center", ncols=5, frameon=False)
+    figure.tight_layout(rect=(0, 0.12, 1, 1))
+    figure.savefig(path, metadata={"Date": None})
+
+
+if __name__ == "__main__":
+    main()

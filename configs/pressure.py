@@ -1,0 +1,71 @@
+"""PRMs where they are searched: accuracy of best-of-N for N = 8 to 512.
+
+Every PRM learns from as many steps, three quarters of its wrong ones those that it
+believes most among as many candidates (`hard_share`); `_drawn` ones learn from steps
+as they were drawn. A second solver, whose authors no PRM has seen the errors of, is
+searched too, and a fresh attacker takes the best of 64 replies.
+
+    for seed in 0 1 2 3 4; do
+      python -m aprm_jax.main --config=configs/pressure.py --config.seed=$seed \\
+        --workdir=runs/pressure-$seed
+      python benchmarks/pressure.py collect runs/pressure-$seed
+    done
+    python benchmarks/pressure.py tables
+
+Hardware: 2 CPU cores, no GPU; peak memory below 6 GiB.
+Time, scores: see docs/results.md, "Under pressure".
+A cut of every stage, about a minute: --config=configs/pressure.py:runlocal
+"""
+
+from pathlib import Path
+
+from aprm_jax.config import check_arg, override, read_config_file, run_local
+
+HARD = 0.75
+GAMES = {"prm_frozen": {"game.freeze_generator": True}, "aprm": {}}
+PRMS = {
+    "prm_static": {},
+    "prm_monte_carlo": {"prm.negatives": "monte_carlo"},
+    # About as many verdicts of the oracle as a game asks for.
+    "prm_oracle": {"prm.negatives": "oracle", "prm.pool_problems": 1600},
+}
+DRAWN = ("prm_oracle", "prm_frozen", "aprm")  # also without hard rows
+
+
+def get_config(arg: str = ""):
+    check_arg(arg)
+    c = read_config_file(Path(__file__).with_name("quickstart.py"))
+    c.name = "pressure"
+    c.game.hard_share = c.prm.hard_share = HARD
+    override(c, "prm_warmup", {"prm.hard_share": 0.0})
+    jobs = {name: "prm" for name in PRMS} | {name: "aprm" for name in GAMES}
+    stages = dict(jobs)
+    for name, fields in (PRMS | GAMES).items():
+        override(c, name, fields)
+        if name in DRAWN:
+            plain = {f"{'game' if name in GAMES else 'prm'}.hard_share": 0.0}
+            override(c, f"{name}_drawn", fields | plain)
+            stages[f"{name}_drawn"] = jobs[name]
+    c.stages = (
+        "solver:sft",
+        "foreign:sft",
+        "generator:sft",
+        "prm_warmup:prm",
+        *(f"{name}:{job}" for name, job in stages.items()),
+        "evaluate",
+        "report",
+    )
+    override(c, "foreign", {"domain.authors": "second"})
+    c.evaluate.prms = tuple(stages)
+    c.evaluate.attack_prms = (*jobs, "aprm_drawn")
+    c.evaluate.solvers = ("foreign",)
+    c.evaluate.solver_splits = ("test",)
+    c.evaluate.splits = ("test", "longer")
+    c.evaluate.samples = (8, 16, 32, 64, 128, 256, 512)
+    c.evaluate.aggregations = ("min",)
+    c.evaluate.problems = 150
+    c.evaluate.attack_updates = 40
+    if arg == "runlocal":
+        run_local(c)
+        c.evaluate.samples = (2, 4, 8)
+    return c
