@@ -26,10 +26,15 @@ from aprm_jax.config import (
     read_config_file,
     run_local,
     set_field,
+    set_stages,
 )
 
 PUBLISHED = {
     "domain.modulus": 10,
+    "game.hard_share": 0.0,
+    "prm.hard_share": 0.0,
+    "evaluate.solvers": (),
+    "evaluate.aggregations": ("min", "product", "mean", "last"),
     "builder.line_stride": 32,
     "sft.updates": 3500,
     "sft.batch_size": 16,
@@ -44,7 +49,7 @@ def get_config(arg: str = ""):
     c.name = "compare"
     for name, value in PUBLISHED.items():
         set_field(c, name, value)
-    c.stages = (
+    stages = (
         "solver:sft",
         "generator:sft",
         "prm_warmup:prm",
@@ -56,6 +61,7 @@ def get_config(arg: str = ""):
         "evaluate",
         "report",
     )
+    set_stages(c, stages)
     override(c, "prm_monte_carlo", {"prm.negatives": "monte_carlo"})
     override(c, "prm_oracle", {"prm.negatives": "oracle"})
     override(c, "prm_frozen", {"game.freeze_generator": True})

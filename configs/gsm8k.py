@@ -29,6 +29,7 @@ from aprm_jax.config import (
     override,
     read_config_file,
     run_local,
+    set_stages,
 )
 
 
@@ -36,6 +37,11 @@ def get_config(arg: str = ""):
     check_arg(arg)
     c = read_config_file(Path(__file__).with_name("quickstart.py"))
     c.name = "gsm8k"
+    set_stages(c, tuple(s for s in c.stages if s != "foreign:sft"))
+    c.evaluate.solvers = ()
+    c.evaluate.aggregations = ("min", "product", "mean", "last")
+    # The published figures are of steps as they were drawn.
+    c.game.hard_share = c.prm.hard_share = 0.0
     c.domain.name = "gsm8k"
     c.builder.window = 0  # a step may see all lines: solutions are one sequence
     c.builder.line_stride = 0

@@ -37,7 +37,6 @@ def get_config(arg: str = ""):
     c = read_config_file(Path(__file__).with_name("quickstart.py"))
     c.name = "pressure"
     c.game.hard_share = c.prm.hard_share = HARD
-    override(c, "prm_warmup", {"prm.hard_share": 0.0})
     jobs = {name: "prm" for name in PRMS} | {name: "aprm" for name in GAMES}
     stages = dict(jobs)
     for name, fields in (PRMS | GAMES).items():
@@ -55,7 +54,8 @@ def get_config(arg: str = ""):
         "evaluate",
         "report",
     )
-    override(c, "foreign", {"domain.authors": "second"})
+    # From scratch: what it has of the first authors' habits would not be foreign.
+    override(c, "foreign", {"sft.init_from": "", "sft.updates": c.sft.updates})
     c.evaluate.prms = tuple(stages)
     c.evaluate.attack_prms = (*jobs, "aprm_drawn")
     c.evaluate.solvers = ("foreign",)
@@ -68,4 +68,5 @@ def get_config(arg: str = ""):
     if arg == "runlocal":
         run_local(c)
         c.evaluate.samples = (2, 4, 8)
+        c.evaluate.attack_prms = ("aprm",)
     return c

@@ -3,9 +3,11 @@
 The problems are ordinary arithmetic, `2 + 3 * 4`: each step writes the line again with
 one operation carried out, `2 + 12`, then `14`. A solver is trained on a corpus of
 careful and careless authors, a Generator on wrong steps, a PRM on static corruptions;
-then PRM and Generator train against each other.
+then PRM and Generator train against each other. Both PRMs learn from the hardest of as
+many wrong steps. A foreign solver, taught by authors with other mistakes, shows what
+they are worth to somebody whose solver they have never met.
 Rows of the final table that cost no training of their own: a single sample, greedy,
-majority vote, best-of-8 by the solver's own likelihood.
+majority vote, best-of-n by the solver's own likelihood.
 
     python -m aprm_jax.main --config=configs/quickstart.py
 
@@ -19,6 +21,7 @@ from aprm_jax.config import check_arg, default_config, override, run_local
 
 STAGES = (
     "solver:sft",
+    "foreign:sft",
     "generator:sft",
     "prm_warmup:prm",
     "prm_static:prm",
@@ -33,10 +36,19 @@ def get_config(arg: str = ""):
     c = default_config()
     c.name = "quickstart"
     c.stages = STAGES
-    c.sft.updates = 1750
+    c.sft.updates = 1500
     c.sft.batch_size = 32
     c.sft.learning_rate = 2e-3
 
+    override(
+        c,
+        "foreign",
+        {
+            "domain.authors": "second",
+            "sft.init_from": "solver",
+            "sft.updates": 300,
+        },
+    )
     # G: the solver's backbone, taught to answer a correct step with a wrong one.
     override(
         c,
@@ -52,14 +64,22 @@ def get_config(arg: str = ""):
     )
     # R's start, common to every PRM of the table: what the game starts from, and what
     # the baselines go on from for as many updates as the game has.
-    override(c, "prm_warmup", {"prm.init_from": "solver", "prm.updates": 100})
+    override(
+        c,
+        "prm_warmup",
+        {"prm.init_from": "solver", "prm.updates": 100, "prm.hard_share": 0.0},
+    )
     c.prm.init_from = "prm_warmup"
     c.prm.updates = c.game.updates
+    c.prm.hard_share = c.game.hard_share
 
     c.evaluate.prms = ("prm_static", "aprm")
     c.evaluate.attack_prms = ("prm_static", "aprm")
-    # Fewer than the default, so that all of it takes ten minutes.
-    c.evaluate.problems = 120
+    c.evaluate.solvers = ("foreign",)
+    c.evaluate.samples = (8, 16, 32, 64)
+    # Fewer than the default, so that all of it takes minutes.
+    c.evaluate.problems = 100
+    c.evaluate.aggregations = ("min", "product", "last")
     c.evaluate.attack_updates = 20
     if arg == "runlocal":
         run_local(c)

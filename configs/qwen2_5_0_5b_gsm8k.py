@@ -28,6 +28,7 @@ def get_config(arg: str = ""):
     check_arg(arg)
     c = read_config_file(Path(__file__).with_name("gsm8k.py"), arg)
     c.name = "qwen2_5_0_5b_gsm8k"
+    c.game.hard_share = c.prm.hard_share = 0.75
     # The instruction model needs no fine-tuning to rewrite a step.
     set_stages(c, tuple(s for s in c.stages if s != "generator:sft"))
     c.solver.backbone = c.prm.backbone = SOLVER

@@ -40,7 +40,7 @@ class GameConfig:
     prm_fresh: int = setting(24, "R's rows a round: fresh perturbations", least=1)
     prm_replay: int = setting(16, "R's rows a round: replayed perturbations", least=0)
     hard_share: float = setting(
-        0.0,
+        0.75,
         "of R's fresh rows: wrong replies of the round that R believes most",
         least=0,
         most=1,
