@@ -128,7 +128,7 @@ def test_a_second_start_runs_the_report_alone(whole, tmp_path):
         "--config.log_every=3",  # computes nothing else
     )
     assert code == 0, output
-    assert output.count("complete, skipped") == 6
+    assert output.count("complete, skipped") == 7
     # On the console: the rows of the table, with intervals.
     assert "APRM" in output and "report.html" in output
     page = (again / "report.html").read_text()
@@ -160,7 +160,7 @@ def test_a_finished_run_is_trained_longer_and_measured_otherwise(whole, tmp_path
         "--config.evaluate.attack_prms=()",
     )
     assert code == 0, output
-    assert output.count("complete, skipped") == 4
+    assert output.count("complete, skipped") == 5
     assert "aprm: goes on to more updates" in output
     assert "going on from step 10" in output
     assert "evaluate: starts anew" in output
@@ -176,7 +176,7 @@ def test_a_finished_run_is_trained_longer_and_measured_otherwise(whole, tmp_path
     code, output = command.call(tmp_path, "--workdir=run", "--config.sft.updates=99")
     assert code == 1 and "sft.updates: there 60, now 99" in output, output
     code, output = command.call(tmp_path, command.CACHE, "--workdir=run")
-    assert code == 0 and output.count("complete, skipped") == 6, output
+    assert code == 0 and output.count("complete, skipped") == 7, output
 
 
 def _perturbations(page: str) -> str:
