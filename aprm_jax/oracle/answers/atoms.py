@@ -180,6 +180,9 @@ class Atoms(Forms, abc.ABC):
                 if text.startswith(known) or (known == "pi" and text.endswith(known)):
                     self.split(len(known) if text.startswith(known) else -len(known))
                     return self.atom()
+            if re.fullmatch("[A-Za-z]bar", text):  # a mean
+                self.at += 1
+                return self.subscripted(f"bar {text[0]}")
             long = len(text) > 3 or (len(text) == 3 and not self.in_formula())
             if long and text not in GREEK:
                 self.at += 1
@@ -341,7 +344,7 @@ class Atoms(Forms, abc.ABC):
             args = inner.args if inner.op == "tuple" else (inner,)
         elif self.sees("{") and not base:
             inner = self.atom()
-            args = inner.args if inner.op == "list" else (inner,)
+            args = inner.args if inner.op in ("list", "set") else (inner,)
         else:
             inner = self.applied()
             args = inner.args if inner.op == "set" else (inner,)

@@ -69,6 +69,14 @@ _SIGNS = {
     "\u202f": " ",
     "\u200b": None,
 }
+# A Python string that was not raw has turned \\f and \\b into control signs; some texts
+# have lost the backslash.
+_ESCAPES = {"\x07": r"\a", "\x08": r"\b", "\x0b": r"\v", "\x0c": r"\f"}
+_ESCAPED = re.compile(r"[\x07\x08\x0b\x0c](?=[a-z])")
+_LOST = re.compile(
+    r"(?<![\\a-zA-Z])(?:[dt]?frac|sqrt|binom|bar|hat|vec|tilde|overline|text|boxed)"
+    r"(?=\{)"
+)
 _SUBSTITUTE = str.maketrans(_SIGNS)
 _SPACES = re.compile(
     r"(?<!\\)\\(?:[,;:!> ]|q?quad|thinspace\b|hspace\{[^{}]*\}|space\b)|~"
@@ -109,8 +117,9 @@ _MULTIPLE = re.compile(
 
 def clean(text: str) -> str:
     """The answer in one spelling; total, and idempotent for what it removes."""
-    # A Python string that was not raw has turned \f and \b into control signs.
-    text = text.replace("\x0crac", "\\frac").replace("\x08oxed", "\\boxed")
+    text = _LOST.sub(r"\\\g<0>", _ESCAPED.sub(lambda m: _ESCAPES[m[0]], text))
+    if r"\\begin" in text:  # every backslash was doubled
+        text = text.replace("\\\\", "\\")
     text = text.translate(_SUBSTITUTE).strip()
     if "\\begin" not in text:
         text = re.sub(r"\\\\(?=[a-zA-Z!,%$])", r"\\", text)  # escaped twice
@@ -141,6 +150,8 @@ def clean(text: str) -> str:
             text = text[:-1]
         text = _unwrap(text)
     text = re.sub(r"^(?:negative|minus)\s+(?=[0-9\\])", "-", text, flags=re.IGNORECASE)
+    if text.endswith(")") and not re.search(r"[(\[]", text):
+        text = text[:-1]  # of a bracket that was opened before the answer
     repeating = _REPEATING.fullmatch(text)
     if repeating:
         return rf"{repeating[1]}\overline{{{repeating[2]}}}"

@@ -9,17 +9,16 @@ there alone; of rational functions the identity is exact.
 
 from __future__ import annotations
 
-import decimal
 import re
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from typing import NamedTuple
 
-from aprm_jax.oracle.answers import numbers
+from aprm_jax.oracle import numbers
 from aprm_jax.oracle.answers.modular import congruent, draw
-from aprm_jax.oracle.answers.numbers import Number, NumberError
 from aprm_jax.oracle.answers.tokens import Term
 from aprm_jax.oracle.answers.values import Budget, Matrix, evaluate, mentions, symbols
+from aprm_jax.oracle.numbers import Number, NumberError
 
 _POINTS = 5
 _TRIES = 24
@@ -29,14 +28,13 @@ _STEPS = frozenset(["floor", "ceil", "mod"])
 _STEP_POINTS = 60  # of functions with steps, of which most points are one after another
 _INTEGERS = re.compile(r"[i-nN](?:_.*)?")  # names that stand for integers
 _SERIES = frozenset(["sum", "prod"])
-_ZERO = Fraction(0)
 
 
 class Sample(NamedTuple):
     """The values of several terms at one point, and what was added on the way."""
 
     values: tuple[Number | Matrix, ...]
-    scale: decimal.Decimal
+    scale: numbers.Approximate
 
 
 def points(
@@ -77,7 +75,8 @@ def samples(terms: Sequence[Term], budget: Budget) -> list[Sample]:
         any(mentions(term, ops) for term in terms) for ops in (_SERIES, _STEPS)
     )
     integers = series or any(
-        mentions(term, _INTEGER_OPS) or _alternates(term) for term in terms
+        mentions(term, _INTEGER_OPS) or _alternates(term) or _divides(term)
+        for term in terms
     )
     integers |= steps and all(map(_INTEGERS.fullmatch, names))
     largest = 40 if series else 400
@@ -87,7 +86,7 @@ def samples(terms: Sequence[Term], budget: Budget) -> list[Sample]:
     real: list[Sample] = []
     others: list[Sample] = []
     for point in drawn if names else [{}]:
-        budget.scale = decimal.Decimal(0)
+        budget.scale = 0
         try:
             found = tuple(evaluate(term, point, budget) for term in terms)
         except NumberError:
@@ -109,13 +108,21 @@ def _alternates(term: Term) -> bool:
     return any(map(_alternates, term.args))
 
 
+def _divides(term: Term) -> bool:
+    """Whether it has a common divisor or multiple, which are of natural numbers."""
+    own = term.op == "fn" and term.name in ("gcd", "lcm")
+    return own or any(map(_divides, term.args))
+
+
 def _all_real(value: Number | Matrix) -> bool:
     if isinstance(value, tuple):
         return all(numbers.is_real(x) for row in value for x in row)
     return numbers.is_real(value)
 
 
-def same_value(a: Number | Matrix, b: Number | Matrix, scale: decimal.Decimal) -> bool:
+def same_value(
+    a: Number | Matrix, b: Number | Matrix, scale: numbers.Approximate
+) -> bool:
     """Equality of two numbers, or of two matrices entry by entry."""
     if isinstance(a, tuple) and isinstance(b, tuple):
         return len(a) == len(b) and all(
@@ -138,24 +145,22 @@ def identical(a: Term, b: Term, budget: Budget) -> bool | None:
     found = samples((a, b), budget)
     if not found or (len(found) < 2 and symbols(a) | symbols(b)):
         return None
-    with decimal.localcontext(numbers.CONTEXT):
-        return all(same_value(x, y, scale) for (x, y), scale in found)
+    return all(same_value(x, y, scale) for (x, y), scale in found)
 
 
 def constant_ratio(a: Term, b: Term, budget: Budget) -> Number | None:
     """The c with a = c b at all points, c ≠ 0; None where there is none."""
     ratio: Number | None = None
-    with decimal.localcontext(numbers.CONTEXT):
-        found = samples((a, b), budget)
-        for (x, y), _ in found:
-            if isinstance(x, tuple) or isinstance(y, tuple):
-                return None
-            if numbers.same_number(y, _ZERO) or numbers.same_number(x, _ZERO):
-                return None
-            here = numbers.divide(x, y)
-            if ratio is not None and not numbers.same_number(here, ratio):
-                return None
-            ratio = here
+    found = samples((a, b), budget)
+    for (x, y), _ in found:
+        if isinstance(x, tuple) or isinstance(y, tuple):
+            return None
+        if numbers.same_number(y, numbers.ZERO) or numbers.same_number(x, numbers.ZERO):
+            return None
+        here = numbers.divide(x, y)
+        if ratio is not None and not numbers.same_number(here, ratio):
+            return None
+        ratio = here
     if len(found) < 2 or ratio is None:
         return None
     if isinstance(ratio, Fraction):

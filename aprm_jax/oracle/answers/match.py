@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import decimal
 from collections.abc import Sequence
 from fractions import Fraction
 
@@ -25,14 +24,6 @@ from aprm_jax.oracle.answers.names import (
     renamed,
     substitute,
 )
-from aprm_jax.oracle.answers.numbers import (
-    CONTEXT,
-    Number,
-    NumberError,
-    is_real,
-    real,
-    same_number,
-)
 from aprm_jax.oracle.answers.rounding import rounded_in
 from aprm_jax.oracle.answers.rules import (
     COLLECTIONS,
@@ -40,7 +31,6 @@ from aprm_jax.oracle.answers.rules import (
     MAX_ITEMS,
     SETS,
     Tolerance,
-    as_fraction,
     cleared,
     clock,
     difference,
@@ -58,6 +48,14 @@ from aprm_jax.oracle.answers.rules import (
 )
 from aprm_jax.oracle.answers.sets import RealSet, real_set
 from aprm_jax.oracle.answers.tokens import Term, number
+from aprm_jax.oracle.numbers import (
+    Number,
+    NumberError,
+    as_fraction,
+    is_real,
+    real,
+    same_number,
+)
 from aprm_jax.oracle.rounding import restates
 from aprm_jax.oracle.units import conversion
 
@@ -359,22 +357,21 @@ class Matcher:
         return verdict
 
     def _numbers(self, a: Term, b: Term) -> bool | None:
-        with decimal.localcontext(CONTEXT):
-            a, b = in_radians(a, b), in_radians(b, a)
-            for percent in (True, False):
-                x, y = (a, b) if percent else map(without_percent, (a, b))
-                if not percent and (x, y) == (a, b):
-                    break
-                found = samples((x, y), self.budget)
-                if not found:
-                    return congruent(x, y, self.budget.key, self.budget)
-                (left, right), scale = found[0]
-                if isinstance(left, tuple) or isinstance(right, tuple):
-                    return same_value(left, right, scale)
-                if same_number(left, right, scale):
-                    return congruent(x, y, self.budget.key, self.budget) is not False
-                if self._close(x, left, y, right):
-                    return True
+        a, b = in_radians(a, b), in_radians(b, a)
+        for percent in (True, False):
+            x, y = (a, b) if percent else map(without_percent, (a, b))
+            if not percent and (x, y) == (a, b):
+                break
+            found = samples((x, y), self.budget)
+            if not found:
+                return congruent(x, y, self.budget.key, self.budget)
+            (left, right), scale = found[0]
+            if isinstance(left, tuple) or isinstance(right, tuple):
+                return same_value(left, right, scale)
+            if same_number(left, right, scale):
+                return congruent(x, y, self.budget.key, self.budget) is not False
+            if self._close(x, left, y, right):
+                return True
         return False
 
     def _close(self, a: Term, x: Number, b: Term, y: Number) -> bool:

@@ -12,9 +12,9 @@ from __future__ import annotations
 import hashlib
 from fractions import Fraction
 
-from aprm_jax.oracle.answers.numbers import NumberError
 from aprm_jax.oracle.answers.tokens import Term
 from aprm_jax.oracle.answers.values import Budget, scalar
+from aprm_jax.oracle.numbers import NumberError
 
 _BITS = 127
 _MAX_EXPONENT = 10**18

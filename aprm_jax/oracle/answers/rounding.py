@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import decimal
 from collections.abc import Iterator
 from fractions import Fraction
 
 from aprm_jax.oracle.answers import values
 from aprm_jax.oracle.answers.identity import samples
-from aprm_jax.oracle.answers.numbers import CONTEXT, NumberError, is_real
-from aprm_jax.oracle.answers.rules import as_fraction, stated
+from aprm_jax.oracle.answers.rules import stated
 from aprm_jax.oracle.answers.tokens import Term, number
+from aprm_jax.oracle.numbers import NumberError, as_fraction, is_real
 
 _DIGITS = 5  # with fewer, two different answers may lie within the rounding
 _MAX_DECIMALS = 8
@@ -28,8 +27,7 @@ def rounded_in(exact: Term, stated_one: Term, budget: values.Budget) -> bool:
         return False
     try:
         found = samples((exact, stated_one, *moved), budget)
-        with decimal.localcontext(CONTEXT):
-            return len(found) >= 2 and all(_within(row.values) for row in found)
+        return len(found) >= 2 and all(_within(row.values) for row in found)
     except NumberError:
         return False
 

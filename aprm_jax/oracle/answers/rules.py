@@ -7,7 +7,6 @@ import re
 from collections.abc import Sequence
 from fractions import Fraction
 
-from aprm_jax.oracle.answers.numbers import Number, NumberError, approximate
 from aprm_jax.oracle.answers.tokens import Term, is_numeric, number
 from aprm_jax.oracle.answers.values import mentions
 from aprm_jax.oracle.numerals import MAX_POWER, Stated
@@ -70,16 +69,6 @@ def stated(term: Term) -> Stated | None:
         return None
     decimals = len(term.name.partition(".")[2])
     return Stated(term.value, decimals) if decimals else None
-
-
-def as_fraction(value: Number) -> Fraction:
-    """The exact value of a real number's decimals; NumberError far out of range."""
-    if isinstance(value, Fraction):
-        return value
-    size = value.re.adjusted()
-    if abs(size) > 2_000:
-        raise NumberError("out of range")
-    return Fraction(approximate(value).re)
 
 
 def without_percent(term: Term) -> Term:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-import decimal
+import functools
 from collections.abc import Sequence
 from fractions import Fraction
 
-from aprm_jax.oracle.answers import numbers, values
-from aprm_jax.oracle.answers.numbers import Number, NumberError
+from aprm_jax.oracle import numbers
+from aprm_jax.oracle.answers import values
 from aprm_jax.oracle.answers.tokens import Term, is_numeric, number
+from aprm_jax.oracle.numbers import Number, NumberError
 
 _INFINITY = Term("const", name="inf")
+_INFINITE = +numbers.MP.inf
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,11 +23,15 @@ class End:
     term: Term
     value: Number | None
 
-    def key(self, upper: bool) -> decimal.Decimal:
+    def key(self, upper: bool) -> numbers.Approximate:
         """Where the end lies among others."""
         if self.value is None:
-            return decimal.Decimal("Infinity" if upper else "-Infinity")
-        return numbers.approximate(self.value).re
+            return _INFINITE if upper else -_INFINITE
+        return self._place
+
+    @functools.cached_property
+    def _place(self) -> numbers.Approximate:
+        return numbers.approximate(self.value or numbers.ZERO).real
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,12 +56,11 @@ def real_set(term: Term, budget: values.Budget) -> RealSet | None:
 
     A pair in brackets counts as an interval.
     """
-    with decimal.localcontext(numbers.CONTEXT):
-        try:
-            pieces = _disjoint(term, budget)
-        except NumberError:
-            return None
-        return None if pieces is None else RealSet(pieces)
+    try:
+        pieces = _disjoint(term, budget)
+    except NumberError:
+        return None
+    return None if pieces is None else RealSet(pieces)
 
 
 def _disjoint(term: Term, budget: values.Budget) -> tuple[Piece, ...] | None:
@@ -194,7 +199,7 @@ def _mirrored(term: Term, budget: values.Budget) -> list[Piece] | None:
 
 
 def _negative(end: End) -> End:
-    value = None if end.value is None else numbers.negate(end.value)
+    value = None if end.value is None else -end.value
     return End(Term("neg", (end.term,)), value)
 
 
@@ -210,10 +215,10 @@ def _linear(term: Term, sign: str, budget: values.Budget) -> list[Piece] | None:
         if isinstance(value, tuple):
             return None
         at.append(value)
-    slope = numbers.add(at[1], numbers.negate(at[0]))
-    if not numbers.same_number(numbers.add(at[2], numbers.negate(at[1])), slope):
+    slope = numbers.add(at[1], -at[0])
+    if not numbers.same_number(numbers.add(at[2], -at[1]), slope):
         return None
-    bound = numbers.divide(numbers.negate(at[0]), slope)
+    bound = numbers.divide(-at[0], slope)
     if not isinstance(bound, Fraction):
         # The term itself, so that the bound can be compared as it is written.
         zero = Term("num", value=Fraction(0))

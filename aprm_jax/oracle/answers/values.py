@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import decimal
 import math
 from collections.abc import Mapping
 from fractions import Fraction
 
-from aprm_jax.oracle.answers import numbers
-from aprm_jax.oracle.answers.functions import FUNCTIONS
-from aprm_jax.oracle.answers.numbers import Complex, Number, NumberError
+from aprm_jax.oracle import numbers
 from aprm_jax.oracle.answers.tokens import Term
+from aprm_jax.oracle.functions import FUNCTIONS
+from aprm_jax.oracle.numbers import Number, NumberError
 
 MAX_STEPS = 30_000  # sums of two numbers, or as much work, in one comparison
 # What a function, a root or a factorial costs, in sums of two numbers.
@@ -18,8 +17,8 @@ _COSTS = dict.fromkeys(["fn", "root", "log", "factorial", "binomial"], 25)
 _COSTLY_POWER = 10
 _MAX_SERIES = 300  # addends
 _CONSTANTS: dict[str, Number] = {
-    "pi": Complex(numbers.PI),
-    "e": Complex(decimal.Decimal(1).exp(numbers.CONTEXT)),
+    "pi": +numbers.MP.pi,
+    "e": +numbers.MP.e,
     "i": numbers.I,
 }
 _ZERO, _ONE, _HUNDRED = Fraction(0), Fraction(1), Fraction(100)
@@ -40,7 +39,7 @@ class Budget:
     def __init__(self, steps: int = MAX_STEPS, key: str = ""):
         self.left = steps
         self.key = key
-        self.scale = decimal.Decimal(0)
+        self.scale: numbers.Approximate = 0
 
     def spend(self, steps: int = 1) -> None:
         """Takes some steps; NumberError when none is left."""
@@ -69,11 +68,10 @@ def evaluate(
     Raises:
       NumberError: undefined there, out of range, or no arithmetic.
     """
-    with decimal.localcontext(numbers.CONTEXT):
-        try:
-            return _Evaluator(point, budget).value(term)
-        except (decimal.DecimalException, OverflowError, RecursionError) as error:
-            raise NumberError(f"out of range: {type(error).__name__}") from error
+    try:
+        return _Evaluator(point, budget).value(term)
+    except (OverflowError, RecursionError) as error:
+        raise NumberError(f"out of range: {type(error).__name__}") from error
 
 
 def scalar(term: Term, budget: Budget) -> Number:
@@ -133,8 +131,8 @@ class _Evaluator:
 
     def plus(self, a: Number | Matrix, b: Number | Matrix) -> Number | Matrix:
         for value in (a, b):
-            if isinstance(value, Complex):
-                self.budget.scale = max(self.budget.scale, abs(value.re), abs(value.im))
+            if not isinstance(value, Fraction | tuple):
+                self.budget.scale = max(self.budget.scale, abs(value))
         return _add(a, b)
 
     def times(self, a: Number | Matrix, b: Number | Matrix) -> Number | Matrix:
@@ -161,16 +159,16 @@ class _Evaluator:
         if op == "degree":
             if not self.inside:
                 return first
-            half_turn = numbers.divide(Complex(numbers.PI), Fraction(180))
+            half_turn = numbers.MP.pi / 180
             return numbers.multiply(first, half_turn)
         if op == "root":
             return numbers.root(first, values[1])
         if op == "abs":
-            return numbers.magnitude(first)
+            return abs(first)
         if op == "floor":
             return numbers.floor(first)
         if op == "ceil":
-            return numbers.negate(numbers.floor(numbers.negate(first)))
+            return -numbers.floor(-first)
         if op == "factorial":
             return numbers.factorial(first)
         if op == "binomial":
@@ -181,9 +179,7 @@ class _Evaluator:
             return numbers.divide(first, values[1])
         if op == "mod":
             quotient = numbers.floor(numbers.divide(first, values[1]))
-            return numbers.add(
-                first, numbers.negate(numbers.multiply(quotient, values[1]))
-            )
+            return numbers.add(first, -numbers.multiply(quotient, values[1]))
         raise NumberError(f"{op} has no value")
 
     def series(self, term: Term) -> Number:
@@ -212,11 +208,11 @@ class _Evaluator:
         self.inside = outer
         if term.name in ("max", "min"):
             pick = max if term.name == "max" else min
-            return pick(values, key=lambda v: numbers.approximate(v).re)
+            return pick(values, key=lambda v: numbers.approximate(v).real)
         if term.name in ("gcd", "lcm"):
             return numbers.common(term.name, values)
         if term.name != "exp":  # of which no value is a difference
-            self.budget.scale = max(self.budget.scale, decimal.Decimal(1))
+            self.budget.scale = max(self.budget.scale, 1)
         if term.name not in FUNCTIONS or len(values) != 1:
             raise NumberError(f"the function {term.name[:20]!a} is not computed")
         return FUNCTIONS[term.name](values[0])
@@ -267,5 +263,5 @@ def _determinant(rows: Matrix) -> Number:
     for k, head in enumerate(first):
         minor = tuple(row[:k] + row[k + 1 :] for row in rest)
         part = numbers.multiply(head, _determinant(minor))
-        total = numbers.add(total, numbers.negate(part) if k % 2 else part)
+        total = numbers.add(total, -part if k % 2 else part)
     return total

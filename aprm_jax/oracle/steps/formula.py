@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import math
 from collections.abc import Mapping
 from fractions import Fraction
 
+from aprm_jax.oracle import numbers as arithmetic
+from aprm_jax.oracle.functions import FUNCTIONS as ELEMENTARY
+from aprm_jax.oracle.numbers import NumberError
+
 MAX_BITS = 2_048
-MAX_EXPONENT = 64
-MAX_FACTORIAL = 60
 _POINTS = 3  # exact evaluations that make an identity
 _RADIX = 1_000_003
 # Plain letters, since subscripts take Math-Verify many times as long; none that it may
@@ -94,13 +95,20 @@ def exact(
       IrrationalError: a root, a function, or a variable without a value.
       FormulaError: division by zero, or a number beyond the limits.
     """
+    try:
+        return _exact(node, at, percents)
+    except NumberError as error:
+        raise FormulaError(str(error)) from error
+
+
+def _exact(node: Node, at: Mapping[str, Fraction] | None, percents: bool) -> Fraction:
     if node.op == "number":
         return node.value
     if node.op == "variable":
         if at is None or node.name not in at:
             raise IrrationalError(f"{node.name} has no value")
         return at[node.name]
-    args = [exact(arg, at, percents) for arg in node.args]
+    args = [_exact(arg, at, percents) for arg in node.args]
     if node.op in _ARITHMETIC:
         return _bounded(_ARITHMETIC[node.op](*args))
     if node.op == "percent":
@@ -108,30 +116,26 @@ def exact(
     raise IrrationalError(f"{node.op or node.name} is not rational")
 
 
-def approximate(node: Node) -> float:
-    """The value of a formula without variables in floating point.
+def approximate(node: Node) -> Fraction:
+    """The value of a formula without variables, to 50 digits.
 
     Raises:
-      FormulaError: it has none, or none that floating point can hold.
+      FormulaError: it has none, or one that is not real or out of range.
     """
     try:
-        return float(exact(node))
-    except IrrationalError:
-        pass
-    except OverflowError as error:
-        raise FormulaError("a number out of range") from error
+        return arithmetic.as_fraction(_approximate(node))
+    except NumberError as error:
+        raise FormulaError(str(error)) from error
+
+
+def _approximate(node: Node) -> arithmetic.Number:
+    if node.op == "number":
+        return node.value
     if node.op == "constant" and node.name in _CONSTANTS:
         return _CONSTANTS[node.name]
-    if node.op == "variable":
-        raise FormulaError(f"{node.name} has no value")
-    args = [approximate(arg) for arg in node.args]
-    try:
-        value = _FLOATS[node.op](*args)
-    except (KeyError, ValueError, ZeroDivisionError, OverflowError) as error:
-        raise FormulaError(f"{node.op} has no value there") from error
-    if isinstance(value, complex) or not math.isfinite(value):
-        raise FormulaError("no real number")
-    return value
+    if node.op not in _APPROXIMATE:
+        raise FormulaError(f"{node.op} has no value")
+    return _APPROXIMATE[node.op](*map(_approximate, node.args))
 
 
 def in_degrees(node: Node) -> Node:
@@ -222,7 +226,9 @@ def _coordinate(name: str, k: int) -> Fraction:
     return Fraction(int.from_bytes(digest[:8], "big") % _RADIX + 2, 7)
 
 
-def _bounded(value: Fraction) -> Fraction:
+def _bounded(value: arithmetic.Number) -> Fraction:
+    if not isinstance(value, Fraction):
+        raise IrrationalError("no rational number")
     if max(value.numerator.bit_length(), value.denominator.bit_length()) > MAX_BITS:
         raise FormulaError("a number out of range")
     return value
@@ -234,71 +240,11 @@ def _divide(a: Fraction, b: Fraction) -> Fraction:
     return a / b
 
 
-def _power(base: Fraction, exponent: Fraction) -> Fraction:
-    if exponent.denominator != 1:
-        if exponent.denominator <= 12 and base >= 0:
-            base = _root(base, Fraction(exponent.denominator))
-            return _power(base, Fraction(exponent.numerator))
-        raise IrrationalError("a fractional power")
-    if abs(exponent) > MAX_EXPONENT and base not in (0, 1, -1):
-        raise FormulaError("an exponent out of range")
-    if base == 0 and exponent < 0:
-        raise FormulaError("division by zero")
-    if base == -1:
-        return Fraction(1 if exponent.numerator % 2 == 0 else -1)
-    if base in (0, 1):
-        return Fraction(1) if exponent == 0 else base
-    bits = max(base.numerator.bit_length(), base.denominator.bit_length())
-    if bits * abs(exponent.numerator) > 2 * MAX_BITS:
+def _power(base: Fraction, exponent: Fraction) -> arithmetic.Number:
+    value = arithmetic.power(base, exponent)
+    if exponent.denominator == 1 and not isinstance(value, Fraction):
         raise FormulaError("a number out of range")
-    return Fraction(base**exponent.numerator)
-
-
-def _root(value: Fraction, degree: Fraction) -> Fraction:
-    if degree.denominator != 1 or not 2 <= degree <= 12:
-        raise IrrationalError("a root of that degree")
-    n = degree.numerator
-    if value < 0:
-        if n % 2 == 0:
-            raise FormulaError("an even root of a negative number")
-        return -_root(-value, degree)
-    top, bottom = (_integer_root(x, n) for x in (value.numerator, value.denominator))
-    if top**n != value.numerator or bottom**n != value.denominator:
-        raise IrrationalError("a root that is not rational")
-    return Fraction(top, bottom)
-
-
-def _integer_root(value: int, n: int) -> int:
-    """The integer part of the n-th root."""
-    if n == 2:
-        return math.isqrt(value)
-    low, high = 0, 1 << (value.bit_length() // n + 1)
-    while low < high:
-        middle = (low + high + 1) // 2
-        low, high = (middle, high) if middle**n <= value else (low, middle - 1)
-    return low
-
-
-def _quotient(a: Fraction, b: Fraction) -> Fraction:
-    if b == 0:
-        raise FormulaError("division by zero")
-    return Fraction(a // b)
-
-
-def _factorial(n: Fraction) -> Fraction:
-    if n.denominator != 1 or n < 0:
-        raise FormulaError("a factorial of no natural number")
-    if n > MAX_FACTORIAL:
-        raise FormulaError("a factorial out of range")
-    return Fraction(math.factorial(n.numerator))
-
-
-def _binomial(n: Fraction, k: Fraction) -> Fraction:
-    if n.denominator != 1 or k.denominator != 1 or not 0 <= k <= n <= 1_000:
-        raise FormulaError("a binomial coefficient out of range")
-    if min(k, n - k) > 150:
-        raise FormulaError("a binomial coefficient out of range")
-    return Fraction(math.comb(n.numerator, k.numerator))
+    return value
 
 
 _ARITHMETIC = {
@@ -306,30 +252,27 @@ _ARITHMETIC = {
     "-": lambda a, b: a - b,
     "*": lambda a, b: a * b,
     "/": _divide,
-    "//": _quotient,
+    "//": lambda a, b: Fraction(_divide(a, b).__floor__()),
     "^": _power,
     "negate": lambda a: -a,
-    "root": _root,
-    "factorial": _factorial,
-    "binomial": _binomial,
+    "root": arithmetic.root,
+    "factorial": arithmetic.factorial,
+    "binomial": arithmetic.binomial,
 }
-_CONSTANTS = {"pi": math.pi, "e": math.e}
+_CONSTANTS = {"pi": +arithmetic.MP.pi, "e": +arithmetic.MP.e}
 FUNCTIONS = ("sin", "cos", "tan", "ln")
 _OF_ANGLES = ("sin", "cos", "tan")
-_FLOATS = {
-    "+": lambda a, b: a + b,
-    "-": lambda a, b: a - b,
-    "*": lambda a, b: a * b,
-    "/": lambda a, b: a / b,
-    "^": lambda a, b: a**b,
-    "negate": lambda a: -a,
+_APPROXIMATE = {
+    **_ARITHMETIC,
+    "+": arithmetic.add,
+    "-": lambda a, b: arithmetic.add(a, -b),
+    "*": arithmetic.multiply,
+    "/": arithmetic.divide,
+    "//": lambda a, b: arithmetic.floor(arithmetic.divide(a, b)),
+    "^": arithmetic.power,
     "percent": lambda a: a / 100,
-    "degrees": math.radians,
-    "root": lambda a, n: a ** (1 / n),
-    "sin": math.sin,
-    "cos": math.cos,
-    "tan": math.tan,
-    "ln": math.log,
+    "degrees": lambda a: arithmetic.multiply(a, _CONSTANTS["pi"] / 180),
+    **{name: ELEMENTARY[name] for name in FUNCTIONS},
 }
 _LATEX = {
     "+": r"\left({}+{}\right)",

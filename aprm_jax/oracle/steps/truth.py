@@ -31,7 +31,7 @@ from aprm_jax.oracle.steps.tokens import Token, tokenize
 Asking = Generator[tuple[str, str], bool | None, bool | None]
 
 _CLOSE = Fraction(1, 200)  # operands that were rounded before may be off by this
-_EQUAL = Fraction(1, 10**9)  # floating point tells no more apart
+_EQUAL = Fraction(1, 10**30)  # 50 digits are computed
 
 
 def holds(relation: Relation) -> Asking:
@@ -119,7 +119,7 @@ def _irrational(left: Formula, right: Formula, sign: str) -> Asking:
 def _approximately(
     left: Formula, right: Formula, sign: str, a: Node, b: Node
 ) -> bool | None:
-    """Whether a relation holds as far as floating point tells.
+    """Whether a relation holds as far as 50 digits tell.
 
     Args:
       left, right: its sides as they are written.
@@ -127,7 +127,7 @@ def _approximately(
       a, b: their formulas in one reading.
     """
     try:
-        ours, theirs = Fraction(approximate(a)), Fraction(approximate(b))
+        ours, theirs = approximate(a), approximate(b)
     except FormulaError:
         return None
     for value, shown in ((ours, right.stated), (theirs, left.stated)):
