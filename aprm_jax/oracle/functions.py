@@ -23,23 +23,14 @@ from aprm_jax.oracle.numbers import (
 _Function = Callable[[Number], Number]
 
 
-def _turning(function: Callable[[Approximate], Approximate]) -> _Function:
-    """A function with a period along the real axis, such as the sine."""
+def _entire(
+    function: Callable[[Approximate], Approximate], turns: bool = False
+) -> _Function:
+    """A function that grows along the real axis, or turns along it as a sine does."""
 
     def value(x: Number) -> Number:
         z = approximate(x)
-        bounded(z.imag, z.real)
-        return function(z)
-
-    return value
-
-
-def _growing(function: Callable[[Approximate], Approximate]) -> _Function:
-    """A function that is made of exponentials, such as the hyperbolic sine."""
-
-    def value(x: Number) -> Number:
-        z = approximate(x)
-        bounded(z.real, z.imag)
+        bounded(*((z.imag, z.real) if turns else (z.real, z.imag)))
         return function(z)
 
     return value
@@ -80,8 +71,8 @@ def _arctanh(value: Number) -> Number:
     return MP.atanh(approximate(value))
 
 
-_SIN, _COS = _turning(MP.sin), _turning(MP.cos)
-_SINH, _COSH, _TANH = _growing(MP.sinh), _growing(MP.cosh), _growing(MP.tanh)
+_SIN, _COS = _entire(MP.sin, turns=True), _entire(MP.cos, turns=True)
+_SINH, _COSH, _TANH = _entire(MP.sinh), _entire(MP.cosh), _entire(MP.tanh)
 _ARCSIN, _ARCCOS = _of_share(MP.asin), _of_share(MP.acos)
 
 FUNCTIONS: dict[str, _Function] = {
