@@ -29,14 +29,17 @@ import numpy as np
 from compare_table import ROOT, commit, replace_between, table
 
 COMMAND = "python -m aprm_jax.main --config=configs/quickstart.py"
-SPLITS = ("test", "longer", "larger", "worded")
+# Column -> split and solver, "" for the run's own.
+PLACES = {split: (split, "") for split in ("test", "longer", "larger", "worded")}
+PLACES["test, foreign solver"] = ("test", "foreign")
+# Row -> verifier and method; those with an {n} are shown at the least and most samples.
 ROWS = {
-    "one sample": "sample",
-    "greedy": "greedy",
-    "majority": "majority@{n}",
-    "PRM, static corruptions": "prm_static.min@{n}",
-    "APRM": "aprm.min@{n}",
-    "any is right": "pass@{n}",
+    "one sample": ("", "sample"),
+    "greedy": ("", "greedy"),
+    "majority of {n}": ("", "majority@{n}"),
+    "PRM, static corruptions, best of {n}": ("prm_static", "min@{n}"),
+    "APRM, best of {n}": ("aprm", "min@{n}"),
+    "any of {n} is right": ("", "pass@{n}"),
 }
 
 
@@ -106,17 +109,27 @@ def _each(runs: Sequence[dict], what: str) -> dict[str, list[float]]:
 
 
 def accuracies(summaries: Sequence[dict[str, float]]) -> dict[str, dict[str, list]]:
-    """Row -> split -> share of problems solved, a number a seed."""
+    """Row -> column -> share of problems solved, a number a seed."""
     prefix = "solver.test.pass@"
     found = [key.removeprefix(prefix) for key in summaries[0] if key.startswith(prefix)]
-    n = min(int(size) for size in found if size.isdigit())
-    return {
-        name: {
-            split: [s[f"solver.{split}.{key.format(n=n)}"] for s in summaries]
-            for split in SPLITS
-        }
-        for name, key in ROWS.items()
-    }
+    sizes = sorted(int(size) for size in found if size.isdigit())
+    out: dict[str, dict[str, list]] = {}
+    for title, (verifier, method) in ROWS.items():
+        for n in (sizes[0], sizes[-1]):
+            out[title.format(n=n)] = {
+                place: [
+                    s[_name(split, verifier, solver, method.format(n=n))]
+                    for s in summaries
+                ]
+                for place, (split, solver) in PLACES.items()
+            }
+    return out
+
+
+def _name(split: str, verifier: str, solver: str, metric: str) -> str:
+    """The dotted name of an accuracy in `summary.json`."""
+    fields = ("solver", split, verifier, solver, metric)
+    return ".".join(field for field in fields if field)
 
 
 def render(results: dict, output: str) -> str:
@@ -132,8 +145,8 @@ def render(results: dict, output: str) -> str:
         )
     ]
     spread = [
-        (name, [_spread(by_split[split]) for split in SPLITS])
-        for name, by_split in results["accuracy"].items()
+        (name, [_spread(by_place[place]) for place in PLACES])
+        for name, by_place in results["accuracy"].items()
     ]
     return "\n".join(
         [
@@ -148,7 +161,7 @@ def render(results: dict, output: str) -> str:
             f"machine what other seeds give. Seeds {seeds}, % solved, mean (least to "
             "most):",
             "",
-            table(["the answer is chosen by", *SPLITS], spread),
+            table(["the answer is chosen by", *PLACES], spread),
             "",
             f"A run took {min(minutes):.1f} to {max(minutes):.1f} minutes on "
             f"{results['cpus']} CPU cores, compilation included, and "
