@@ -6,9 +6,9 @@
 
 The compilation cache of each seed starts empty, so that compiling is part of its time.
 Writes `benchmarks/results/quickstart.json` and what stands between the `quickstart`
-markers of README.md: the end of the first seed's own output, the spread over seeds, and
-where the time went. CPU seconds are those of the process, on all cores: they say what a
-stage costs where the machine has other work too.
+markers of README.md: accuracy over seeds, and where the time went. CPU seconds are
+those of the process, on all cores: they say what a stage costs where the machine has
+other work too.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def main() -> None:
     out = ROOT / "benchmarks/results/quickstart.json"
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(results, indent=1) + "\n")
-    replace_between(args.readme, "quickstart", render(results, runs[0]["output"]))
+    replace_between(args.readme, "quickstart", render(results))
 
 
 def run_once(folder: Path, seed: int) -> dict[str, Any]:
@@ -132,55 +132,36 @@ def _name(split: str, verifier: str, solver: str, metric: str) -> str:
     return ".".join(field for field in fields if field)
 
 
-def render(results: dict, output: str) -> str:
-    """What a run printed last, how seeds differ, and where the time went."""
+def render(results: dict) -> str:
+    """How well the rows do, how seeds differ, and where the time went."""
     seeds = ", ".join(map(str, results["seeds"]))
     minutes = [seconds / 60 for seconds in results["wall_seconds"]]
-    stages = [
-        (name, [f"{np.mean(wall):.0f} s", f"{np.mean(cpu):.0f} s"])
-        for (name, wall), cpu in zip(
-            results["stage_seconds"].items(),
-            results["stage_cpu_seconds"].values(),
-            strict=True,
-        )
-    ]
+    stages = ", ".join(
+        f"{name} {np.mean(seconds):.0f}"
+        for name, seconds in results["stage_seconds"].items()
+    )
     spread = [
         (name, [_spread(by_place[place]) for place in PLACES])
         for name, by_place in results["accuracy"].items()
     ]
     return "\n".join(
         [
-            f"The end of its output, with seed {results['seeds'][0]}:",
-            "",
-            "```text",
-            *_last_table(output),
-            "```",
-            "",
-            "Problems, order and random draws depend on the seed alone. Rounding "
-            "depends on the machine, and training amplifies it: expect of another "
-            f"machine what other seeds give. Seeds {seeds}, % solved, mean (least to "
-            "most):",
+            f"% solved over seeds {seeds}, mean (least to most):",
             "",
             table(["the answer is chosen by", *PLACES], spread),
             "",
+            "Problems, order and random draws depend on the seed alone. Rounding "
+            "depends on the machine, and training amplifies it: expect of another "
+            "machine what other seeds give.",
+            "",
             f"A run took {min(minutes):.1f} to {max(minutes):.1f} minutes on "
             f"{results['cpus']} CPU cores, compilation included, and "
-            f"{results['peak_bytes'] / 2**30:.1f} GiB of memory at most "
-            "(`benchmarks/quickstart.py`):",
-            "",
-            table(["stage", "time", "CPU time"], stages),
+            f"{results['peak_bytes'] / 2**30:.1f} GiB of memory at most (seconds: "
+            f"{stages}; `benchmarks/quickstart.py`).",
             "",
             "![The report's first screen](docs/report.png)",
         ]
     )
-
-
-def _last_table(output: str) -> list[str]:
-    lines = output.rstrip().splitlines()
-    last = max(i for i, line in enumerate(lines) if "report (report)" in line)
-    paths = ("summary:", "report:")  # where the files are is said elsewhere
-    shown = [line.rstrip() for line in lines[last + 1 :] if not line.startswith(paths)]
-    return [line for line in shown if line]
 
 
 def _spread(shares: Sequence[float]) -> str:
