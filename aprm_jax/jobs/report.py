@@ -160,8 +160,8 @@ def run(context: Context) -> dict[str, Any]:
         tables=tables.more_tables(config, results, _written(trained.get(game or "")))
         if evaluation is not None
         else (),
+        pressure=_pressure(config, results),
         charts=[
-            *_pressure(config, results),
             *_reliability(config, parts),
             *(c for name in shown for c in _charts(name, trained[name])),
         ],
@@ -379,9 +379,7 @@ def _pressure(config: ml_collections.ConfigDict, results: Results) -> list[Chart
                 Chart(
                     f"{split}, {solver}" if solver else split,
                     series,
-                    "n of best-of-n",
-                    group="accuracy against n",
-                    note="Bands: 95 % over problems.",
+                    "n",
                     doubling=True,
                 )
             )

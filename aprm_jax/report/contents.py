@@ -195,6 +195,7 @@ class ReportData:
       facts: (label, value) pairs under the headline: seeds, device, commit.
       main_table: rows methods, columns splits.
       tables: all further tables.
+      pressure: accuracy of best-of-n against n.
       charts: training curves.
       progression: the progression of negatives.
       perturbations: samples over time.
@@ -210,6 +211,7 @@ class ReportData:
     facts: Sequence[tuple[str, str]] = ()
     main_table: Table | None = None
     tables: Sequence[Table] = ()
+    pressure: Sequence[Chart] = ()
     charts: Sequence[Chart] = ()
     progression: Progression | None = None
     perturbations: Sequence[Perturbation] = ()

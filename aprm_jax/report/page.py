@@ -57,10 +57,11 @@ def render(data: ReportData) -> str:
 def derived_headline(table: Table | None) -> str:
     """Our row against the best other one on the first column, in one sentence."""
     own = [row for row in table.rows if row.own] if table else []
-    if table is None or len(own) != 1 or not table.columns:
+    if table is None or not own or not table.columns:
         return ""
+    ours = own[-1]  # of one method under more and more pressure, the most
     others = [row for row in table.rows if not row.own and not row.reference]
-    mine = [_cell(own[0], k) for k in range(len(table.columns))]
+    mine = [_cell(ours, k) for k in range(len(table.columns))]
     rivals = [_best(others, k, column) for k, column in enumerate(table.columns)]
     if mine[0] is None or rivals[0] is None:
         return ""
@@ -76,8 +77,8 @@ def derived_headline(table: Table | None) -> str:
         text.number(v, column.style, unit=True) for v in (mine[0].value, rival_value)
     )
     return (
-        f"{own[0].name}: {value}{interval} in the column “{column.name}”. The best "
-        f"other row there, “{rival.name}”, has {other}. {own[0].name} has the best "
+        f"{ours.name}: {value}{interval} in the column “{column.name}”. The best "
+        f"other row there, “{rival.name}”, has {other}. {ours.name} has the best "
         f"value in {leads} of {len(table.columns)} columns."
     )
 
@@ -232,6 +233,11 @@ def _progression(data: ReportData) -> dict[str, Any] | None:
     return {"note": data.progression.note, "drawing": drawing}
 
 
+def _pressure(data: ReportData) -> dict[str, Any] | None:
+    drawn = [figures.line_chart(chart, wide=True) for chart in data.pressure]
+    return {"drawings": drawn} if any(drawn) else None
+
+
 def _curves(data: ReportData) -> dict[str, Any] | None:
     groups = []
     for group, charts in itertools.groupby(data.charts, key=lambda c: c.group):
@@ -298,6 +304,7 @@ def _numbers(data: ReportData) -> dict[str, Any] | None:
 _SECTIONS: tuple[tuple[str, str, Callable[[ReportData], dict[str, Any] | None]], ...]
 _SECTIONS = (
     ("results", "Results", _results),
+    ("pressure", "Under pressure", _pressure),
     ("progression", "The progression of negatives", _progression),
     ("curves", "Training curves", _curves),
     ("perturbations", "Sampled perturbations", _perturbations),
