@@ -23,9 +23,6 @@ _PHRASE = re.compile(
     r"|\s*\n+)\s*(?P<rest>[^\n]*)",
     re.IGNORECASE,
 )
-_CONCLUSION = re.compile(
-    r"\b(?:therefore|thus|hence|so|in total|altogether|finally)\b", re.IGNORECASE
-)
 _NUMBER = re.compile(
     r"(?<![\w.,^_{])-?[ ]?[$€£]?[ ]?-?(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)"
     r"(?:[.,][0-9]+)?(?:\s?/\s?[0-9]+(?![0-9]))?|(?<![\w.])-?\.[0-9]+"

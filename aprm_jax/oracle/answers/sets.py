@@ -9,6 +9,8 @@ from fractions import Fraction
 
 from aprm_jax.oracle import numbers
 from aprm_jax.oracle.answers import values
+from aprm_jax.oracle.answers.names import substitute
+from aprm_jax.oracle.answers.rules import FLIP, SETS, difference
 from aprm_jax.oracle.answers.tokens import Term, is_numeric, number
 from aprm_jax.oracle.numbers import Number, NumberError
 
@@ -82,7 +84,7 @@ def _pieces(term: Term, budget: values.Budget) -> list[Piece] | None:
         return [Piece(point, True, point, True) for point in points]
     if term.op == "sym" and term.name == "set R":
         return [Piece(End(_INFINITY, None), False, End(_INFINITY, None), False)]
-    if term.op in ("union", "intersection", "difference"):
+    if term.op in SETS:
         left, right = (_operand(arg, budget) for arg in term.args)
         if left is None or right is None:
             return None
@@ -98,7 +100,7 @@ def _pieces(term: Term, budget: values.Budget) -> list[Piece] | None:
 
 def _operand(term: Term, budget: values.Budget) -> tuple[Piece, ...] | None:
     """A set that stands beside a set operator, where `{2}` was read as 2."""
-    if is_numeric(term) and term.op not in ("union", "intersection", "difference"):
+    if is_numeric(term) and term.op not in SETS:
         term = Term("set", (term,))
     return _disjoint(term, budget)
 
@@ -175,8 +177,7 @@ def _solutions(term: Term, budget: values.Budget) -> list[Piece] | None:
         return [Piece(ends[0], closed[0], ends[1], closed[1])]
     if len(sides) != 2 or signs[0] not in ("<", "<=", ">", ">=", "!=", "="):
         return None
-    difference = Term("add", (sides[0], Term("neg", (sides[1],))))
-    return _linear(difference, signs[0], budget)
+    return _linear(difference(term), signs[0], budget)
 
 
 def _mirrored(term: Term, budget: values.Budget) -> list[Piece] | None:
@@ -221,13 +222,12 @@ def _linear(term: Term, sign: str, budget: values.Budget) -> list[Piece] | None:
     bound = numbers.divide(-at[0], slope)
     if not isinstance(bound, Fraction):
         # The term itself, so that the bound can be compared as it is written.
-        zero = Term("num", value=Fraction(0))
-        shifted = _at(term, name, zero)
+        shifted = substitute(term, name, number(Fraction(0)))
         end = End(Term("div", (Term("neg", (shifted,)), _slope(term, name))), bound)
     else:
         end = End(number(bound), bound)
     if numbers.real(slope) < 0:
-        sign = {"<": ">", ">": "<", "<=": ">=", ">=": "<="}.get(sign, sign)
+        sign = FLIP.get(sign, sign)
     if sign == "=":
         return [Piece(end, True, end, True)]
     infinite, closed = End(_INFINITY, None), "=" in sign
@@ -236,16 +236,8 @@ def _linear(term: Term, sign: str, budget: values.Budget) -> list[Piece] | None:
     return [left, right] if sign == "!=" else [left if sign[0] == "<" else right]
 
 
-def _at(term: Term, name: str, value: Term) -> Term:
-    if term.op == "sym" and term.name == name:
-        return value
-    return dataclasses.replace(
-        term, args=tuple(_at(arg, name, value) for arg in term.args)
-    )
-
-
 def _slope(term: Term, name: str) -> Term:
-    one, zero = (_at(term, name, number(Fraction(k))) for k in (1, 0))
+    one, zero = (substitute(term, name, number(Fraction(k))) for k in (1, 0))
     return Term("add", (one, Term("neg", (zero,))))
 
 

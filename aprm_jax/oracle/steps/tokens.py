@@ -128,17 +128,14 @@ def tokenize(text: str) -> tuple[Token, ...]:
                 soft, inside = True, tracked and not inside
             continue
         marks: dict[str, Any] = {"spaced": spaced, "soft": soft, "math": inside}
-        for token in _read(match, group, text, marks):
-            found.append(token)
+        found += _read(match, group, marks)
         spaced = soft = False
         if len(found) >= MAX_TOKENS:
             break
     return tuple(_times(_articles(found)))
 
 
-def _read(
-    match: re.Match[str], group: str, text: str, marks: dict[str, Any]
-) -> list[Token]:
+def _read(match: re.Match[str], group: str, marks: dict[str, Any]) -> list[Token]:
     if group in ("letters", "prime"):
         return _letters(match, marks)
     start, end = match.span()
