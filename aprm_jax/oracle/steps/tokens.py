@@ -10,7 +10,7 @@ import functools
 import re
 from collections.abc import Sequence
 from fractions import Fraction
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from aprm_jax.oracle.numerals import VULGAR, LiteralError, read_literal
 from aprm_jax.oracle.steps.formula import FUNCTIONS
@@ -106,6 +106,9 @@ _SIMPLE: dict[str, tuple[str, str | None]] = {
     "function": ("command", None),
     "command": ("command", None),
 }
+_SEPARATORS = re.compile(r"[^0-9.]")
+_TIME = re.compile("0[0-9]{2}")  # 0730
+_Marks = tuple[bool, bool, bool]  # spaced, soft, math
 _CONSTANTS = frozenset("ei")  # to one step Euler's number, a price to another
 
 
@@ -127,49 +130,52 @@ def tokenize(text: str) -> tuple[Token, ...]:
             if group == "soft":
                 soft, inside = True, tracked and not inside
             continue
-        marks: dict[str, Any] = {"spaced": spaced, "soft": soft, "math": inside}
-        found += _read(match, group, marks)
+        marks = spaced, soft, inside
+        if group in ("letters", "prime"):
+            found += _letters(match, marks)
+        else:
+            found += _read(match, group, marks)
         spaced = soft = False
         if len(found) >= MAX_TOKENS:
             break
     return tuple(_times(_articles(found)))
 
 
-def _read(match: re.Match[str], group: str, marks: dict[str, Any]) -> list[Token]:
-    if group in ("letters", "prime"):
-        return _letters(match, marks)
+def _read(match: re.Match[str], group: str, marks: _Marks) -> list[Token]:
     start, end = match.span()
-
-    def token(kind: str, shown: str, **more: Any) -> list[Token]:
-        return [Token(kind, shown, start, end, **marks, **more)]
-
     if group in ("number", "ellipsis"):
-        digits = re.sub(r"[^0-9.]", "", match["number"])
-        if match["ellipsis"] or re.match("0[0-9]{2}", digits):  # a time: 0730
-            return token("bad", match[0])
+        digits = _SEPARATORS.sub("", match["number"])
+        if match["ellipsis"] or _TIME.match(digits):
+            return [Token("bad", match[0], start, end, *marks)]
         try:
             value = read_literal(digits)
         except LiteralError:
-            return token("bad", digits[:8])
-        return token(
-            "number", digits, value=value, decimals=len(digits.partition(".")[2])
-        )
+            return [Token("bad", digits[:8], start, end, *marks)]
+        decimals = len(digits.partition(".")[2])
+        return [Token("number", digits, start, end, *marks, value, decimals)]
     if group == "vulgar":
-        return token("number", match[0], value=VULGAR[match[0]], decimals=9)
+        return [Token("number", match[0], start, end, *marks, VULGAR[match[0]], 9)]
     if group == "bottom":
         if match["bottom"] == "0":
-            return token("bad", match[0])
+            return [Token("bad", match[0], start, end, *marks)]
         part = Fraction(int(match["top"]), int(match["bottom"]))
-        return token("number", match[0], value=part, decimals=9)
+        return [Token("number", match[0], start, end, *marks, part, 9)]
     if group == "greek":
-        return token("variable", match[0])
+        return [Token("variable", match[0], start, end, *marks)]
     if group == "label":
-        return token("word", match["label"].strip()) if match["label"].strip() else []
+        label = match["label"].strip()
+        return [Token("word", label, start, end, *marks)] if label else []
+    kind, text = _plain(match, group)
+    return [Token(kind, text, start, end, *marks)]
+
+
+def _plain(match: re.Match[str], group: str) -> tuple[str, str]:
+    """Kind and text of a sign or command."""
     shown = match[0]
     if group == "op" and shown in "−–—":
         shown = "-"
     elif group == "times" and shown == "**":
-        return token("op", "^")
+        return "op", "^"
     elif group == "over":
         shown = "//" if shown == "//" else "/"
     elif group == "index":
@@ -179,36 +185,36 @@ def _read(match: re.Match[str], group: str, marks: dict[str, Any]) -> list[Token
     elif group == "command":
         shown = match["command"]
     kind, fixed = _SIMPLE.get(group, ("bad", None))
-    return token(kind, shown if fixed is None else fixed)
+    return kind, shown if fixed is None else fixed
 
 
-def _letters(match: re.Match[str], marks: dict[str, Any]) -> list[Token]:
+def _letters(match: re.Match[str], marks: _Marks) -> list[Token]:
     """Words of prose, variables of mathematics."""
     start, end = match.span()
     run, whole = match["letters"], match[0]
-    if match.string[max(0, start - 1) : start] in ("'", "’") and not marks["math"]:
-        return [Token("word", whole, start, end, **marks)]  # of `Ann's`
+    if match.string[max(0, start - 1) : start] in ("'", "’") and not marks[2]:
+        return [Token("word", whole, start, end, *marks)]  # of `Ann's`
     if match["prime"] or run in _RESERVED:
         if run == "sqrt" and whole == run:
-            return [Token("command", "sqrt", start, end, **marks)]
+            return [Token("command", "sqrt", start, end, *marks)]
         follows = match.string[end : end + 1]
         prose = match["prime"] and (follows.isalpha() or len(run) > 1)
-        kind = "word" if prose and not marks["math"] else "bad"
-        return [Token(kind, whole, start, end, **marks)]
+        kind = "word" if prose and not marks[2] else "bad"
+        return [Token(kind, whole, start, end, *marks)]
     kind = "word"
     if len(run) == 1:
         kind = "constant" if whole in _CONSTANTS else "variable"
-    elif whole != run or (run.isupper() and marks["math"]):
+    elif whole != run or (run.isupper() and marks[2]):
         kind = "variable"  # AB_1 is a name; AB is a segment, not A times B
-    elif len(run) <= 3 and (marks["math"] or _glued(match, run)):
+    elif len(run) <= 3 and (marks[2] or _glued(match, run)):
         out = []
         for k, letter in enumerate(run):
             kind = "constant" if letter in _CONSTANTS else "variable"
             place = start + k
-            here = marks if k == 0 else {**marks, "spaced": False, "soft": False}
-            out.append(Token(kind, letter, place, place + 1, **here))
+            here = marks if k == 0 else (False, False, marks[2])
+            out.append(Token(kind, letter, place, place + 1, *here))
         return out
-    return [Token(kind, whole, start, end, **marks)]
+    return [Token(kind, whole, start, end, *marks)]
 
 
 def _glued(match: re.Match[str], run: str) -> bool:
