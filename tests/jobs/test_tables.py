@@ -4,7 +4,7 @@ from pathlib import Path
 
 from aprm_jax.config import default_config, override, set_field
 from aprm_jax.evals.records import Record, Results
-from aprm_jax.jobs import tables
+from aprm_jax.jobs import report, tables
 from aprm_jax.jobs.evaluate import part_path
 from aprm_jax.report.contents import Cell
 
@@ -109,3 +109,64 @@ def test_a_part_of_any_name_has_a_file_of_its_own():
     assert {path.parent for path in paths} == {Path("evaluate/parts")}
     assert len(set(paths)) == len(names)
     assert paths[0].name == "test.json"
+
+
+def searched():
+    """A run whose PRM `a` is searched at three sizes, with another solver too."""
+    config = named("a", "b", stages=("a:prm", "b:aprm"))
+    set_field(config, "evaluate.splits", ("test",))
+    set_field(config, "evaluate.samples", (8, 64, 512))
+    set_field(config, "evaluate.solvers", ("foreign",))
+    values = {8: 0.5, 64: 0.75, 512: 0.625}
+    found = [
+        Record("solver", "test", "a", f"min@{n}", value, part=part)
+        for part, shift in (("", 0.0), ("foreign", 0.125))
+        for n, value in ((n, value - shift) for n, value in values.items())
+    ]
+    found += [
+        Record("pressure", "test", "a", "min.peak", 64),
+        Record("pressure", "test", "a", "min.fall", 0.125, 0.0, 0.25),
+        Record("winners", "test", "a", "count", 3, part="wrong_result"),
+    ]
+    return config, Results(found)
+
+
+def test_little_and_much_pressure_stand_side_by_side_and_other_solvers_too():
+    config, results = searched()
+    main = tables.main_table(config, results)
+    assert [column.name for column in main.columns] == ["test", "test, foreign"]
+    rows = {
+        row.name: [cell and cell.value for cell in row.cells]
+        for row in main.rows
+        if row.name.startswith("PRM")
+    }
+    assert rows == {
+        "PRM, static corruptions": [0.5, 0.375],
+        "PRM, static corruptions, best of 512": [0.625, 0.5],
+    }
+
+
+def test_the_fall_and_what_wins_wrongly_have_tables():
+    config, results = searched()
+    written = {"wrong_result": 0.25, "copied": 0.75}
+    shown = tables.more_tables(config, results, written)
+    [fall] = [table for table in shown if table.title.startswith("Under pressure")]
+    [row] = [row for row in fall.rows if row.name == "PRM, static corruptions"]
+    assert [cell and cell.value for cell in row.cells] == [64, 0.125]
+    [winners] = [table for table in shown if table.title.startswith("The first error")]
+    [row] = winners.rows
+    names = [column.name for column in winners.columns]
+    values = [c.value if isinstance(c, Cell) else c for c in row.cells]
+    found = dict(zip(names, values, strict=True))
+    assert row.name == "wrong result"
+    assert found["PRM, static corruptions"] == 3 and found["of G's errors"] == 0.25
+
+
+def test_curves_have_a_line_a_verifier_that_was_measured_at_every_size():
+    config, results = searched()
+    charts = report._pressure(config, results)
+    assert [chart.title for chart in charts] == ["test", "test, foreign"]
+    [line] = charts[1].series
+    assert (line.name, line.x) == ("PRM, static corruptions", [8, 64, 512])
+    assert line.y == [0.375, 0.625, 0.5]
+    assert all(chart.doubling for chart in charts)

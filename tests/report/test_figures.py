@@ -133,3 +133,15 @@ def test_many_kinds_are_folded():
     markup = figures.progression(contents.Progression([1, 2], shares, {}))
     assert "other kinds" in markup
     assert "kind09" not in markup
+
+
+def test_an_axis_of_doublings_has_a_tick_at_each_point_evenly_apart():
+    sizes = [8, 16, 32, 64]
+    chart = contents.Chart(
+        "t", [contents.Series("a", sizes, [0.1, 0.2, 0.3, 0.4])], doubling=True
+    )
+    svg = drawing(figures.line_chart(chart))
+    dots = [float(attribute(e, "cx")) for e in svg.iter() if e.get("r")]
+    assert np.diff(dots) == pytest.approx([dots[1] - dots[0]] * 3, abs=0.11)
+    shown = [e.text for e in svg.iter() if e.get("class") == "tx"]
+    assert shown == [str(n) for n in sizes]
