@@ -20,6 +20,7 @@ from typing import Any
 from aprm_jax.config.errors import UserError
 
 _SEAL = "sha256"
+FILES = "files.json"  # of a folder that `seal_folder` recorded
 
 
 class FileError(UserError, RuntimeError):
@@ -55,12 +56,12 @@ def atomic_write(path: str | os.PathLike[str], content: str | bytes) -> None:
         raise cannot_write(path, error) from error
 
 
-def cannot_write(path: str | os.PathLike[str], error: OSError) -> FileError:
+def cannot_write(path: str | os.PathLike[str], error: Exception) -> FileError:
     """What to raise where the system refuses to write a file."""
+    reason = getattr(error, "strerror", None) or error
     return FileError(
-        f"Cannot write {os.fspath(path)}: {error.strerror or error}. Is the folder "
-        "writable, and is there space left on the disk? The same command goes on from "
-        "what was finished."
+        f"Cannot write {os.fspath(path)}: {reason}. Is the folder writable, and is "
+        "there space left on the disk? The same command goes on from what was finished."
     )
 
 
@@ -86,8 +87,13 @@ def write_sealed(path: str | os.PathLike[str], content: Mapping[str, Any]) -> No
     Raises:
       FileError: see `atomic_write`.
     """
+    atomic_write(path, to_json(sealed(content)))
+
+
+def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
+    """A JSON object with the SHA-256 of its own content, for `read_sealed`."""
     plain = json.loads(to_json(content))
-    atomic_write(path, to_json({**plain, _SEAL: _digest(plain)}))
+    return {**plain, _SEAL: _digest(plain)}
 
 
 def read_sealed(path: str | os.PathLike[str], remedy: str) -> dict[str, Any]:
@@ -135,7 +141,7 @@ def check_fingerprints(
       DamagedFileError: names the first that is missing or differs.
     """
     for name, expected in recorded.items():
-        path = folder / name
+        path = Path(os.path.normpath(folder / name))
         if not path.is_file():
             what = "is missing" if not path.exists() else "is no file any more"
             raise damaged(path, what, remedy)
@@ -145,6 +151,29 @@ def check_fingerprints(
             raise damaged(path, f"cannot be read ({error.strerror})", remedy) from error
         if found != expected:
             raise damaged(path, "is not what was written (checksum)", remedy)
+
+
+def seal_folder(folder: Path) -> None:
+    """Records the files of a folder in it, for `check_folder`.
+
+    Raises:
+      FileError: see `atomic_write`.
+    """
+    write_sealed(folder / FILES, {"files": fingerprints(folder, folder.iterdir())})
+
+
+def sealed_files(folder: Path, remedy: str) -> dict[str, dict[str, Any]]:
+    """What `seal_folder` recorded, for `check_fingerprints`.
+
+    Raises:
+      DamagedFileError: nothing, or a name leads out of the folder.
+    """
+    recorded = read_sealed(folder / FILES, remedy).get("files")
+    if not isinstance(recorded, dict) or any(
+        Path(name).name != name for name in recorded
+    ):
+        raise damaged(folder / FILES, "is no list of files in its own folder", remedy)
+    return recorded
 
 
 def damaged(path: str | os.PathLike[str], what: str, remedy: str) -> DamagedFileError:

@@ -16,7 +16,7 @@ from ml_collections import config_flags
 
 from aprm_jax.config import validate
 from aprm_jax.jobs import command_line
-from aprm_jax.training.allocator import keep_freed_memory
+from aprm_jax.training.memory import check_address_space, keep_freed_memory
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Config file, FILE[:arg]; --config.x.y=VALUE sets a field of it."
@@ -45,6 +45,7 @@ def main(argv: list[str]) -> None:
     source = flags.FLAGS["config"].config_filename  # pyright: ignore[reportAttributeAccessIssue]
     file, _, arg = source.partition(":")
     name = "-".join(part for part in (Path(file).stem, arg) if part)
+    check_address_space()
     keep_freed_memory()
     default = Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
     root = Path(_WORKDIR.value or default)

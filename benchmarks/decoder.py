@@ -35,7 +35,7 @@ from compare_table import ROOT, replace_between, table
 
 from aprm_jax.models.decoder import Decoder, DecoderConfig
 from aprm_jax.sampling.sampler import Sampler
-from aprm_jax.training.allocator import keep_freed_memory
+from aprm_jax.training.memory import keep_freed_memory
 from aprm_jax.training.mesh import (
     MeshConfig,
     make_mesh,

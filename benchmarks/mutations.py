@@ -8,11 +8,13 @@ report, for its evaluation, for an export. Each run is one of
 
     detected   exit code 1, one message that names the file, no traceback
     repaired   exit code 0, the file is as it was
-    harmless   exit code 0, and all results are those of the undamaged run
+    harmless   exit code 0, and all results are those of the undamaged run, but for the
+               damaged file where the command has neither read nor written it
     SILENT     exit code 0, but other results
     TRACEBACK  anything else
 
-With --all every file gets every damage; else --count are drawn by the seed.
+With --all every file gets every damage; else --count are drawn by the seed. A second
+start goes on from what --out holds, and does the SILENT and TRACEBACK ones again.
 """
 
 from __future__ import annotations
@@ -98,19 +100,26 @@ def files(run: Path) -> list[Path]:
     return sorted(path.relative_to(run) for path in found if path.name != ".lock")
 
 
-def results(run: Path) -> dict[str, object]:
-    """What a run says: its numbers but times, and the weights of its exports."""
-    out: dict[str, object] = {}
-    for path in (run / "summary.json", run / "evaluate" / "summary.json"):
-        numbers = json.loads(path.read_text())
-        out |= {
-            f"{path.parent.name}/{k}": v
-            for k, v in numbers.items()
-            if not k.startswith("time.")
-        }
-    for path in sorted((run / "export").rglob("*.safetensors")):
+def results(run: Path, but: str = "") -> dict[str, str]:
+    """What a run says, by file: its numbers but times, the weights of its exports.
+
+    Args:
+      run: its folder.
+      but: a file that is left out.
+    """
+    out: dict[str, str] = {}
+    for name in {"summary.json", "evaluate/summary.json"} - {but}:
+        numbers = json.loads((run / name).read_text())
+        out[name] = repr([i for i in numbers.items() if not i[0].startswith("time.")])
+    for path in (run / "export").rglob("*.safetensors"):
         out[path.relative_to(run).as_posix()] = fingerprint(path)["sha256"]
-    return {k: repr(v) for k, v in out.items()}
+    out.pop(but, None)
+    return out
+
+
+def content(path: Path) -> bytes | None:
+    """Of a file; None of a folder and of nothing."""
+    return path.read_bytes() if path.is_file() else None
 
 
 def act(run: Path, action: str, call: Call) -> tuple[int, str]:
@@ -121,22 +130,28 @@ def act(run: Path, action: str, call: Call) -> tuple[int, str]:
 
 
 def classify(
-    run: Path, name: Path, before: bytes, code: int, output: str, expected: dict
+    run: Path,
+    name: Path,
+    before: tuple[bytes | None, bytes | None],
+    code: int,
+    output: str,
+    expected: dict[str, str],
 ) -> str:
-    """The class of what came of a damaged file, see the module."""
+    """The class of what came of a file, whose content was `before` and was damaged."""
     if "Traceback" in output or code not in (0, 1):
         return "TRACEBACK"
     if code == 1:
         return "detected" if output.count("aprm_jax: error: ") == 1 else "TRACEBACK"
-    path = run / name
+    intact, damaged = before
+    now = content(run / name)
+    but = name.as_posix() if now == damaged else ""
     try:
-        found = results(run)
+        found = results(run, but)
     except (OSError, ValueError):
         return "SILENT"
-    if found != expected:
+    if found != {k: v for k, v in expected.items() if k != but}:
         return "SILENT"
-    same = path.is_file() and path.read_bytes() == before
-    return "repaired" if same else "harmless"
+    return "repaired" if now == intact else "harmless"
 
 
 def one(
@@ -161,13 +176,15 @@ def one(
             raise RuntimeError(f"{action} on the intact run: {output}")
         known.write_text(json.dumps(results(copies["intact"])))
     broken = copies["damaged"]
-    before = (broken / name).read_bytes()
+    intact = content(broken / name)
     others = [broken / other for other in files(broken)]
     draw = random.Random(f"{seed}/{name}/{damage}")
     DAMAGES[damage](broken / name, draw, others)
+    damaged = content(broken / name)
     code, output = act(broken, action, call)
     expected = json.loads(known.read_text())
-    kind = classify(broken, name, before, code, output, expected)
+    kind = classify(broken, name, (intact, damaged), code, output, expected)
+    output = output.replace(str(broken), "RUN")
     row = {"file": name.as_posix(), "damage": damage, "action": action, "class": kind}
     if kind in ("SILENT", "TRACEBACK"):
         row["output"] = output[-2000:]
@@ -193,6 +210,20 @@ def command(config: str) -> Call:
     return call
 
 
+def kept(out: Path, config: str, seed: int) -> dict[tuple[Path, str, str], dict]:
+    """The rows of an earlier start that stay, by file, damage and action."""
+    if not out.is_file():
+        return {}
+    before = json.loads(out.read_text())
+    if (before["config"], before["seed"]) != (config, seed):
+        return {}
+    return {
+        (Path(row["file"]), row["damage"], row["action"]): row
+        for row in before["rows"]
+        if row["class"] not in ("SILENT", "TRACEBACK")
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("run", type=Path)
@@ -202,22 +233,26 @@ def main() -> None:
     parser.add_argument("--all", action="store_true")
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
-    every = [
+    every: list[tuple[Path, str, str]] = [
         (name, damage, action)
         for name in files(args.run)
         for damage in DAMAGES
         for action in ACTIONS
     ]
     random.Random(args.seed).shuffle(every)
-    rows = []
+    every = every if args.all else every[: args.count]
+    rows = kept(args.out, args.config, args.seed)
     with tempfile.TemporaryDirectory() as scratch:
-        for case in every if args.all else every[: args.count]:
-            row = one(args.run, *case, args.seed, command(args.config), Path(scratch))
-            print(row, flush=True)
-            rows.append(row)
-            counts = dict(collections.Counter(row["class"] for row in rows))
+        for case in every:
+            if case in rows:
+                continue
+            call = command(args.config)
+            rows[case] = one(args.run, *case, args.seed, call, Path(scratch))
+            print(rows[case], flush=True)
+            counts = dict(collections.Counter(row["class"] for row in rows.values()))
             report = {"config": args.config, "seed": args.seed, "classes": counts}
-            atomic_write(args.out, json.dumps(report | {"rows": rows}, indent=1) + "\n")
+            report["rows"] = [rows[case] for case in every if case in rows]
+            atomic_write(args.out, json.dumps(report, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -32,6 +32,7 @@ class Job:
       outputs: what it leaves in its stage's folder.
       length: the field that says how many updates a training takes; "" = no training.
       shown: (label, metric) of a training's lines on the console; see its `Console`.
+      less_memory: what of its settings needs less memory, for a message; "" = none.
       redone: when a complete stage is computed again. "changed": where anything that
         it depends on has; "asked": then, and by `--config.job`.
     """
@@ -47,6 +48,7 @@ class Job:
     outputs: tuple[str, ...] = ("model",)
     length: str = ""
     shown: tuple[tuple[str, str], ...] = ()
+    less_memory: str = ""
     redone: Literal["never", "changed", "asked", "always"] = "never"
 
 

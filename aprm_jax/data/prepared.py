@@ -28,16 +28,14 @@ from aprm_jax.data.jsonl import DataError
 from aprm_jax.data.steps import StepBuilder, StepRow
 from aprm_jax.files import (
     check_fingerprints,
-    fingerprints,
     parse_json,
-    read_sealed,
-    write_sealed,
+    seal_folder,
+    sealed_files,
 )
 
 NAME = "prepared"
 VERSION = "1.0.0"
 _ARRAYS = ("tokens", "positions", "segment_ids", "step_ids", "labels")
-FILES = "files.json"
 _COUNTS = ("rows", "tokens", "steps", "labelled_steps", "longest", "most_steps")
 _REMEDY = "Prepare the data again: delete the folder, then job=prepare, or copy it anew"
 _CHUNK = 1024  # rows between two calls of the writer, which rewrites its metadata
@@ -119,7 +117,7 @@ def write_prepared(
         raise DataError(f"{folder}: nothing is left to write: no split has a row")
     known.update(metadata())
     writer.close_all()
-    write_sealed(target / FILES, {"files": fingerprints(target, target.iterdir())})
+    seal_folder(target)
     shutil.rmtree(folder, ignore_errors=True)
     scratch.rename(folder)
 
@@ -137,7 +135,7 @@ def read_metadata(folder: str | Path) -> dict[str, Any]:
             f"{folder}: not a prepared data set ({path} is missing): give the folder "
             f"{NAME!r} that job=prepare wrote"
         )
-    recorded = _recorded(Path(folder))
+    recorded = sealed_files(path.parent, _REMEDY)
     check_fingerprints(path.parent, {path.name: recorded.get(path.name, {})}, _REMEDY)
     try:
         metadata = parse_json(path.read_bytes())
@@ -145,21 +143,6 @@ def read_metadata(folder: str | Path) -> dict[str, Any]:
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{path}: cannot be read: {error}") from None
     return metadata
-
-
-def _recorded(folder: Path) -> dict[str, Any]:
-    """Fingerprints of the files of a prepared data set, by name.
-
-    Raises:
-      DamagedFileError: there are none, or a name leads out of the folder.
-    """
-    path = folder / VERSION / FILES
-    recorded = read_sealed(path, _REMEDY).get("files")
-    if not isinstance(recorded, dict) or any(
-        Path(name).name != name for name in recorded
-    ):
-        raise DataError(f"{path}: is no list of files in its own folder")
-    return recorded
 
 
 def _check_metadata(metadata: Mapping[str, Any]) -> None:
@@ -202,10 +185,10 @@ def open_split(folder: str | Path, split: str) -> PreparedSplit:
     splits = read_metadata(folder)["splits"]
     if split not in splits:
         raise DataError(f"{folder}: no split {split!r}, only {', '.join(splits)}")
-    version, recorded = Path(folder) / VERSION, _recorded(Path(folder))
+    version = Path(folder) / VERSION
     shards = {
         name: known
-        for name, known in sorted(recorded.items())
+        for name, known in sorted(sealed_files(version, _REMEDY).items())
         if name.startswith(f"{NAME}-{split}.array_record-")
     }
     check_fingerprints(version, shards, _REMEDY)

@@ -10,9 +10,11 @@ import dataclasses
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from aprm_jax.evals.intervals import Interval
+from aprm_jax.files import atomic_write, read_sealed, sealed
 
 RESULTS = "results.json"  # the file of an evaluation, and of a run
 
@@ -153,20 +155,32 @@ def ends_by_name(training: Mapping[str, Mapping[str, float]]) -> dict[str, float
     }
 
 
-def to_text(found: Sequence[Record], more: Mapping[str, Any] | None = None) -> str:
-    """A JSON object: `records`, one a line, and what else there is."""
-    lines = ",\n".join(f"  {json.dumps(record.to_json())}" for record in found)
-    head = "".join(
-        f" {json.dumps(name)}: {json.dumps(value, sort_keys=True)},\n"
-        for name, value in (more or {}).items()
-    )
-    return f'{{\n{head} "records": [\n{lines}\n ]\n}}\n'
-
-
-def from_text(text: str) -> list[Record]:
-    """The records of what `to_text` wrote.
+def write_results(
+    path: Path, found: Sequence[Record], more: Mapping[str, Any] | None = None
+) -> None:
+    """Writes a JSON object with its SHA-256: `records`, one a line, and what else.
 
     Raises:
-      ValueError, KeyError: it is something else.
+      FileError: see `files.atomic_write`.
     """
-    return [Record.from_json(row) for row in json.loads(text)["records"]]
+    content = sealed({**(more or {}), "records": [r.to_json() for r in found]})
+    lines = ",\n".join(f"  {json.dumps(row)}" for row in content.pop("records"))
+    head = "".join(
+        f" {json.dumps(name)}: {json.dumps(value, sort_keys=True)},\n"
+        for name, value in content.items()
+    )
+    atomic_write(path, f'{{\n{head} "records": [\n{lines}\n ]\n}}\n')
+
+
+def read_results(path: Path, remedy: str) -> tuple[list[Record], dict[str, Any]]:
+    """The records of what `write_results` wrote, and what else there is.
+
+    Args:
+      path: the file.
+      remedy: what to do where it is damaged; ends the message.
+
+    Raises:
+      DamagedFileError: it is missing, or not what was written.
+    """
+    content = read_sealed(path, remedy)
+    return [Record.from_json(row) for row in content.pop("records")], content

@@ -16,8 +16,9 @@ from typing import Any
 
 import ml_collections
 
-from aprm_jax.config import flat, for_stage, is_read_by, jobs, of_run, stages
+from aprm_jax.config import flat, for_stage, is_read_by, jobs, stages
 from aprm_jax.config.job import Job
+from aprm_jax.jobs import of_run
 from aprm_jax.training.workdir import (
     DONE,
     WorkdirError,

@@ -24,14 +24,14 @@ from aprm_jax.config import (
     drop_overrides,
     flat,
     nearest,
-    of_run,
     override,
     read_config_file,
     set_field,
     stages,
 )
 from aprm_jax.config.errors import UserError
-from aprm_jax.jobs import usage
+from aprm_jax.jobs import of_run, usage
+from aprm_jax.training.memory import ran_out
 from aprm_jax.training.signals import Interrupted
 
 STOPPED_EXIT_CODE = "preempted_exit_code"
@@ -94,8 +94,10 @@ def reported_errors() -> Iterator[None]:
         sys.exit(128 + signal.SIGINT if code is None else code)
     except UserError as error:
         _fail(str(error))
-    except OSError as error:
-        if error.filename is None and error.strerror is None:
+    except (OSError, MemoryError, RuntimeError) as error:
+        if lacking := ran_out(error):
+            _fail(f"the memory does not suffice: {lacking}")
+        if not isinstance(error, OSError) or not (error.filename or error.strerror):
             raise
         where = f"{error.filename}: " if error.filename is not None else ""
         _fail(
@@ -189,6 +191,8 @@ def _values(source: str) -> dict[str, Any]:
         return flat(read_config_file(file, arg))
     except ConfigError as error:
         raise ConfigError(f"--config={source}: {error}") from error
+    except UserError:
+        raise
     except Exception as error:  # a config file is Python: it may raise anything
         frames = traceback.extract_tb(error.__traceback__)
         here = os.path.abspath(file)

@@ -17,6 +17,7 @@ from aprm_jax.config import ConfigError, Job, is_read_by, jobs, stages
 from aprm_jax.config.errors import UserError
 from aprm_jax.data.bpe import save_tokenizer
 from aprm_jax.data.steps import StepBuilder
+from aprm_jax.files import check_fingerprints, seal_folder, sealed_files
 from aprm_jax.game.rounds import Arena, Player
 from aprm_jax.hf.builders import open_builder
 from aprm_jax.hf.export import Origin
@@ -337,7 +338,7 @@ def _open_domain(fields: tuple[tuple[str, Any], ...], seed: int, root: Path) -> 
     common: dict[str, Any] = dict(
         train=c["train"],
         seed=seed,
-        tokenizer=saved if saved.is_dir() else None,
+        tokenizer=_intact(saved) if saved.is_dir() else None,
         vocab_size=c["vocab_size"],
         dev_count=c["dev_count"],
         quarantine_dir=root / "quarantine",
@@ -356,8 +357,23 @@ def _open_domain(fields: tuple[tuple[str, Any], ...], seed: int, root: Path) -> 
     if not saved.is_dir():
         scratch = saved.with_name(f".{saved.name}.part")
         save_tokenizer(domain.tokenizer, scratch)
+        seal_folder(scratch)
         scratch.rename(saved)
     return domain
+
+
+def _intact(tokenizer: Path) -> Path:
+    """The folder of the run's tokenizer, which is what was written.
+
+    Raises:
+      DamagedFileError: it is not.
+    """
+    remedy = (
+        f"Delete the folder (rm -r {tokenizer}) and run the same command again: it is "
+        "trained anew, to the same, on the same texts."
+    )
+    check_fingerprints(tokenizer, sealed_files(tokenizer, remedy), remedy)
+    return tokenizer
 
 
 def _text_oracle(workers: int) -> TextOracle:

@@ -29,7 +29,14 @@ from aprm_jax.evals import (
     step_sets,
     steps,
 )
-from aprm_jax.evals.records import RESULTS, Record, Results, by_name, records, to_text
+from aprm_jax.evals.records import (
+    RESULTS,
+    Record,
+    Results,
+    by_name,
+    records,
+    write_results,
+)
 from aprm_jax.evals.step_sets import Judged, StepSet
 from aprm_jax.evals.validation import Chosen, choose
 from aprm_jax.files import (
@@ -63,7 +70,7 @@ def run(context: Context) -> dict[str, Any]:
     Each split, set and attack is kept as it ends: a killed evaluation goes on there.
     """
     found = evaluate(context, functools.partial(_part, context))
-    atomic_write(context.directory / RESULTS, to_text(found))
+    write_results(context.directory / RESULTS, found)
     _write_json(context.directory / "summary.json", by_name(found))
     return {}
 
@@ -132,10 +139,7 @@ def _part(context: Context, name: str, compute) -> Part:
     path = part_path(context.directory, name)
     arrays = context.directory / "per_problem" / f"{name}.npz"
     if path.exists():
-        remedy = f"Delete it (rm {path}) and run the same command again: it is computed"
-        part = read_sealed(path, f"{remedy} anew.")
-        check_fingerprints(context.directory, part.pop("files"), f"{remedy} anew.")
-        return part
+        return read_part(path)
     log.info("%s: %s", context.stage, name)
     start = time.perf_counter()
     part = compute()
@@ -143,6 +147,21 @@ def _part(context: Context, name: str, compute) -> Part:
     path.parent.mkdir(exist_ok=True)
     written = [arrays] if arrays.exists() else []
     write_sealed(path, part | {"files": fingerprints(context.directory, written)})
+    return part
+
+
+def read_part(path: Path) -> Part:
+    """A part that was kept; its arrays in `per_problem/` are what was written, too.
+
+    Raises:
+      DamagedFileError: it is not what was written.
+    """
+    remedy = (
+        f"Delete it and its part (rm {path}), and run the same command again: the "
+        "part is computed anew."
+    )
+    part = read_sealed(path, remedy)
+    check_fingerprints(path.parents[1], part.pop("files"), remedy)
     return part
 
 

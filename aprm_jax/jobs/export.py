@@ -10,8 +10,7 @@ from typing import Any
 import ml_collections
 
 from aprm_jax.config import ConfigError, default_config, flat
-from aprm_jax.evals.records import RESULTS, by_name, ends_by_name, from_text
-from aprm_jax.files import damaged, parse_json
+from aprm_jax.evals.records import RESULTS, by_name, ends_by_name, read_results
 from aprm_jax.hf import prm_layouts, tables
 from aprm_jax.hf.card import is_repository
 from aprm_jax.hf.export import (
@@ -25,10 +24,10 @@ from aprm_jax.hf.export import (
 )
 from aprm_jax.hf.load import load_backbone, read_architecture
 from aprm_jax.hf.peft import AdapterMismatchError
-from aprm_jax.jobs import backbones
+from aprm_jax.jobs import backbones, of_run
 from aprm_jax.jobs.context import Context, log
 from aprm_jax.models.io import SPEC_FILE, load_model
-from aprm_jax.training.workdir import DONE, check_config, check_done, done_info
+from aprm_jax.training.workdir import DONE, check_done, done_info
 
 MEGABYTE = 1_000_000  # bytes, as transformers counts them
 
@@ -92,21 +91,19 @@ def provenance(model: Path) -> Provenance:
     root = next((p for p in model.absolute().parents if _is_run(p)), None)
     if root is None:
         return Provenance()
-    check_config(root)
+    config = of_run.get_config(str(root))
     for stage in root.iterdir():
         if (stage / DONE).is_file() and done_info(stage).get("job") == "report":
             check_done(stage)
-    config = _read(root / "config.json")
-    domain = config.get("domain", {})
-    train = str(domain.get("train", ""))
+    domain, train = config.domain.name, config.domain.train
     kind, _, name = train.rpartition(":")
     on_hub = kind.endswith("datasets") and is_repository(name)
-    data = f"{domain.get('name', '')} {name if on_hub else Path(train).name}".strip()
+    data = f"{domain} {name if on_hub else Path(train).name}".strip()
     stage = model.absolute().relative_to(root).parts[0]
     return Provenance(
         data=data,
         datasets=(name,) if on_hub else (),
-        config=_changed(config),
+        config=_changed(config.to_dict()),
         metrics=_metrics(root / RESULTS, stage),
     )
 
@@ -152,19 +149,6 @@ def _is_run(folder: Path) -> bool:
     ).is_file()
 
 
-def _read(path: Path) -> dict[str, Any]:
-    remedy = "Make it anew with --config.job=report, or delete it."
-    try:
-        content = parse_json(path.read_bytes())
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError):
-        content = None
-    if not isinstance(content, dict):
-        raise damaged(path, "is not what was written", remedy)
-    return content
-
-
 def _changed(config: Mapping[str, Any]) -> dict[str, Any]:
     """Fields that differ from the default; of local paths the last part alone."""
     default = flat(default_config())
@@ -187,10 +171,11 @@ def _changed(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def _metrics(path: Path, stage: str) -> dict[str, float]:
     """Numbers about a stage; all of them where none names it."""
-    if not path.is_file():
+    if not path.exists():
         return {}
-    found = from_text(path.read_text(encoding="utf-8"))
-    training = _read(path).get("training", {})
+    remedy = "Make it anew with --config.job=report, or delete it."
+    found, more = read_results(path, remedy)
+    training = more.get("training", {})
     mine = by_name(record for record in found if record.verifier == stage)
     mine |= ends_by_name({stage: training.get(stage, {})})
     return mine or by_name(found) | ends_by_name(training)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from aprm_jax.evals.records import RESULTS
 from aprm_jax.files import DamagedFileError
 from aprm_jax.jobs import changes
 from aprm_jax.jobs.context import Context, log
+from aprm_jax.training.memory import OutOfMemoryError, ran_out
 from aprm_jax.training.workdir import check_done, is_done, mark_done
 
 
@@ -53,12 +55,29 @@ def run(config: ml_collections.ConfigDict, root: Path) -> None:
         module = importlib.import_module(f"aprm_jax.jobs.{job}")
         read = changes.as_read_by(for_stage(config, name), jobs()[job])
         context = Context(read, root, name)
-        results = module.run(context)
+        with _naming_what_needs_memory(name, job):
+            results = module.run(context)
         seconds = time.perf_counter() - start
         spent = {"seconds": seconds, "cpu_seconds": time.process_time() - busy}
         info = {"job": job, **spent, **results}
         mark_done(context.directory, info, _elsewhere(root, job, results))
         log.info("%s: done in %.0f s", name, seconds)
+
+
+@contextlib.contextmanager
+def _naming_what_needs_memory(stage: str, job: str) -> Iterator[None]:
+    """Says of a stage whose memory did not suffice what would need less."""
+    try:
+        yield
+    except Exception as error:
+        if not (lacking := ran_out(error)):
+            raise
+        less = [jobs()[job].less_memory, "shorter builder.buckets, model.remat=True"]
+        raise OutOfMemoryError(
+            f"{stage} ({job}): the memory does not suffice: {lacking}. What needs "
+            f"less: {', '.join(filter(None, less))}, a smaller model, or more devices "
+            "and mesh.fsdp"
+        ) from error
 
 
 def _is_intact(directory: Path, job: str) -> bool:

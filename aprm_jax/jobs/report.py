@@ -28,14 +28,14 @@ from aprm_jax.evals.records import (
     Results,
     by_name,
     ends_by_name,
-    from_text,
-    to_text,
+    read_results,
+    write_results,
 )
-from aprm_jax.files import atomic_write, damaged, parse_json
+from aprm_jax.files import atomic_write
 from aprm_jax.jobs import set_tables, tables
 from aprm_jax.jobs.aprm import PERTURBATIONS
 from aprm_jax.jobs.context import Context, log
-from aprm_jax.jobs.evaluate import part_path
+from aprm_jax.jobs.evaluate import part_path, read_part
 from aprm_jax.jobs.step_data import CHANCE
 from aprm_jax.jobs.verifier_tables import GIVEN, Verifier, verifiers
 from aprm_jax.models.io import SPEC_FILE
@@ -134,7 +134,8 @@ def run(context: Context) -> dict[str, Any]:
     trained = {name: rows for name, rows in trained.items() if rows}
     evaluated = [name for name, job in stages(config) if job == "evaluate"]
     evaluation = root / evaluated[0] if evaluated else None
-    found = _records(config, evaluation)
+    parts = _parts(config, evaluation) if evaluation is not None else []
+    found = _records(config, evaluation, [part["name"] for part in parts])
     more = {
         "training": {name: _ends(rows) for name, rows in trained.items()},
         "seconds": {
@@ -144,14 +145,13 @@ def run(context: Context) -> dict[str, Any]:
     }
     numbers = by_name(found) | ends_by_name(more["training"])
     numbers |= {f"time.{k}.seconds": value for k, value in more["seconds"].items()}
-    atomic_write(root / RESULTS, to_text(found, more))
+    write_results(root / RESULTS, found, more)
     text = json.dumps(numbers, indent=1, sort_keys=True)
     atomic_write(root / "summary.json", text + "\n")
     results = Results(found)
     table = tables.main_table(config, results) if evaluation is not None else None
     game = _game(context, trained)
     shown = sorted(trained, key=lambda name: name != game)  # the game first
-    parts = _parts(config, evaluation) if evaluation is not None else []
     data = ReportData(
         title=config.report.title or config.name,
         subtitle=f"seed {config.seed}, problems: {_problems(config)}",
@@ -180,15 +180,19 @@ def run(context: Context) -> dict[str, Any]:
     return {}
 
 
-def _records(config: ml_collections.ConfigDict, evaluation: Path | None):
-    """What was measured, and APRM's lead over the others."""
+def _records(
+    config: ml_collections.ConfigDict, evaluation: Path | None, parts: Sequence[str]
+):
+    """What was measured, and APRM's lead over the others in the splits of `parts`."""
     if evaluation is None or not (evaluation / RESULTS).exists():
         return []
-    found = from_text((evaluation / RESULTS).read_text(encoding="utf-8"))
-    return [*found, *tables.differences(config, evaluation)]
+    path = evaluation / RESULTS
+    remedy = f"Delete it (rm {path}) and run the same command again: its parts are kept"
+    found, _ = read_results(path, f"{remedy}.")
+    return [*found, *tables.differences(config, evaluation, parts)]
 
 
-def _ends(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
+def _ends(rows: Sequence[Mapping[str, int | float]]) -> dict[str, float]:
     """A training's metrics at its end, and its number of steps."""
     out = {}
     for metric in sorted({key for row in rows for key in row}):
@@ -204,7 +208,7 @@ def _parts(config: ml_collections.ConfigDict, evaluation: Path) -> list[dict[str
     splits = () if config.domain.name == "labelled" else config.evaluate.splits
     names = [*splits, *set_tables.set_names(config)]
     paths = [part_path(evaluation, name) for name in names]
-    return [_read(path) for path in paths if path.is_file()]
+    return [read_part(path) for path in paths if path.exists()]
 
 
 def _phases(
@@ -225,7 +229,7 @@ def _phases(
                         phases[phase] = phases.get(phase, 0.0) + seconds
         elif evaluation is not None and directory == evaluation:
             for path in sorted((evaluation / "parts").glob("*.json")):
-                part = _read(path)
+                part = read_part(path)
                 phases[part["name"]] = part["seconds"]
         rest = done_info(directory).get("seconds", 0.0) - sum(phases.values())
         if rest > 0:
@@ -259,7 +263,7 @@ def _parameters(spec: Path) -> int:
     return params.stat().st_size // 4 if params.is_file() else 0
 
 
-def _charts(stage: str, rows: Sequence[Mapping[str, float]]) -> list[Chart]:
+def _charts(stage: str, rows: Sequence[Mapping[str, int | float]]) -> list[Chart]:
     x = [row["step"] for row in rows]
     charts = []
     for title, (style, lines) in _CHARTS.items():
@@ -285,7 +289,7 @@ def _game(context: Context, trained: Mapping[str, Sequence]) -> str | None:
     return next(iter([*live, *games]), None)
 
 
-def _progression(rows: Sequence[Mapping[str, float]]) -> Progression | None:
+def _progression(rows: Sequence[Mapping[str, int | float]]) -> Progression | None:
     prefix = "kind_share/"
     kinds = sorted(
         {k.removeprefix(prefix) for r in rows for k in r if k.startswith(prefix)}
@@ -299,22 +303,6 @@ def _progression(rows: Sequence[Mapping[str, float]]) -> Progression | None:
             k: [row.get(f"kind_caught/{k}", math.nan) for row in rows] for k in kinds
         },
     )
-
-
-def _read(path: Path) -> dict[str, Any]:
-    """A JSON file of a stage that was checked if it is complete.
-
-    Raises:
-      DamagedFileError: it holds no JSON object.
-    """
-    try:
-        content = parse_json(path.read_bytes())
-    except (OSError, ValueError):
-        content = None
-    if not isinstance(content, dict):
-        remedy = f"Delete it (rm {path}) and run the evaluation again."
-        raise damaged(path, "is not what was written", remedy)
-    return content
 
 
 def _perturbations(directory: Path) -> list[Perturbation]:

@@ -17,7 +17,6 @@ from aprm_jax.config import (
     for_stage,
     is_made_up,
     nearest,
-    of_run,
     stages,
     validate,
 )
@@ -30,6 +29,7 @@ from aprm_jax.jobs import (
     backbones,
     changes,
     export,
+    of_run,
     pipeline,
     prepare,
     prm_labels,
@@ -65,45 +65,44 @@ def run(
     with prompt_stop("What was finished is kept; the same command goes on from there."):
         _log_to_stdout()
         validate(config)
-        plan = changes.plan(config, root)
         check_prompt("prompt.generator", config.prompt.generator, GENERATOR_PLACES)
         check_prompt("prompt.solver", config.prompt.solver, SOLVER_PLACES)
         if config.job != "export":  # which reads a model, no problems
             check_files(config)
             check_labelled_files(config)
         _use_compilation_cache(config.compilation_cache)
-        contexts = [
-            (Context(for_stage(config, name), root, name), job)
-            for name, job in (
-                pipeline.chosen_stages(config)
-                if config.job == "export"
-                else stages(config)
-            )
-        ]
-        export.check(contexts)
-        if per_core:
-            _split_cpu([context.config for context, _ in contexts])
-        for context, _ in contexts:
-            _ = context.mesh  # compared with the devices
-        check_sources(contexts)
-        prepare.check(contexts)
-        for context, job in contexts:
-            if job not in ("prepare", "export", "report"):
-                backbones.check(context.config)
-        with locked(root):
-            there = (
-                (root / of_run.FILE).read_text()
-                if not plan.is_new
-                else config.to_dict()
-            )
-            open_workdir(root, there, __version__)
-            log.info("workdir: %s", root)
-            plan.put_tokenizer_aside()
-            check_problems(contexts)
-            check_made_up(config)
-            for line in plan.carry_out(__version__):
-                log.info("%s", line)
-            pipeline.run(config, root)
+        with locked(root):  # what is in it is looked at by one process at a time
+            _run_in(config, root, per_core)
+
+
+def _run_in(config: ml_collections.ConfigDict, root: Path, per_core: bool) -> None:
+    """The rest of `run`, in a workdir that is ours alone."""
+    plan = changes.plan(config, root)
+    contexts = [
+        (Context(for_stage(config, name), root, name), job)
+        for name, job in (
+            pipeline.chosen_stages(config) if config.job == "export" else stages(config)
+        )
+    ]
+    export.check(contexts)
+    if per_core:
+        _split_cpu([context.config for context, _ in contexts])
+    for context, _ in contexts:
+        _ = context.mesh  # compared with the devices
+    check_sources(contexts)
+    prepare.check(contexts)
+    for context, job in contexts:
+        if job not in ("prepare", "export", "report"):
+            backbones.check(context.config)
+    there = config.to_dict() if plan.is_new else (root / of_run.FILE).read_text()
+    open_workdir(root, there, __version__)
+    log.info("workdir: %s", root)
+    plan.put_tokenizer_aside()
+    check_problems(contexts)
+    check_made_up(config)
+    for line in plan.carry_out(__version__):
+        log.info("%s", line)
+    pipeline.run(config, root)
 
 
 def check_files(config: ml_collections.ConfigDict) -> None:

@@ -101,13 +101,15 @@ def _problems(config: ml_collections.ConfigDict, results: Results) -> str:
     return " to ".join(f"{n:.0f}" for n in sorted({min(counts), max(counts)}))
 
 
-def differences(config: ml_collections.ConfigDict, evaluation: Path) -> list[Record]:
-    """APRM minus every other method, problem by problem."""
+def differences(
+    config: ml_collections.ConfigDict, evaluation: Path, parts: Sequence[str]
+) -> list[Record]:
+    """APRM minus every other method, problem by problem, in the splits of `parts`."""
     own = [v.key for v in verifiers(config) if v.own]
     found: list[Record] = []
     for split in config.evaluate.splits:
         path = evaluation / "per_problem" / f"{split}.npz"
-        if not own or not path.exists():
+        if not own or split not in parts or not path.exists():
             continue
         with np.load(path) as rows:
             for n in _shown_sizes(config):

@@ -26,6 +26,7 @@ import safetensors.flax
 from transformers import PreTrainedTokenizerFast
 
 from aprm_jax.config.errors import UserError
+from aprm_jax.files import cannot_write
 from aprm_jax.models.decoder import DecoderConfig
 
 Kind = Literal["solver", "generator", "prm"]
@@ -119,6 +120,9 @@ def save_model(
 def written_whole(directory: str | os.PathLike[str]) -> Iterator[Path]:
     """A scratch folder that takes the place of `directory` if the block ends well.
 
+    Raises:
+      FileError: the folder is unwritable or the disk is full.
+
     A kill or an error leaves what was there before, never half a folder; what a kill
     leaves beside it is cleared by the next start.
     """
@@ -136,6 +140,13 @@ def written_whole(directory: str | os.PathLike[str]) -> Iterator[Path]:
                 os.chmod(path, 0o666 & ~_umask())
             _sync(path)
         _replace(scratch, target)
+    except Exception as error:
+        # Rust's libraries raise exceptions of their own for what the system says.
+        if isinstance(error, UserError) or not (
+            isinstance(error, OSError) or "(os error " in str(error)
+        ):
+            raise
+        raise cannot_write(target, error) from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 

@@ -25,6 +25,8 @@ import orbax.checkpoint as ocp
 
 from aprm_jax.config.errors import UserError
 from aprm_jax.files import FileError, atomic_write, fingerprint, parse_json
+from aprm_jax.training.memory import ran_out
+from aprm_jax.training.orbax_noise import quieten
 
 MANIFEST = "MANIFEST.json"
 _ORBAX_TEMPORARY = ".orbax-checkpoint-tmp"
@@ -96,6 +98,7 @@ class Checkpointer:
             # An older save of the same step, if a run went back before it.
             self._remove(step)
             if self._orbax is None:
+                quieten()
                 # Random weights do not compress; trying costs the training its CPU.
                 handler = ocp.PyTreeCheckpointHandler(use_compression=False)
                 self._orbax = ocp.AsyncCheckpointer(handler)
@@ -272,10 +275,12 @@ class Checkpointer:
         )
         reason = error.__cause__ if isinstance(error, FileError) else error
         text = " ".join(str(reason).split())[:400]
+        hint = "Is the folder writable, and is there space left on the disk?"
+        if ran_out(error):
+            hint = "The memory does not suffice."
         return CheckpointError(
             f"Cannot write the checkpoint of step {step} in {self._dir} ({have}): "
-            f"{text}. Is the folder writable, and is there space left on the disk? "
-            "The same command goes on from the newest checkpoint."
+            f"{text}. {hint} The same command goes on from the newest checkpoint."
         )
 
 

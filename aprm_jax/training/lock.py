@@ -33,12 +33,13 @@ _held: set[Path] = set()  # by this process, to which its own locks are no hindr
 
 @contextlib.contextmanager
 def locked(workdir: str | os.PathLike[str]) -> Iterator[Path]:
-    """Makes the workdir, and holds its lock.
+    """Makes the workdir, and holds its lock; one that stays empty goes again.
 
     Raises:
       WorkdirError: another process holds it, which is named; or the folder is
         unwritable.
     """
+    made = not os.path.exists(workdir)
     folder = make_workdir(workdir).absolute()
     if folder in _held:
         raise _in_use(folder, _this_process())
@@ -59,6 +60,9 @@ def locked(workdir: str | os.PathLike[str]) -> Iterator[Path]:
             path.unlink()  # before it is let go: nobody may have taken it
         os.close(descriptor)
         _held.discard(folder)
+        if made:
+            with contextlib.suppress(OSError):  # it is not empty
+                folder.rmdir()
 
 
 def _take(folder: Path) -> tuple[Path, int]:

@@ -19,7 +19,7 @@ from aprm_jax.data.labelled import from_labels, from_ratings, question_id
 from aprm_jax.data.prepared import PreparedRow
 from aprm_jax.data.sources import read_source
 from aprm_jax.data.steps import StepBuilder
-from aprm_jax.files import DamagedFileError, fingerprints, write_sealed
+from aprm_jax.files import FILES, DamagedFileError, seal_folder, write_sealed
 
 BUILDER = StepBuilder(tiny.tokenizer(), 1, (64,), 16)
 
@@ -257,9 +257,9 @@ def test_metadata_cannot_name_files_elsewhere(tmp_path):
     path.write_text(json.dumps(info))
     with pytest.raises(DataError, match=r"names files outside its folder"):
         read_source(f"tfds:prepared?data_dir={tmp_path}", "train", dict)
-    listing = folder / prepared.VERSION / prepared.FILES
+    listing = folder / prepared.VERSION / FILES
     write_sealed(listing, {"files": {"../../prepared-train.array_record-0": {}}})
-    with pytest.raises(DataError, match="list of files in its own folder"):
+    with pytest.raises(DamagedFileError, match="list of files in its own folder"):
         prepared.open_split(folder, "train")
 
 
@@ -298,9 +298,7 @@ def test_metadata_of_another_shape_are_refused(tmp_path, wrong):
     prepared.write_prepared(folder, {"train": _rows()}, _metadata)
     version = folder / prepared.VERSION
     (version / "metadata.json").write_bytes(wrong)
-    write_sealed(
-        version / prepared.FILES, {"files": fingerprints(version, version.iterdir())}
-    )
+    seal_folder(version)
     with pytest.raises(DataError, match=r"metadata\.json: cannot be read"):
         prepared.check_builder(folder, BUILDER)
 

@@ -1,17 +1,19 @@
 """Records: whatever a verifier is called, nothing is lost or taken apart."""
 
-import json
 import math
+
+import pytest
 
 from aprm_jax.evals.intervals import Interval
 from aprm_jax.evals.records import (
     Record,
     Results,
     by_name,
-    from_text,
+    read_results,
     records,
-    to_text,
+    write_results,
 )
+from aprm_jax.files import DamagedFileError
 
 NAME = "../runs/v1.2/aprm"  # a model of another run, dots and all
 
@@ -24,11 +26,31 @@ def some() -> list[Record]:
     ]
 
 
-def test_what_is_written_is_read_again():
-    text = to_text(some(), {"seconds": {"aprm": 1.5}})
-    assert json.loads(text)["seconds"] == {"aprm": 1.5}
-    assert sum("{" in line for line in text.splitlines()) == 1 + 1 + 3  # a line each
-    assert repr(from_text(text)) == repr(some())
+def test_what_is_written_is_read_again(tmp_path):
+    path = tmp_path / "results.json"
+    write_results(path, some(), {"seconds": {"aprm": 1.5}})
+    found, more = read_results(path, "")
+    assert (repr(found), more) == (repr(some()), {"seconds": {"aprm": 1.5}})
+    lines = path.read_text().splitlines()
+    assert sum("{" in line for line in lines) == 1 + 1 + 3  # a line each
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda text: text.replace("0.75", "0.74"),
+        lambda text: text[: len(text) // 2],
+        lambda text: "[]",
+        lambda text: "[" * 100_000,
+        lambda text: '{"records": []}',
+    ],
+)
+def test_results_that_are_not_what_was_written_are_refused(tmp_path, damage):
+    path = tmp_path / "results.json"
+    write_results(path, some())
+    path.write_text(damage(path.read_text()))
+    with pytest.raises(DamagedFileError, match=r"results\.json .*Make it anew\."):
+        read_results(path, "Make it anew.")
 
 
 def test_results_are_found_by_their_fields():

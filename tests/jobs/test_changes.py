@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import command
@@ -12,7 +13,6 @@ from aprm_jax.config import (
     flat,
     for_stage,
     jobs,
-    of_run,
     override,
     read_config_file,
     set_field,
@@ -20,8 +20,10 @@ from aprm_jax.config import (
     stages,
     validate,
 )
-from aprm_jax.config.of_run import get_config
+from aprm_jax.jobs import of_run, start
 from aprm_jax.jobs.changes import FREE, as_read_by, plan
+from aprm_jax.jobs.of_run import get_config
+from aprm_jax.training.lock import locked
 from aprm_jax.training.workdir import WorkdirError, mark_done, write_config
 
 QUICKSTART = command.REPOSITORY / "configs" / "quickstart.py"
@@ -205,3 +207,11 @@ def test_a_job_sees_only_the_fields_that_it_says_it_reads():
         }
     with pytest.raises(AttributeError, match="groups"):
         _ = as_read_by(config, jobs()["sft"]).game.groups
+
+
+def test_what_a_start_would_change_is_looked_at_under_the_lock(finished):
+    other = changed(seed=9)  # which would be refused, were the run not still going on
+    with locked(finished), pytest.raises(WorkdirError, match=str(os.getpid())):
+        start.run(other, finished)
+    with pytest.raises(WorkdirError, match="seed"):
+        start.run(other, finished)

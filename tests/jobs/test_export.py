@@ -13,7 +13,7 @@ import pytest
 import tiny
 
 from aprm_jax.config import ConfigError, default_config, set_field, validate
-from aprm_jax.evals.records import Record, to_text
+from aprm_jax.evals.records import Record, write_results
 from aprm_jax.hf import prm_layouts
 from aprm_jax.hf.export import ExportError, Origin
 from aprm_jax.hf.load import load_backbone, read_architecture
@@ -71,7 +71,7 @@ def test_a_finished_run_is_exported_without_its_data(root):
         Record("steps", "test", "aprm", "auc", 0.75),
         Record("steps", "test", "other", "auc", 0.1),
     ]
-    (root / "results.json").write_text(to_text(found))
+    write_results(root / "results.json", found)
     start.run(c, root)  # on request it is made again
     folder = root / "export" / "aprm-token_classification"
     info = done_info(root / "export")

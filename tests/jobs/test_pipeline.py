@@ -13,7 +13,7 @@ import tiny_hf
 
 import aprm_jax
 from aprm_jax.config import jobs, read_config_file, set_field
-from aprm_jax.evals.records import by_name, from_text
+from aprm_jax.evals.records import by_name, read_results
 from aprm_jax.jobs import export, tables
 from aprm_jax.jobs.context import Context
 from aprm_jax.report.contents import Cell, Column, Row, Table
@@ -67,7 +67,8 @@ def test_the_summary_is_flat_and_holds_together(whole):
 def test_the_records_are_the_summary(whole):
     written = json.loads((whole / "results.json").read_text())
     numbers = json.loads((whole / "summary.json").read_text())
-    found = by_name(from_text((whole / "results.json").read_text()))
+    records, _ = read_results(whole / "results.json", "")
+    found = by_name(records)
     assert found == {k: v for k, v in numbers.items() if not k.startswith(("tr", "ti"))}
     assert written["training"]["aprm"]["steps"] == numbers["train.aprm.steps"]
     assert written["seconds"]["aprm"] == numbers["time.aprm.seconds"]

@@ -229,14 +229,15 @@ def test_an_unwritable_place_is_named(tmp_path):
 # A file may not pass 64 KiB: the write fails as it does on a full disk.
 _FULL = """
 import pathlib, resource, signal, sys
-import numpy as np
+import jax, numpy as np
 from aprm_jax.training.checkpoints import CheckpointError, Checkpointer
 checkpointer = Checkpointer(sys.argv[1])
 checkpointer.save(1, {"x": np.arange(10)})
 checkpointer.wait()
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (2**16, 2**16))
-big = {"x": np.random.default_rng(0).normal(size=10**6)}
+draw = np.random.default_rng(0)
+big = {f"x{k}": jax.numpy.asarray(draw.normal(size=2**15)) for k in range(50)}
 try:
     checkpointer.save(2, big)
     checkpointer.close()
@@ -258,3 +259,4 @@ def test_a_write_that_fails_in_the_background_is_told(tmp_path):
     assert "Cannot write the checkpoint of step 2" in result.stdout
     assert "the newest is of 1" in result.stdout
     assert "space left" in result.stdout
+    assert result.stderr == ""  # of the writes that were under way beside it

@@ -136,3 +136,14 @@ def test_a_machine_that_touches_the_file_holds_it(tmp_path, without, monkeypatch
     monkeypatch.setattr(lock, "_PATIENCE", 0.3)
     with lock.locked(tmp_path):  # it has stopped
         pass
+
+
+def test_a_start_that_fails_leaves_no_empty_folder(tmp_path):
+    with pytest.raises(KeyError), lock.locked(tmp_path / "new"):
+        raise KeyError
+    with lock.locked(tmp_path / "used"):
+        (tmp_path / "used" / "file").touch()
+    (tmp_path / "old").mkdir()
+    with lock.locked(tmp_path / "old"):
+        pass
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["old", "used"]

@@ -115,4 +115,5 @@ JOB = Job(
         ("R accuracy on clean", "prm/accuracy_clean"),
         ("on fresh", "prm/accuracy_fresh"),
     ),
+    less_memory="more game.microbatches or a smaller game.generator_rows",
 )

@@ -116,4 +116,5 @@ JOB = Job(
     reads=("game", "prm"),
     outputs=("parts", "per_problem", "sets", "results.json", "summary.json"),
     redone="changed",
+    less_memory="fewer evaluate.samples or evaluate.problems",
 )

@@ -41,4 +41,5 @@ JOB = Job(
     reads=("",),
     outputs=(),
     redone="asked",
+    less_memory="a smaller export.max_shard_size",
 )

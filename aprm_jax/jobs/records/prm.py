@@ -121,4 +121,5 @@ JOB = Job(
         ("accuracy on right", "prm/accuracy_correct"),
         ("on wrong", "prm/accuracy_incorrect"),
     ),
+    less_memory="a smaller prm.batch_size or more prm.microbatches",
 )

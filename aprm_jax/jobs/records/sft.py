@@ -74,4 +74,5 @@ JOB = Job(
     reads=("prm.solver",),
     length="sft.updates",
     shown=(("loss", "loss"), ("tokens/s", "tokens")),
+    less_memory="a smaller sft.batch_size or more sft.microbatches",
 )

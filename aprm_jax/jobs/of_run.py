@@ -5,7 +5,6 @@ The command takes it where `--workdir` is the folder of a run and `--config` is 
 
 from __future__ import annotations
 
-import json
 import logging
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,8 @@ import ml_collections
 
 from aprm_jax.config.fields import ConfigError, override, set_field
 from aprm_jax.config.schema import default_config, settings
+from aprm_jax.files import parse_json
+from aprm_jax.training.workdir import check_config
 
 FILE = "config.json"
 
@@ -26,11 +27,13 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
 
     Raises:
       ConfigError: there is no such file, or it is no config.
+      DamagedFileError: it is not what was written.
     """
     path = Path(arg) / FILE
+    check_config(path.parent)
     try:
-        written = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        written = parse_json(path.read_bytes())
+    except (OSError, ValueError) as error:
         raise ConfigError(f"{path}: not the config of a run: {error}") from error
     if not isinstance(written, dict):
         raise ConfigError(f"{path}: not the config of a run: no JSON object")
