@@ -326,7 +326,7 @@ def _perturbations(directory: Path) -> list[Perturbation]:
     ]
 
 
-def _written(rows: Sequence[Mapping[str, float]] | None) -> dict[str, float]:
+def _written(rows: Sequence[Mapping[str, int | float]] | None) -> dict[str, float]:
     """Share of each kind among all wrong replies of a game."""
     prefix, rows = "kind_share/", rows or ()
     kinds = sorted({k for row in rows for k in row if k.startswith(prefix)})
