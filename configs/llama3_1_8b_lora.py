@@ -41,7 +41,7 @@ def get_config(arg: str = ""):
     c.evaluate.attack_prms = ("aprm",)
     c.evaluate.attack_learning_rate = 2e-5
     if arg == "runlocal":
-        from aprm_jax.hf.tiny import cut  # imports JAX
+        from aprm_jax.testing.tiny import cut  # imports JAX
 
         cut(c, "llama")
         return c

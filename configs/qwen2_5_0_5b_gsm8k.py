@@ -40,7 +40,7 @@ def get_config(arg: str = ""):
     c.prm.learning_rate = 5e-6
     c.sft.learning_rate = 1e-5
     if arg == "runlocal":
-        from aprm_jax.hf.tiny import cut  # imports JAX
+        from aprm_jax.testing.tiny import cut  # imports JAX
 
         cut(c, "qwen2")
         return c

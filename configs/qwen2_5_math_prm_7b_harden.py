@@ -47,7 +47,7 @@ def get_config(arg: str = ""):
     c.evaluate.attack_learning_rate = 2e-5
     c.domain.model_solutions = ""
     if arg == "runlocal":
-        from aprm_jax.hf.tiny import cut  # imports JAX
+        from aprm_jax.testing.tiny import cut  # imports JAX
 
         cut(c, "qwen2", prm_layout="qwen2_prm")
         return c

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 
-from aprm_jax.game.matrix import regulariser_warning
 from aprm_jax.game.rounds import GameConfig, Rounds
 from aprm_jax.game.update import GameState
 from aprm_jax.jobs.context import Context, log
 from aprm_jax.jobs.prm import initial_prm
 from aprm_jax.models.lora import LoraConfig
+from aprm_jax.theory.bounds import regulariser_warning
 from aprm_jax.training.lines import LineLog
 from aprm_jax.training.loop import run_loop
 

@@ -28,11 +28,11 @@ from aprm_jax.data.steps import StepBuilder
 from aprm_jax.hf.peft import to_peft
 from aprm_jax.hf.safetensors_io import ModelFileError
 from aprm_jax.hf.save import write_adapter
-from aprm_jax.hf.tiny import write_tiny
 from aprm_jax.jobs import aprm, backbones, samples, start, verifiers
 from aprm_jax.jobs.context import Context
 from aprm_jax.models.io import load_model
 from aprm_jax.models.lora import LoraConfig, init_lora, merge
+from aprm_jax.testing.tiny import write_tiny
 
 TEXTS = ["Ann has 3 boxes of 4 pens.", "3*4=<<3*4=12>>12 pens.", "#### 12"]
 

@@ -19,12 +19,12 @@ from aprm_jax.hf.export import ExportError, Origin
 from aprm_jax.hf.load import load_backbone, read_architecture
 from aprm_jax.hf.peft import AdapterMismatchError
 from aprm_jax.hf.safetensors_io import Checkpoint
-from aprm_jax.hf.tiny import write_tiny
 from aprm_jax.jobs import export, pipeline, start
 from aprm_jax.jobs.context import Context
 from aprm_jax.models import heads, lora
 from aprm_jax.models.io import ModelSpec, save_model
 from aprm_jax.models.lora import LoraConfig
+from aprm_jax.testing.tiny import write_tiny
 from aprm_jax.training.mesh import MeshConfig, make_mesh
 from aprm_jax.training.workdir import done_info
 

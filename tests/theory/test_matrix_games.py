@@ -10,7 +10,8 @@ import optax
 import pytest
 from scipy.optimize import minimize
 
-from aprm_jax.game.matrix import (
+from aprm_jax.game.ogda import ogda
+from aprm_jax.theory import (
     MatrixGame,
     NoConvergenceError,
     best_response,
@@ -33,7 +34,6 @@ from aprm_jax.game.matrix import (
     utilities,
     verdict_game,
 )
-from aprm_jax.game.ogda import ogda
 
 # (r_G: fooled, caught, still correct), (r_R: wrong, right), the bound on tau.
 WORKED_CASES = [

@@ -1,0 +1,1 @@
+"""What tests need, of this package and of its users: models that cost nothing."""
