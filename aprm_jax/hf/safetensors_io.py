@@ -1,4 +1,4 @@
-"""Reads parts of safetensors checkpoints, and writes sharded ones, tensor by tensor.
+"""Reads parts of safetensors checkpoints, and writes sharded ones, shard by shard.
 
 A file is eight bytes of header length, a JSON header, and the tensors' bytes
 (https://huggingface.co/docs/safetensors). Reading goes through `pread` into buffers of
@@ -16,10 +16,10 @@ import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import ml_dtypes
 import numpy as np
+from safetensors.numpy import save_file
 
 from aprm_jax.files import parse_json
 from aprm_jax.hf.copying import contiguous
@@ -315,27 +315,11 @@ def _shards(
 
 
 def _write_file(path: Path, tensors: Mapping[str, np.ndarray]) -> None:
-    names = {dtype: name for name, dtype in DTYPES.items()}
-    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
-    # Wide items first, so that each tensor is aligned to its own.
-    ordered = sorted(tensors.items(), key=lambda kv: (-kv[1].dtype.itemsize, kv[0]))
-    offset = 0
-    for key, array in ordered:
-        if array.dtype not in names:
+    for key, array in tensors.items():
+        if array.dtype not in DTYPES.values():
             raise ValueError(f"tensor {key!r} is {array.dtype}, which is not written")
-        header[key] = {
-            "dtype": names[array.dtype],
-            "shape": list(array.shape),
-            "data_offsets": [offset, offset + array.nbytes],
-        }
-        offset += array.nbytes
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    with path.open("wb") as file:
-        file.write(len(text).to_bytes(8, "little"))
-        file.write(text)
-        for _, array in ordered:
-            file.write(_raw(contiguous(array)))
+    dense = {key: contiguous(array) for key, array in tensors.items()}
+    save_file(dense, path, metadata={"format": "pt"})
 
 
 def _raw(array: np.ndarray) -> memoryview:

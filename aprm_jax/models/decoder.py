@@ -24,10 +24,10 @@ and where a family has them
 from __future__ import annotations
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Float32, Int32
 
+from aprm_jax.models import cpu_kernels
 from aprm_jax.models.layers import (
     DecoderConfig,
     Layer,
@@ -39,33 +39,12 @@ from aprm_jax.models.positions import layer_kinds, sight
 
 __all__ = ["ONE_HOT_VOCAB", "Decoder", "DecoderConfig"]
 
-# Up to this many tokens the gradient of the embedding is a matmul with a one-hot
-# matrix: XLA's scatter-add runs on one thread, row by row.
+# Up to this many tokens the gradient of the embedding is a product; see `lookup`.
 ONE_HOT_VOCAB = 1024
 
 
-@jax.custom_vjp
-def _lookup(table, tokens):
-    return table[tokens]
-
-
-def _lookup_fwd(table, tokens):
-    return table[tokens], (tokens, jnp.zeros((table.shape[0], 0), table.dtype))
-
-
-def _lookup_bwd(saved, grad):
-    tokens, like = saved
-    hot = jax.nn.one_hot(tokens.reshape(-1), like.shape[0], dtype=grad.dtype)
-    rows = grad.reshape(-1, grad.shape[-1])
-    table = jnp.einsum("xv,xd->vd", hot, rows, preferred_element_type=jnp.float32)
-    return table.astype(like.dtype), None
-
-
-_lookup.defvjp(_lookup_fwd, _lookup_bwd)
-
-
 def _head(hidden, kernel):
-    rows = hidden.reshape(-1, hidden.shape[-1])  # see Attention.project
+    rows = hidden.reshape(-1, hidden.shape[-1])  # see layers.Projection
     logits = jnp.matmul(rows, kernel, preferred_element_type=jnp.float32)
     return logits.reshape(*hidden.shape[:-1], kernel.shape[-1])
 
@@ -88,7 +67,7 @@ class Embed(nn.Module):
 
     def __call__(self, tokens: Int32[Array, "B T"]) -> Float[Array, "B T D"]:
         if self.config.vocab_size <= ONE_HOT_VOCAB:
-            rows = _lookup(self.embedding, tokens)
+            rows = cpu_kernels.lookup(self.embedding, tokens)
         else:
             rows = self.embedding[tokens]
         rows = rows.astype(self.config.dtype)

@@ -14,17 +14,11 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Float32
+from jaxtyping import Array, Bool, Float
 
+from aprm_jax.models import cpu_kernels
 from aprm_jax.models.architecture import DecoderConfig
 from aprm_jax.models.positions import Rotation, Sight
-
-# Large and finite: softmax of a wholly masked row is uniform rather than NaN.
-MASKED = -1e30
-# Attention over whole rows goes by blocks of queries: few, for each is compiled, and
-# none smaller than what a core is kept busy with.
-MOST_BLOCKS, SMALLEST_BLOCK = 4, 64
-
 
 _ACTIVATIONS = {
     "silu": jax.nn.silu,
@@ -73,130 +67,8 @@ def attend(
             query, key, value, mask=mask[:, None], scale=scale
         )
         return jnp.swapaxes(out, 1, 2)
-    t, s = mask.shape[1:]
-    query, cap = query * scale, config.attention_softcap
-    if t != s or t <= SMALLEST_BLOCK:
-        return _mix(query, key, value, mask, cap)
-    # The columns right of a block of queries are never seen: not computed either.
-    size = max(SMALLEST_BLOCK, -(-t // MOST_BLOCKS))
-    mixed = []
-    for start in range(0, t, size):
-        end = min(start + size, t)
-        seen = mask[:, start:end, :end]
-        rows = query[:, :, start:end]
-        mixed.append(_mix(rows, key[:, :, :end], value[:, :, :end], seen, cap))
-    return jnp.concatenate(mixed, axis=2)
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
-def _mix(
-    query: Float[Array, "B N T H"],
-    key: Float[Array, "B K S H"],
-    value: Float[Array, "B K S H"],
-    mask: Bool[Array, "B T S"],
-    cap: float | None,
-) -> Float[Array, "B N T H"]:
-    """softmax(query key^T) value, with a gradient that keeps no scores.
-
-    XLA's own passes over [T, S] more often (measured on a CPU: a tenth of a step at
-    128 tokens). Inside, the G query heads of a KV head are one axis with their tokens.
-    """
-    return _mix_forward(query, key, value, mask, cap)[0]
-
-
-def _mix_forward(query, key, value, mask, cap):
-    b, n, t, h = query.shape
-    k, s = key.shape[1:3]
-    query = query.reshape(b, k, -1, h)
-    scores = jnp.einsum(
-        "bkqh,bksh->bkqs", query, key, preferred_element_type=jnp.float32
-    )
-    capped = soft_cap(scores, cap)
-    shown = capped.reshape(b, n, t, s)
-    probs = jax.nn.softmax(jnp.where(mask[:, None], shown, MASKED), axis=-1)
-    probs = probs.astype(value.dtype).reshape(scores.shape)
-    mixed = jnp.einsum("bkqs,bksh->bkqh", probs, value)
-    kept = query, key, value, probs, mixed, None if cap is None else capped
-    return mixed.reshape(b, n, t, h), kept
-
-
-def _mix_backward(cap, kept, wanted):
-    query, key, value, probs, mixed, capped = kept
-    shape, wanted = wanted.shape, wanted.reshape(query.shape)
-    wide = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
-    of_value = _over_queries(probs, wanted)
-    # d softmax: p (g - sum p g), where sum p g over the columns is wanted . mixed.
-    of_probs = wide("bkqh,bksh->bkqs", wanted, value)
-    mean = jnp.sum(wanted * mixed, axis=-1, keepdims=True, dtype=jnp.float32)
-    of_scores = probs.astype(jnp.float32) * (of_probs - mean)
-    if cap is not None:  # d cap tanh(x / cap)
-        of_scores = of_scores * (1.0 - (capped / cap) ** 2)
-    of_scores = of_scores.astype(query.dtype)
-    of_query = wide("bkqs,bksh->bkqh", of_scores, key).reshape(shape)
-    of_key = _over_queries(of_scores, query)
-    return (
-        of_query.astype(query.dtype),
-        of_key.astype(key.dtype),
-        of_value.astype(value.dtype),
-        None,
-    )
-
-
-_mix.defvjp(_mix_forward, _mix_backward)
-
-
-def _over_queries(
-    scores: Float[Array, "B K Q S"], rows: Float[Array, "B K Q H"]
-) -> Float32[Array, "B K S H"]:
-    """scores^T rows, for each KV head."""
-
-    def plain(scores, rows):
-        return jnp.einsum(
-            "bkqs,bkqh->bksh", scores, rows, preferred_element_type=jnp.float32
-        )
-
-    def turned(scores, rows):
-        columns = jax.lax.optimization_barrier(jnp.swapaxes(scores, 2, 3))
-        return jnp.einsum(
-            "bksq,bkqh->bksh", columns, rows, preferred_element_type=jnp.float32
-        )
-
-    return jax.lax.platform_dependent(scores, rows, cpu=turned, default=plain)
-
-
-@jax.custom_vjp
-def _product(
-    rows: Float[Array, "X I"], matrix: Float[Array, "I O"]
-) -> Float[Array, "X O"]:
-    """A plain product, with a gradient of the matrix that suits a CPU as well.
-
-    There a product over the rows of both operands is not one of XLA's fast ones: with
-    the narrower operand turned first it is (measured: a tenth of a step, together with
-    the same in `_over_queries`).
-    """
-    return rows @ matrix
-
-
-def _product_forward(rows, matrix):
-    return rows @ matrix, (rows, matrix)
-
-
-def _product_backward(kept, wanted):
-    rows, matrix = kept
-
-    def plain(rows, wanted):
-        return rows.T @ wanted
-
-    def turned(rows, wanted):
-        if rows.shape[1] <= wanted.shape[1]:
-            return jax.lax.optimization_barrier(rows.T) @ wanted
-        return (jax.lax.optimization_barrier(wanted.T) @ rows).T
-
-    of_matrix = jax.lax.platform_dependent(rows, wanted, cpu=turned, default=plain)
-    return wanted @ matrix.T, of_matrix.astype(matrix.dtype)
-
-
-_product.defvjp(_product_forward, _product_backward)
+    cap = config.attention_softcap
+    return cpu_kernels.attention(query * scale, key, value, mask, cap)
 
 
 class RMSNorm(nn.Module):
@@ -241,7 +113,7 @@ class Projection(nn.Module):
         lead = x.shape[: x.ndim - len(self.inputs)]
         rows = x.reshape(math.prod(lead), math.prod(self.inputs))
         matrix = kernel.astype(self.config.dtype).reshape(rows.shape[1], -1)
-        out = _product(rows, matrix)
+        out = cpu_kernels.product(rows, matrix)
         if self.bias:
             bias = self.param(
                 "bias", nn.initializers.zeros, self.outputs, self.config.param_dtype

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float32, Int32
 
+from aprm_jax.models import cpu_kernels
 from aprm_jax.models.architecture import DecoderConfig, RopeScaling
 
 Rotation = tuple[Float32[Array, "B T half"], Float32[Array, "B T half"]]
@@ -44,17 +45,7 @@ def rotation(
     cos_sin = jnp.cos(angles), jnp.sin(angles)
     if scaling is not None and scaling.attention_factor != 1.0:
         cos_sin = tuple(x * scaling.attention_factor for x in cos_sin)
-    # XLA would recompute them in every layer, forward and backward. What stops it on a
-    # CPU, where it drops barriers too early, is a product: with the identity, so exact.
-    return jax.lax.platform_dependent(
-        *cos_sin, cpu=_as_products, default=lambda *a: jax.lax.optimization_barrier(a)
-    )
-
-
-def _as_products(*arrays: Float32[Array, "B T half"]) -> tuple[Any, ...]:
-    identity = jnp.eye(arrays[0].shape[-1], dtype=jnp.float32)
-    exact = jax.lax.Precision.HIGHEST
-    return tuple(jnp.matmul(a, identity, precision=exact) for a in arrays)
+    return cpu_kernels.kept(*cos_sin)  # XLA would recompute them in every layer
 
 
 def _stretched(

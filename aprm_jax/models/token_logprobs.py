@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Float32, Int32
 
+from aprm_jax.models import cpu_kernels
 from aprm_jax.models.decoder import ONE_HOT_VOCAB, Decoder
 
 # Float32 logits of a chunk, and its least width: narrower ones keep no device busy.
@@ -63,26 +64,7 @@ def _read(decoder: Decoder, params: Any, hidden: Array, tokens: Array) -> TokenL
     total = jax.nn.logsumexp(logits, axis=-1)
     fixed = jax.lax.stop_gradient(logits - total[..., None])
     entropy = -jnp.sum(jnp.exp(fixed) * fixed, axis=-1)
-    return TokenLogprobs(_picked(logits, tokens) - total, entropy)
-
-
-def _picked(
-    logits: Float32[Array, "B T V"], tokens: Int32[Array, "B T"]
-) -> Float32[Array, "B T"]:
-    """The logit of each token.
-
-    On a CPU as a sum over a one-hot mask: the gradient of a gather is a scatter,
-    which XLA runs there on one thread.
-    """
-
-    def masked(logits, tokens):
-        hot = tokens[..., None] == jnp.arange(logits.shape[-1])[None, None]
-        return jnp.sum(jnp.where(hot, logits, 0.0), axis=-1)
-
-    def gathered(logits, tokens):
-        return jnp.take_along_axis(logits, tokens[..., None], axis=-1)[..., 0]
-
-    return jax.lax.platform_dependent(logits, tokens, cpu=masked, default=gathered)
+    return TokenLogprobs(cpu_kernels.picked(logits, tokens) - total, entropy)
 
 
 def _read_by_chunks(

@@ -51,7 +51,6 @@ class Checkpointer:
         self,
         directory: str | os.PathLike,
         keep_last: int = 2,
-        every: int = 100,
         async_: bool = True,
     ) -> None:
         """Opens the folder, which is created at the first save.
@@ -59,27 +58,16 @@ class Checkpointer:
         Args:
           directory: the folder of the checkpoints.
           keep_last: number of newest complete checkpoints to keep.
-          every: `maybe_save` saves at multiples of this step.
           async_: return from `save` while the files are being written.
         """
-        if keep_last < 1 or every < 1:
-            raise ValueError(
-                f"keep_last={keep_last} and every={every} must be positive"
-            )
+        if keep_last < 1:
+            raise ValueError(f"keep_last={keep_last} must be positive")
         self._dir = pathlib.Path(directory).absolute()
         self._keep_last = keep_last
-        self._every = every
         self._async = async_
         self._orbax: ocp.AsyncCheckpointer | None = None
         self._thread: threading.Thread | None = None
         self._error: CheckpointError | None = None
-
-    def maybe_save(self, step: int, tree: Any) -> bool:
-        """Saves where `step` is a multiple of `every`: decided by the step alone."""
-        if step % self._every:
-            return False
-        self.save(step, tree)
-        return True
 
     def save(self, step: int, tree: Any) -> None:
         """Saves `tree` as step `step`; its arrays may be donated or changed after.

@@ -113,7 +113,6 @@ def run_loop(
     checkpointer = Checkpointer(
         workdir / "checkpoints",
         keep_last=config.keep_last,
-        every=config.checkpoint_every,
         async_=config.async_checkpoints,
     )
     state, start = _restore(state, checkpointer, config)

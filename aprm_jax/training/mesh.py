@@ -142,11 +142,6 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, P(("data", "fsdp")))
 
 
-def replicated(mesh: Mesh) -> NamedSharding:
-    """The same array on every device."""
-    return NamedSharding(mesh, P())
-
-
 def batch_shards(mesh: Mesh) -> int:
     """The number by which every batch must be divisible."""
     return mesh.shape["data"] * mesh.shape["fsdp"]

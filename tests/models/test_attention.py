@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from tiny_decoder import SMALL
 
-from aprm_jax.models.layers import MOST_BLOCKS, SMALLEST_BLOCK, attend
+from aprm_jax.models.cpu_kernels import MOST_BLOCKS, SMALLEST_BLOCK
+from aprm_jax.models.layers import attend
 from aprm_jax.models.positions import causal_mask
 
 HEADS, KV_HEADS, SIZE = SMALL.num_heads, SMALL.num_kv_heads, SMALL.head_dim

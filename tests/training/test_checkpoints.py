@@ -129,11 +129,11 @@ def test_what_is_saved_is_the_state_at_the_call(tmp_path):
     checkpointer.close()
 
 
-def test_saves_are_decided_by_the_step_and_old_ones_go(tmp_path):
-    checkpointer = Checkpointer(tmp_path, keep_last=2, every=5)
-    did = [checkpointer.maybe_save(step, {"x": step}) for step in range(1, 21)]
+def test_old_saves_go(tmp_path):
+    checkpointer = Checkpointer(tmp_path, keep_last=2)
+    for step in (5, 10, 15, 20):
+        checkpointer.save(step, {"x": step})
     checkpointer.close()
-    assert [step for step, saved in enumerate(did, 1) if saved] == [5, 10, 15, 20]
     assert checkpointer.steps() == [15, 20]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["15", "20"]
 

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from aprm_jax.models.layers import _product
-from aprm_jax.models.positions import _as_products, rotation
+from aprm_jax.models.cpu_kernels import _as_products, product
+from aprm_jax.models.positions import rotation
 
 
 @pytest.mark.parametrize(("inputs", "outputs"), [(3, 8), (8, 3), (5, 5)])
@@ -18,7 +18,7 @@ def test_a_products_gradients_are_numpys(inputs, outputs):
         rng.normal(size=shape).astype(np.float32)
         for shape in ((7, inputs), (inputs, outputs), (7, outputs))
     )
-    out, pull = jax.vjp(jax.jit(_product), jnp.asarray(rows), jnp.asarray(matrix))
+    out, pull = jax.vjp(jax.jit(product), jnp.asarray(rows), jnp.asarray(matrix))
     np.testing.assert_allclose(out, rows @ matrix, rtol=1e-5)
     of_rows, of_matrix = pull(jnp.asarray(wanted))
     np.testing.assert_allclose(of_rows, wanted @ matrix.T, rtol=1e-5, atol=1e-6)
