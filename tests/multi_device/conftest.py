@@ -1,11 +1,10 @@
-"""Runs scripts on several devices: their number is fixed before JAX is imported."""
+"""Runs programs on several devices: their number is fixed before JAX is imported."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
-import textwrap
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,18 +12,19 @@ import jax
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+PROGRAMS = Path(__file__).parent / "programs"
 CACHE_OPTION = "jax_compilation_cache_dir"
 
 
 @pytest.fixture(scope="session")
 def run_with_devices() -> Callable[..., str]:
-    """run(script, *args, n=8): the script's stdout, having n fake CPU devices.
+    """run(name, *args, n=8): what a file of programs/ prints, having n CPU devices.
 
-    The script may import `aprm_jax` and what is in tests/; where it fails, so does the
-    test, with the script's traceback.
+    It may import `aprm_jax` and what is in tests/; where it fails, so does the test,
+    with its traceback.
     """
 
-    def run(script: str, *args: object, n: int = 8) -> str:
+    def run(name: str, *args: object, n: int = 8) -> str:
         # Little is computed and much is compiled: no optimisation, and one cache.
         flags = (
             f"--xla_force_host_platform_device_count={n} "
@@ -32,7 +32,7 @@ def run_with_devices() -> Callable[..., str]:
         )
         cache = getattr(jax.config, CACHE_OPTION) or ""
         result = subprocess.run(
-            [sys.executable, "-c", textwrap.dedent(script), *map(str, args)],
+            [sys.executable, str(PROGRAMS / name), *map(str, args)],
             env={
                 **os.environ,
                 "JAX_PLATFORMS": "cpu",
