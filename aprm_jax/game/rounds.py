@@ -19,6 +19,7 @@ from aprm_jax.game.replay import ReplayBuffer
 from aprm_jax.game.rewards import RewardTable
 from aprm_jax.game.update import (
     GameState,
+    GeneratorBatch,
     References,
     UpdateConfig,
     game_optimiser,
@@ -37,6 +38,7 @@ from aprm_jax.training.timing import PhaseTimer
 from aprm_jax.verifiers.hard import hardest
 from aprm_jax.verifiers.objective import PrmObjective
 from aprm_jax.verifiers.scoring import Scorer, prm_scorer
+from aprm_jax.verifiers.step_loss import PrmBatch
 
 THRESHOLD = 0.5  # R's verdict in the game is a draw from p; 0.5 is its mode
 

@@ -50,7 +50,7 @@ class Trajectory:
 
     x: Float[np.ndarray, "T+1 n"]  # G's policies
     y: Float[np.ndarray, "T+1 m"]  # R's policies
-    distance: Float[np.ndarray, "T+1"]  # Euclidean, of (x, y) to the equilibrium
+    distance: Float[np.ndarray, " T+1"]  # Euclidean, of (x, y) to the equilibrium
 
 
 def simulate(
