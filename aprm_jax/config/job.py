@@ -6,13 +6,33 @@ import dataclasses
 import functools
 import importlib
 import pkgutil
-from collections.abc import Callable, Iterable
-from typing import Any, Literal
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Literal, NamedTuple
 
 RECORDS = "aprm_jax.jobs.records"
 
 
-def _nothing(config: Any) -> tuple[()]:
+class Curves(NamedTuple):
+    """A chart of a training's metrics: name in the legend → metric."""
+
+    title: str
+    lines: Mapping[str, str]
+    style: Literal["percent", "number"] = "number"
+
+
+@dataclasses.dataclass(frozen=True)
+class Lazy:
+    """The function "module:name" of `aprm_jax.jobs`, imported when it is called."""
+
+    place: str
+
+    def __call__(self, *args: Any) -> Any:
+        """What the function returns."""
+        module, _, name = self.place.partition(":")
+        return getattr(importlib.import_module(f"aprm_jax.jobs.{module}"), name)(*args)
+
+
+def _nothing(*args: Any) -> tuple[()]:
     return ()
 
 
@@ -26,6 +46,14 @@ class Job:
       purpose: what it does, in a line.
       group: the name of its settings in the config.
       settings: the frozen dataclass of these settings.
+      run: does it, of the stage's `jobs.context.Context`. Returns what `done.json`
+        keeps, and under "elsewhere" the files outside the stage's folder that are
+        read again.
+      check: raises where the stage cannot run, of its context and the stages before
+        it, name → job; before anything is made.
+      check_data: likewise of its context, once the problems may be read.
+      needs: whether the run's problems, and its models of Hugging Face, must be
+        usable. A job that needs neither reads what a run has made.
       validate: raises a ConfigError where settings do not go together, in any config.
       sources: (field, stage or folder) of the models that a stage starts from.
       reads: fields, or groups, of other jobs that its results depend on; "" is all.
@@ -33,6 +61,7 @@ class Job:
       length: the field that says how many updates a training takes; "" = no training.
       shown: (label, metric) of a training's lines on the console; see its `Console`.
       less_memory: what of its settings needs less memory, for a message; "" = none.
+      charts: of a training, on the report's page.
       redone: when a complete stage is computed again. "changed": where anything that
         it depends on has; "asked": then, and by `--config.job`.
     """
@@ -42,6 +71,10 @@ class Job:
     purpose: str
     group: str
     settings: type
+    run: Callable[[Any], Mapping[str, Any]]
+    check: Callable[[Any, Mapping[str, str]], object] = _nothing
+    check_data: Callable[[Any], object] = _nothing
+    needs: tuple[Literal["problems", "backbones"], ...] = ("problems", "backbones")
     validate: Callable[[Any], object] = _nothing
     sources: Callable[[Any], Iterable[tuple[str, str]]] = _nothing
     reads: tuple[str, ...] = ()
@@ -49,6 +82,7 @@ class Job:
     length: str = ""
     shown: tuple[tuple[str, str], ...] = ()
     less_memory: str = ""
+    charts: tuple[Curves, ...] = ()
     redone: Literal["never", "changed", "asked", "always"] = "never"
 
 

@@ -23,6 +23,7 @@ from aprm_jax.config import (
     ConfigError,
     drop_overrides,
     flat,
+    jobs,
     nearest,
     override,
     read_config_file,
@@ -155,7 +156,8 @@ def of_finished_run(
     given again. Of `config` hold its settings for the job itself, and whatever the
     command line sets.
     """
-    if config.job not in ("export", "report") or not (root / of_run.FILE).exists():
+    job = jobs().get(config.job)
+    if job is None or job.needs or not (root / of_run.FILE).exists():
         return config
     out, given = of_run.get_config(str(root)), flat(config)
     _, overrides = _split(argv)

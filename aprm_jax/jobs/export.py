@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,26 +32,23 @@ from aprm_jax.training.workdir import DONE, check_done, done_info
 MEGABYTE = 1_000_000  # bytes, as transformers counts them
 
 
-def check(contexts: Sequence[tuple[Context, str]]) -> None:
-    """What is cheap to check of every export, before anything runs.
+def check(context: Context, earlier: Mapping[str, str]) -> None:
+    """What is cheap to check of an export.
 
     Raises:
       ConfigError: no model is named.
       ExportError: the target is somebody else's folder, or no repository's name.
     """
-    for context, job in contexts:
-        if job != "export":
-            continue
-        c = context.config.export
-        if not c.model:
-            raise ConfigError(
-                f"stage {context.stage!r}: export.model is empty: name a stage, such "
-                "as 'aprm' or 'aprm/generator', or a model's folder"
-            )
-        if c.directory:
-            check_target(Path(c.directory))
-        if c.push_to_hub:
-            check_repository(c.push_to_hub)
+    c = context.config.export
+    if not c.model:
+        raise ConfigError(
+            f"stage {context.stage!r}: export.model is empty: name a stage, such "
+            "as 'aprm' or 'aprm/generator', or a model's folder"
+        )
+    if c.directory:
+        check_target(Path(c.directory))
+    if c.push_to_hub:
+        check_repository(c.push_to_hub)
 
 
 def run(context: Context) -> dict[str, Any]:
@@ -79,7 +76,8 @@ def run(context: Context) -> dict[str, Any]:
         name=c.push_to_hub,
     )
     log.info("%s: %s as %s in %s", context.stage, c.model, format_, target)
-    results = {"directory": str(target), "format": format_}
+    results: dict[str, Any] = {"directory": str(target), "format": format_}
+    results["elsewhere"] = [target]
     if c.push_to_hub:
         results["address"] = push(target, c.push_to_hub, private=c.private)
         log.info("%s: uploaded: %s", context.stage, results["address"])

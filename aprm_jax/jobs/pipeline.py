@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import ml_collections
 
 from aprm_jax.config import ConfigError, for_stage, jobs, stages
-from aprm_jax.evals.records import RESULTS
 from aprm_jax.files import DamagedFileError
 from aprm_jax.jobs import changes
 from aprm_jax.jobs.context import Context, log
@@ -45,22 +42,23 @@ def run(config: ml_collections.ConfigDict, root: Path) -> None:
         )
     for index, (name, job) in enumerate(chosen, 1):
         directory = root / name
-        redone = jobs()[job].redone
+        record = jobs()[job]
+        redone = record.redone
         again = redone == "always" or (redone == "asked" and config.job == job)
-        if is_done(directory) and not again and _is_intact(directory, job):
+        if is_done(directory) and not again and _is_intact(directory, redone):
             log.info("[%d/%d] %s: complete, skipped", index, len(chosen), name)
             continue
         log.info("[%d/%d] %s (%s)", index, len(chosen), name, job)
         start, busy = time.perf_counter(), time.process_time()
-        module = importlib.import_module(f"aprm_jax.jobs.{job}")
-        read = changes.as_read_by(for_stage(config, name), jobs()[job])
+        read = changes.as_read_by(for_stage(config, name), record)
         context = Context(read, root, name)
         with _naming_what_needs_memory(name, job):
-            results = module.run(context)
+            results = dict(record.run(context))
+        elsewhere = results.pop("elsewhere", ())
         seconds = time.perf_counter() - start
         spent = {"seconds": seconds, "cpu_seconds": time.process_time() - busy}
         info = {"job": job, **spent, **results}
-        mark_done(context.directory, info, _elsewhere(root, job, results))
+        mark_done(context.directory, info, elsewhere)
         log.info("%s: done in %.0f s", name, seconds)
 
 
@@ -80,24 +78,17 @@ def _naming_what_needs_memory(stage: str, job: str) -> Iterator[None]:
         ) from error
 
 
-def _is_intact(directory: Path, job: str) -> bool:
+def _is_intact(directory: Path, redone: str) -> bool:
     """Whether a complete stage has the files that it wrote.
 
     Raises:
-      DamagedFileError: it has not; but an export is made again.
+      DamagedFileError: it has not; but what is made on request is made again.
     """
     try:
         check_done(directory)
     except DamagedFileError as error:
-        if job != "export":
+        if redone != "asked":
             raise
         log.warning("%s", str(error).partition(". ")[0])
         return False
     return True
-
-
-def _elsewhere(root: Path, job: str, results: Mapping[str, Any]) -> list[Path]:
-    """What a stage has written outside its own folder, and is read again."""
-    if job == "report":
-        return [root / RESULTS, root / "summary.json"]
-    return [Path(results["directory"])] if job == "export" else []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -104,21 +104,13 @@ def run(context: Context) -> dict[str, float]:
     return numbers
 
 
-def check(contexts: Iterable[tuple[Context, str]]) -> None:
-    """What the config names exists: readers, files, prepared data sets.
+def check(context: Context, earlier: Mapping[str, str]) -> None:
+    """Readers and files that the config names exist.
 
     Raises:
       ConfigError, DataError: names the field and what would be right.
     """
-    before: list[str] = []
-    for context, job in contexts:
-        c = context.config
-        if job == "prepare":
-            _check_sources(c)
-        if job == "sft" and c.sft.data and c.sft.data not in before:
-            read_metadata(prepared_folder(context))
-        if job == "prepare":
-            before.append(context.stage)
+    _check_sources(context.config)
 
 
 def prepared_folder(context: Context) -> Path:

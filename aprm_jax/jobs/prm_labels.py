@@ -145,6 +145,12 @@ def labelled_rows(context: Context) -> tuple[list[StepRow], np.ndarray]:
     return rows, labels
 
 
+def check(context: Context) -> None:
+    """Reads the labelled solutions of a PRM that learns from them; see below."""
+    if context.config.prm.negatives == "labels":
+        labelled_solutions(context)
+
+
 def labelled_solutions(context: Context) -> list[LabelledSolution]:
     """Those that `prm.data` names; the domain's own where it names none.
 

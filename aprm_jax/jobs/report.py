@@ -19,9 +19,8 @@ import jax
 import ml_collections
 
 from aprm_jax import __version__
-from aprm_jax.config import for_stage, stages
+from aprm_jax.config import for_stage, jobs, stages
 from aprm_jax.data.labelled import NEUTRAL
-from aprm_jax.data.prompts import REASONS
 from aprm_jax.evals import selection
 from aprm_jax.evals.records import (
     RESULTS,
@@ -57,58 +56,6 @@ from aprm_jax.training.workdir import check_done, done_info, is_done
 TIME = "time/"
 _LAST = 10  # steps that a final metric is the mean of
 
-# Charts of a stage: title -> (style, {name in the legend: metric}).
-_CHARTS: Mapping[str, tuple[Any, Mapping[str, str]]] = {
-    "Loss, nats a token": ("number", {"": "loss"}),
-    "What became of perturbations": (
-        "percent",
-        {
-            "fool R": "game/success_rate",
-            "still correct": "game/still_correct_rate",
-            "undecidable": "game/undecidable_rate",
-            "copied": "game/copied_rate",
-        },
-    ),
-    "Replies of G that are not one step": (
-        "percent",
-        {reason.replace("_", " "): f"reply/{reason}" for reason in REASONS},
-    ),
-    "Share of wrong steps that fool R": ("percent", {"": "game/fool_rate"}),
-    "Accuracy of R": (
-        "percent",
-        {
-            "clean": "prm/accuracy_clean",
-            "fresh": "prm/accuracy_fresh",
-            "replayed": "prm/accuracy_replayed",
-            "static": "prm/accuracy_static",
-            "right steps": "prm/accuracy_correct",
-            "wrong steps": "prm/accuracy_incorrect",
-        },
-    ),
-    "Loss of R, nats": ("number", {"": "prm/loss"}),
-    "Entropy, nats": (
-        "number",
-        {"G, a token": "generator/entropy_token", "R, a step": "prm/entropy"},
-    ),
-    "KL to the reference, nats": (
-        "number",
-        {"G, a token": "generator/kl_token", "R, a step": "prm/kl"},
-    ),
-    "Reward": ("number", {"G": "generator/reward", "R": "prm/reward"}),
-    "Edit distance and distinct replies": (
-        "number",
-        {"edit distance": "game/edit_distance", "distinct": "game/distinct_rate"},
-    ),
-    "Gradient change, ‖g − g before‖ / ‖g‖": (
-        "number",
-        {"G": "generator/grad_change", "R": "prm/grad_change"},
-    ),
-    "|Δ log p| between sampler and trainer": (
-        "number",
-        {"mean": "generator/sampler_gap_mean", "max": "generator/sampler_gap_max"},
-    ),
-}
-
 
 def _problems(config: ml_collections.ConfigDict) -> str:
     if config.domain.name != "arithmetic":
@@ -129,7 +76,7 @@ def run(context: Context) -> dict[str, Any]:
     trained = {
         name: read_metrics(root / name)
         for name, job in stages(config)
-        if job in ("sft", "prm", "aprm")
+        if jobs()[job].length
     }
     trained = {name: rows for name, rows in trained.items() if rows}
     evaluated = [name for name, job in stages(config) if job == "evaluate"]
@@ -163,7 +110,7 @@ def run(context: Context) -> dict[str, Any]:
         pressure=_pressure(config, results),
         charts=[
             *_reliability(config, parts),
-            *(c for name in shown for c in _charts(name, trained[name])),
+            *(c for name in shown for c in _charts(config, name, trained[name])),
         ],
         progression=_progression(trained[game]) if game else None,
         perturbations=_perturbations(root / game) if game else (),
@@ -177,7 +124,7 @@ def run(context: Context) -> dict[str, Any]:
         log.info("\n%s\n", tables.as_text(table))
     log.info("summary: %s", root / "summary.json")
     log.info("report:  %s", root / "report.html")
-    return {}
+    return {"elsewhere": [root / RESULTS, root / "summary.json"]}
 
 
 def _records(
@@ -263,10 +210,14 @@ def _parameters(spec: Path) -> int:
     return params.stat().st_size // 4 if params.is_file() else 0
 
 
-def _charts(stage: str, rows: Sequence[Mapping[str, int | float]]) -> list[Chart]:
+def _charts(
+    config: ml_collections.ConfigDict,
+    stage: str,
+    rows: Sequence[Mapping[str, int | float]],
+) -> list[Chart]:
     x = [row["step"] for row in rows]
     charts = []
-    for title, (style, lines) in _CHARTS.items():
+    for title, lines, style in jobs()[dict(stages(config))[stage]].charts:
         series = [
             Series(name, x, [row.get(metric, math.nan) for row in rows])
             for name, metric in lines.items()
@@ -306,11 +257,6 @@ def _progression(rows: Sequence[Mapping[str, int | float]]) -> Progression | Non
 
 
 def _perturbations(directory: Path) -> list[Perturbation]:
-    """The logged ones; a resumed run has written some rounds twice."""
-    found: dict[tuple, dict] = {}
-    for row in read_lines(directory / PERTURBATIONS):
-        key = (row["step"], row["question"], *row["prefix"], row["perturbed_step"])
-        found[key] = row
     return [
         Perturbation(
             iteration=row["step"],
@@ -322,7 +268,7 @@ def _perturbations(directory: Path) -> list[Perturbation]:
             score=math.nan if row["p_correct"] is None else row["p_correct"],
             incorrect={"incorrect": True, "correct": False}.get(row["label"]),
         )
-        for row in sorted(found.values(), key=lambda row: row["step"])
+        for row in read_lines(directory / PERTURBATIONS)
     ]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import flax.struct
@@ -15,6 +15,7 @@ import optax
 from aprm_jax.data.epochs import PackedEpochs
 from aprm_jax.data.loader import PackedBatches, load_batches
 from aprm_jax.data.prefixes import PrefixTree
+from aprm_jax.data.prepared import read_metadata
 from aprm_jax.data.steps import StepBatch, StepRow, TooLongError, pack
 from aprm_jax.data.trees import tree_rows
 from aprm_jax.game.rollouts import Situation, situations
@@ -47,6 +48,17 @@ def language_loss(params: Any, batch: StepBatch, decoder: Decoder) -> Loss:
     logprobs = heads.token_logprobs(decoder, params["backbone"], batch)
     found = MeanMetric.of(logprobs, jnp.asarray(batch.step_ids) >= 0)
     return -found, {"tokens": SumMetric(found.weight)}
+
+
+def check(context: Context, earlier: Mapping[str, str]) -> None:
+    """The prepared data set that the config names exists, or an earlier stage makes it.
+
+    Raises:
+      DataError: names the field and what would be right.
+    """
+    data = context.config.sft.data
+    if data and earlier.get(data) != "prepare":
+        read_metadata(prepared_folder(context))
 
 
 def run(context: Context) -> dict[str, float]:

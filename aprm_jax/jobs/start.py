@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
@@ -14,8 +14,10 @@ import ml_collections
 from aprm_jax import __version__
 from aprm_jax.config import (
     ConfigError,
+    Job,
     for_stage,
     is_made_up,
+    jobs,
     nearest,
     stages,
     validate,
@@ -25,16 +27,7 @@ from aprm_jax.data.labelled_texts import split_source
 from aprm_jax.data.prompts import GENERATOR_PLACES, SOLVER_PLACES, check_prompt
 from aprm_jax.data.sources import source_path
 from aprm_jax.data.steps import StepBuilder, TooLongError
-from aprm_jax.jobs import (
-    backbones,
-    changes,
-    export,
-    of_run,
-    pipeline,
-    prepare,
-    prm_labels,
-    step_data,
-)
+from aprm_jax.jobs import backbones, changes, of_run, pipeline
 from aprm_jax.jobs.backbones import BACKBONE
 from aprm_jax.jobs.context import Context, log
 from aprm_jax.models.io import SPEC_FILE
@@ -67,32 +60,34 @@ def run(
         validate(config)
         check_prompt("prompt.generator", config.prompt.generator, GENERATOR_PLACES)
         check_prompt("prompt.solver", config.prompt.solver, SOLVER_PLACES)
-        if config.job != "export":  # which reads a model, no problems
+        _use_compilation_cache(config.compilation_cache)
+        contexts = _contexts(config, root)
+        if any("problems" in job.needs for _, job in contexts):
             check_files(config)
             check_labelled_files(config)
-        _use_compilation_cache(config.compilation_cache)
         with locked(root):  # what is in it is looked at by one process at a time
-            _run_in(config, root, per_core)
+            _run_in(config, root, contexts, per_core)
 
 
-def _run_in(config: ml_collections.ConfigDict, root: Path, per_core: bool) -> None:
+def _run_in(
+    config: ml_collections.ConfigDict,
+    root: Path,
+    contexts: Sequence[tuple[Context, Job]],
+    per_core: bool,
+) -> None:
     """The rest of `run`, in a workdir that is ours alone."""
     plan = changes.plan(config, root)
-    contexts = [
-        (Context(for_stage(config, name), root, name), job)
-        for name, job in (
-            pipeline.chosen_stages(config) if config.job == "export" else stages(config)
-        )
-    ]
-    export.check(contexts)
+    earlier: dict[str, str] = {}
+    for context, job in contexts:
+        job.check(context, earlier)
+        earlier[context.stage] = job.name
     if per_core:
         _split_cpu([context.config for context, _ in contexts])
     for context, _ in contexts:
         _ = context.mesh  # compared with the devices
     check_sources(contexts)
-    prepare.check(contexts)
     for context, job in contexts:
-        if job not in ("prepare", "export", "report"):
+        if "backbones" in job.needs:
             backbones.check(context.config)
     there = config.to_dict() if plan.is_new else (root / of_run.FILE).read_text()
     open_workdir(root, there, __version__)
@@ -103,6 +98,19 @@ def _run_in(config: ml_collections.ConfigDict, root: Path, per_core: bool) -> No
     for line in plan.carry_out(__version__):
         log.info("%s", line)
     pipeline.run(config, root)
+
+
+def _contexts(
+    config: ml_collections.ConfigDict, root: Path
+) -> list[tuple[Context, Job]]:
+    """All stages, or those of a job that trains nothing and was asked for alone."""
+    chosen = pipeline.chosen_stages(config)
+    if any(jobs()[job].needs for _, job in chosen):
+        chosen = stages(config)
+    return [
+        (Context(for_stage(config, name), root, name), jobs()[job])
+        for name, job in chosen
+    ]
 
 
 def check_files(config: ml_collections.ConfigDict) -> None:
@@ -184,7 +192,7 @@ def _check_exists(field: str, source: str) -> None:
         raise DataError(f"{field}: {path}: no such file")
 
 
-def check_sources(contexts: Sequence[tuple[Context, str]]) -> None:
+def check_sources(contexts: Sequence[tuple[Context, Job]]) -> None:
     """Each model that a stage starts from is an earlier stage's, or a folder.
 
     Raises:
@@ -192,14 +200,14 @@ def check_sources(contexts: Sequence[tuple[Context, str]]) -> None:
     """
     before: list[str] = []
     for context, job in contexts:
-        for field, source in _sources(context.config, job):
+        for field, source in job.sources(context.config):
             folders = (context.root / source / "model", Path(source))
             found = any((path / SPEC_FILE).is_file() for path in folders)
             found |= source == BACKBONE  # `Context.load` says what it needs
-            found |= job == "export" and source.partition("/")[0] in before
+            found |= not job.needs and source.partition("/")[0] in before
             if source not in before and not found:
                 what, known = "an earlier stage", before
-                if job == "export":  # most often of a run that is over
+                if not job.needs:  # most often of a run that is over
                     what, known = "a model that is finished", _models(context.root)
                 raise ConfigError(
                     f"stage {context.stage!r}: {field}={source!r} is neither {what} "
@@ -215,38 +223,23 @@ def _models(root: Path) -> list[str]:
     return sorted(str(path.parents[1].relative_to(root)) for path in folders)
 
 
-def check_problems(contexts: Sequence[tuple[Context, str]]) -> None:
+def check_problems(contexts: Sequence[tuple[Context, Job]]) -> None:
     """Reads the data, checks the splits, and looks at how long the solutions are.
 
     Raises:
       DataError: a file cannot be used.
-      ConfigError: there is no such split.
+      ConfigError: see the jobs' own checks.
       TooLongError: most training solutions do not fit the longest bucket.
     """
     measured: list[str] = []
     for context, job in contexts:
-        if job in ("export", "report"):
+        if "problems" not in job.needs:
             continue
         setting = f"{context.config.builder}{context.config.domain}"
         if setting not in measured:  # most stages share one
             measured.append(setting)
             _check_lengths(context)
-        if job == "prm" and context.config.prm.negatives == "labels":
-            prm_labels.labelled_solutions(context)
-        if job != "evaluate":
-            continue
-        step_data.check(context)
-        if context.config.domain.name == "labelled":
-            continue
-        c, splits = context.config.evaluate, context.domain.splits
-        for field in ("splits", "solver_splits") if c.solvers else ("splits",):
-            for split in c[field]:
-                if split not in splits:
-                    raise ConfigError(
-                        f"evaluate.{field}: {context.domain.name} has no split "
-                        f"{split!r}, only {', '.join(splits)}."
-                        f"{nearest(split, list(splits))}"
-                    )
+        job.check_data(context)
 
 
 def _check_lengths(context: Context) -> None:
@@ -286,29 +279,6 @@ def _check_lengths(context: Context) -> None:
             f"{cut} of {len(problems)} training problems have more than {steps} steps; "
             "raise builder.max_steps"
         )
-
-
-def _sources(c: ml_collections.ConfigDict, job: str) -> Iterator[tuple[str, str]]:
-    """(field, model's source) of everything that a stage loads."""
-    if job == "sft" and c.sft.init_from:
-        yield "sft.init_from", c.sft.init_from
-    if job == "prm":
-        yield "prm.init_from", c.prm.init_from
-        if c.prm.negatives in ("monte_carlo", "oracle"):
-            yield "prm.solver", c.prm.solver
-    if job == "aprm" or (job == "evaluate" and c.evaluate.attack_prms):
-        yield "game.generator_from", c.game.generator_from
-    if job == "aprm":
-        yield "game.prm_from", c.game.prm_from
-    if job == "export":
-        yield "export.model", c.export.model
-    if job == "evaluate":
-        if c.evaluate.solver:
-            yield "evaluate.solver", c.evaluate.solver
-        for name in c.evaluate.prms:
-            yield "evaluate.prms", name
-        for name in c.evaluate.attack_prms:
-            yield "evaluate.attack_prms", name
 
 
 def _split_cpu(configs: Sequence[ml_collections.ConfigDict]) -> None:

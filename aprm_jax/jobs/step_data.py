@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from aprm_jax.config import ConfigError, nearest
 from aprm_jax.data.gsm8k import ModelSolution, read_model_solutions
 from aprm_jax.data.jsonl import DataError
 from aprm_jax.data.labelled import LabelledSolution, question_id
@@ -172,6 +173,7 @@ def check(context: Context) -> None:
     """Reads every set and every file of scores: nothing was compiled yet.
 
     Raises:
+      ConfigError: the domain has no such split.
       DataError: one of them cannot be used, or there is nothing to measure on.
     """
     c = context.config
@@ -180,6 +182,14 @@ def check(context: Context) -> None:
     domain = context.domain
     if not isinstance(domain, LabelledDomain):
         evaluation_sets(context)
+        splits = list(domain.splits)
+        for field in ("splits", "solver_splits") if c.evaluate.solvers else ("splits",):
+            for split in c.evaluate[field]:
+                if split not in splits:
+                    raise ConfigError(
+                        f"evaluate.{field}: {domain.name} has no split {split!r}, "
+                        f"only {', '.join(splits)}.{nearest(split, splits)}"
+                    )
         return
     if not c.evaluate.sets and not domain.test:
         raise DataError(

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import tiny
 
-from aprm_jax.config import ConfigError, default_config, set_field, validate
+from aprm_jax.config import ConfigError, default_config, jobs, set_field, validate
 from aprm_jax.evals.records import Record, write_results
 from aprm_jax.hf import prm_layouts
 from aprm_jax.hf.export import ExportError, Origin
@@ -128,7 +128,7 @@ def test_export_may_be_a_stage_of_the_pipeline():
     c.stages = ("solver:sft", "aprm:aprm", "hub:export")
     validate(c)
     assert pipeline.chosen_stages(c)[-1] == ("hub", "export")
-    contexts = [(Context(c, Path("nowhere"), n), j) for n, j in [("hub", "export")]]
+    contexts = [(Context(c, Path("nowhere"), "hub"), jobs()["export"])]
     with pytest.raises(ConfigError, match=r"export.model='aprm/generator' is neither"):
         start.check_sources(contexts)
 

@@ -13,7 +13,7 @@ from aprm_jax.config import ConfigError, for_stage, read_config_file, validate
 from aprm_jax.data import prepared
 from aprm_jax.data.jsonl import DataError
 from aprm_jax.data.loader import load_batches
-from aprm_jax.jobs import prepare
+from aprm_jax.jobs import prepare, sft
 from aprm_jax.jobs.context import Context
 from aprm_jax.training.metrics import read_metrics
 
@@ -148,17 +148,18 @@ def test_refusing_stops_before_anything_is_written(done, config_file, tmp_path):
 def test_what_is_wrong_is_said_first(config_file, tmp_path, changes, message):
     context = _context(config_file, tmp_path, **changes)
     with pytest.raises((ConfigError, DataError), match=message):
-        prepare.check([(context, "prepare")])
+        prepare.check(context, {})
 
 
 def test_sft_needs_prepared_data_to_exist(done, config_file, tmp_path):
     solver = _context(config_file, tmp_path, "solver")
     with pytest.raises(DataError, match="not a prepared data set"):
-        prepare.check([(solver, "sft")])
-    data = _context(config_file, tmp_path)
-    prepare.check([(data, "prepare"), (solver, "sft")])  # an earlier stage makes it
+        sft.check(solver, {})
+    with pytest.raises(DataError, match="not a prepared data set"):
+        sft.check(solver, {solver.config.sft.data: "sft"})
+    sft.check(solver, {solver.config.sft.data: "prepare"})  # an earlier stage makes it
     folder = str(done[0].directory / "prepared")
-    prepare.check([(_context(config_file, tmp_path, sft__data=folder), "sft")])
+    sft.check(_context(config_file, tmp_path, sft__data=folder), {})
 
 
 @pytest.mark.parametrize(

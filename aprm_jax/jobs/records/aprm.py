@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from aprm_jax.config.fields import ConfigError
-from aprm_jax.config.job import Job
+from aprm_jax.config.job import Curves, Job, Lazy
 from aprm_jax.config.setting import setting
-from aprm_jax.jobs.records.prm import OBJECTIVES
+from aprm_jax.jobs.records.prm import CHARTS, OBJECTIVES
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,12 +96,51 @@ def _sources(config: Any) -> Iterator[tuple[str, str]]:
     yield "game.prm_from", config.game.prm_from
 
 
+_REPLIES = (  # data/prompts.py says what each is
+    "unfinished",
+    "empty",
+    "too_long",
+    "several",
+    "unprintable",
+    "refusal",
+    "preamble",
+)
+_OF_THE_GAME = (
+    Curves(
+        "What became of perturbations",
+        {
+            "fool R": "game/success_rate",
+            "still correct": "game/still_correct_rate",
+            "undecidable": "game/undecidable_rate",
+            "copied": "game/copied_rate",
+        },
+        "percent",
+    ),
+    Curves(
+        "Replies of G that are not one step",
+        {reason.replace("_", " "): f"reply/{reason}" for reason in _REPLIES},
+        "percent",
+    ),
+    Curves("Share of wrong steps that fool R", {"": "game/fool_rate"}, "percent"),
+)
+_OF_SAMPLES = (
+    Curves(
+        "Edit distance and distinct replies",
+        {"edit distance": "game/edit_distance", "distinct": "game/distinct_rate"},
+    ),
+    Curves(
+        "|Δ log p| between sampler and trainer",
+        {"mean": "generator/sampler_gap_mean", "max": "generator/sampler_gap_max"},
+    ),
+)
+
 JOB = Job(
     name="aprm",
     place=30,
     purpose="play the game: a Generator learns to fool the PRM that learns from it",
     group="game",
     settings=GameConfig,
+    run=Lazy("aprm:run"),
     validate=_validate,
     sources=_sources,
     reads=("prm.reading",),
@@ -116,4 +155,5 @@ JOB = Job(
         ("on fresh", "prm/accuracy_fresh"),
     ),
     less_memory="more game.microbatches or a smaller game.generator_rows",
+    charts=(*_OF_THE_GAME, *CHARTS, *_OF_SAMPLES),
 )

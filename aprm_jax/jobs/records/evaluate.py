@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from aprm_jax.config.fields import ConfigError
-from aprm_jax.config.job import Job
+from aprm_jax.config.job import Job, Lazy
 from aprm_jax.config.setting import setting
 from aprm_jax.jobs.records.prm import NEUTRAL
 
@@ -111,6 +111,8 @@ JOB = Job(
     purpose="measure PRMs: best-of-N, steps, a fresh attacker, labelled sets",
     group="evaluate",
     settings=EvaluateConfig,
+    run=Lazy("evaluate:run"),
+    check_data=Lazy("step_data:check"),
     validate=_validate,
     sources=_sources,
     reads=("game", "prm"),

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
-from aprm_jax.config.job import Job
+from aprm_jax.config.job import Job, Lazy
 from aprm_jax.config.schema import EXPORT_FORMATS
 from aprm_jax.config.setting import setting
 
@@ -37,6 +37,9 @@ JOB = Job(
     purpose="write a model for Hugging Face's libraries, and upload it",
     group="export",
     settings=ExportConfig,
+    run=Lazy("export:run"),
+    check=Lazy("export:check"),
+    needs=(),
     sources=_sources,
     reads=("",),
     outputs=(),

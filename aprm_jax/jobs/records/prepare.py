@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from aprm_jax.config.job import Job
+from aprm_jax.config.job import Job, Lazy
 from aprm_jax.config.setting import setting
 
 
@@ -51,5 +51,8 @@ JOB = Job(
     purpose="read data sets once: clean, split and tokenise them",
     group="prepare",
     settings=PrepareConfig,
+    run=Lazy("prepare:run"),
+    check=Lazy("prepare:check"),
+    needs=("problems",),
     outputs=("prepared",),
 )

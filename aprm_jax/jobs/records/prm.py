@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from aprm_jax.config.fields import ConfigError
-from aprm_jax.config.job import Job
+from aprm_jax.config.job import Curves, Job, Lazy
 from aprm_jax.config.setting import setting
 
 OBJECTIVES = ("expected", "ppo", "cross_entropy")
@@ -105,12 +105,44 @@ def _sources(config: Any) -> Iterator[tuple[str, str]]:
         yield "prm.solver", config.prm.solver
 
 
+# Of the game too, where G has lines beside R's.
+CHARTS = (
+    Curves(
+        "Accuracy of R",
+        {
+            "clean": "prm/accuracy_clean",
+            "fresh": "prm/accuracy_fresh",
+            "replayed": "prm/accuracy_replayed",
+            "static": "prm/accuracy_static",
+            "right steps": "prm/accuracy_correct",
+            "wrong steps": "prm/accuracy_incorrect",
+        },
+        "percent",
+    ),
+    Curves("Loss of R, nats", {"": "prm/loss"}),
+    Curves(
+        "Entropy, nats",
+        {"G, a token": "generator/entropy_token", "R, a step": "prm/entropy"},
+    ),
+    Curves(
+        "KL to the reference, nats",
+        {"G, a token": "generator/kl_token", "R, a step": "prm/kl"},
+    ),
+    Curves("Reward", {"G": "generator/reward", "R": "prm/reward"}),
+    Curves(
+        "Gradient change, ‖g − g before‖ / ‖g‖",
+        {"G": "generator/grad_change", "R": "prm/grad_change"},
+    ),
+)
+
 JOB = Job(
     name="prm",
     place=20,
     purpose="train a PRM without an adversary: corruptions, samples, people's labels",
     group="prm",
     settings=PrmConfig,
+    run=Lazy("prm:run"),
+    check_data=Lazy("prm_labels:check"),
     validate=_validate,
     sources=_sources,
     length="prm.updates",
@@ -122,4 +154,5 @@ JOB = Job(
         ("on wrong", "prm/accuracy_incorrect"),
     ),
     less_memory="a smaller prm.batch_size or more prm.microbatches",
+    charts=CHARTS,
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from aprm_jax.config.job import Job
+from aprm_jax.config.job import Job, Lazy
 from aprm_jax.config.setting import setting
 
 
@@ -21,6 +21,8 @@ JOB = Job(
     purpose="write report.html and summary.json, and print the main table",
     group="report",
     settings=ReportConfig,
+    run=Lazy("report:run"),
+    needs=(),
     reads=("",),
     outputs=(),
     redone="always",

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from aprm_jax.config.fields import ConfigError
-from aprm_jax.config.job import Job
+from aprm_jax.config.job import Curves, Job, Lazy
 from aprm_jax.config.setting import setting
 
 
@@ -69,10 +69,13 @@ JOB = Job(
     purpose="fine-tune a solver on solutions, or a Generator on wrong steps",
     group="sft",
     settings=SftConfig,
+    run=Lazy("sft:run"),
+    check=Lazy("sft:check"),
     validate=_validate,
     sources=_sources,
     reads=("prm.solver",),
     length="sft.updates",
     shown=(("loss", "loss"), ("tokens/s", "tokens")),
     less_memory="a smaller sft.batch_size or more sft.microbatches",
+    charts=(Curves("Loss, nats a token", {"": "loss"}),),
 )
