@@ -49,7 +49,7 @@ def test_a_job_is_one_file(tmp_path, monkeypatch):
         validate(config)
         pipeline.run(config, tmp_path / "run")
         assert done_info(tmp_path / "run" / "one")["said"] == "hi"
-        assert "say a word" in usage.help_text()
+        assert "say a word" in usage.text()
     finally:
         for function in cached:
             function.cache_clear()
