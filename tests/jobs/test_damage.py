@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 
 import command
 import pytest
@@ -128,3 +130,40 @@ def test_a_damaged_model_is_refused(whole, tmp_path):
     with pytest.raises(UserError) as caught:
         _start(run, "pipeline")
     assert str(file) in str(caught.value)
+
+
+# No file may grow past so many bytes: a write fails as on a full disk.
+_FULL = """
+import resource, sys
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv.pop(1)),) * 2)
+from aprm_jax.main import entry
+entry()
+"""
+
+
+@pytest.mark.parametrize(
+    ("limit", "job", "file"),
+    [
+        (1 << 15, ("export", "--config.export.model=aprm"), "export/aprm-causal_lm"),
+        (1 << 10, ("report",), "results.json"),
+    ],
+)
+def test_a_full_disk_is_one_message(whole, tmp_path, limit, job, file):
+    run = shutil.copytree(whole, tmp_path / "run")
+    done = subprocess.run(
+        [
+            *(sys.executable, "-c", _FULL, str(limit), "--workdir=run"),
+            *(f"--config.job={job[0]}", *job[1:]),
+        ],
+        cwd=tmp_path,
+        env=command.ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1, done.stderr
+    [message] = done.stderr.splitlines()
+    assert f"{run.name}/{file}: " in message
+    assert "space left on the disk" in message
+    if job[0] == "report":  # what was there stays
+        assert (run / file).read_bytes() == (whole / file).read_bytes()
