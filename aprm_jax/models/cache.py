@@ -1,7 +1,7 @@
-"""The decoder with a cache of keys and values: read a prompt, then token by token.
+"""The decoder with a cache of keys and values: read a prompt, then what follows it.
 
-Axes: B batch, T prompt columns, S cache slots, K KV heads, H head size, D model, V
-vocabulary, L layers.
+Axes: B batch, T columns that are read, S cache slots, K KV heads, H head size, D model,
+L layers.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from typing import Any
 import flax.struct
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Float32, Int32
+from jaxtyping import Array, Float, Int32
 
 from aprm_jax.models.decoder import Decoder
 from aprm_jax.models.layers import DecoderConfig, Layer, scan_unroll
-from aprm_jax.models.positions import layer_kinds, sight, sight_of_last
+from aprm_jax.models.positions import layer_kinds, sight, sight_of_cache
 
 
 @flax.struct.dataclass
@@ -55,8 +55,8 @@ def read_prompts(
     positions: Int32[Array, "B T"],
     segment_ids: Int32[Array, "B T"],
     last: Int32[Array, " B"],
-) -> tuple[Float32[Array, "B V"], KVCache]:
-    """The logits after column `last` of each prompt, and the cache of all columns.
+) -> tuple[Float[Array, "B D"], KVCache]:
+    """What is written at column `last` of each prompt, and the cache of all columns.
 
     Of the last layer only keys and values are computed for every column.
     """
@@ -77,50 +77,51 @@ def read_prompts(
     top = {"params": jax.tree.map(lambda p: p[before], params["layers"])}
     cos_sin, mask = seen.of(config.local_layers[before])
     x, (key, value) = layer.apply(top, x, cos_sin, mask, last, method=Layer.last)
-    logits = decoder.apply(variables, x[:, 0], method=Decoder.norm_logits)
-    return logits, KVCache((*keys, key), (*values, value))
+    return x[:, 0], KVCache((*keys, key), (*values, value))
 
 
-def decode_step(
+def read_on(
     config: DecoderConfig,
     params: Any,
     layers: tuple[Any, ...],
-    tokens: Int32[Array, " B"],
-    positions: Int32[Array, " B"],
+    tokens: Int32[Array, "B T"],
+    positions: Int32[Array, "B T"],
+    places: Int32[Array, "B T"],
     cache: KVCache,
-    slot: Int32[Array, ""],
-    visible: Bool[Array, "B S"],
-) -> tuple[Float32[Array, "B V"], KVCache]:
-    """The logits after one more token, written to `slot` of the cache.
+    slot: Int32[Array, ""] | int,
+    filled: Int32[Array, "B S"],
+) -> tuple[Float[Array, "B T D"], KVCache]:
+    """What is written at tokens that follow a cache's, which then holds them too.
+
+    The last layer's output, before the final norm.
 
     Args:
       config: the decoder's.
       params: the decoder's parameters.
       layers: `split_layers(params, L)`.
-      tokens: the token drawn last.
-      positions: its position in its row.
+      tokens: T more of each row.
+      positions: of these tokens.
+      places: how many tokens of its row stand before each.
       cache: keys and values so far.
-      slot: where to write, the same for every row.
-      visible: the slots that hold a row's tokens, in their order, `slot` the last.
+      slot: where the first of them is written, the same for every row.
+      filled: the place in its row of the token in each slot, these T included; -1
+        where a slot is empty.
     """
     decoder: Any = Decoder(config)
     layer: Any = Layer(config)
     variables, kvs = {"params": params}, []
-    x = decoder.apply(variables, tokens[:, None], method=Decoder.embedded)
-    seen = sight_of_last(config, positions[:, None], visible)
+    x = decoder.apply(variables, tokens, method=Decoder.embedded)
+    seen = sight_of_cache(config, positions, places, filled)
     for i, layer_params in enumerate(layers):
-        cos_sin, mask = seen.of(config.local_layers[i])
         x, kv = layer.apply(
             {"params": layer_params},
             x,
-            cos_sin,
-            mask,
+            *seen.of(config.local_layers[i]),
             cache.keys[i],
             cache.values[i],
             slot,
-            method=Layer.step,
+            method=Layer.extend,
         )
         kvs.append(kv)
-    logits = decoder.apply(variables, x[:, 0], method=Decoder.norm_logits)
     keys, values = zip(*kvs, strict=True)
-    return logits, KVCache(tuple(keys), tuple(values))
+    return x, KVCache(tuple(keys), tuple(values))

@@ -148,6 +148,10 @@ class Decoder(nn.Module):
         """What the first layer reads."""
         return self.embed(tokens)
 
+    def normed(self, residual: Float[Array, "... D"]) -> Float[Array, "... D"]:
+        """Final states, of what the last layer wrote."""
+        return self.final_norm(residual)
+
     def norm_logits(self, residual: Float[Array, "... D"]) -> Float32[Array, "... V"]:
         """Logits of what the last layer wrote."""
         return self.logits(self.final_norm(residual))

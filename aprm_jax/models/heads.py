@@ -105,21 +105,51 @@ def step_logits(
       ValueError: an unknown reading.
     """
     check_reading(reading)
-    backbone, head = prm_params["backbone"], prm_params["head"]
-    hidden = hidden_states(decoder, backbone, batch)
-    num_steps = batch.step_mask.shape[-1]
-    if reading == "token":
-        chosen = _chosen_logits(decoder, backbone, hidden, batch)
-        scores = chosen * head["scale"] + head["bias"]
-        logits = _step_minimum(scores, jnp.asarray(batch.step_ids), num_steps)
-    else:
-        classes = class_logits(head, hidden)
-        right = classes[..., 1]
-        if reading == "three_class":
-            right = jnp.logaddexp(right, classes[..., 2])
-        scores = right - classes[..., 0]
-        logits = _step_last(scores, jnp.asarray(batch.step_ids), num_steps)
+    hidden, tokens = hidden_states(decoder, prm_params["backbone"], batch), batch.tokens
+    step_ids, num_steps = jnp.asarray(batch.step_ids), batch.step_mask.shape[-1]
+    first = int(reading == "token")  # column 0 is read, but nothing predicts it
+    scores = token_scores(
+        decoder,
+        prm_params,
+        _before(hidden, batch),
+        hidden[:, first:],
+        jnp.asarray(tokens)[:, first:],
+        reading,
+    )
+    reduce = _step_minimum if reading == "token" else _step_last
+    logits = reduce(jnp.pad(scores, ((0, 0), (first, 0))), step_ids, num_steps)
     return jnp.where(jnp.asarray(batch.step_mask) > 0, logits, 0.0)
+
+
+def token_scores(
+    decoder: Decoder,
+    prm_params: Params,
+    before: Float[Array, "B T D"],
+    states: Float[Array, "B T D"],
+    tokens: Int32[Array, "B T"],
+    reading: str,
+) -> Float32[Array, "B T"]:
+    """Log-odds that a step is correct, as read at each of its tokens.
+
+    In the token reading a step has the least of its tokens', else its last token's.
+
+    Args:
+      decoder: the backbone's module.
+      prm_params: as of `step_logits`.
+      before: the state that each token is predicted from.
+      states: the state of each token.
+      tokens: the tokens.
+      reading: which of the heads `prm_params` holds.
+    """
+    backbone, head = prm_params["backbone"], prm_params["head"]
+    if reading == "token":
+        chosen = _chosen_logits(decoder, backbone, before, tokens)
+        return chosen * head["scale"] + head["bias"]
+    classes = class_logits(head, states)
+    right = classes[..., 1]
+    if reading == "three_class":
+        right = jnp.logaddexp(right, classes[..., 2])
+    return right - classes[..., 0]
 
 
 def step_class_logprobs(
@@ -201,34 +231,31 @@ def _linear(head: Params, hidden: Float[Array, "B T D"]) -> Float32[Array, "B T 
 def _chosen_logits(
     decoder: Decoder,
     params: Params,
-    hidden: Float[Array, "B T D"],
-    batch: StepBatch,
+    before: Float[Array, "B T D"],
+    chosen: Int32[Array, "B T"],
 ) -> Float32[Array, "B T"]:
-    """The raw logit of token t, read where it is predicted; 0 at t = 0.
+    """The raw logit of each token, read where it is predicted.
 
     Of a large vocabulary only the rows of the chosen tokens are gathered: all its
     logits would outweigh the whole forward pass. Of a small one all logits are
     cheaper, because the gradient of a gather is a scatter on one thread.
     """
-    before, chosen = _before(hidden, batch), jnp.asarray(batch.tokens)[:, 1:]
     config = decoder.config
     if config.vocab_size <= ONE_HOT_VOCAB:
         logits = _logits(decoder, params, before)
         hot = chosen[..., None] == jnp.arange(config.vocab_size)[None, None]
-        picked = jnp.where(hot, logits, 0.0).sum(axis=-1)
+        return jnp.where(hot, logits, 0.0).sum(axis=-1)
+    if config.tie_embeddings:
+        rows = params["embed"]["embedding"][chosen]
     else:
-        if config.tie_embeddings:
-            rows = params["embed"]["embedding"][chosen]
-        else:
-            rows = jnp.moveaxis(params["head"]["kernel"][:, chosen], 0, -1)
-        picked = jnp.einsum(
-            "btd,btd->bt",
-            before,
-            rows.astype(before.dtype),
-            preferred_element_type=jnp.float32,
-        )
-        picked = soft_cap(picked, config.logit_softcap)
-    return jnp.pad(picked, ((0, 0), (1, 0)))
+        rows = jnp.moveaxis(params["head"]["kernel"][:, chosen], 0, -1)
+    picked = jnp.einsum(
+        "btd,btd->bt",
+        before,
+        rows.astype(before.dtype),
+        preferred_element_type=jnp.float32,
+    )
+    return soft_cap(picked, config.logit_softcap)
 
 
 def _step_minimum(

@@ -175,7 +175,7 @@ class MLP(nn.Module):
 
 
 class Layer(nn.Module):
-    """One pre-norm layer, for a whole sequence or for one token and a cache."""
+    """One pre-norm layer, for a whole sequence or for what follows a cache."""
 
     config: DecoderConfig
 
@@ -198,8 +198,8 @@ class Layer(nn.Module):
         x = self._finish(x, query, key, value, mask)
         return x, ((key, value) if keep_kv else None)
 
-    def step(self, x, cos_sin, mask, keys, values, slot):
-        """One token, attending over a cache that it is first written to."""
+    def extend(self, x, cos_sin, mask, keys, values, slot):
+        """More tokens, attending over a cache that they are first written to."""
         query, key, value = self.attention.project(self.attention_norm(x), cos_sin)
         keys = jax.lax.dynamic_update_slice_in_dim(keys, key, slot, axis=2)
         values = jax.lax.dynamic_update_slice_in_dim(values, value, slot, axis=2)

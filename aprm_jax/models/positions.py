@@ -193,28 +193,25 @@ def check_decodes(config: DecoderConfig, prompt: int, new: int) -> None:
         )
 
 
-def sight_of_last(
+def sight_of_cache(
     config: DecoderConfig,
-    positions: Int32[Array, "B 1"],
-    visible: Bool[Array, "B S"],
+    positions: Int32[Array, "B T"],
+    places: Int32[Array, "B T"],
+    filled: Int32[Array, "B S"],
 ) -> Sight:
-    """What the last token of each row sees of a cache.
+    """What tokens see of a cache that holds their rows, themselves included.
 
     Args:
       config: the decoder's.
-      positions: of that token.
-      visible: the slots of its row, its own included, in the order of the tokens; there
-        may be empty slots between.
+      positions: of the tokens.
+      places: how many tokens of its row stand before each.
+      filled: the place in its row of the token in each slot; -1 where it is empty.
     """
-    kinds, masks = _kinds(config), []
-    for local in kinds:
-        seen = visible
-        if local:
-            assert config.sliding_window is not None  # of a config with local layers
-            from_end = jnp.cumsum(visible[:, ::-1], axis=1)[:, ::-1]
-            seen = visible & (from_end <= config.sliding_window)
-        masks.append(seen[:, None])
-    return Sight(_rotations(config, positions, kinds), tuple(masks))
+    distance = places[:, :, None] - filled[:, None, :]
+    visible = (filled[:, None, :] >= 0) & (distance >= 0)
+    windows = [config.sliding_window if local else None for local in _kinds(config)]
+    masks = (visible if w is None else visible & (distance < w) for w in windows)
+    return Sight(_rotations(config, positions, _kinds(config)), tuple(masks))
 
 
 def layer_kinds(config: DecoderConfig) -> Bool[Array, " L"] | None:

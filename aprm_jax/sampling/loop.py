@@ -1,21 +1,54 @@
 """The decode loop: one token for every row, until all have stopped.
 
-Axes: B rows, P prompt bucket, S cache slots = P + T - 1, T new tokens, V vocabulary.
+Axes: B rows, P slots of heads, S cache slots, T new tokens, V vocabulary.
 """
 
 from __future__ import annotations
 
-from typing import Any
+import dataclasses
+from typing import Any, cast
 
 import flax.struct
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float32, Int32, Key, UInt32
 
-from aprm_jax.models.cache import KVCache, decode_step, split_layers
-from aprm_jax.models.decoder import DecoderConfig
-from aprm_jax.sampling.methods import draw, row_uniforms
-from aprm_jax.sampling.prefill import Prefilled
+from aprm_jax.models.cache import read_on, split_layers
+from aprm_jax.models.decoder import Decoder, DecoderConfig
+from aprm_jax.sampling.methods import Rules, draw, row_uniforms
+from aprm_jax.sampling.rows import Given, Rows, extend, places
+
+
+@dataclasses.dataclass(frozen=True)
+class LoopConfig:
+    """What a loop is compiled for.
+
+    Attributes:
+      stop_ids: tokens that end a row, kept as its last token.
+      pad_id: stands after a row's end.
+      max_new_tokens: T.
+    """
+
+    stop_ids: tuple[int, ...]
+    pad_id: int
+    max_new_tokens: int
+
+
+@flax.struct.dataclass
+class Draws:
+    """What decides a request's draws, the logits apart.
+
+    Attributes:
+      key: of the whole request.
+      rows: a number for each row; it alone picks the row's randomness.
+      temperature: 0 is greedy.
+      rules: which tokens may be drawn; None for all.
+    """
+
+    key: Key[Array, ""] | UInt32[Array, "2"]
+    rows: UInt32[Array, " B"]
+    temperature: Float32[Array, ""]
+    rules: Rules | None
 
 
 @flax.struct.dataclass
@@ -29,7 +62,10 @@ class LoopState:
       lengths: tokens drawn, the stop token included.
       tokens: drawn so far, padding after the stop.
       logprobs: of those tokens, 0 after the stop.
-      cache: keys and values of the prompts and of all tokens but the last.
+      rows: their cache holds all tokens drawn but the last; their residuals are stale.
+        None where nobody goes on.
+      head: tokens in the head of each row.
+      position: of the last token before those drawn.
     """
 
     step: Int32[Array, ""]
@@ -38,83 +74,126 @@ class LoopState:
     lengths: Int32[Array, " B"]
     tokens: Int32[Array, "B T"]
     logprobs: Float32[Array, "B T"]
-    cache: KVCache
+    rows: Rows | None
+    head: Int32[Array, " B"]
+    position: Int32[Array, " B"]
 
 
-def decode(
+def begin(
     config: DecoderConfig,
-    stop_ids: tuple[int, ...],
-    pad_id: int,
-    max_new_tokens: int,
+    loop: LoopConfig,
     params: Any,
-    prompts: Prefilled,
-    rows: UInt32[Array, " B"],
+    rows: Rows,
+    lengths: Int32[Array, " B"],
+    position: Int32[Array, " B"],
+    unread: Int32[Array, " B"] | None,
     live: Bool[Array, " B"],
-    key: Key[Array, ""] | UInt32[Array, "2"],
-    temperature: Float32[Array, ""],
+    draws: Draws,
 ) -> LoopState:
-    """Samples until every live row has stopped or has `max_new_tokens`.
+    """The first token of every row.
 
     Args:
       config: the decoder's.
-      stop_ids: tokens that end a row, kept as its last token.
-      pad_id: stands after a row's end.
-      max_new_tokens: T.
+      loop: what is compiled for.
       params: the decoder's parameters.
-      prompts: one prompt a row.
-      rows: a number for each row; it alone picks the randomness.
+      rows: gathered.
+      lengths: tokens of each.
+      position: of each row's last token, which new ones count on from.
+      unread: that token, where `rows` does not hold it yet.
       live: false for rows that only fill the batch.
-      key: of the whole request.
-      temperature: 0 is greedy.
+      draws: what decides them.
     """
-    layers = split_layers(params, config.num_layers)
-    uniforms = row_uniforms(key, rows, max_new_tokens)
-    prompt_slots = prompts.cache.num_slots
-    slots = jnp.arange(prompt_slots + max_new_tokens - 1, dtype=jnp.int32)[None]
-    in_prompt = slots < prompts.lengths[:, None]
-
-    def emit(state: LoopState, logits: Float32[Array, "B V"], cache: KVCache):
-        step, live = state.step, ~state.stopped
-        drawn, logprob = draw(logits, uniforms[:, step], temperature)
-        drawn = jnp.where(live, drawn, pad_id)
-        ends = (drawn[:, None] == jnp.asarray(stop_ids, jnp.int32)[None]).any(axis=1)
-        return LoopState(
-            step=step + 1,
-            last=drawn,
-            stopped=state.stopped | ends,
-            lengths=state.lengths + live,
-            tokens=state.tokens.at[:, step].set(drawn),
-            logprobs=state.logprobs.at[:, step].set(jnp.where(live, logprob, 0.0)),
-            cache=cache,
-        )
-
-    def body(state: LoopState) -> LoopState:
-        slot = prompt_slots + state.step - 1
-        written = (slots >= prompt_slots) & (slots <= slot)
-        logits, cache = decode_step(
-            config,
-            params,
-            layers,
-            state.last,
-            prompts.last + state.step,
-            state.cache,
-            slot,
-            in_prompt | written,
-        )
-        return emit(state, logits, cache)
-
-    def unfinished(state: LoopState) -> Bool[Array, ""]:
-        return (state.step < max_new_tokens) & ~jnp.all(state.stopped)
-
-    batch = rows.shape[0]
-    start = LoopState(
+    batch, room = live.shape[0], loop.max_new_tokens
+    if unread is not None:
+        given = Given(unread[:, None], position[:, None], jnp.ones_like(lengths))
+        rows, _ = extend(config, params, rows, lengths, given)
+    uniforms = row_uniforms(draws.key, draws.rows, room)
+    state = LoopState(
         step=jnp.int32(0),
         last=jnp.zeros(batch, jnp.int32),
         stopped=~live,
         lengths=jnp.zeros(batch, jnp.int32),
-        tokens=jnp.full((batch, max_new_tokens), pad_id, jnp.int32),
-        logprobs=jnp.zeros((batch, max_new_tokens), jnp.float32),
-        cache=prompts.cache,
+        tokens=jnp.full((batch, room), loop.pad_id, jnp.int32),
+        logprobs=jnp.zeros((batch, room), jnp.float32),
+        rows=rows.replace(cache=rows.cache.grow(room - 1)),
+        head=lengths,
+        position=position,
     )
-    cache = prompts.cache.grow(max_new_tokens - 1)
-    return jax.lax.while_loop(unfinished, body, emit(start, prompts.logits, cache))
+    return _emit(config, loop, params, state, rows.residual, uniforms, draws)
+
+
+def go_on(
+    config: DecoderConfig,
+    loop: LoopConfig,
+    params: Any,
+    heads: int,
+    state: LoopState,
+    draws: Draws,
+    until: Int32[Array, ""],
+) -> LoopState:
+    """Draws until every live row has stopped or has `until` tokens.
+
+    Args:
+      config: the decoder's.
+      loop: what is compiled for.
+      params: the decoder's parameters.
+      heads: P.
+      state: of `begin`, or of a loop before this one.
+      draws: as `begin` had them.
+      until: at most T.
+    """
+    layers = split_layers(params, config.num_layers)
+    uniforms = row_uniforms(draws.key, draws.rows, loop.max_new_tokens)
+    assert state.rows is not None  # of a loop that has not ended
+    slots, stale = state.rows.cache.num_slots, state.rows.residual
+    filled = places(state.head, heads, slots)
+    first = (
+        slots - loop.max_new_tokens
+    )  # where the token is written that is drawn first
+
+    def body(state: LoopState) -> LoopState:
+        rows, slot = cast(Rows, state.rows), first + state.step
+        written, cache = read_on(
+            config,
+            params,
+            layers,
+            state.last[:, None],
+            (state.position + state.step)[:, None],
+            (state.head + slot - heads)[:, None],
+            rows.cache,
+            slot,
+            filled,
+        )
+        state = state.replace(rows=Rows(stale, cache))
+        return _emit(config, loop, params, state, written[:, 0], uniforms, draws)
+
+    def unfinished(state: LoopState) -> Bool[Array, ""]:
+        return (state.step < until) & ~jnp.all(state.stopped)
+
+    return jax.lax.while_loop(unfinished, body, state)
+
+
+def _emit(
+    config: DecoderConfig,
+    loop: LoopConfig,
+    params: Any,
+    state: LoopState,
+    residual: Array,
+    uniforms: Float32[Array, "B T"],
+    draws: Draws,
+) -> LoopState:
+    """Draws a token of every row that has not stopped."""
+    decoder: Any = Decoder(config)
+    logits = decoder.apply({"params": params}, residual, method=Decoder.norm_logits)
+    step, live = state.step, ~state.stopped
+    drawn, logprob = draw(logits, uniforms[:, step], draws.temperature, draws.rules)
+    drawn = jnp.where(live, drawn, loop.pad_id)
+    ends = (drawn[:, None] == jnp.asarray(loop.stop_ids, jnp.int32)[None]).any(axis=1)
+    return state.replace(
+        step=step + 1,
+        last=drawn,
+        stopped=state.stopped | ends,
+        lengths=state.lengths + live,
+        tokens=state.tokens.at[:, step].set(drawn),
+        logprobs=state.logprobs.at[:, step].set(jnp.where(live, logprob, 0.0)),
+    )

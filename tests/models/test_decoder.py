@@ -17,7 +17,7 @@ from tiny_decoder import (
     random_tokens,
 )
 
-from aprm_jax.models.cache import decode_step, read_prompts, split_layers
+from aprm_jax.models.cache import read_on, read_prompts, split_layers
 from aprm_jax.models.decoder import ONE_HOT_VOCAB, Decoder
 
 
@@ -122,29 +122,41 @@ def test_later_tokens_do_not_reach_earlier_ones():
 
 
 @pytest.mark.parametrize("name", ["grouped", "multi_query_untied", "deep"])
-def test_decode_steps_equal_one_forward_pass(name):
-    config, tokens = CONFIGS[name], jnp.asarray(random_tokens((3, 9)))
+@pytest.mark.parametrize("width", [1, 5])
+def test_reading_on_from_a_cache_equals_one_forward_pass(name, width):
+    """Rows of 4 and 2 tokens in their heads, then 5 more of each, `width` at once."""
+    config, tokens = CONFIGS[name], random_tokens((2, 9))
     params = make_params(config)
     expected = forward(config, params, tokens)
-    start, last = tokens[:, :4], jnp.full(3, 3, jnp.int32)
+    lengths, start = np.array([4, 2]), tokens[:, :4]
+    inside = (np.arange(4)[None] < lengths[:, None]).astype(np.int32)
     read = jax.jit(read_prompts, static_argnums=0)
-    ones = jnp.ones_like(start)
-    logits, cache = read(config, params, start, arange_like(start), ones, last)
-    np.testing.assert_allclose(logits, expected[:, 3], atol=1e-4)
+    hidden, cache = read(config, params, start, arange_like(start), inside, lengths - 1)
+    heads_of = {"params": params}
+    np.testing.assert_allclose(
+        Decoder(config).apply(heads_of, hidden, method=Decoder.norm_logits),
+        expected[[0, 1], lengths - 1],
+        atol=1e-4,
+    )
     cache, layers = cache.grow(5), split_layers(params, config.num_layers)
-    step = jax.jit(decode_step, static_argnums=0)
-    for t in range(4, 9):
-        logits, cache = step(
-            config,
-            params,
-            layers,
-            tokens[:, t],
-            jnp.full(3, t, jnp.int32),
-            cache,
-            jnp.int32(t),
-            jnp.broadcast_to(jnp.arange(9) <= t, (3, 9)),
+    slots = np.arange(9)[None]
+    filled = np.where(
+        slots < 4,
+        np.where(slots < lengths[:, None], slots, -1),
+        lengths[:, None] + slots - 4,
+    ).astype(np.int32)
+    on = jax.jit(read_on, static_argnums=0)
+    for first in range(0, 5, width):
+        places = (lengths[:, None] + first + np.arange(width)[None]).astype(np.int32)
+        new = np.take_along_axis(tokens, places, axis=1)
+        hidden, cache = on(
+            config, params, layers, new, places, places, cache, 4 + first, filled
         )
-        np.testing.assert_allclose(logits, expected[:, t], atol=1e-4)
+        logits = Decoder(config).apply(heads_of, hidden, method=Decoder.norm_logits)
+        for row in range(2):
+            np.testing.assert_allclose(
+                logits[row], expected[row, places[row]], atol=1e-4
+            )
 
 
 def gradient(config, params, tokens):

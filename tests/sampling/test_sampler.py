@@ -6,9 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.stats
 from tiny_decoder import CONFIGS, SMALL, forward, make_params
 
-from aprm_jax.sampling.methods import draw, row_uniforms
+from aprm_jax.sampling.methods import Truncation, draw, row_uniforms
 from aprm_jax.sampling.sampler import Sampler
 
 STOPS, PAD, NEW = (5, 6), 0, 7
@@ -156,6 +157,86 @@ def test_the_extreme_uniforms_draw_possible_tokens():
         assert int(drawn[0]) == token
 
 
+def _kept(probs, top_k=0, top_p=1.0, min_p=0.0):
+    """The tokens that may be drawn, straight from the definitions."""
+    kept = np.ones(len(probs), bool)
+    if top_k:
+        kept &= probs >= np.sort(probs)[::-1][:top_k][-1]
+    left = np.where(kept, probs, 0.0) / probs[kept].sum()
+    order, total, nucleus = np.argsort(-left, kind="stable"), 0.0, []
+    for token in order:
+        if total >= top_p - 1e-9:
+            break
+        nucleus.append(token)
+        total += left[token]
+    kept &= probs >= left[nucleus].min() * probs[kept].sum() - 1e-9
+    return kept & (probs >= min_p * probs.max())
+
+
+SHARES = np.array([0.05, 0.3, 0.1, 0.1, 0.25, 0.0, 0.2], np.float64)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"top_k": 1},
+        {"top_k": 3},
+        {"top_k": 4},  # two tokens are as likely as the fourth
+        {"top_k": 99},
+        {"top_p": 0.01},
+        {"top_p": 0.55},
+        {"top_p": 0.56},
+        {"top_p": 0.8},
+        {"top_k": 3, "top_p": 0.7},  # of what the three have, not of all
+        {"min_p": 0.3},
+        {"min_p": 1.0},
+        {"top_k": 4, "top_p": 0.9, "min_p": 0.7},
+    ],
+)
+@pytest.mark.parametrize("renormalised", [False, True])
+def test_truncated_draws_follow_the_closed_form(fields, renormalised):
+    """Which tokens, how often (chi-square) and with which log-probabilities."""
+    kept = _kept(SHARES, **fields)
+    n, expected = 20_000, np.where(kept, SHARES, 0) / SHARES[kept].sum()
+    uniforms = row_uniforms(KEY, jnp.arange(n, dtype=jnp.uint32), 1)[:, 0]
+    with np.errstate(divide="ignore"):
+        logits = jnp.broadcast_to(jnp.asarray(np.log(SHARES), jnp.float32), (n, 7))
+    rules = Truncation(**fields, renormalised=renormalised).rules
+    tokens, logprobs = draw(logits, uniforms, jnp.float32(1.0), rules)
+    found = np.bincount(tokens, minlength=7)
+    possible = expected > 0
+    assert not found[~possible].any()
+    if possible.sum() > 1:
+        test = scipy.stats.chisquare(found[possible], n * expected[possible])
+        assert test.pvalue > 1e-3
+    shares = expected if renormalised else SHARES
+    np.testing.assert_allclose(np.exp(logprobs), shares[tokens], rtol=1e-4)
+
+
+def test_nothing_truncated_is_drawn_as_ever(sampler, params):
+    prompts = make_prompts()
+    plain = sampler.sample(params, prompts, KEY)
+    same = sampler.sample(params, prompts, KEY, truncation=Truncation())
+    np.testing.assert_array_equal(plain.tokens, same.tokens)
+    wide = sampler.sample(params, prompts, KEY, truncation=Truncation(top_k=37))
+    np.testing.assert_array_equal(plain.tokens, wide.tokens)
+    one = sampler.sample(params, prompts, KEY, truncation=Truncation(top_k=1))
+    greedy = sampler.sample(params, prompts, KEY, temperature=0.0)
+    np.testing.assert_array_equal(one.tokens, greedy.tokens)
+    # Log-probabilities are the policy's, unless asked for.
+    np.testing.assert_allclose(one.logprobs, greedy.logprobs, atol=1e-5)
+    sure = Truncation(top_k=1, renormalised=True)
+    assert (sampler.sample(params, prompts, KEY, truncation=sure).logprobs == 0).all()
+
+
+@pytest.mark.parametrize(
+    "fields", [{"top_k": -1}, {"top_p": 0.0}, {"top_p": 1.1}, {"min_p": -0.1}]
+)
+def test_a_truncation_that_leaves_nothing_is_refused(fields):
+    with pytest.raises(ValueError, match=next(iter(fields))):
+        Truncation(**fields)
+
+
 def test_second_call_compiles_nothing(params):
     sampler, prompts = make_sampler(), make_prompts()
     assert sampler.num_compiled == 0
@@ -171,13 +252,13 @@ def test_second_call_compiles_nothing(params):
 
 def test_equal_prompts_are_read_once(params):
     sampler, seen = make_sampler(), []
-    prefill = sampler._prefill
+    prefill = sampler._programs.prefill
 
     def spy(params, tokens, lengths, positions):
         seen.append(int((np.asarray(lengths) > 0).sum()))
         return prefill(params, tokens, lengths, positions)
 
-    sampler._prefill = spy
+    sampler._programs.prefill = spy
     sampler.sample(params, [[8, 9], [10], [8, 9], [8, 9], [10]], KEY)
     assert seen == [2]
 

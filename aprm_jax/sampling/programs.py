@@ -1,0 +1,136 @@
+"""The compiled functions that all sessions with one architecture share.
+
+Every shape is one of a few, so that few programs are compiled: numbers of rows and of
+slots are rounded up to buckets.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Array, Bool, Float32, Int32
+
+from aprm_jax.models.decoder import DecoderConfig
+from aprm_jax.sampling.loop import Draws, LoopConfig, LoopState, begin, go_on
+from aprm_jax.sampling.rows import Given, Rows, Selection, extend, gather, prefill
+
+BATCH_AXES = ("data", "fsdp")
+# (backbone, head, state before each token, state of it, token) to scores [B, T].
+TokenScorer = Callable[[Any, Any, Array, Array, Array], Array]
+
+
+class Programs:
+    """What sessions run on the device.
+
+    Args:
+      config: the architecture.
+      pad_id: stands where a row has no token.
+      mesh: shards the rows over its "data" and "fsdp" axes.
+      batch_buckets: numbers of rows that are compiled for, ascending; by default the
+        powers of two.
+      scorer: of tokens that a session reads; see `heads.token_scores`.
+    """
+
+    def __init__(
+        self,
+        config: DecoderConfig,
+        *,
+        pad_id: int,
+        mesh: jax.sharding.Mesh | None = None,
+        batch_buckets: Sequence[int] | None = None,
+        scorer: TokenScorer | None = None,
+    ):
+        self.config, self.pad_id = config, int(pad_id)
+        self.sharding, self._share = None, 1
+        if mesh is not None:
+            axes = tuple(a for a in BATCH_AXES if a in mesh.shape)
+            self._share = int(np.prod([mesh.shape[a] for a in axes]))
+            spec = jax.sharding.PartitionSpec(axes)
+            self.sharding = jax.sharding.NamedSharding(mesh, spec)
+        sizes = {-(-size // self._share) * self._share for size in batch_buckets or ()}
+        self.batch_buckets = tuple(sorted(sizes))
+        bound, sharding = functools.partial, self.sharding
+        self.prefill = jax.jit(bound(prefill, config))
+        self.sample = jax.jit(
+            bound(_sample, config, sharding), static_argnums=0, static_argnames="keep"
+        )
+        self.resume = jax.jit(
+            bound(go_on, config), static_argnums=(0, 2), donate_argnums=3
+        )
+        self.read = jax.jit(bound(_read, config, sharding, scorer))
+
+    def rows(self, count: int) -> int:
+        """The number of rows that `count` are padded to."""
+        if self.batch_buckets:
+            return round_up(count, self.batch_buckets)
+        return -(-power_of_two(count) // self._share) * self._share
+
+    def put(self, tree: Any) -> Any:
+        """Arrays of rows on the device, rows over the mesh."""
+        return jax.device_put(tree, self.sharding)
+
+    @property
+    def num_compiled(self) -> int:
+        """Programs compiled so far; constant once every shape has been seen."""
+        programs: tuple[Any, ...] = (self.prefill, self.sample, self.resume, self.read)
+        return sum(program._cache_size() for program in programs)
+
+
+def power_of_two(size: int) -> int:
+    """The least power of two that is not below a positive size."""
+    return 1 << (size - 1).bit_length()
+
+
+def round_up(size: int, buckets: Sequence[int]) -> int:
+    """The least bucket that holds a size."""
+    return next(b for b in buckets if size <= b)
+
+
+def _gather(
+    sharding: jax.sharding.NamedSharding | None, rows: Rows, selected: Selection
+) -> Rows:
+    gathered = gather(rows, selected)
+    if sharding is None:
+        return gathered
+    return jax.lax.with_sharding_constraint(gathered, sharding)
+
+
+def _sample(
+    config: DecoderConfig,
+    sharding: jax.sharding.NamedSharding | None,
+    loop: LoopConfig,
+    params: Any,
+    rows: Rows,
+    selected: Selection,
+    position: Int32[Array, " B"],
+    unread: Int32[Array, " B"] | None,
+    live: Bool[Array, " B"],
+    draws: Draws,
+    until: Int32[Array, ""],
+    keep: bool,
+) -> LoopState:
+    rows, lengths = _gather(sharding, rows, selected), selected.lengths
+    state = begin(config, loop, params, rows, lengths, position, unread, live, draws)
+    state = go_on(config, loop, params, selected.new_slots, state, draws, until)
+    return state if keep else state.replace(rows=None)
+
+
+def _read(
+    config: DecoderConfig,
+    sharding: jax.sharding.NamedSharding | None,
+    scorer: TokenScorer | None,
+    params: Any,
+    head: Any,
+    rows: Rows,
+    selected: Selection,
+    given: Given,
+) -> tuple[Rows, Float32[Array, "B T"] | None]:
+    rows, lengths = _gather(sharding, rows, selected), selected.lengths
+    rows, states = extend(config, params, rows, lengths, given)
+    if scorer is None:
+        return rows, None
+    return rows, scorer(params, head, states[:, :-1], states[:, 1:], given.tokens)

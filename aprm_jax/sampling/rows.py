@@ -1,0 +1,145 @@
+"""Rows of text that a decoder has read, on the device: begun, gathered, read on.
+
+A row's tokens stand in the first slots of its cache (its head). What is read or drawn
+next goes to slots behind those of all heads, the same for every row (the tail), where
+rows of different lengths leave gaps; gathering closes them.
+
+Axes: B rows, P slots of heads, S slots, T new columns, D model.
+"""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int32
+
+from aprm_jax.models.cache import KVCache, read_on, read_prompts, split_layers
+from aprm_jax.models.decoder import Decoder, DecoderConfig
+
+
+@flax.struct.dataclass
+class Rows:
+    """Rows that have been read.
+
+    Attributes:
+      residual: what the last layer wrote at each row's last token that was read; the
+        final norm makes the state of it that the next token is predicted from.
+      cache: keys and values; what stands in slots without a token is garbage.
+    """
+
+    residual: Float[Array, "B D"]
+    cache: KVCache
+
+
+def prefill(
+    config: DecoderConfig,
+    params: Any,
+    tokens: Int32[Array, "B P"],
+    lengths: Int32[Array, " B"],
+    positions: Int32[Array, "B P"],
+) -> Rows:
+    """Reads prompts that start at column 0 and are padded on the right."""
+    columns = jnp.arange(tokens.shape[1], dtype=jnp.int32)[None]
+    inside = (columns < lengths[:, None]).astype(jnp.int32)
+    last = jnp.maximum(lengths - 1, 0)
+    return Rows(*read_prompts(config, params, tokens, positions, inside, last))
+
+
+@flax.struct.dataclass
+class Selection:
+    """Which rows go on, from where.
+
+    Attributes:
+      source: the row that each new one is a copy of.
+      head: tokens in the head of that row.
+      lengths: how many of its tokens are kept, in its head and its tail together.
+      slots: P, slots of its head.
+      new_slots: slots of the new rows' heads, at least the greatest of `lengths`.
+    """
+
+    source: Int32[Array, " B"]
+    head: Int32[Array, " B"]
+    lengths: Int32[Array, " B"]
+    slots: int = flax.struct.field(pytree_node=False)
+    new_slots: int = flax.struct.field(pytree_node=False)
+
+
+def gather(rows: Rows, selected: Selection) -> Rows:
+    """The rows selected, their tokens in the first slots."""
+    source, head = selected.source, selected.head[:, None]
+    if rows.cache.num_slots == selected.new_slots == selected.slots:  # all is head
+        return jax.tree.map(lambda x: x[source], rows)
+    slot = jnp.arange(selected.new_slots, dtype=jnp.int32)[None]
+    index = jnp.where(slot < head, slot, selected.slots + slot - head)
+    index = jnp.minimum(index, rows.cache.num_slots - 1)[:, None]
+
+    def moved(x: Float[Array, "A K S H"]) -> Float[Array, "B K P H"]:
+        heads = jnp.arange(x.shape[1])[None, :, None]
+        return x[source[:, None, None], heads, index]
+
+    return Rows(rows.residual[source], jax.tree.map(moved, rows.cache))
+
+
+def places(lengths: Int32[Array, " B"], heads: int, slots: int) -> Int32[Array, "B S"]:
+    """The place in its row of the token in each slot; -1 where a head is empty.
+
+    Args:
+      lengths: tokens in the head of each row.
+      heads: slots of heads.
+      slots: of heads and tail.
+    """
+    slot = jnp.arange(slots, dtype=jnp.int32)[None]
+    in_head = jnp.where(slot < lengths[:, None], slot, -1)
+    return jnp.where(slot < heads, in_head, lengths[:, None] + slot - heads)
+
+
+@flax.struct.dataclass
+class Given:
+    """Tokens to read after each row: one row a text, padded on the right.
+
+    Attributes:
+      tokens: the ids.
+      positions: of them.
+      counts: how many each row has.
+    """
+
+    tokens: Int32[Array, "B T"]
+    positions: Int32[Array, "B T"]
+    counts: Int32[Array, " B"]
+
+
+def extend(
+    config: DecoderConfig, params: Any, rows: Rows, lengths: Array, given: Given
+) -> tuple[Rows, Float[Array, "B T+1 D"]]:
+    """Gathered rows with given tokens behind them.
+
+    Args:
+      config: the decoder's.
+      params: the decoder's parameters.
+      rows: as `gather` leaves them.
+      lengths: tokens of each.
+      given: what follows them.
+
+    Returns:
+      The rows, T slots of tail behind their heads; and T + 1 final states: of the token
+      before the given ones, as `rows` keeps it, and of these.
+    """
+    width, heads = given.tokens.shape[1], rows.cache.num_slots
+    written, cache = read_on(
+        config,
+        params,
+        split_layers(params, config.num_layers),
+        given.tokens,
+        given.positions,
+        lengths[:, None] + jnp.arange(width, dtype=jnp.int32)[None],
+        rows.cache.grow(width),
+        heads,
+        places(lengths, heads, heads + width),
+    )
+    written = jnp.concatenate([rows.residual[:, None], written], axis=1)
+    last = jnp.take_along_axis(written, given.counts[:, None, None], axis=1)[:, 0]
+    states = Decoder(config).apply({"params": params}, written, method=Decoder.normed)
+    return Rows(last, cache), cast(Array, states)

@@ -1,0 +1,310 @@
+"""A session that goes on from its cache against one forward pass over whole rows."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+import tiny_game
+from tiny_decoder import CONFIGS, SMALL, forward, make_params
+
+from aprm_jax.data.steps import StepBuilder
+from aprm_jax.models import heads
+from aprm_jax.models.architecture import RopeScaling
+from aprm_jax.models.decoder import Decoder
+from aprm_jax.sampling.programs import Programs
+from aprm_jax.sampling.session import TOKENS_A_LOOK, Session
+from aprm_jax.sampling.stops import Stops
+
+KEY = jax.random.key(3)
+FAMILIES = {
+    **CONFIGS,
+    "windows": dataclasses.replace(SMALL, layer_pattern="l", sliding_window=3),
+    "mixed_windows": dataclasses.replace(
+        SMALL,
+        num_layers=3,
+        layer_pattern="lg",
+        sliding_window=4,
+        local_rope_theta=100.0,
+        qk_norm=True,
+        post_norms=True,
+        unit_offset_norms=True,
+        scale_embeddings=True,
+    ),
+    "flash": dataclasses.replace(SMALL, attention="dot_product_attention"),
+    "biased": dataclasses.replace(SMALL, attention_bias="qkv", logit_softcap=5.0),
+}
+
+
+def prompts(n=5, seed=0):
+    rng = np.random.default_rng(seed)
+    return [rng.integers(7, 37, k).tolist() for k in rng.integers(1, 9, n)]
+
+
+def lp_scorer(config):
+    """log p of each token that is read, from the state before it."""
+
+    def score(backbone, head, before, states, tokens):
+        decoder = Decoder(config)
+        logits = decoder.apply({"params": backbone}, before, method=Decoder.logits)
+        logprobs = jax.nn.log_softmax(logits)
+        return jax.numpy.take_along_axis(logprobs, tokens[..., None], axis=-1)[..., 0]
+
+    return score
+
+
+def whole(config, params, ids, places=None):
+    """log p of every token but the first of one row, from one forward pass."""
+    positions = None if places is None else np.asarray(places)[None]
+    logits = forward(config, params, np.asarray(ids)[None], positions)
+    logprobs = np.asarray(jax.nn.log_softmax(logits))[0, :-1]
+    return np.take_along_axis(logprobs, np.asarray(ids[1:])[:, None], axis=-1)[:, 0]
+
+
+def make(config=SMALL, rows=None, **changes):
+    programs = Programs(config, pad_id=0, scorer=lp_scorer(config))
+    params = make_params(config)
+    return Session(programs, params, rows or prompts(), **changes), programs, params
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_going_on_equals_one_forward_pass(name):
+    """Sampled, read, gathered and cut in turn: what whole rows say of every token."""
+    config = FAMILIES[name]
+    session, _, params = make(config)
+    known = [{} for _ in range(5)]  # of each row: a token's place -> its log p
+    rng, prompted = np.random.default_rng(1), [len(ids) for ids in session.ids]
+    for turn in range(3):
+        starts = [len(ids) for ids in session.ids]
+        key = jax.random.fold_in(KEY, turn)
+        found = session.sample(key, stops=Stops((5, 6)), max_new_tokens=4)
+        drawn = [
+            logprobs[:n]
+            for logprobs, n in zip(found.logprobs, found.lengths, strict=True)
+        ]
+        new = [rng.integers(7, 37, rng.integers(0, 5)).tolist() for _ in starts]
+        for row, at, parts in zip(
+            known, starts, zip(drawn, session.read(new), strict=True), strict=True
+        ):
+            row.update(enumerate(np.concatenate(parts).tolist(), start=at))
+        if turn == 0:  # read twice in a row, and shortened to what was read long ago
+            starts = [len(ids) for ids in session.ids]
+            for row, at, read in zip(
+                known, starts, session.read([[8, 9]] * 5), strict=True
+            ):
+                row.update(enumerate(read.tolist(), start=at))
+            session.cut([n + 2 - (k % 3) for k, n in enumerate(starts)])
+        if turn == 1:
+            rows = [4, 0, 0, 2]
+            session.gather(rows)
+            known = [dict(known[i]) for i in rows]
+            prompted = [prompted[i] for i in rows]
+    for ids, row, first in zip(session.ids, known, prompted, strict=True):
+        expected = whole(config, params, ids)[first - 1 :]
+        found = [row[place] for place in range(first, len(ids))]
+        np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+def test_gathered_rows_equal_sessions_from_scratch():
+    """What a row gets next is what it gets alone, whoever stood beside it."""
+    session, programs, params = make()
+    first = session.sample(KEY, stops=Stops((5, 6)), max_new_tokens=6)
+    assert len(set(first.lengths.tolist())) > 1
+    session.gather([3, 1, 1])
+    rebuilt = Session(programs, params, session.ids)
+    options = {"stops": Stops((5, 6)), "max_new_tokens": 6, "draws": [7, 8, 9]}
+    found, expected = (
+        s.sample(jax.random.key(8), **options) for s in (session, rebuilt)
+    )
+    np.testing.assert_array_equal(found.tokens, expected.tokens)
+    np.testing.assert_allclose(found.logprobs, expected.logprobs, atol=1e-4)
+    new = [[9, 10], [11], [12, 13, 14]]
+    for mine, other in zip(session.read(new), rebuilt.read(new), strict=True):
+        np.testing.assert_allclose(mine, other, atol=1e-4)
+
+
+def test_nothing_is_read_twice(monkeypatch):
+    """Tokens that go through the decoder: those of prompts, and each new one once."""
+    session, programs, _ = make()
+    counted = []
+    read = programs.read
+
+    def spy(params, head, rows, selected, given):
+        counted.append(np.asarray(given.counts).sum())
+        return read(params, head, rows, selected, given)
+
+    monkeypatch.setattr(programs, "read", spy)
+    monkeypatch.setattr(programs, "prefill", None)  # never again
+    session.read([[7, 8, 9]] * 5)
+    session.gather([0, 0, 0, 1])
+    session.read([[7], [8, 9], [10], []])
+    assert counted == [15, 4]
+
+
+def test_few_programs_are_compiled():
+    """A second search compiles nothing, and a long one little more than a short one."""
+
+    def search(programs, params, turns):
+        session = Session(programs, params, prompts(6))
+        for turn in range(turns):
+            session.sample(KEY, stops=Stops((5,)), max_new_tokens=4)
+            session.gather(list(range(len(session) - (turn % 3 == 2))))
+
+    programs = Programs(SMALL, pad_id=0)
+    search(programs, make_params(SMALL), 9)
+    compiled = programs.num_compiled
+    # Rows in 8 or 4, prompts in 8 slots, heads in 16, 32 or 64.
+    assert compiled <= 8
+    search(programs, make_params(SMALL), 9)
+    assert programs.num_compiled == compiled
+
+
+def test_strided_lines_stand_where_the_builder_puts_them():
+    """A closing `<step>` that was drawn opens the next line, at its stride."""
+    builder = tiny_game.builder(None, (64,), line_stride=9)
+    config, params = tiny_game.CONFIG, tiny_game.generator()["backbone"]
+    programs = Programs(config, pad_id=builder.pad_id, scorer=lp_scorer(config))
+    lines = [("1 + 2 * 3", ()), ("4 + 1 * 7 - 8", ("5 - 1",)), ("7 * 8", ("9",))]
+    session = Session(
+        programs,
+        params,
+        [builder.context(*line) for line in lines],
+        positions=builder.positions,
+    )
+    closed = [builder.step_id]
+    steps = [[*builder.encode(text), *closed] for text in ("3 + 4", "5", "7 * 8 - 1")]
+    scores = [session.read(steps), session.read(steps[::-1])]
+    stops = Stops(builder.stop_ids)
+    session.sample(KEY, stops=stops, max_new_tokens=6)
+    session.read([closed] * 3)
+    scores.append(session.read(steps))
+    for i, ids in enumerate(session.ids):
+        read = [x for part in scores[:2] for x in part[i]]
+        start = len(builder.context(*lines[i]))
+        places = builder.positions(ids)
+        expected = whole(config, params, ids, places)
+        np.testing.assert_allclose(
+            read, expected[start - 1 : start - 1 + len(read)], atol=1e-4
+        )
+        if not set(ids[start:]) & {builder.bos_id, builder.perturb_id}:
+            np.testing.assert_allclose(
+                scores[2][i], expected[-len(scores[2][i]) :], atol=1e-4
+            )
+
+
+def test_greedy_steps_are_those_of_prompts_built_anew():
+    builder = tiny_game.builder(None, (64,), line_stride=12)
+    config, params = tiny_game.CONFIG, tiny_game.generator()["backbone"]
+    sampler = tiny_game.sampler(builder, 6)
+    starts = [(p.question, p.prefix) for p in tiny_game.POINTS[:4]]
+    contexts = [builder.context(*start) for start in starts]
+    session = Session(
+        Programs(config, pad_id=builder.pad_id),
+        params,
+        contexts,
+        positions=builder.positions,
+    )
+    for _ in range(3):
+        replies = session.sample(
+            KEY, stops=Stops(builder.stop_ids), max_new_tokens=6, temperature=0.0
+        )
+        anew = sampler.sample(params, contexts, KEY, temperature=0.0)
+        np.testing.assert_array_equal(replies.tokens, anew.tokens)
+        np.testing.assert_allclose(replies.logprobs, anew.logprobs, atol=1e-4)
+        contexts = session.ids
+
+
+@pytest.mark.parametrize("reading", heads.READINGS)
+def test_a_verifier_reads_new_steps_as_it_reads_whole_rows(reading):
+    builder: StepBuilder = tiny_game.builder(None, (64,), line_stride=9)
+    prm, decoder = tiny_game.prm(reading=reading), tiny_game.DECODER
+
+    def scorer(backbone, head, *view):
+        return heads.token_scores(
+            decoder, {"backbone": backbone, "head": head}, *view, reading
+        )
+
+    programs = Programs(decoder.config, pad_id=builder.pad_id, scorer=scorer)
+    questions = ["1 + 2 * 3", "4 + 1 * 7 - 8", "7 * 8"]
+    session = Session(
+        programs,
+        prm["backbone"],
+        [builder.context(q, ()) for q in questions],
+        positions=builder.positions,
+        head=prm["head"],
+    )
+    steps = [["1 + 6", "7"], ["4 + 7 - 8", "11 - 8"], ["56", "5"]]
+    found = []
+    for k in range(2):
+        new = [[*builder.encode(s[k]), builder.step_id] for s in steps]
+        found.append(
+            [x.min() if reading == "token" else x[-1] for x in session.read(new)]
+        )
+    rows = [builder.solution(q, s) for q, s in zip(questions, steps, strict=True)]
+    whole = heads.step_logits(decoder, prm, builder.collate(rows), reading)
+    np.testing.assert_allclose(np.transpose(found), whole, atol=1e-4)
+
+
+def _letters(ids):
+    return "".join("\n" if i % 3 == 0 else chr(97 + i % 26) for i in ids)
+
+
+def test_a_text_that_several_tokens_spell_ends_a_reply():
+    """Tokens, log-probabilities and text of what is kept; then on from there."""
+    session, programs, params = make(rows=prompts(12, 4))
+    starts, free = session.ids, Session(programs, params, session.ids)
+    width = 3 * TOKENS_A_LOOK - 1
+    stops = Stops((5,), ("\n\n",), _letters)
+    found = session.sample(KEY, stops=stops, max_new_tokens=width)
+    plain = free.sample(KEY, stops=Stops((5,)), max_new_tokens=width)
+    ends = set()
+    for i, text in enumerate(found.texts):
+        ids = plain.tokens[i, : plain.lengths[i]].tolist()
+        known = ids[:-1] if ids[-1] == 5 else ids
+        place = _letters(known).find("\n\n")
+        n = place + 2 if place >= 0 else len(ids)
+        assert found.lengths[i] == n and found.tokens[i, :n].tolist() == ids[:n]
+        assert text == _letters(known)[:n]
+        assert (found.tokens[i, n:] == 0).all() and (found.logprobs[i, n:] == 0).all()
+        np.testing.assert_allclose(
+            found.logprobs[i, :n], plain.logprobs[i, :n], atol=1e-5
+        )
+        assert found.stopped[i] == (place >= 0 or ids[-1] == 5)
+        assert session.ids[i] == starts[i] + ids[:n]
+        ends.add((place >= 0, n > TOKENS_A_LOOK))
+    assert {(True, False), (True, True)} <= ends
+    again = session.sample(jax.random.key(1), stops=stops, max_new_tokens=4)
+    for i, ids in enumerate(session.ids):
+        n = int(again.lengths[i])
+        np.testing.assert_allclose(
+            again.logprobs[i, :n], whole(SMALL, params, ids)[-n:], atol=1e-4
+        )
+
+
+def test_rows_that_would_pass_longropes_first_length_are_refused():
+    factors = (1.0,) * 4
+    scaling = RopeScaling(
+        "longrope", 1.0, original_length=8, short_factor=factors, long_factor=factors
+    )
+    session, *_ = make(dataclasses.replace(SMALL, rope_scaling=scaling), [[7] * 6])
+    session.read([[8, 9]])
+    with pytest.raises(ValueError, match="longrope"):
+        session.read([[10]])
+    with pytest.raises(ValueError, match="longrope"):
+        session.sample(KEY, stops=Stops((5,)), max_new_tokens=3)
+    assert session.ids == [[7] * 6 + [8, 9]]
+
+
+def test_what_cannot_be_is_refused():
+    session, programs, params = make()
+    for bad in ([], [[7], []]):
+        with pytest.raises(ValueError, match="at least one token"):
+            Session(programs, params, bad)
+    with pytest.raises(ValueError, match="at least one row"):
+        session.gather([])
+    with pytest.raises(ValueError, match="cannot be cut to 0"):
+        session.cut([0] * 5)
+    with pytest.raises(ValueError, match="temperature"):
+        session.sample(KEY, stops=Stops((5,)), max_new_tokens=3, temperature=-1.0)
