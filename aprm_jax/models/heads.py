@@ -111,7 +111,7 @@ def step_logits(
     scores = token_scores(
         decoder,
         prm_params,
-        _before(hidden, batch),
+        _before(hidden, batch) if first else None,
         hidden[:, first:],
         jnp.asarray(tokens)[:, first:],
         reading,
@@ -124,7 +124,7 @@ def step_logits(
 def token_scores(
     decoder: Decoder,
     prm_params: Params,
-    before: Float[Array, "B T D"],
+    before: Float[Array, "B T D"] | None,
     states: Float[Array, "B T D"],
     tokens: Int32[Array, "B T"],
     reading: str,
@@ -136,13 +136,14 @@ def token_scores(
     Args:
       decoder: the backbone's module.
       prm_params: as of `step_logits`.
-      before: the state that each token is predicted from.
+      before: the state that each token is predicted from; the token reading needs it.
       states: the state of each token.
       tokens: the tokens.
       reading: which of the heads `prm_params` holds.
     """
     backbone, head = prm_params["backbone"], prm_params["head"]
     if reading == "token":
+        assert before is not None
         chosen = _chosen_logits(decoder, backbone, before, tokens)
         return chosen * head["scale"] + head["bias"]
     classes = class_logits(head, states)

@@ -84,6 +84,7 @@ def begin(
     loop: LoopConfig,
     params: Any,
     rows: Rows,
+    heads: int,
     lengths: Int32[Array, " B"],
     position: Int32[Array, " B"],
     unread: Int32[Array, " B"] | None,
@@ -96,7 +97,8 @@ def begin(
       config: the decoder's.
       loop: what is compiled for.
       params: the decoder's parameters.
-      rows: gathered.
+      rows: gathered, with room for T - 1 tokens, and for one that is unread.
+      heads: P.
       lengths: tokens of each.
       position: of each row's last token, which new ones count on from.
       unread: that token, where `rows` does not hold it yet.
@@ -106,7 +108,7 @@ def begin(
     batch, room = live.shape[0], loop.max_new_tokens
     if unread is not None:
         given = Given(unread[:, None], position[:, None], jnp.ones_like(lengths))
-        rows, _ = extend(config, params, rows, lengths, given)
+        rows, _ = extend(config, params, rows, heads, lengths, given)
     uniforms = row_uniforms(draws.key, draws.rows, room)
     state = LoopState(
         step=jnp.int32(0),
@@ -115,7 +117,7 @@ def begin(
         lengths=jnp.zeros(batch, jnp.int32),
         tokens=jnp.full((batch, room), loop.pad_id, jnp.int32),
         logprobs=jnp.zeros((batch, room), jnp.float32),
-        rows=rows.replace(cache=rows.cache.grow(room - 1)),
+        rows=rows,
         head=lengths,
         position=position,
     )

@@ -1,7 +1,8 @@
 """The compiled functions that all sessions with one architecture share.
 
 Every shape is one of a few, so that few programs are compiled: numbers of rows and of
-slots are rounded up to buckets.
+slots are rounded up to buckets. What gathers rows is a program of its own, without a
+layer in it: the large ones do not depend on the shapes that rows had before.
 """
 
 from __future__ import annotations
@@ -53,15 +54,18 @@ class Programs:
             self.sharding = jax.sharding.NamedSharding(mesh, spec)
         sizes = {-(-size // self._share) * self._share for size in batch_buckets or ()}
         self.batch_buckets = tuple(sorted(sizes))
-        bound, sharding = functools.partial, self.sharding
+        bound = functools.partial
         self.prefill = jax.jit(bound(prefill, config))
+        self.gather = jax.jit(bound(_gather, self.sharding), static_argnums=(2, 3, 4))
         self.sample = jax.jit(
-            bound(_sample, config, sharding), static_argnums=0, static_argnames="keep"
+            bound(_sample, config), static_argnums=(0, 3), donate_argnums=2
         )
         self.resume = jax.jit(
             bound(go_on, config), static_argnums=(0, 2), donate_argnums=3
         )
-        self.read = jax.jit(bound(_read, config, sharding, scorer))
+        self.read = jax.jit(
+            bound(_read, config, scorer), static_argnums=3, donate_argnums=2
+        )
 
     def rows(self, count: int) -> int:
         """The number of rows that `count` are padded to."""
@@ -76,7 +80,8 @@ class Programs:
     @property
     def num_compiled(self) -> int:
         """Programs compiled so far; constant once every shape has been seen."""
-        programs: tuple[Any, ...] = (self.prefill, self.sample, self.resume, self.read)
+        heavy = (self.prefill, self.sample, self.resume, self.read)
+        programs: tuple[Any, ...] = (*heavy, self.gather)
         return sum(program._cache_size() for program in programs)
 
 
@@ -91,9 +96,14 @@ def round_up(size: int, buckets: Sequence[int]) -> int:
 
 
 def _gather(
-    sharding: jax.sharding.NamedSharding | None, rows: Rows, selected: Selection
+    sharding: jax.sharding.NamedSharding | None,
+    rows: Rows,
+    selected: Selection,
+    old_heads: int,
+    heads: int,
+    room: int,
 ) -> Rows:
-    gathered = gather(rows, selected)
+    gathered = gather(rows, selected, old_heads, heads, room)
     if sharding is None:
         return gathered
     return jax.lax.with_sharding_constraint(gathered, sharding)
@@ -101,36 +111,34 @@ def _gather(
 
 def _sample(
     config: DecoderConfig,
-    sharding: jax.sharding.NamedSharding | None,
     loop: LoopConfig,
     params: Any,
     rows: Rows,
-    selected: Selection,
+    heads: int,
+    lengths: Int32[Array, " B"],
     position: Int32[Array, " B"],
     unread: Int32[Array, " B"] | None,
     live: Bool[Array, " B"],
     draws: Draws,
     until: Int32[Array, ""],
-    keep: bool,
 ) -> LoopState:
-    rows, lengths = _gather(sharding, rows, selected), selected.lengths
-    state = begin(config, loop, params, rows, lengths, position, unread, live, draws)
-    state = go_on(config, loop, params, selected.new_slots, state, draws, until)
-    return state if keep else state.replace(rows=None)
+    state = begin(
+        config, loop, params, rows, heads, lengths, position, unread, live, draws
+    )
+    return go_on(config, loop, params, heads, state, draws, until)
 
 
 def _read(
     config: DecoderConfig,
-    sharding: jax.sharding.NamedSharding | None,
     scorer: TokenScorer | None,
     params: Any,
     head: Any,
     rows: Rows,
-    selected: Selection,
+    heads: int,
+    lengths: Int32[Array, " B"],
     given: Given,
 ) -> tuple[Rows, Float32[Array, "B T"] | None]:
-    rows, lengths = _gather(sharding, rows, selected), selected.lengths
-    rows, states = extend(config, params, rows, lengths, given)
+    rows, states = extend(config, params, rows, heads, lengths, given)
     if scorer is None:
         return rows, None
     return rows, scorer(params, head, states[:, :-1], states[:, 1:], given.tokens)

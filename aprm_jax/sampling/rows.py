@@ -4,7 +4,7 @@ A row's tokens stand in the first slots of its cache (its head). What is read or
 next goes to slots behind those of all heads, the same for every row (the tail), where
 rows of different lengths leave gaps; gathering closes them.
 
-Axes: B rows, P slots of heads, S slots, T new columns, D model.
+Axes: B rows, P slots of heads, S slots, T new columns, U = T + 1, D model.
 """
 
 from __future__ import annotations
@@ -33,6 +33,10 @@ class Rows:
     residual: Float[Array, "B D"]
     cache: KVCache
 
+    def grow(self, slots: int) -> Rows:
+        """The same rows with empty slots behind them."""
+        return Rows(self.residual, self.cache.grow(slots))
+
 
 def prefill(
     config: DecoderConfig,
@@ -56,29 +60,35 @@ class Selection:
       source: the row that each new one is a copy of.
       head: tokens in the head of that row.
       lengths: how many of its tokens are kept, in its head and its tail together.
-      slots: P, slots of its head.
-      new_slots: slots of the new rows' heads, at least the greatest of `lengths`.
     """
 
     source: Int32[Array, " B"]
     head: Int32[Array, " B"]
     lengths: Int32[Array, " B"]
-    slots: int = flax.struct.field(pytree_node=False)
-    new_slots: int = flax.struct.field(pytree_node=False)
 
 
-def gather(rows: Rows, selected: Selection) -> Rows:
-    """The rows selected, their tokens in the first slots."""
+def gather(
+    rows: Rows, selected: Selection, old_heads: int, heads: int, room: int
+) -> Rows:
+    """The rows selected, their tokens in the first slots.
+
+    Args:
+      rows: what there is.
+      selected: what is kept of it.
+      old_heads: slots of the heads of `rows`.
+      heads: slots of the new rows' heads, at least the greatest of the lengths.
+      room: slots of tail behind them.
+    """
     source, head = selected.source, selected.head[:, None]
-    if rows.cache.num_slots == selected.new_slots == selected.slots:  # all is head
-        return jax.tree.map(lambda x: x[source], rows)
-    slot = jnp.arange(selected.new_slots, dtype=jnp.int32)[None]
-    index = jnp.where(slot < head, slot, selected.slots + slot - head)
+    if rows.cache.num_slots == heads == old_heads:  # all is head
+        return jax.tree.map(lambda x: x[source], rows).grow(room)
+    slot = jnp.arange(heads + room, dtype=jnp.int32)[None]
+    index = jnp.where(slot < head, slot, old_heads + slot - head)
     index = jnp.minimum(index, rows.cache.num_slots - 1)[:, None]
 
     def moved(x: Float[Array, "A K S H"]) -> Float[Array, "B K P H"]:
-        heads = jnp.arange(x.shape[1])[None, :, None]
-        return x[source[:, None, None], heads, index]
+        of_heads = jnp.arange(x.shape[1])[None, :, None]
+        return x[source[:, None, None], of_heads, index]
 
     return Rows(rows.residual[source], jax.tree.map(moved, rows.cache))
 
@@ -112,22 +122,28 @@ class Given:
 
 
 def extend(
-    config: DecoderConfig, params: Any, rows: Rows, lengths: Array, given: Given
-) -> tuple[Rows, Float[Array, "B T+1 D"]]:
+    config: DecoderConfig,
+    params: Any,
+    rows: Rows,
+    heads: int,
+    lengths: Int32[Array, " B"],
+    given: Given,
+) -> tuple[Rows, Float[Array, "B U D"]]:
     """Gathered rows with given tokens behind them.
 
     Args:
       config: the decoder's.
       params: the decoder's parameters.
-      rows: as `gather` leaves them.
+      rows: as `gather` leaves them, with room for T tokens.
+      heads: slots of their heads.
       lengths: tokens of each.
       given: what follows them.
 
     Returns:
-      The rows, T slots of tail behind their heads; and T + 1 final states: of the token
-      before the given ones, as `rows` keeps it, and of these.
+      The rows with these tokens in the first T slots of their tails; and T + 1 final
+      states: of the token before them, as `rows` keeps it, and of these.
     """
-    width, heads = given.tokens.shape[1], rows.cache.num_slots
+    width = given.tokens.shape[1]
     written, cache = read_on(
         config,
         params,
@@ -135,9 +151,9 @@ def extend(
         given.tokens,
         given.positions,
         lengths[:, None] + jnp.arange(width, dtype=jnp.int32)[None],
-        rows.cache.grow(width),
+        rows.cache,
         heads,
-        places(lengths, heads, heads + width),
+        places(lengths, heads, rows.cache.num_slots),
     )
     written = jnp.concatenate([rows.residual[:, None], written], axis=1)
     last = jnp.take_along_axis(written, given.counts[:, None, None], axis=1)[:, 0]

@@ -16,9 +16,10 @@ from jaxtyping import Array, Int32, Key, UInt32
 
 from aprm_jax.models.decoder import DecoderConfig
 from aprm_jax.models.positions import check_decodes
+from aprm_jax.sampling.drawing import Drawing, Samples
 from aprm_jax.sampling.methods import Truncation
 from aprm_jax.sampling.programs import Programs, round_up
-from aprm_jax.sampling.session import Drawing, Samples, Session
+from aprm_jax.sampling.session import Session
 from aprm_jax.sampling.stops import Stops
 
 __all__ = ["Sampler", "Samples"]

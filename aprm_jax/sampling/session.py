@@ -16,44 +16,19 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import flax.struct
 import jax
 import numpy as np
-from jaxtyping import Bool, Float32, Int32, Key, UInt32
+from jaxtyping import Float32, Int32, Key, UInt32
 
 from aprm_jax.models.positions import check_decodes
-from aprm_jax.sampling.loop import Draws, LoopConfig, LoopState
+from aprm_jax.sampling.drawing import Drawing, Samples
+from aprm_jax.sampling.loop import Draws, LoopConfig
 from aprm_jax.sampling.methods import Truncation
 from aprm_jax.sampling.programs import Programs, power_of_two
 from aprm_jax.sampling.rows import Given, Rows, Selection
 from aprm_jax.sampling.stops import ReplyText, Stops
 
 Positions = Callable[[Sequence[int]], Int32[np.ndarray, " T"]]
-# Where a text may end a reply, this many tokens are drawn between looks at the text.
-TOKENS_A_LOOK = 16
-
-
-@flax.struct.dataclass
-class Samples:
-    """What was drawn, in the order of the prompts.
-
-    Attributes:
-      tokens: drawn tokens, the stop included, padding after it. A token that a stop
-        text ends in the middle of is kept whole.
-      logprobs: log-probability of each token at the temperature that it was drawn with
-        (at temperature 0, of temperature 1), of the whole distribution unless the
-        truncation is `renormalised`; 0 after the stop.
-      lengths: tokens drawn, the stop included.
-      stopped: whether a stop was drawn before the room ran out.
-      texts: where there are stop texts, what each reply reads: it ends exactly after a
-        stop text, and before a stop token.
-    """
-
-    tokens: Int32[np.ndarray, "N T"]
-    logprobs: Float32[np.ndarray, "N T"]
-    lengths: Int32[np.ndarray, " N"]
-    stopped: Bool[np.ndarray, " N"]
-    texts: tuple[str, ...] | None = flax.struct.field(default=None, pytree_node=False)
 
 
 @dataclasses.dataclass
@@ -119,9 +94,8 @@ class Session:
                 entries[prompt] = _Row(list(prompt), list(at), place, len(prompt))
         self._slots = slots or power_of_two(max(map(len, entries)))
         size = programs.rows(len(entries))
-        columns = (size, self._slots)
-        tokens, places = np.full(columns, programs.pad_id, np.int32), _zeros(*columns)
-        lengths = _zeros(size)
+        tokens = np.full((size, self._slots), programs.pad_id, np.int32)
+        places, lengths = np.zeros_like(tokens), np.zeros(size, np.int32)
         for row in entries.values():
             n = lengths[row.source] = len(row.ids)
             tokens[row.source, :n], places[row.source, :n] = row.ids, row.positions
@@ -177,12 +151,12 @@ class Session:
             check_decodes(programs.config, start, n + len(new) - start + 1)
         for row, new in zip(rows, tokens, strict=True):
             row.ids.extend(map(int, new))
-        selected = self._select(starts)
-        given = self._given(starts, selected.lengths.shape[0])
+        given = self._given(starts)
+        gathered, lengths, heads = self._gathered(starts, given.tokens.shape[1])
         self._device, scores = programs.read(
-            self._params, self._head, self._device, *programs.put((selected, given))
+            self._params, self._head, gathered, heads, lengths, programs.put(given)
         )
-        self._settle(selected, True)
+        self._settle(starts, heads, ready=True)
         if scores is None:
             return None
         found, spans = jax.device_get(scores), zip(rows, known, starts, strict=True)
@@ -236,7 +210,7 @@ class Session:
             last = row.positions[-1]
             row.positions.extend(range(last + 1, last + int(n)))
             row.ids.extend(tokens[:n].tolist())
-        self._settle(drawing.selected, False)
+        self._settle(drawing.starts, drawing.heads, ready=False)
         return samples
 
     def launch(
@@ -256,60 +230,72 @@ class Session:
         rows, programs = self._rows, self._programs
         for n in {len(row.ids) for row in rows}:
             check_decodes(programs.config, n, max_new_tokens)
-        loop = LoopConfig(stops.ids, programs.pad_id, max_new_tokens)
         # All rows have their state, or each reads its last token again.
         ready = all(row.ready for row in rows)
-        selected = self._select([len(row.ids) - (not ready) for row in rows])
-        size = selected.lengths.shape[0]
-        unread, numbers, position = (
-            _zeros(size),
-            np.zeros(size, np.uint32),
-            _zeros(size),
-        )
-        numbers[: len(rows)] = range(len(rows)) if draws is None else draws
-        for i, row in enumerate(rows):
-            if not ready:
-                self._place(row, len(row.ids) - 1)
-            unread[i], position[i] = row.ids[-1], row.positions[-1]
-        heat, rules = np.float32(temperature), truncation and truncation.rules
-        put, n = programs.put, len(rows)
-        drawn = Draws(key, put(numbers), heat, rules)
-        until = min(TOKENS_A_LOOK, max_new_tokens) if stops.texts else max_new_tokens
-        state = programs.sample(
-            loop,
+        starts = [len(row.ids) - (not ready) for row in rows]
+        for row, start in zip(rows, starts, strict=True):
+            self._place(row, start)
+        gathered, lengths, heads = self._gathered(starts, max_new_tokens - ready)
+        numbers = range(len(rows)) if draws is None else draws
+        drawing = Drawing(
+            programs,
             self._params,
-            self._device,
-            programs.put(selected),
-            put(position),
-            None if ready else put(unread),
-            put(np.arange(size) < n),
-            drawn,
-            np.int32(until),
-            keep=keep or until < max_new_tokens,
+            LoopConfig(stops.ids, programs.pad_id, max_new_tokens),
+            Draws(
+                key,
+                self._column(numbers, np.uint32),
+                np.float32(temperature),
+                truncation and truncation.rules,
+            ),
+            starts,
+            heads,
+            [ReplyText(stops, row.ids) for row in rows] if stops.texts else [],
         )
-        replies = [ReplyText(stops, row.ids) for row in rows] if stops.texts else []
-        return Drawing(programs, self._params, loop, drawn, selected, n, state, replies)
+        drawing.begin(
+            gathered,
+            lengths,
+            self._column([row.positions[-1] for row in rows]),
+            None if ready else self._column([row.ids[-1] for row in rows]),
+            self._column([True] * len(rows), np.bool_),
+            keep,
+        )
+        return drawing
 
-    def _select(self, lengths: Sequence[int]) -> Selection:
-        """The rows, shortened to `lengths`, as the device has them; on the host."""
-        size, n, slots = self._programs.rows(len(self)), len(self), self._slots
-        tail = self._device.cache.num_slots > slots
-        source, head, kept = _zeros(size), _zeros(size), _zeros(size)
-        source[:n] = [row.source for row in self._rows]
-        head[:n] = [row.head for row in self._rows]
-        kept[:n] = lengths
-        wanted = power_of_two(max(1, int(kept.max()))) if tail else slots
-        return Selection(source, head, kept, slots, wanted)
+    def _column(self, values: Sequence[Any], dtype: Any = np.int32) -> Any:
+        """A number of each row on the device; 0 for rows that fill the batch."""
+        column = np.zeros(self._programs.rows(len(self)), dtype)
+        column[: len(values)] = values
+        return self._programs.put(column)
 
-    def _given(self, starts: Sequence[int], size: int) -> Given:
-        counts = _zeros(size)
-        counts[: len(self)] = [
-            len(row.ids) - start for row, start in zip(self._rows, starts, strict=True)
+    def _gathered(self, lengths: Sequence[int], room: int) -> tuple[Rows, Any, int]:
+        """The rows, shortened to `lengths`, on the device, with room behind them.
+
+        Returns:
+          They, their lengths on the device, and the slots of their heads.
+        """
+        slots, rows = self._slots, self._rows
+        if self._device.cache.num_slots > slots:  # else there are no gaps to close
+            slots = power_of_two(max(1, *lengths))
+        kept = self._column(lengths)
+        selected = Selection(
+            self._column([row.source for row in rows]),
+            self._column([row.head for row in rows]),
+            kept,
+        )
+        gather = self._programs.gather
+        return gather(self._device, selected, self._slots, slots, room), kept, slots
+
+    def _given(self, starts: Sequence[int]) -> Given:
+        """The tokens of each row from `starts` on, and their positions."""
+        rows, size = self._rows, self._programs.rows(len(self))
+        counts = np.zeros(size, np.int32)
+        counts[: len(rows)] = [
+            len(row.ids) - start for row, start in zip(rows, starts, strict=True)
         ]
         width = power_of_two(max(1, int(counts.max())))
         tokens = np.full((size, width), self._programs.pad_id, np.int32)
-        positions = _zeros(size, width)
-        for i, (row, start) in enumerate(zip(self._rows, starts, strict=True)):
+        positions = np.zeros((size, width), np.int32)
+        for i, (row, start) in enumerate(zip(rows, starts, strict=True)):
             self._place(row, start)
             tokens[i, : counts[i]] = row.ids[start:]
             positions[i, : counts[i]] = row.positions[start:]
@@ -325,84 +311,12 @@ class Session:
             last = max(int(place), last + 1)
             row.positions.append(last)
 
-    def _settle(self, selected: Selection, ready: bool) -> None:
-        """The rows stand on the device as they were selected, and went on there."""
-        self._slots = selected.new_slots
-        for i, row in enumerate(self._rows):
-            row.source, row.head = i, int(selected.lengths[i])
-            row.ready = ready
-
-
-@dataclasses.dataclass
-class Drawing:
-    """Samples that the device is computing; the fields are those of `launch`."""
-
-    programs: Programs
-    params: Any
-    loop: LoopConfig
-    draws: Draws
-    selected: Selection
-    count: int
-    state: LoopState
-    replies: list[ReplyText]
-
-    def fetch(self) -> Samples:
-        """Waits for them."""
-        if self.replies:
-            return self._watched()
-        state, n = self.state, self.count
-        found = (state.tokens, state.logprobs, state.lengths, state.stopped)
-        return Samples(*(x[:n] for x in jax.device_get(found)))
-
-    def _watched(self) -> Samples:
-        """Looks at the texts every few tokens, and ends rows at their stop texts."""
-        n, read = self.count, np.zeros(self.count, int)
-        ended, until = np.zeros(n, bool), TOKENS_A_LOOK
-        while True:
-            state = self.state
-            tokens, lengths, stopped = jax.device_get(
-                (state.tokens, state.lengths, state.stopped)
-            )
-            for i in np.flatnonzero(~ended):
-                by_id = bool(stopped[i])
-                new = tokens[i, read[i] : lengths[i] - by_id]
-                taken, at_stop = _pushed(self.replies[i], new)
-                # Nothing is left of what was drawn behind a stop text.
-                read[i] = read[i] + taken if at_stop else lengths[i]
-                ended[i] = at_stop or by_id
-            if ended.all() or until >= self.loop.max_new_tokens:
-                break
-            until += TOKENS_A_LOOK
-            over = np.append(ended, stopped[n:])
-            self.state = self.programs.resume(
-                self.loop,
-                self.params,
-                self.selected.new_slots,
-                state.replace(stopped=self.programs.put(over)),
-                self.draws,
-                np.int32(min(until, self.loop.max_new_tokens)),
-            )
-        kept = np.arange(tokens.shape[1])[None] < read[:, None]
-        return Samples(
-            np.where(kept, tokens[:n], self.loop.pad_id),
-            np.where(kept, jax.device_get(self.state.logprobs)[:n], np.float32(0)),
-            read.astype(np.int32),
-            ended,
-            tuple(reply.text for reply in self.replies),
-        )
-
-
-def _pushed(reply: ReplyText, tokens: Int32[np.ndarray, " T"]) -> tuple[int, bool]:
-    """How many of the tokens a reply takes, and whether the last completes a stop."""
-    for count, token in enumerate(tokens.tolist(), start=1):
-        if reply.push(token):
-            return count, True
-    return len(tokens), False
+    def _settle(self, lengths: Sequence[int], heads: int, *, ready: bool) -> None:
+        """The rows stand on the device as they were gathered, and went on there."""
+        self._slots = heads
+        for i, (row, length) in enumerate(zip(self._rows, lengths, strict=True)):
+            row.source, row.head, row.ready = i, length, ready
 
 
 def _copy(row: _Row) -> _Row:
     return dataclasses.replace(row, ids=list(row.ids), positions=list(row.positions))
-
-
-def _zeros(*shape: int) -> Int32[np.ndarray, "..."]:
-    return np.zeros(shape, np.int32)
