@@ -84,7 +84,7 @@ class Drawing:
         fixed = (self.loop, self.params, rows, self.heads, lengths, position, unread)
         state = self.programs.sample(*fixed, live, self.draws, np.int32(until))
         if not keep and until == room:  # the memory is free as soon as it is done
-            state = state.replace(rows=None)
+            state = dataclasses.replace(state, rows=None)
         self.state = state
 
     def fetch(self) -> Samples:
@@ -120,7 +120,7 @@ class Drawing:
                 self.loop,
                 self.params,
                 self.heads,
-                state.replace(stopped=self.programs.put(over)),
+                dataclasses.replace(state, stopped=self.programs.put(over)),
                 self.draws,
                 np.int32(min(until, self.loop.max_new_tokens)),
             )

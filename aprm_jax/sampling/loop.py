@@ -11,6 +11,7 @@ from typing import Any, cast
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float32, Int32, Key, UInt32
 
 from aprm_jax.models.cache import read_on, split_layers
@@ -47,7 +48,7 @@ class Draws:
 
     key: Key[Array, ""] | UInt32[Array, "2"]
     rows: UInt32[Array, " B"]
-    temperature: Float32[Array, ""]
+    temperature: Float32[Array | np.ndarray, ""] | np.float32
     rules: Rules | None
 
 
@@ -166,7 +167,7 @@ def go_on(
             slot,
             filled,
         )
-        state = state.replace(rows=Rows(stale, cache))
+        state = dataclasses.replace(state, rows=Rows(stale, cache))
         return _emit(config, loop, params, state, written[:, 0], uniforms, draws)
 
     def unfinished(state: LoopState) -> Bool[Array, ""]:
@@ -188,10 +189,13 @@ def _emit(
     decoder: Any = Decoder(config)
     logits = decoder.apply({"params": params}, residual, method=Decoder.norm_logits)
     step, live = state.step, ~state.stopped
-    drawn, logprob = draw(logits, uniforms[:, step], draws.temperature, draws.rules)
+    drawn, logprob = draw(
+        logits, uniforms[:, step], jnp.asarray(draws.temperature), draws.rules
+    )
     drawn = jnp.where(live, drawn, loop.pad_id)
     ends = (drawn[:, None] == jnp.asarray(loop.stop_ids, jnp.int32)[None]).any(axis=1)
-    return state.replace(
+    return dataclasses.replace(
+        state,
         step=step + 1,
         last=drawn,
         stopped=state.stopped | ends,

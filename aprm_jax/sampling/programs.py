@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float32, Int32
 
@@ -141,4 +142,6 @@ def _read(
     rows, states = extend(config, params, rows, heads, lengths, given)
     if scorer is None:
         return rows, None
-    return rows, scorer(params, head, states[:, :-1], states[:, 1:], given.tokens)
+    return rows, scorer(
+        params, head, states[:, :-1], states[:, 1:], jnp.asarray(given.tokens)
+    )

@@ -14,6 +14,7 @@ from typing import Any, cast
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int32
 
 from aprm_jax.models.cache import KVCache, read_on, read_prompts, split_layers
@@ -116,9 +117,9 @@ class Given:
       counts: how many each row has.
     """
 
-    tokens: Int32[Array, "B T"]
-    positions: Int32[Array, "B T"]
-    counts: Int32[Array, " B"]
+    tokens: Int32[Array | np.ndarray, "B T"]
+    positions: Int32[Array | np.ndarray, "B T"]
+    counts: Int32[Array | np.ndarray, " B"]
 
 
 def extend(
@@ -148,14 +149,16 @@ def extend(
         config,
         params,
         split_layers(params, config.num_layers),
-        given.tokens,
-        given.positions,
+        jnp.asarray(given.tokens),
+        jnp.asarray(given.positions),
         lengths[:, None] + jnp.arange(width, dtype=jnp.int32)[None],
         rows.cache,
         heads,
         places(lengths, heads, rows.cache.num_slots),
     )
     written = jnp.concatenate([rows.residual[:, None], written], axis=1)
-    last = jnp.take_along_axis(written, given.counts[:, None, None], axis=1)[:, 0]
+    last = jnp.take_along_axis(
+        written, jnp.asarray(given.counts)[:, None, None], axis=1
+    )[:, 0]
     states = Decoder(config).apply({"params": params}, written, method=Decoder.normed)
     return Rows(last, cache), cast(Array, states)

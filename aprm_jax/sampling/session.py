@@ -91,7 +91,9 @@ class Session:
             if prompt not in entries:
                 at = self._positions(prompt)
                 place = len(entries)
-                entries[prompt] = _Row(list(prompt), list(at), place, len(prompt))
+                entries[prompt] = _Row(
+                    list(prompt), [int(p) for p in at], place, len(prompt)
+                )
         self._slots = slots or power_of_two(max(map(len, entries)))
         size = programs.rows(len(entries))
         tokens = np.full((size, self._slots), programs.pad_id, np.int32)
