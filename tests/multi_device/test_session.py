@@ -7,53 +7,15 @@ import json
 import numpy as np
 import pytest
 
-SCRIPT = """
-import json
-import sys
-
-import jax
-import numpy as np
-from tiny_decoder import SMALL, make_params
-
-from aprm_jax.models.decoder import Decoder
-from aprm_jax.sampling.programs import Programs
-from aprm_jax.sampling.session import Session
-from aprm_jax.sampling.stops import Stops
-from aprm_jax.training.mesh import MeshConfig, make_mesh, param_shardings
-
-data, fsdp, tensor = map(int, sys.argv[1:])
-mesh = make_mesh(MeshConfig(data=data, fsdp=fsdp, tensor=tensor))
-params = make_params(SMALL)
-params = jax.device_put(params, param_shardings(mesh, params))
-
-def scorer(backbone, head, before, states, tokens):
-    decoder = Decoder(SMALL)
-    logits = decoder.apply({"params": backbone}, before, method=Decoder.logits)
-    return jax.numpy.take_along_axis(logits, tokens[..., None], axis=-1)[..., 0]
-
-programs = Programs(SMALL, pad_id=0, mesh=mesh, scorer=scorer)
-rng = np.random.default_rng(0)
-prompts = [rng.integers(7, 37, k).tolist() for k in (3, 8, 1, 5, 6, 2, 7)]
-session, stops, found = Session(programs, params, prompts), Stops((5, 6)), []
-for turn, rows in enumerate([[6, 6, 0, 3, 1], [4, 0, 2], [2, 1, 1, 0, 0, 2, 2, 0, 1]]):
-    samples = session.sample(
-        jax.random.key(turn), stops=stops, max_new_tokens=5, draws=range(len(session))
-    )
-    session.gather(rows)
-    scores = session.read([[7 + k, 9, 11][: k % 4] for k in range(len(rows))])
-    found.append([samples.logprobs.tolist(), [x.tolist() for x in scores]])
-print(json.dumps({"ids": session.ids, "found": found}))
-"""
-
 
 @pytest.fixture(scope="module")
 def on_one(run_with_devices) -> dict:
-    return json.loads(run_with_devices(SCRIPT, 1, 1, 1, n=1))
+    return json.loads(run_with_devices("session.py", 1, 1, 1, n=1))
 
 
 @pytest.mark.parametrize("mesh", [(4, 1, 1), (2, 2, 1), (2, 1, 2)])
 def test_a_session_is_the_same_on_any_mesh(run_with_devices, on_one, mesh):
-    found = json.loads(run_with_devices(SCRIPT, *mesh, n=4))
+    found = json.loads(run_with_devices("session.py", *mesh, n=4))
     assert found["ids"] == on_one["ids"]
     for mine, one in zip(found["found"], on_one["found"], strict=True):
         np.testing.assert_allclose(mine[0], one[0], atol=1e-4)
