@@ -82,10 +82,10 @@ class PRM(_Model):
         self, params: Any, spec: ModelSpec, tokenizer: PreTrainedTokenizerFast
     ):
         super().__init__(params, spec, tokenizer)
-        if spec.reading is None:
+        if spec.head is None:
             raise ValueError("a PRM's spec must say how it is read")
         self._scorer = Scorer(
-            prm_scorer(self.decoder, spec.reading),
+            prm_scorer(self.decoder, spec.head),
             self.builder,
             max_steps=MAX_STEPS,
             batch_sizes=BATCH_SIZES,

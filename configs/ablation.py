@@ -57,8 +57,8 @@ def get_config(arg: str = ""):
         base = models["aprm"]
     for name, fields in ROWS.items():
         override(c, name, fields)
-    for name, reading in HEADS.items():
-        start = {"prm.init_from": c.evaluate.solver, "prm.reading": reading}
+    for name, head in HEADS.items():
+        start = {"prm.init_from": c.evaluate.solver, "prm.head": head}
         override(c, name, {**start, "prm.updates": 400})
     c.evaluate.prms = (base, *ROWS, *HEADS)
     c.evaluate.attack_prms = ()

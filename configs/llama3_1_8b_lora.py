@@ -31,7 +31,7 @@ def get_config(arg: str = ""):
     set_stages(c, ("aprm", "evaluate", "report"))
     c.solver.backbone = c.generator.backbone = c.prm.backbone = MODEL
     c.game.prm_from = c.game.generator_from = "backbone"
-    c.prm.reading = "two_class"
+    c.prm.head = "two_class"
     c.lora.rank = 16
     c.lora.alpha = 32.0
     c.game.generator_learning_rate = 2e-5

@@ -34,7 +34,7 @@ def get_config(arg: str = ""):
     c.solver.backbone = c.prm.backbone = SOLVER
     c.generator.backbone = GENERATOR
     c.game.generator_from = "backbone"
-    c.prm.reading = "two_class"
+    c.prm.head = "two_class"
     c.game.generator_learning_rate = 1e-6
     c.game.prm_learning_rate = 5e-6
     c.prm.learning_rate = 5e-6

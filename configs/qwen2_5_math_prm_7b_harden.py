@@ -36,7 +36,7 @@ def get_config(arg: str = ""):
     c.prm.backbone = PRM
     c.generator.backbone = GENERATOR
     c.game.prm_from = c.game.generator_from = "backbone"
-    c.prm.reading = "two_class"
+    c.prm.head = "two_class"
     c.lora.rank = 16
     c.game.generator_learning_rate = 2e-5
     c.game.prm_learning_rate = 2e-5

@@ -49,8 +49,8 @@ def refused(folder: Path, *arguments: str) -> str:
         ("--config.sft=3", ["group of fields"]),
         ("--config.sft.updates=0", ["sft.updates must be at least 1", "0"]),
         (
-            "--config.prm.reading=tokens",
-            ["prm.reading", "token, two_class", "'tokens'"],
+            "--config.prm.head=tokens",
+            ["prm.head", "token, two_class", "'tokens'"],
         ),
         (
             "--config.overrides.generator.sft.updats=1",

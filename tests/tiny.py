@@ -71,7 +71,7 @@ def save(folder: Path, kind: str, **extra: Any) -> Path:
     spec = ModelSpec(
         kind=kind,
         decoder=config,
-        reading="token" if kind == "prm" else None,
+        head="token" if kind == "prm" else None,
         window=1,
         buckets=(16, 32),
         domain="arithmetic",

@@ -54,16 +54,16 @@ def generator(seed: int = 0) -> Any:
     return {"backbone": tiny.backbone(CONFIG, seed), "value_head": head}
 
 
-def prm(seed: int = 1, reading: str = "token") -> Any:
+def prm(seed: int = 1, head: str = "token") -> Any:
     """A PRM."""
     key = jax.random.key(seed + 60)
-    return heads.init_prm(key, tiny.backbone(CONFIG, seed), CONFIG.d_model, reading)
+    return heads.init_prm(key, tiny.backbone(CONFIG, seed), CONFIG.d_model, head)
 
 
 def update_config(**changes: Any) -> UpdateConfig:
     """What the joint update needs; no field at a value that hides its effect."""
     fields: dict[str, Any] = {
-        "reading": "token",
+        "head": "token",
         "advantage": "group",
         "normalise_advantage": False,
         "gae_lambda": 0.9,
@@ -108,7 +108,7 @@ def rounds(place: Arena, config: GameConfig, **changes: Any) -> Rounds:
     fields: dict[str, Any] = {
         "generator": generator(),
         "prm": prm(),
-        "reading": "token",
+        "head": "token",
         "seed": 5,
     }
     return Rounds(place, config, **(fields | changes))

@@ -96,20 +96,20 @@ def f1_interval(
     return bootstrap_statistic(of_rows, len(truth), f1, resamples=resamples, seed=seed)
 
 
-def mean_records(found: Results, splits: Sequence[str]) -> list[Record]:
+def mean_records(results: Results, splits: Sequence[str]) -> list[Record]:
     """The mean F1 over the splits that are there, as ProcessBench's tables end in one.
 
     The split of the records says which they are: "gsm8k+math". A tuned threshold's mean
     leaves out the split that it was tuned on; hindsight has none.
     """
     out: list[Record] = []
-    verifiers = dict.fromkeys(r.verifier for r in found if r.set == SET)
+    verifiers = dict.fromkeys(r.verifier for r in results if r.set == SET)
     for verifier in verifiers:
         for suffix in (VALIDATION, RAW, PLATT, TUNED):
             metric = f"f1{suffix}"
-            known = [s for s in splits if found.find(SET, s, verifier, metric)]
+            known = [s for s in splits if results.find(SET, s, verifier, metric)]
             if len(known) > 1:
-                values = [found.value(SET, s, verifier, metric) for s in known]
+                values = [results.value(SET, s, verifier, metric) for s in known]
                 mean = {metric: float(np.mean(values))}
                 out += records(SET, "+".join(known), verifier, mean)
     return out

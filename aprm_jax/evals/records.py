@@ -120,17 +120,17 @@ def records(
     part: str = "",
 ) -> list[Record]:
     """A record for each metric; an `Interval` brings its ends."""
-    found = []
+    made = []
     for metric, value in values.items():
         if isinstance(value, Interval):
             ends = (value.mean, value.low, value.high)
         else:
             ends = (float(value), math.nan, math.nan)
-        found.append(Record(set, split, verifier, metric, *ends, part=part))
-    return found
+        made.append(Record(set, split, verifier, metric, *ends, part=part))
+    return made
 
 
-def by_name(found: Iterable[Record]) -> dict[str, float]:
+def by_name(results: Iterable[Record]) -> dict[str, float]:
     """Dotted names to numbers, for people: SET.SPLIT.VERIFIER.PART.METRIC.
 
     What is empty in a record is left out of the name; the ends of an interval are
@@ -138,7 +138,7 @@ def by_name(found: Iterable[Record]) -> dict[str, float]:
     again: programs read the records.
     """
     out: dict[str, float] = {}
-    for record in found:
+    for record in results:
         name = ".".join(field for field in record.key if field)
         ends = {name: record.value, f"{name}.low": record.low}
         ends[f"{name}.high"] = record.high
@@ -156,14 +156,14 @@ def ends_by_name(training: Mapping[str, Mapping[str, float]]) -> dict[str, float
 
 
 def write_results(
-    path: Path, found: Sequence[Record], more: Mapping[str, Any] | None = None
+    path: Path, results: Sequence[Record], more: Mapping[str, Any] | None = None
 ) -> None:
     """Writes a JSON object with its SHA-256: `records`, one a line, and what else.
 
     Raises:
       FileError: see `files.atomic_write`.
     """
-    content = sealed({**(more or {}), "records": [r.to_json() for r in found]})
+    content = sealed({**(more or {}), "records": [r.to_json() for r in results]})
     lines = ",\n".join(f"  {json.dumps(row)}" for row in content.pop("records"))
     head = "".join(
         f" {json.dumps(name)}: {json.dumps(value, sort_keys=True)},\n"

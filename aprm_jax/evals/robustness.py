@@ -28,7 +28,7 @@ def attack(
     *,
     generator: Any,
     prm: Any,
-    reading: str,
+    head: str,
     seed: int,
     progress: Callable[[int, dict[str, float]], None] | None = None,
 ) -> dict[str, float]:
@@ -39,7 +39,7 @@ def attack(
       config: the attacker's game; its `updates` is the budget.
       generator: the attacker's start, the same for every R that is compared.
       prm: the R under attack; it does not learn.
-      reading: how R reads its verdict.
+      head: R's, of `heads.HEADS`.
       seed: of the attack; one that R was not trained with.
       progress: called with each round's number and rates.
 
@@ -59,7 +59,7 @@ def attack(
         config,
         generator=generator,
         prm=prm,
-        reading=reading,
+        head=head,
         seed=seed,
         train_prm=False,
     )

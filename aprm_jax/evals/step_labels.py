@@ -19,7 +19,7 @@ SET = "steps"
 def step_records(
     split: str,
     verifier: str,
-    found: Judged,
+    judged: Judged,
     probability: Callable[[np.ndarray], np.ndarray],
     threshold: float,
     platt: Platt | None,
@@ -31,14 +31,14 @@ def step_records(
     saturate; `ece_calibrated` and `brier_calibrated` are those after `platt`, if any.
     """
     report = steps.classification_report(
-        probability(found.scores), found.labels, threshold=threshold
+        probability(judged.scores), judged.labels, threshold=threshold
     )
     values: dict[str, float | Interval] = dict(report)
-    values["auc"] = auc_interval(found.scores, found.labels, found.groups, resamples)
+    values["auc"] = auc_interval(judged.scores, judged.labels, judged.groups, resamples)
     if platt is not None:
-        calibrated = platt(found.scores)
-        values["ece_calibrated"] = steps.reliability(calibrated, found.labels).ece
-        values["brier_calibrated"] = steps.brier(calibrated, found.labels)
+        calibrated = platt(judged.scores)
+        values["ece_calibrated"] = steps.reliability(calibrated, judged.labels).ece
+        values["brier_calibrated"] = steps.brier(calibrated, judged.labels)
     return records(SET, split, verifier, values)
 
 
@@ -71,15 +71,15 @@ def auc_interval(
 
 
 def diagrams(
-    found: Judged, probability: Callable[[np.ndarray], np.ndarray], platt: Platt | None
+    judged: Judged, probability: Callable[[np.ndarray], np.ndarray], platt: Platt | None
 ) -> dict[str, dict[str, list[float]]]:
     """Filled bins of the reliability diagrams: "stated" and, if any, "calibrated"."""
-    readings = {"stated": probability(found.scores)}
+    readings = {"stated": probability(judged.scores)}
     if platt is not None:
-        readings["calibrated"] = platt(found.scores)
+        readings["calibrated"] = platt(judged.scores)
     out = {}
     for how, values in readings.items():
-        diagram = steps.reliability(values, found.labels)
+        diagram = steps.reliability(values, judged.labels)
         kept = diagram.weight > 0
         out[how] = {
             "score": diagram.score[kept].tolist(),

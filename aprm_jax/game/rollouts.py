@@ -76,11 +76,11 @@ def perturb(
     group_size: int,
     builder: StepBuilder,
     key: Any,
-    inquiry: Inquiry | None = None,
+    queries: OracleQueries | None = None,
 ) -> list[tuple[int, tuple[int, ...], Float32[np.ndarray, " _"], bool]]:
     """Draws `group_size` replies for each situation, at temperature 1, untruncated.
 
-    `inquiry` asks the oracle about each reply while others are still sampled.
+    `queries` asks the oracle about each reply while others are still sampled.
 
     Returns:
       (group, reply ids, log-probabilities, stopped) of every draw, in order.
@@ -95,10 +95,10 @@ def perturb(
         return i // group_size, tuple(int(t) for t in ids), bool(samples.stopped[i])
 
     def ask(samples: Samples, rows: Sequence[int]) -> None:
-        if inquiry is None:
+        if queries is None:
             return
         for i in rows:
-            inquiry.ask(*draw(samples, i))
+            queries.submit(*draw(samples, i))
 
     samples = sampler.sample(generator_backbone, prompts, key, stored=ask)
     out = []
@@ -115,15 +115,15 @@ def verify(
     domain: Domain,
     builder: StepBuilder,
     prm_builder: StepBuilder,
-    inquiry: Inquiry | None = None,
+    queries: OracleQueries | None = None,
 ) -> list[Perturbation]:
     """Merges equal draws and asks the oracle, once for each distinct reply.
 
-    What `inquiry` has asked before is not asked again.
+    What `queries` has asked before is not asked again.
     """
-    inquiry = inquiry or Inquiry(points, domain, builder, prm_builder)
+    queries = queries or OracleQueries(points, domain, builder, prm_builder)
     for group, reply, _, stopped in draws:
-        inquiry.ask(group, reply, stopped)
+        queries.submit(group, reply, stopped)
     counts = Counter((group, reply) for group, reply, _, _ in draws)
     seen: set[tuple[int, tuple[int, ...]]] = set()
     out = []
@@ -131,7 +131,7 @@ def verify(
         if (group, reply) in seen:
             continue
         seen.add((group, reply))
-        text, verdict, reason = inquiry.answer(group, reply)
+        text, verdict, reason = queries.result(group, reply)
         out.append(
             Perturbation(
                 points[group],
@@ -147,7 +147,7 @@ def verify(
     return out
 
 
-class Inquiry:
+class OracleQueries:
     """What the oracle says of a round's replies, each distinct one asked about once.
 
     An oracle that has a `submit` answers in the background. A reply that is not one
@@ -170,13 +170,13 @@ class Inquiry:
     ):
         self._points, self._oracle = points, domain.oracle
         self._builder, self._prm_builder = builder, prm_builder
-        self._asked: dict[
+        self._submitted: dict[
             tuple[int, tuple[int, ...]], tuple[str, Verdict | Future[Verdict], str]
         ] = {}
 
-    def ask(self, group: int, reply: tuple[int, ...], stopped: bool) -> None:
+    def submit(self, group: int, reply: tuple[int, ...], stopped: bool) -> None:
         """Asks about a reply to situation `group`."""
-        if (group, reply) in self._asked:
+        if (group, reply) in self._submitted:
             return
         point, prm = self._points[group], self._prm_builder
         read = self._builder.read_reply(reply, stopped)
@@ -189,13 +189,13 @@ class Inquiry:
             why = f"the reply is not one step: {reason}"
             verdict = Verdict(Label.UNDECIDABLE, "unfinished", why)
         else:
-            ask = getattr(self._oracle, "submit", self._oracle.judge)
-            verdict = ask(point.question, point.prefix, point.step, text)
-        self._asked[group, reply] = text, verdict, reason
+            submit = getattr(self._oracle, "submit", self._oracle.judge)
+            verdict = submit(point.question, point.prefix, point.step, text)
+        self._submitted[group, reply] = text, verdict, reason
 
-    def answer(self, group: int, reply: tuple[int, ...]) -> tuple[str, Verdict, str]:
+    def result(self, group: int, reply: tuple[int, ...]) -> tuple[str, Verdict, str]:
         """Text, verdict and `reason` of what was asked about; waits for the verdict."""
-        text, verdict, reason = self._asked[group, reply]
+        text, verdict, reason = self._submitted[group, reply]
         if isinstance(verdict, Future):
             verdict = verdict.result()
         return text, verdict, reason

@@ -109,12 +109,10 @@ class GameConfig:
             game_optimiser(self.prm_learning_rate, **common),
         )
 
-    def update(
-        self, reading: str, train_generator: bool, train_prm: bool
-    ) -> UpdateConfig:
+    def update(self, head: str, train_generator: bool, train_prm: bool) -> UpdateConfig:
         """The joint update's share."""
         return UpdateConfig(
-            reading=reading,
+            head=head,
             advantage=self.advantage,
             normalise_advantage=self.normalise_advantage,
             gae_lambda=self.gae_lambda,
@@ -176,7 +174,7 @@ class Arena:
     prm: Player | None = None
 
     @property
-    def judge(self) -> Player:
+    def prm_player(self) -> Player:
         """R's builder and decoder."""
         return self.prm or Player(self.builder, self.decoder)
 
@@ -187,7 +185,7 @@ class Played:
 
     Attributes:
       points: its situations, those of G first.
-      found: G's distinct perturbations, with their verdicts.
+      perturbations: G's distinct perturbations, with their verdicts.
       rows: each as R sees it; None where R must not.
       log_odds: R's, that each is correct; 0 where R must not see it.
       metrics: rates of the round.
@@ -195,7 +193,7 @@ class Played:
     """
 
     points: Sequence[rollouts.Situation]
-    found: Sequence[rollouts.Perturbation]
+    perturbations: Sequence[rollouts.Perturbation]
     rows: Sequence[StepRow | None]
     log_odds: np.ndarray
     metrics: dict[str, float]
@@ -215,7 +213,7 @@ class Rounds:
       config: how.
       generator: G's parameters and reference; with LoRA the base of its adapter.
       prm: R's, likewise.
-      reading: how R reads its verdict.
+      head: R's, of `heads.HEADS`.
       seed: of the problems, the sampling and the batches.
       train_generator: False freezes G.
       train_prm: False freezes R, as a fresh attacker meets it.
@@ -229,7 +227,7 @@ class Rounds:
         *,
         generator: Any,
         prm: Any,
-        reading: str,
+        head: str,
         seed: int,
         train_generator: bool = True,
         train_prm: bool = True,
@@ -240,11 +238,11 @@ class Rounds:
         generator_tx, prm_tx = config.optimisers()
         self.update = make_update(
             arena.decoder,
-            config.update(reading, train_generator, train_prm),
+            config.update(head, train_generator, train_prm),
             generator_tx,
             prm_tx,
             arena.mesh,
-            prm_decoder=arena.judge.decoder,
+            prm_decoder=arena.prm_player.decoder,
         )
         self.refs = References(generator=generator, prm=prm)
         # Copies: the update donates its state, and the references stay.
@@ -265,11 +263,13 @@ class Rounds:
                 ),
             ),
             replay=ReplayBuffer.empty(
-                config.replay_capacity, arena.judge.builder.buckets[-1]
+                config.replay_capacity, arena.prm_player.builder.buckets[-1]
             ),
         )
         self.scorer = Scorer(
-            prm_scorer(arena.judge.decoder, reading), arena.judge.builder, max_steps=1
+            prm_scorer(arena.prm_player.decoder, head),
+            arena.prm_player.builder,
+            max_steps=1,
         )
         self.old_logprobs = jax.jit(
             lambda params, rows: read_policy(arena.decoder, params, rows).logprobs
@@ -291,7 +291,7 @@ class Rounds:
         if self.train_prm:
             replay = replay.add([row for row in played.rows if row is not None])
         if self.sink is not None and step % self.config.sample_log == 0:
-            for row in logged(step, played.found, played.p_correct):
+            for row in logged(step, played.perturbations, played.p_correct):
                 self.sink(row)
         return StepOutput(
             LoopState(game=game, replay=replay),
@@ -311,10 +311,10 @@ class Rounds:
         with timer("data"):
             points = self._situations(step)
             static = rollouts.static_rows(
-                points, arena.domain, arena.judge.builder, rng, c.static_probe
+                points, arena.domain, arena.prm_player.builder, rng, c.static_probe
             )
-        readers = arena.builder, arena.judge.builder
-        inquiry = rollouts.Inquiry(points, arena.domain, *readers)
+        readers = arena.builder, arena.prm_player.builder
+        queries = rollouts.OracleQueries(points, arena.domain, *readers)
         with timer("sample"):  # and verify what has been drawn
             draws = rollouts.perturb(
                 arena.sampler,
@@ -323,21 +323,27 @@ class Rounds:
                 group_size or c.group_size,
                 arena.builder,
                 self._key(8, step),
-                inquiry,
+                queries,
             )
         with timer("verify"):
-            found = rollouts.verify(draws, points, arena.domain, *readers, inquiry)
-            rows = rollouts.prm_rows(found, arena.judge.builder)
+            perturbations = rollouts.verify(
+                draws, points, arena.domain, *readers, queries
+            )
+            rows = rollouts.prm_rows(perturbations, arena.prm_player.builder)
         with timer("score"):
             log_odds, of_static = self._scores(self.players(state)[1], rows, static)
         p_correct = scipy.special.expit(log_odds)
         metrics = rollouts.round_metrics(
-            found, p_correct, THRESHOLD, arena.domain.kinds, arena.builder.reasons
+            perturbations,
+            p_correct,
+            THRESHOLD,
+            arena.domain.kinds,
+            arena.builder.reasons,
         )
         if static:
             p_static = scipy.special.expit(of_static)
             metrics["prm/accuracy_static"] = float(np.mean(p_static < THRESHOLD))
-        return Played(points, found, rows, log_odds, metrics, rng)
+        return Played(points, perturbations, rows, log_odds, metrics, rng)
 
     def players(self, state: LoopState) -> tuple[Any, Any]:
         """G and R as models, adapters applied."""
@@ -363,7 +369,11 @@ class Rounds:
 
     def _situations(self, step: int) -> list[rollouts.Situation]:
         """This round's (Q, S, s); those without room for a reply are left out."""
-        builder, judge, c = self.arena.builder, self.arena.judge.builder, self.config
+        builder, prm_builder, c = (
+            self.arena.builder,
+            self.arena.prm_player.builder,
+            self.config,
+        )
         wanted = max(c.groups, c.prm_clean, c.static_probe)
         room = builder.buckets[-1] - self.arena.sampler.max_new_tokens
         start = step * 2 * wanted
@@ -374,7 +384,7 @@ class Rounds:
             p
             for p in points
             if len(builder.perturb_context(p.question, p.prefix, p.step)) <= room
-            and judge.fits(judge.step(p.question, p.prefix, p.step))
+            and prm_builder.fits(prm_builder.step(p.question, p.prefix, p.step))
         ]
         if len(chosen) < wanted:
             raise TooLongError(
@@ -397,11 +407,11 @@ class Rounds:
         self, played: Played, replay: ReplayBuffer
     ) -> tuple[GeneratorBatch, PrmBatch]:
         """What either player learns from."""
-        builder, judge = self.arena.builder, self.arena.judge.builder
+        builder, prm_builder = self.arena.builder, self.arena.prm_player.builder
         mixture = self._mixture(played, replay)
-        lengths = self._lengths(played.found, mixture)
+        lengths = self._lengths(played.perturbations, mixture)
         generator_batch = rollouts.generator_batch(
-            played.found,
+            played.perturbations,
             played.p_correct,
             self.config.rewards,
             builder,
@@ -411,14 +421,14 @@ class Rounds:
             self.generator_rows,
         )
         return generator_batch, rollouts.prm_batch(
-            *mixture, judge, self.prm_rows, lengths[1]
+            *mixture, prm_builder, self.prm_rows, lengths[1]
         )
 
     def _mixture(
         self, played: Played, replay: ReplayBuffer
     ) -> tuple[list[StepRow], list[StepRow], list[StepRow]]:
         """R's rows of a round: clean, fresh, replayed."""
-        c, builder = self.config, self.arena.judge.builder
+        c, builder = self.config, self.arena.prm_player.builder
         clean = [
             builder.step(p.question, p.prefix, p.step, 1.0)
             for p in played.points[: c.prm_clean]
@@ -430,21 +440,25 @@ class Rounds:
         rest = [None if i in set(hard) else r for i, r in enumerate(played.rows)]
         fresh = [
             *(row for i in hard if (row := played.rows[i]) is not None),
-            *rollouts.fresh_rows(played.found, rest, played.rng, wanted - len(hard)),
+            *rollouts.fresh_rows(
+                played.perturbations, rest, played.rng, wanted - len(hard)
+            ),
         ]
         return clean, fresh, replayed
 
-    def _lengths(self, found, mixture: Sequence[Sequence[StepRow]]) -> tuple[int, int]:
+    def _lengths(
+        self, perturbations, mixture: Sequence[Sequence[StepRow]]
+    ) -> tuple[int, int]:
         """Row lengths of G's and R's batches."""
-        builder, judge = self.arena.builder, self.arena.judge.builder
+        builder, prm_builder = self.arena.builder, self.arena.prm_player.builder
         longest = max(
             len(builder.perturb_context(*dataclasses.astuple(p.situation)))
             + len(p.reply)
-            for p in found
+            for p in perturbations
         )
-        judged = max(len(row) for part in mixture for row in part)
+        prm_longest = max(len(row) for part in mixture for row in part)
         return rollouts.paired_buckets(
-            (longest, judged), (builder.buckets, judge.buckets)
+            (longest, prm_longest), (builder.buckets, prm_builder.buckets)
         )
 
     def _update(self, game: GameState, generator_batch, prm_batch, step: int):
@@ -466,12 +480,15 @@ class Rounds:
         return game, metrics
 
 
-def logged(step: int, found, p_correct, count: int = 8) -> list[dict[str, Any]]:
+def logged(step: int, perturbations, p_correct, count: int = 8) -> list[dict[str, Any]]:
     """A few of a round's perturbations, spread over its groups, as plain rows."""
-    order = sorted(range(len(found)), key=lambda i: (found[i].group, -found[i].count))
+    order = sorted(
+        range(len(perturbations)),
+        key=lambda i: (perturbations[i].group, -perturbations[i].count),
+    )
     rows = []
     for i in order[:: max(1, len(order) // count)][:count]:
-        p = found[i]
+        p = perturbations[i]
         decided = p.verdict.label != Label.UNDECIDABLE
         rows.append(
             {

@@ -87,7 +87,7 @@ class GeneratorBatch:
 class UpdateConfig:
     """What the joint update needs of a config; see `aprm_jax.config`."""
 
-    reading: str
+    head: str
     advantage: str
     normalise_advantage: bool
     gae_lambda: float
@@ -241,12 +241,10 @@ def _learn_prm(
 ):
     def part(trained, prepared) -> Loss:
         params = materialise(ref, trained, config.lora)
-        return step_loss(params, prepared, decoder, config.reading, config.prm)
+        return step_loss(params, prepared, decoder, config.head, config.prm)
 
     parts = config.microbatches
-    prepared = prepare_steps(
-        decoder, ref, batch, config.reading, config.prm, key, parts
-    )
+    prepared = prepare_steps(decoder, ref, batch, config.head, config.prm, key, parts)
     return learn(tx, state, part, prepared, parts)
 
 

@@ -84,7 +84,7 @@ def write_card(
         task=task,
         threshold=record.spec.threshold,
         layout=record.spec.layout,
-        reading=record.spec.reading,
+        head=record.spec.head,
         window=record.spec.window,
         stride=record.spec.line_stride,
         opening=record.rows["opening"],

@@ -86,7 +86,7 @@ def resolve_format(spec: ModelSpec, format_: str) -> str:
         raise ExportError(
             f"export.format must be one of {', '.join(FORMATS)}, not {format_!r}"
         )
-    classes = spec.reading in CLASSES
+    classes = spec.head in CLASSES
     if format_ in ("auto", "merged"):
         format_ = "token_classification" if classes else "causal_lm"
         if spec.layout in _HEADS:  # back into what it came from
@@ -102,7 +102,7 @@ def resolve_format(spec: ModelSpec, format_: str) -> str:
         _check_classes(spec, format_)
     elif format_ == "causal_lm" and classes:
         raise ExportError(
-            f"a PRM with the reading {spec.reading!r} has no LM head: export it as "
+            f"a PRM with the head {spec.head!r} has no LM head: export it as "
             "token_classification"
         )
     if format_ == "peft":
@@ -113,16 +113,16 @@ def resolve_format(spec: ModelSpec, format_: str) -> str:
 def _check_classes(spec: ModelSpec, format_: str) -> None:
     if spec.kind != "prm":
         raise ExportError(f"a {spec.kind} is no {format_}: export it as causal_lm")
-    if spec.reading not in CLASSES:
+    if spec.head not in CLASSES:
         raise ExportError(
-            f"the reading {spec.reading!r} is no {format_}: its verdict is the LM's "
+            f"the head {spec.head!r} is no {format_}: its verdict is the LM's "
             "logit of each token of a step. Export it as causal_lm, whose card has the "
-            "formula, or train with prm.reading='two_class'"
+            "formula, or train with prm.head='two_class'"
         )
     if format_ in _HEADS:
-        if spec.reading != "two_class":
+        if spec.head != "two_class":
             raise ExportError(
-                f"{format_} has two classes, the reading {spec.reading!r} more: export "
+                f"{format_} has two classes, the head {spec.head!r} more: export "
                 "it as token_classification"
             )
         if spec.family != "qwen2":
@@ -160,9 +160,9 @@ def _check_adapter(spec: ModelSpec) -> None:
             f"transformers has no token classification on {spec.family} to put an "
             "adapter on"
         )
-    if spec.reading == "token":
+    if spec.head == "token":
         raise ExportError(
-            "peft cannot hold the scale and bias of the reading 'token': export it "
+            "peft cannot hold the scale and bias of the head 'token': export it "
             "merged, as causal_lm"
         )
     if spec.layout not in (None, "trl"):
@@ -342,7 +342,7 @@ def _write_weights(
             "max_new_tokens": _room(spec),
         }
     else:
-        labels = CLASSES[str(spec.reading)]
+        labels = CLASSES[str(spec.head)]
         fields["id2label"] = dict(enumerate(labels))
         fields["label2id"] = {label: i for i, label in enumerate(labels)}
         head = _HEADS.get(format_, "ForTokenClassification")
@@ -415,19 +415,19 @@ def describe(
     written, the end included; classes of a head, 0 for none; and of prompts in words
     what opens the reply, and the system's message.
     """
-    head = params.get("head", {}) if spec.reading == "token" else {}
+    head = params.get("head", {}) if spec.head == "token" else {}
     laid_out = spec.layout is not None
-    told = spec.prompt is not None
-    if told:
+    prompted = spec.prompt is not None
+    if prompted:
         spec = dataclasses.replace(spec, prompt=spec.prompt or GENERATOR_PROMPT)
     opens = prm_layouts.opening(builder.tokenizer) if laid_out else [builder.bos_id]
     rows = {
         "opening": opens,
         "step": builder.step_id,
-        "perturb": None if told or laid_out else builder.perturb_id,
+        "perturb": None if prompted or laid_out else builder.perturb_id,
         "stops": list(builder.stop_ids),
         "room": _room(spec),
-        "classes": len(CLASSES.get(str(spec.reading), ())),
+        "classes": len(CLASSES.get(str(spec.head), ())),
         "cue": GENERATOR_CUE.rstrip(),
         "system": prm_layouts.QWEN_SYSTEM,
     }

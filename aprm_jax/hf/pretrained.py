@@ -64,7 +64,7 @@ class Source:
       tokenizer: with the step builder's tokens.
       layout: of a published PRM's rows, see `hf.prm_layouts`; None for a language
         model, and for the step builder's rows.
-      head: the layout whose head it has; None for none.
+      head_layout: the layout whose head it has; None for none.
       origin: what exports remember of it.
       record: of an export of ours; None for others.
     """
@@ -75,22 +75,22 @@ class Source:
     family: str
     tokenizer: PreTrainedTokenizerFast
     layout: str | None
-    head: str | None
+    head_layout: str | None
     origin: Origin
     record: Record | None
 
     @property
     def is_prm(self) -> bool:
         """Whether it has a verdict's head already."""
-        told = self.record is not None and self.record.spec.kind == "prm"
-        return self.layout is not None or told
+        recorded = self.record is not None and self.record.spec.kind == "prm"
+        return self.layout is not None or recorded
 
     @property
-    def reading(self) -> str | None:
-        """How a PRM's verdict is read; None for a language model."""
+    def head(self) -> str | None:
+        """A PRM's, of `heads.HEADS`; None for a language model."""
         if self.record is not None:
-            return self.record.spec.reading
-        return prm_layouts.READING if self.is_prm else None
+            return self.record.spec.head
+        return prm_layouts.HEAD if self.is_prm else None
 
 
 def open_source(
@@ -146,7 +146,7 @@ def open_source(
 def load_weights(source: Source, mesh: jax.sharding.Mesh) -> Any:
     """The decoder's parameters on the mesh; kept for whoever opens it next."""
     where = (source.folder, source.adapter, source.decoder, mesh)
-    return _weights(*where, source.head)
+    return _weights(*where, source.head_layout)
 
 
 def load_head(source: Source) -> dict[str, Any]:
@@ -155,12 +155,12 @@ def load_head(source: Source) -> dict[str, Any]:
     Raises:
       LayoutError: a tensor is missing or of another shape.
     """
-    if source.head is None:  # of the reading "token": two numbers
+    if source.head_layout is None:  # the head "token": two numbers
         numbers = source.record.head if source.record is not None else {}
         return {name: np.asarray(value, np.float32) for name, value in numbers.items()}
-    layout = prm_layouts.LAYOUTS[source.head]
+    layout = prm_layouts.LAYOUTS[source.head_layout]
     rows = source.origin.vocab_rows or source.decoder.vocab_size
-    classes = 3 if source.reading == "three_class" else 2
+    classes = 3 if source.head == "three_class" else 2
     with Checkpoint.open(source.folder) as checkpoint:
         saved = load_adapter(source.adapter).head if source.adapter else {}
         found = {**checkpoint.shapes, **{k: v.shape for k, v in saved.items()}}
@@ -200,7 +200,7 @@ def load_export(
         spec = ModelSpec(
             kind="prm",
             decoder=source.decoder,
-            reading=source.reading,
+            head=source.head,
             window=None,
             buckets=tuple(b for b in _BUCKETS if b <= longest) or (longest,),
             domain="",

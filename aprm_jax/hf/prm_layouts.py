@@ -1,7 +1,7 @@
 """Published PRMs as R: how each lays out a solution, and what its head is.
 
 Every layout comes to the same: a row of ids, one place in it where each step is read,
-and a head of two classes there (`reading="two_class"`), class 1 being correct. What
+and a head of two classes there (`head="two_class"`), class 1 being correct. What
 differs is data:
 
     layout         prompt and separator                    head in the checkpoint
@@ -38,7 +38,7 @@ from aprm_jax.hf.config import read_config
 from aprm_jax.models import heads
 from aprm_jax.models.io import ModelFileError
 
-READING = "two_class"
+HEAD = "two_class"
 QWEN_SYSTEM = "Please reason step by step, and put your final answer within \\boxed{}."
 _QWEN_SEPARATOR = "<extra_0>"
 _SHEPHERD_TAG, _SHEPHERD_GOOD, _SHEPHERD_BAD = "ки", "+", "-"
@@ -140,7 +140,7 @@ def head_params(
     tensors: Mapping[str, np.ndarray],
     tokenizer: PreTrainedTokenizerFast,
 ) -> dict[str, Any]:
-    """The head of the two-class reading that computes what the checkpoint's does.
+    """The two-class head that computes what the checkpoint's does.
 
     Args:
       layout: of LAYOUTS.
@@ -184,7 +184,7 @@ def head_tensors(layout: str, head: Mapping[str, Any]) -> dict[str, np.ndarray]:
 
     Args:
       layout: of LAYOUTS.
-      head: of the two-class reading.
+      head: a two-class one.
 
     Raises:
       LayoutError: the layout cannot hold this head.

@@ -15,7 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from aprm_jax.models.architecture import DecoderConfig
-from aprm_jax.models.io import ModelFileError, ModelSpec, read_object
+from aprm_jax.models.io import (
+    ModelFileError,
+    ModelSpec,
+    current_names,
+    read_object,
+)
 
 RECORD_FILE = "aprm_jax.json"
 _VERSION = 1
@@ -34,7 +39,7 @@ class Record:
     Attributes:
       format: how it was exported.
       spec: the model's; its decoder is that of config.json.
-      head: numbers of a head, "scale" and "bias" of the reading "token".
+      head: numbers of a head, "scale" and "bias" of the head "token".
       rows: how rows are made of ids; see `export.describe`.
     """
 
@@ -78,7 +83,8 @@ def read_record(
             f"{path}: version {fields.get('version')!r}, but this code reads {_VERSION}"
         )
     try:
-        model = {name: fields["model"][name] for name in _FIELDS}
+        written = current_names(fields["model"])
+        model = {name: written[name] for name in _FIELDS}
         model["buckets"] = tuple(map(int, model["buckets"]))
         head = {name: float(value) for name, value in fields["head"].items()}
         spec = ModelSpec(decoder=decoder, **model)

@@ -22,9 +22,7 @@ def run(context: Context) -> dict[str, float]:
     generator, _ = context.of("generator").load(
         c.game.generator_from, "game.generator_from", "generator"
     )
-    prm = initial_prm(
-        context.of("prm"), c.game.prm_from, "game.prm_from", c.prm.reading
-    )
+    prm = initial_prm(context.of("prm"), c.game.prm_from, "game.prm_from", c.prm.head)
     config = GameConfig.of(c.game, lora=LoraConfig.of(c.lora))
     pay = config.rewards
     warning = regulariser_warning(
@@ -43,7 +41,7 @@ def run(context: Context) -> dict[str, float]:
         config,
         generator=generator,
         prm=prm,
-        reading=c.prm.reading,
+        head=c.prm.head,
         seed=c.seed,
         train_generator=not c.game.freeze_generator,
         sink=lambda row: samples.append(json.dumps(row)),
@@ -60,7 +58,7 @@ def run(context: Context) -> dict[str, float]:
     context.of("generator").save(
         trained_generator, "generator", folder="generator/model"
     )
-    context.of("prm").save(trained_prm, "prm", c.prm.reading)
+    context.of("prm").save(trained_prm, "prm", c.prm.head)
     if config.lora is not None:  # alone too, for `export.format="peft"`
         _save_adapters(context, state.game)
     return {}
@@ -75,5 +73,5 @@ def _save_adapters(context: Context, game: GameState) -> None:
         on=c.game.generator_from,
     )
     context.of("prm").save(
-        game.prm.params, "prm", c.prm.reading, folder="adapter", on=c.game.prm_from
+        game.prm.params, "prm", c.prm.head, folder="adapter", on=c.game.prm_from
     )

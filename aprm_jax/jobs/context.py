@@ -54,20 +54,21 @@ class Context:
       stage: the stage's name and folder under `root`.
       role: whose tokenizer, architecture and sampler these are, of `backbones.ROLES`;
         they differ where the config names models of Hugging Face.
-      told: whether the role is a solver that is told in words what to do: see `solver`.
+      instructed: whether the role is a solver that follows a prompt in words: see
+        `solver`.
     """
 
     config: ml_collections.ConfigDict
     root: Path
     stage: str
     role: str = "solver"
-    told: bool = False
+    instructed: bool = False
 
     def of(self, role: str) -> Context:
         """The same stage for another role; this one where both are alike."""
-        if not self.told and backbones.alike(self.config, self.role, role):
+        if not self.instructed and backbones.alike(self.config, self.role, role):
             return self
-        other = dataclasses.replace(self, role=role, told=False)
+        other = dataclasses.replace(self, role=role, instructed=False)
         return self._others.setdefault(role, other)
 
     def solver(self, source: str) -> Context:
@@ -79,8 +80,8 @@ class Context:
         context = self.of("solver")
         if source != backbones.BACKBONE or context.source is None:
             return context
-        other = dataclasses.replace(context, role="solver", told=True)
-        return context._others.setdefault("told", other)
+        other = dataclasses.replace(context, role="solver", instructed=True)
+        return context._others.setdefault("instructed", other)
 
     @functools.cached_property
     def _others(self) -> dict[str, Context]:
@@ -167,8 +168,8 @@ class Context:
     def arena(self) -> Arena:
         """Where games of this run are played."""
         g, r = self.of("generator"), self.of("prm")
-        judge = None if r is g else Player(r.builder, r.decoder)
-        return Arena(self.domain, g.builder, g.decoder, g.sampler, self.mesh, judge)
+        prm = None if r is g else Player(r.builder, r.decoder)
+        return Arena(self.domain, g.builder, g.decoder, g.sampler, self.mesh, prm)
 
     def key(self, *path: int) -> Any:
         """A random key of this run: seed, then whatever tells draws apart."""
@@ -234,9 +235,9 @@ class Context:
                 "needs a language model"
             )
         params = backbones.load(self.source, self.mesh, self.key(4), kind)
-        return params, self.spec(kind, self.source.reading if kind == "prm" else None)
+        return params, self.spec(kind, self.source.head if kind == "prm" else None)
 
-    def spec(self, kind: Kind = "solver", reading: str | None = None) -> ModelSpec:
+    def spec(self, kind: Kind = "solver", head: str | None = None) -> ModelSpec:
         """What a model of this role and stage is."""
         c = self.config.builder
         record = self.source.record if self.source else None
@@ -246,7 +247,7 @@ class Context:
         return ModelSpec(
             kind=kind,
             decoder=self.decoder_config,
-            reading=reading,
+            head=head,
             window=window,
             buckets=tuple(c.buckets),
             domain=self.domain.name,
@@ -262,13 +263,13 @@ class Context:
     @property
     def prompted(self) -> bool:
         """Whether the role is told in words what to do."""
-        return self.told or (self.role == "generator" and self.source is not None)
+        return self.instructed or (self.role == "generator" and self.source is not None)
 
     def save(
         self,
         params: Any,
         kind: Kind,
-        reading: str | None = None,
+        head: str | None = None,
         folder: str = "model",
         on: str = backbones.BACKBONE,
     ) -> Path:
@@ -277,13 +278,13 @@ class Context:
         Args:
           params: a model, or an adapter with its heads.
           kind: what it is.
-          reading: of a PRM.
+          head: of a PRM.
           folder: in the stage's own.
           on: what an adapter was trained on; it names the base of Hugging Face only
             where that was it.
         """
         path = self.directory / folder
-        spec = self.spec(kind, reading)
+        spec = self.spec(kind, head)
         if "lora" in params:
             adapters = LoraConfig.of(self.config.lora)
             assert adapters is not None  # else there would be no such tree

@@ -452,7 +452,7 @@ def _attack(context: Context, name: str) -> Part:
         generator_learning_rate=c.evaluate.attack_learning_rate,
         lora=LoraConfig.of(c.lora),
     )
-    assert spec.reading is not None
+    assert spec.head is not None
 
     def progress(done: int, rates: dict[str, float]) -> None:
         if done % c.log_every == 0:
@@ -463,7 +463,7 @@ def _attack(context: Context, name: str) -> Part:
         config,
         generator=generator,
         prm=prm,
-        reading=spec.reading,
+        head=spec.head,
         seed=ATTACK_SEED + c.seed,
         progress=progress,
     )

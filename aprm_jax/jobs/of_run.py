@@ -17,6 +17,8 @@ from aprm_jax.files import parse_json
 from aprm_jax.training.workdir import check_config
 
 FILE = "config.json"
+# What fields were called before.
+_RENAMED = {"prm.reading": "prm.head"}
 
 
 def get_config(arg: str = "") -> ml_collections.ConfigDict:
@@ -51,7 +53,8 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
 
 
 def _known(fields: dict[str, Any]) -> dict[str, Any]:
-    """Without those that this version has no more."""
+    """Under their names of today, without those that this version has no more."""
+    fields = {_RENAMED.get(name, name): value for name, value in fields.items()}
     for name in sorted(fields.keys() - settings().keys()):
         logging.getLogger("aprm_jax").warning(
             "%s: this version has no such field, it is left out", name

@@ -34,9 +34,9 @@ from aprm_jax.verifiers.step_loss import make_prm_update
 def run(context: Context) -> dict[str, float]:
     """Trains R, saves `model/`, and returns what to keep of the run."""
     context, c = context.of("prm"), context.config.prm
-    params = initial_prm(context, c.init_from, "prm.init_from", c.reading)
+    params = initial_prm(context, c.init_from, "prm.init_from", c.head)
     if c.negatives == "labels":
-        context.save(train_on_labels(context, params), "prm", c.reading)
+        context.save(train_on_labels(context, params), "prm", c.head)
         return {}
     tx = game_optimiser(
         c.learning_rate,
@@ -50,7 +50,7 @@ def run(context: Context) -> dict[str, float]:
     objective = PrmObjective(c.objective, beta=c.beta, eta=c.eta)
     update = make_prm_update(
         context.decoder,
-        c.reading,
+        c.head,
         objective,
         tx,
         context.mesh,
@@ -99,22 +99,22 @@ def run(context: Context) -> dict[str, float]:
         config=context.loop_config(c.updates),
         name=context.stage,
     )
-    context.save(state.params, "prm", c.reading)
+    context.save(state.params, "prm", c.head)
     return {}
 
 
-def initial_prm(context: Context, source: str, field: str, reading: str) -> Any:
-    """A PRM to train: another PRM of the same reading, or a solver with a new head."""
+def initial_prm(context: Context, source: str, field: str, head: str) -> Any:
+    """A PRM to train: another PRM with that head, or a solver with a new head."""
     params, spec = context.load(source, field, "solver", "prm")
     if spec.kind == "prm":
-        if spec.reading != reading:
+        if spec.head != head:
             raise ConfigError(
-                f"{field}={source!r} reads {spec.reading!r}, the config {reading!r}"
+                f"{field}={source!r} has the head {spec.head!r}, the config {head!r}"
             )
         return params
     key = jax.random.wrap_key_data(context.key(4))
     d_model = context.decoder_config.d_model
-    return context.place(heads.init_prm(key, params["backbone"], d_model, reading))
+    return context.place(heads.init_prm(key, params["backbone"], d_model, head))
 
 
 def _clean(context: Context, step: int, size: int) -> list[StepRow]:

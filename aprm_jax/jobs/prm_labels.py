@@ -37,7 +37,7 @@ def train_on_labels(context: Context, params: Any) -> Any:
     c = context.config.prm
     rows, labels = labelled_rows(context)
     try:
-        weights = class_weights(labels, 3 if c.reading == THREE_CLASS else 2, c.balance)
+        weights = class_weights(labels, 3 if c.head == THREE_CLASS else 2, c.balance)
     except ValueError as error:
         raise JobError(
             f"prm.data: {error}, so there is nothing to tell apart"
@@ -54,7 +54,7 @@ def train_on_labels(context: Context, params: Any) -> Any:
     objective = PrmObjective(c.objective, beta=c.beta, eta=c.eta)
     update = make_prm_update(
         context.decoder,
-        c.reading,
+        c.head,
         objective,
         tx,
         context.mesh,

@@ -75,12 +75,12 @@ def model_scores(context: Context, solutions: Pairs, solver: str = "") -> Scores
         params, _ = writer.load(solver, "evaluate.solver", "solver")
         scorer = likelihood_scorer(writer.decoder)
         out[LIKELIHOOD] = _read(writer, scorer, params, solutions, LIKELIHOOD)
-    judge = context.of("prm")
+    prm = context.of("prm")
     for name in c.prms:
-        params, spec = judge.load(name, "evaluate.prms", "prm")
-        assert spec.reading is not None
-        scorer = prm_scorer(judge.decoder, spec.reading)
-        out[name] = _read(judge, scorer, params, solutions, name)
+        params, spec = prm.load(name, "evaluate.prms", "prm")
+        assert spec.head is not None
+        scorer = prm_scorer(prm.decoder, spec.head)
+        out[name] = _read(prm, scorer, params, solutions, name)
     return out
 
 

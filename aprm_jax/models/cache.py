@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, Int32
 
 from aprm_jax.models.decoder import Decoder
 from aprm_jax.models.layers import DecoderConfig, Layer, scan_unroll
-from aprm_jax.models.positions import layer_kinds, sight, sight_of_cache
+from aprm_jax.models.positions import attention_context, cache_context, layer_kinds
 
 
 @flax.struct.dataclass
@@ -64,7 +64,10 @@ def read_prompts(
     decoder: Any = Decoder(config)
     layer: Any = Layer(config)
     variables = {"params": params}
-    seen, before = sight(config, positions, segment_ids), config.num_layers - 1
+    seen, before = (
+        attention_context(config, positions, segment_ids),
+        config.num_layers - 1,
+    )
 
     def body(x, scanned):
         layer_params, local = scanned
@@ -111,7 +114,7 @@ def read_on(
     layer: Any = Layer(config)
     variables, kvs = {"params": params}, []
     x = decoder.apply(variables, tokens, method=Decoder.embedded)
-    seen = sight_of_cache(config, positions, places, filled)
+    seen = cache_context(config, positions, places, filled)
     for i, layer_params in enumerate(layers):
         x, kv = layer.apply(
             {"params": layer_params},

@@ -35,7 +35,7 @@ from aprm_jax.models.layers import (
     scan_unroll,
     soft_cap,
 )
-from aprm_jax.models.positions import layer_kinds, sight
+from aprm_jax.models.positions import attention_context, layer_kinds
 
 __all__ = ["ONE_HOT_VOCAB", "Decoder", "DecoderConfig"]
 
@@ -130,7 +130,7 @@ class Decoder(nn.Module):
         Where a segment branches, `ends` is the last column that sees each token.
         """
         seen, kinds = (
-            sight(self.config, positions, segment_ids, ends),
+            attention_context(self.config, positions, segment_ids, ends),
             layer_kinds(self.config),
         )
         hidden, _ = self.layers(self.embed(tokens), seen, False, kinds)

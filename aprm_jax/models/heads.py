@@ -29,7 +29,7 @@ from aprm_jax.models.token_logprobs import read_tokens
 Params = Mapping[str, Any]
 PRNGKey = Key[Array, ""] | UInt32[Array, "2"]
 
-READINGS = ("token", "two_class", "three_class")
+HEADS = ("token", "two_class", "three_class")
 
 
 def init_value_head(key: PRNGKey, d_model: int) -> dict[str, Float32[Array, "..."]]:
@@ -48,26 +48,26 @@ def init_neutral_head(key: PRNGKey, d_model: int) -> dict[str, Float32[Array, ".
 
 
 def init_prm(
-    key: PRNGKey, backbone_params: Params, d_model: int, reading: str
+    key: PRNGKey, backbone_params: Params, d_model: int, head: str
 ) -> dict[str, Any]:
     """A PRM on a backbone: `{"backbone": ..., "head": ...}`, the backbone shared.
 
-    The head of the token reading is a scale and a bias that start as the identity.
+    The token head is a scale and a bias that start as the identity.
     """
-    check_reading(reading)
-    if reading == "token":
-        head = {"scale": jnp.ones((), jnp.float32), "bias": jnp.zeros((), jnp.float32)}
-    elif reading == "two_class":
-        head = init_class_head(key, d_model)
+    check_head(head)
+    if head == "token":
+        own = {"scale": jnp.ones((), jnp.float32), "bias": jnp.zeros((), jnp.float32)}
+    elif head == "two_class":
+        own = init_class_head(key, d_model)
     else:
-        head = init_neutral_head(key, d_model)
-    return {"backbone": backbone_params, "head": head}
+        own = init_neutral_head(key, d_model)
+    return {"backbone": backbone_params, "head": own}
 
 
-def check_reading(reading: str) -> None:
-    """Raises ValueError unless `reading` is one that PRMs have."""
-    if reading not in READINGS:
-        raise ValueError(f"reading must be one of {READINGS}, not {reading!r}")
+def check_head(head: str) -> None:
+    """Raises ValueError unless `head` is one that PRMs have."""
+    if head not in HEADS:
+        raise ValueError(f"head must be one of {HEADS}, not {head!r}")
 
 
 def values(head: Params, hidden: Float[Array, "B T D"]) -> Float32[Array, "B T"]:
@@ -89,34 +89,34 @@ def class_logits(
 
 
 def step_logits(
-    decoder: Decoder, prm_params: Params, batch: StepBatch, reading: str
+    decoder: Decoder, prm_params: Params, batch: StepBatch, head: str
 ) -> Float32[Array, "B S"]:
     """Log-odds that each step is correct; 0 where `step_mask` is 0.
 
-    The gradient of the token reading goes to the token that decides a step alone.
+    The gradient of the token head goes to the token that decides a step alone.
 
     Args:
       decoder: the backbone's module.
       prm_params: `{"backbone": ..., "head": ...}` as `init_prm` makes them.
       batch: rows from the step builder.
-      reading: which of the heads `prm_params` holds.
+      head: which of the heads `prm_params` holds.
 
     Raises:
-      ValueError: an unknown reading.
+      ValueError: an unknown head.
     """
-    check_reading(reading)
+    check_head(head)
     hidden, tokens = hidden_states(decoder, prm_params["backbone"], batch), batch.tokens
     step_ids, num_steps = jnp.asarray(batch.step_ids), batch.step_mask.shape[-1]
-    first = int(reading == "token")  # column 0 is read, but nothing predicts it
+    first = int(head == "token")  # column 0 is read, but nothing predicts it
     scores = token_scores(
         decoder,
         prm_params,
         _before(hidden, batch) if first else None,
         hidden[:, first:],
         jnp.asarray(tokens)[:, first:],
-        reading,
+        head,
     )
-    reduce = _step_minimum if reading == "token" else _step_last
+    reduce = _step_minimum if head == "token" else _step_last
     logits = reduce(jnp.pad(scores, ((0, 0), (first, 0))), step_ids, num_steps)
     return jnp.where(jnp.asarray(batch.step_mask) > 0, logits, 0.0)
 
@@ -127,28 +127,28 @@ def token_scores(
     before: Float[Array, "B T D"] | None,
     states: Float[Array, "B T D"],
     tokens: Int32[Array, "B T"],
-    reading: str,
+    head: str,
 ) -> Float32[Array, "B T"]:
     """Log-odds that a step is correct, as read at each of its tokens.
 
-    In the token reading a step has the least of its tokens', else its last token's.
+    With the token head a step has the least of its tokens', else its last token's.
 
     Args:
       decoder: the backbone's module.
       prm_params: as of `step_logits`.
-      before: the state that each token is predicted from; the token reading needs it.
+      before: the state that each token is predicted from; the token head needs it.
       states: the state of each token.
       tokens: the tokens.
-      reading: which of the heads `prm_params` holds.
+      head: which of the heads `prm_params` holds.
     """
-    backbone, head = prm_params["backbone"], prm_params["head"]
-    if reading == "token":
+    backbone, own = prm_params["backbone"], prm_params["head"]
+    if head == "token":
         assert before is not None
         chosen = _chosen_logits(decoder, backbone, before, tokens)
-        return chosen * head["scale"] + head["bias"]
-    classes = class_logits(head, states)
+        return chosen * own["scale"] + own["bias"]
+    classes = class_logits(own, states)
     right = classes[..., 1]
-    if reading == "three_class":
+    if head == "three_class":
         right = jnp.logaddexp(right, classes[..., 2])
     return right - classes[..., 0]
 
@@ -158,7 +158,7 @@ def step_class_logprobs(
 ) -> Float32[Array, "B S 3"]:
     """Log-probabilities of incorrect, neutral and correct for each step.
 
-    For the three-class reading, whose `step_logits` are the log-odds of "neutral or
+    For the three-class head, whose `step_logits` are the log-odds of "neutral or
     correct". Steps where `step_mask` is 0 have meaningless finite values.
     """
     hidden = hidden_states(decoder, prm_params["backbone"], batch)

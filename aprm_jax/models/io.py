@@ -35,6 +35,8 @@ Params = Mapping[str, Any]
 FORMAT = 1
 PARAMS_FILE = "params.safetensors"
 SPEC_FILE = "model.json"
+# What a model's fields were called before.
+_RENAMED = {"reading": "head"}
 
 
 class ModelFileError(UserError, ValueError):
@@ -48,7 +50,7 @@ class ModelSpec:
     Attributes:
       kind: what the model does; says which trees `params` has.
       decoder: shape of the backbone.
-      reading: how a PRM reads its verdict; None for the other kinds.
+      head: how a PRM reads its verdict, of `heads.HEADS`; None for the other kinds.
       window: how many lines before a step the model sees; None for all.
       buckets: lengths that rows are padded to.
       domain: name of the domain that the model was trained on.
@@ -65,7 +67,7 @@ class ModelSpec:
 
     kind: Kind
     decoder: DecoderConfig
-    reading: str | None
+    head: str | None
     window: int | None
     buckets: tuple[int, ...]
     domain: str
@@ -80,10 +82,10 @@ class ModelSpec:
     def __post_init__(self):
         if self.kind not in get_args(Kind):
             raise ValueError(f"kind must be one of {get_args(Kind)}, not {self.kind!r}")
-        if (self.kind == "prm") != (self.reading is not None):
+        if (self.kind == "prm") != (self.head is not None):
             raise ValueError(
-                f"a PRM has a reading and nothing else has: kind {self.kind!r}, "
-                f"reading {self.reading!r}"
+                f"a PRM has a head and nothing else has: kind {self.kind!r}, "
+                f"head {self.head!r}"
             )
 
 
@@ -227,11 +229,17 @@ def _read_spec(path: Path) -> tuple[ModelSpec, dict[str, str]]:
         checksums = dict(description.pop("sha256"))
         decoder = DecoderConfig(**description.pop("decoder"))
         buckets = tuple(description.pop("buckets"))
-        return ModelSpec(decoder=decoder, buckets=buckets, **description), checksums
+        fields = current_names(description)
+        return ModelSpec(decoder=decoder, buckets=buckets, **fields), checksums
     except (KeyError, TypeError, ValueError) as error:
         raise ModelFileError(
             f"{path}: not a model description of this version: {error}"
         ) from error
+
+
+def current_names(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a `ModelSpec` under their names of today, as any version wrote."""
+    return {_RENAMED.get(name, name): value for name, value in fields.items()}
 
 
 def _flatten(params: Params) -> dict[str, Any]:

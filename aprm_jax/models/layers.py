@@ -18,7 +18,7 @@ from jaxtyping import Array, Bool, Float
 
 from aprm_jax.models import cpu_kernels
 from aprm_jax.models.architecture import DecoderConfig
-from aprm_jax.models.positions import Rotation, Sight
+from aprm_jax.models.positions import AttentionContext, Rotation
 
 _ACTIVATIONS = {
     "silu": jax.nn.silu,
@@ -188,12 +188,12 @@ class Layer(nn.Module):
             self.attention_post_norm = RMSNorm(self.config)
             self.mlp_post_norm = RMSNorm(self.config)
 
-    def __call__(self, x, sight: Sight, keep_kv: bool, local: Any = None):
+    def __call__(self, x, context: AttentionContext, keep_kv: bool, local: Any = None):
         """The whole sequence; keys and values too where asked for.
 
         `local` says whether this layer has a window, where some have and some have not.
         """
-        cos_sin, mask = sight.of(local)
+        cos_sin, mask = context.of(local)
         query, key, value = self.attention.project(self.attention_norm(x), cos_sin)
         x = self._finish(x, query, key, value, mask)
         return x, ((key, value) if keep_kv else None)

@@ -115,7 +115,7 @@ def causal_mask(
 
 
 @flax.struct.dataclass
-class Sight:
+class AttentionContext:
     """What the layers of a decoder see: one of each, or two where layers differ.
 
     Attributes:
@@ -131,12 +131,12 @@ class Sight:
         return _pick(self.rotations, local), _pick(self.masks, local)
 
 
-def sight(
+def attention_context(
     config: DecoderConfig,
     positions: Int32[Array, "B T"],
     segment_ids: Int32[Array, "B T"],
     ends: Int32[Array, "B T"] | None = None,
-) -> Sight:
+) -> AttentionContext:
     """What the tokens of whole rows see; for `ends` see `causal_mask`.
 
     Raises:
@@ -155,7 +155,7 @@ def sight(
     lengths = None
     if config.switches_rope:
         lengths = _lengths(positions, segment_ids)
-    return Sight(_rotations(config, positions, kinds, lengths), masks)
+    return AttentionContext(_rotations(config, positions, kinds, lengths), masks)
 
 
 def _lengths(
@@ -193,12 +193,12 @@ def check_decodes(config: DecoderConfig, prompt: int, new: int) -> None:
         )
 
 
-def sight_of_cache(
+def cache_context(
     config: DecoderConfig,
     positions: Int32[Array, "B T"],
     places: Int32[Array, "B T"],
     filled: Int32[Array, "B S"],
-) -> Sight:
+) -> AttentionContext:
     """What tokens see of a cache that holds their rows, themselves included.
 
     Args:
@@ -211,7 +211,7 @@ def sight_of_cache(
     visible = (filled[:, None, :] >= 0) & (distance >= 0)
     windows = [config.sliding_window if local else None for local in _kinds(config)]
     masks = (visible if w is None else visible & (distance < w) for w in windows)
-    return Sight(_rotations(config, positions, _kinds(config)), tuple(masks))
+    return AttentionContext(_rotations(config, positions, _kinds(config)), tuple(masks))
 
 
 def layer_kinds(config: DecoderConfig) -> Bool[Array, " L"] | None:

@@ -142,14 +142,14 @@ class Scorer:
         return out
 
 
-def prm_scorer(decoder: Decoder, reading: str) -> StepScorer:
+def prm_scorer(decoder: Decoder, head: str) -> StepScorer:
     """Log-odds that each step is correct under a PRM.
 
     Log-odds, because probabilities of float32 saturate at 1 and best-of-n would tie.
     """
 
     def score(params, batch):
-        return heads.step_logits(decoder, params, batch, reading)
+        return heads.step_logits(decoder, params, batch, head)
 
     return jax.jit(score)
 

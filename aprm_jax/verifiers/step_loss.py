@@ -55,7 +55,7 @@ def prepare_steps(
     decoder: Decoder,
     ref: Any,
     batch: PrmBatch,
-    reading: str,
+    head: str,
     objective: PrmObjective,
     key: Any,
     microbatches: int = 1,
@@ -63,9 +63,9 @@ def prepare_steps(
     """Reads the reference where the objective has a KL, and draws for its verdicts."""
     shape = batch.rows.labels.shape
     ref_logits = jnp.zeros(shape, jnp.float32)
-    if objective.beta > 0 and reading != THREE_CLASS:
+    if objective.beta > 0 and head != THREE_CLASS:
         ref_logits = by_microbatch(
-            lambda rows: heads.step_logits(decoder, ref, rows, reading),
+            lambda rows: heads.step_logits(decoder, ref, rows, head),
             batch.rows,
             microbatches,
         )
@@ -76,19 +76,19 @@ def step_loss(
     params: Any,
     prepared: PreparedSteps,
     decoder: Decoder,
-    reading: str,
+    head: str,
     objective: PrmObjective,
 ) -> Loss:
     """Loss of R on labelled steps, and its metrics, accuracies by label and source.
 
-    The three-class reading learns by cross-entropy alone.
+    The three-class head learns by cross-entropy alone.
     """
     rows = prepared.batch.rows
     labels, mask = jnp.asarray(rows.labels), jnp.asarray(rows.label_mask)
-    if reading == THREE_CLASS:
+    if head == THREE_CLASS:
         loss, metrics, right = _class_loss(params, rows, decoder)
     else:
-        logits = heads.step_logits(decoder, params, rows, reading)
+        logits = heads.step_logits(decoder, params, rows, head)
         loss, metrics = prm_loss(
             logits, prepared.ref_logits, labels, mask, objective, prepared.draws
         )
@@ -116,7 +116,7 @@ def _class_loss(params: Any, rows: StepBatch, decoder: Decoder):
 
 def make_prm_update(
     decoder: Decoder,
-    reading: str,
+    head: str,
     objective: PrmObjective,
     tx: optax.GradientTransformation,
     mesh: jax.sharding.Mesh | None = None,
@@ -130,11 +130,11 @@ def make_prm_update(
 
     def update(state: LearnerState, ref: Any, batch: PrmBatch, key: Any):
         prepared = prepare_steps(
-            decoder, ref, batch, reading, objective, key, microbatches
+            decoder, ref, batch, head, objective, key, microbatches
         )
 
         def loss_fn(params, part):
-            return step_loss(params, part, decoder, reading, objective)
+            return step_loss(params, part, decoder, head, objective)
 
         after, metrics, finite = learn(tx, state, loss_fn, prepared, microbatches)
         kept, flag = guarded(mesh, state, after, finite)

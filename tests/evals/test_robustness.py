@@ -65,7 +65,7 @@ def test_both_rates_are_of_the_same_replies_summed(monkeypatch):
         tiny_game.game_config(updates=7),
         generator=tiny_game.generator(),
         prm=tiny_game.prm(),
-        reading="token",
+        head="token",
         seed=1,
         progress=lambda step, rates: seen.append((step, rates)),
     )
@@ -91,7 +91,7 @@ def test_nothing_wrong_is_no_rate(monkeypatch):
         tiny_game.game_config(updates=1),
         generator=tiny_game.generator(),
         prm=tiny_game.prm(),
-        reading="token",
+        head="token",
         seed=1,
     )
     assert np.isnan(out["fool_rate"]) and np.isnan(out["start_fool_rate"])
@@ -106,7 +106,7 @@ def test_an_attacker_that_diverges_is_no_result():
         tiny_game.game_config(updates=3, warmup=0, generator_learning_rate=1e38),
         generator=tiny_game.generator(),
         prm=tiny_game.prm(),
-        reading="token",
+        head="token",
         seed=2,
     )
     assert out["diverged"] == 1.0
@@ -133,7 +133,7 @@ def test_the_attacker_learns_and_its_victim_does_not(monkeypatch):
         tiny_game.game_config(updates=2, epochs=2),
         generator=generator,
         prm=prm,
-        reading="token",
+        head="token",
         seed=5,
     )
     # Both players outlive the attack, for the next R that is compared.

@@ -376,12 +376,12 @@ def test_the_oracle_is_asked_while_others_are_sampled(monkeypatch):
     domain = ArithmeticDomain(seed=3)
     monkeypatch.setattr(domain, "oracle", _Recorder(events))
     points = (EASY, OTHER)
-    inquiry = rollouts.Inquiry(points, domain, BUILDER, BUILDER)
-    args = points, 3, BUILDER, jax.random.key(0), inquiry
+    queries = rollouts.OracleQueries(points, domain, BUILDER, BUILDER)
+    args = points, 3, BUILDER, jax.random.key(0), queries
     draws = rollouts.perturb(sampler, None, *args)
     asked = ["3 * 2", "1 + 1", "stored", "2 + 3", "2 + 9", "stored"]
     assert events == asked
-    found = rollouts.verify(draws, points, domain, BUILDER, BUILDER, inquiry)
+    found = rollouts.verify(draws, points, domain, BUILDER, BUILDER, queries)
     assert events == asked  # nothing is asked twice
     expected = _verify(draws)
     assert [(p.text, p.count, p.verdict) for p in found] == [

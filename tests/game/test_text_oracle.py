@@ -123,7 +123,7 @@ def test_a_round_with_the_text_oracle(domain, monkeypatch):
         tiny_game.game_config(groups=4, group_size=len(REPLIES)),
         generator={"backbone": backbone, "value_head": value_head},
         prm=heads.init_prm(jax.random.key(2), backbone, decoder.d_model, "token"),
-        reading="token",
+        head="token",
         seed=0,
     )
     output = rounds.step_fn(rounds.state, 0, PhaseTimer())

@@ -84,8 +84,8 @@ def _prm_batch(number: int = 0) -> PrmBatch:
     return rollouts.prm_batch(clean, wrong, wrong[:1], BUILDER, 6, LENGTH)
 
 
-def _state(reading: str = "token") -> GameState:
-    generator, prm = tiny_game.generator(), tiny_game.prm(reading=reading)
+def _state(head: str = "token") -> GameState:
+    generator, prm = tiny_game.generator(), tiny_game.prm(head=head)
     return GameState(
         # Copies: a cached backbone must survive the update's donation.
         generator=learner.start(
@@ -95,9 +95,9 @@ def _state(reading: str = "token") -> GameState:
     )
 
 
-def _refs(reading: str = "token") -> References:
+def _refs(head: str = "token") -> References:
     """Other parameters than the players', so that no KL is 0."""
-    return References(tiny_game.generator(2), tiny_game.prm(3, reading))
+    return References(tiny_game.generator(2), tiny_game.prm(3, head))
 
 
 def _close(got, expected, atol=1e-6, rtol=1e-5):
@@ -132,8 +132,8 @@ def _prm_gradient(params, batch: PrmBatch, config: UpdateConfig, refs, key):
     rows = batch.rows
 
     def loss(params):
-        logits = heads.step_logits(DECODER, params, rows, config.reading)
-        ref = heads.step_logits(DECODER, refs.prm, rows, config.reading)
+        logits = heads.step_logits(DECODER, params, rows, config.head)
+        ref = heads.step_logits(DECODER, refs.prm, rows, config.head)
         labels, mask = jnp.asarray(rows.labels), jnp.asarray(rows.label_mask)
         draws = jax.random.uniform(key, labels.shape)
         return prm_loss(logits, ref, labels, mask, config.prm, draws)[0].mean()
@@ -260,22 +260,18 @@ def test_generator_metrics_on_a_hand_checked_batch():
 
 
 @pytest.mark.parametrize(
-    ("advantage", "reading", "objective"),
+    ("advantage", "head", "objective"),
     [
         ("group", "token", PrmObjective("cross_entropy", beta=0.05, eta=0.07)),
         ("gae", "two_class", PrmObjective("ppo", eta=0.07)),
     ],
 )
-def test_three_steps_equal_both_players_steps_taken_apart(
-    advantage, reading, objective
-):
+def test_three_steps_equal_both_players_steps_taken_apart(advantage, head, objective):
     """At each step both gradients are of the same iterate, then both players move."""
-    config = tiny_game.update_config(
-        advantage=advantage, reading=reading, prm=objective
-    )
-    update, refs = _update(config), _refs(reading)
-    start = _state(reading)
-    state, by_hand = _state(reading), _state(reading)
+    config = tiny_game.update_config(advantage=advantage, head=head, prm=objective)
+    update, refs = _update(config), _refs(head)
+    start = _state(head)
+    state, by_hand = _state(head), _state(head)
 
     @functools.partial(jax.jit, static_argnums=0)
     def step(player, gradient, opt, params):

@@ -37,7 +37,7 @@ def spec_of(kind: str, config: Any, **changes) -> ModelSpec:
     fields: dict[str, Any] = {
         "kind": kind,
         "decoder": config,
-        "reading": "two_class" if kind == "prm" else None,
+        "head": "two_class" if kind == "prm" else None,
         "window": None,
         "buckets": (32, 64),
         "domain": "arithmetic",
@@ -52,11 +52,11 @@ def plain(**changes) -> tuple[Any, Any]:
     return config, tiny_decoder.make_params(config)
 
 
-def head(reading: str, d_model: int = 16) -> Any:
+def head_params(head: str, d_model: int = 16) -> Any:
     rng = np.random.default_rng(0)
-    if reading == "token":
+    if head == "token":
         return {"scale": np.asarray(0.7), "bias": np.asarray(-0.3)}
-    classes = len(export.CLASSES[reading])
+    classes = len(export.CLASSES[head])
     kernel = rng.normal(size=(d_model, classes)).astype(np.float32)
     return {"kernel": kernel, "bias": rng.normal(size=classes).astype(np.float32)}
 
@@ -68,12 +68,12 @@ def our_scores(params, spec, tmp_path) -> list[np.ndarray]:
 
 @pytest.mark.parametrize("stride", [0, 9])
 @pytest.mark.parametrize("window", [None, 1])
-@pytest.mark.parametrize("reading", ["two_class", "three_class", "token"])
-def test_a_prm_gives_our_scores(reading, window, stride, tmp_path, monkeypatch):
+@pytest.mark.parametrize("head", ["two_class", "three_class", "token"])
+def test_a_prm_gives_our_scores(head, window, stride, tmp_path, monkeypatch):
     pytest.importorskip("torch")
     config, backbone = plain(tie_embeddings=window is None)
-    spec = spec_of("prm", config, reading=reading, window=window, line_stride=stride)
-    params = {"backbone": backbone, "head": head(reading)}
+    spec = spec_of("prm", config, head=head, window=window, line_stride=stride)
+    params = {"backbone": backbone, "head": head_params(head)}
     folder = export_model(tmp_path / "out", params, spec, tiny.tokenizer())
     names = run_card(folder, monkeypatch)
     assert ("position_ids" in (folder / "README.md").read_text()) == bool(stride)
@@ -83,7 +83,7 @@ def test_a_prm_gives_our_scores(reading, window, stride, tmp_path, monkeypatch):
         got = names["score"](question, list(steps))
         np.testing.assert_allclose(got, want, atol=1e-4)
         assert np.ptp(want) > 1e-3 or len(want) == 1
-    kind = "ForCausalLM" if reading == "token" else "ForTokenClassification"
+    kind = "ForCausalLM" if head == "token" else "ForTokenClassification"
     assert type(names["model"]()).__name__ == f"Llama{kind}"
 
 
@@ -95,7 +95,7 @@ def test_a_prm_on_any_family_gives_our_logits(family, tmp_path):
     folder = tiny_hf.save(tiny_hf.hf_model(family), tmp_path / "base")
     mesh = make_mesh(MeshConfig(), jax.devices()[:1])
     base = load.load_backbone(folder, mesh, vocab_size=40)
-    params = {"backbone": base.params, "head": head("two_class", 32)}
+    params = {"backbone": base.params, "head": head_params("two_class", 32)}
     origin = Origin(base_model="user/base", vocab_rows=base.vocab_rows)
     spec = spec_of("prm", base.config, family=family, extra=origin.extra())
     if family == "gemma3":
@@ -127,7 +127,7 @@ def test_a_pipeline_reads_the_verdicts(tmp_path):
 
     config, backbone = plain()
     spec = spec_of("prm", config)
-    params = {"backbone": backbone, "head": head("two_class")}
+    params = {"backbone": backbone, "head": head_params("two_class")}
     folder = export_model(tmp_path / "out", params, spec, tiny.tokenizer())
     pipe = transformers.pipeline("token-classification", str(folder))
     question, steps = SOLUTIONS[1]
@@ -221,7 +221,7 @@ def laid_out(layout: str, tmp_path: Path) -> tuple[Any, ModelSpec, Any]:
         config = tiny.decoder(rows, tie_embeddings=False)
     else:
         config = tiny.decoder(rows, attention_bias="qkv")
-    heads_ = head("two_class")
+    heads_ = head_params("two_class")
     if layout == "qwen2_prm":
         rng = np.random.default_rng(1)
         kernel = rng.normal(size=(16, 16)).astype(np.float32)
@@ -301,7 +301,10 @@ def test_rows_of_ours_in_a_published_layout_score_the_same(
     pytest.importorskip("torch")
     config = tiny.decoder(attention_bias="qkv")
     spec = spec_of("prm", config, family="qwen2", window=window)
-    params = {"backbone": tiny_decoder.make_params(config), "head": head("two_class")}
+    params = {
+        "backbone": tiny_decoder.make_params(config),
+        "head": head_params("two_class"),
+    }
     folder = export_model(
         tmp_path / "out",
         params,
@@ -325,7 +328,7 @@ def test_the_qwen2_prm_layout_computes_our_scores(tmp_path):
     base_folder = tiny_hf.save(tiny_hf.hf_model("qwen2"), tmp_path / "base")
     mesh = make_mesh(MeshConfig(), jax.devices()[:1])
     base = load.load_backbone(base_folder, mesh)
-    params = {"backbone": base.params, "head": head("two_class", 32)}
+    params = {"backbone": base.params, "head": head_params("two_class", 32)}
     spec = spec_of("prm", base.config, family="qwen2")
     out = export_model(
         tmp_path / "out", params, spec, base.tokenizer, format_="qwen2_prm"
@@ -366,7 +369,7 @@ def adapter(kind: str, tmp_path: Path) -> tuple[Any, Any, Any, Path]:
     spec = spec_of(kind, base.config, family="qwen2", extra=origin.extra())
     params = {"lora": tree}
     if kind == "prm":
-        params["head"] = head("two_class", 32)
+        params["head"] = head_params("two_class", 32)
     return params, base, spec, folder
 
 
@@ -429,14 +432,14 @@ ADAPTED: dict[str, Any] = {
         ("prm", {"line_stride": 32}, "skywork", "builder.line_stride=32"),
         (
             "prm",
-            {"reading": "token"},
+            {"head": "token"},
             "token_classification",
-            "prm.reading='two_class'",
+            "prm.head='two_class'",
         ),
         ("prm", {}, "causal_lm", "export it as token_classification"),
         ("solver", {}, "token_classification", "export it as causal_lm"),
         ("prm", {}, "qwen2_prm", "a layout of Qwen 2, and this model is a llama"),
-        ("prm", {"reading": "three_class"}, "qwen2_prm", "two classes"),
+        ("prm", {"head": "three_class"}, "qwen2_prm", "two classes"),
         ("solver", {}, "peft", "lora.rank > 0"),
         (
             "solver",
@@ -458,7 +461,7 @@ ADAPTED: dict[str, Any] = {
 def test_what_a_format_cannot_say_is_refused(kind, changes, format_, message, tmp_path):
     config, backbone = plain()
     spec = spec_of(kind, config, **changes)
-    params = {"backbone": backbone, "head": head(spec.reading or "two_class")}
+    params = {"backbone": backbone, "head": head_params(spec.head or "two_class")}
     with pytest.raises(ExportError, match=message):
         export_model(tmp_path / "out", params, spec, tiny.tokenizer(), format_=format_)
     assert not list(tmp_path.iterdir())
@@ -520,7 +523,7 @@ def test_the_folder_is_complete_and_the_card_tells(tmp_path):
         config={"prm.updates": 7},
         metrics={"steps.test.aprm.auc": 0.91},
     )
-    params = {"backbone": backbone, "head": head("two_class")}
+    params = {"backbone": backbone, "head": head_params("two_class")}
     out = export_model(
         tmp_path / "out", params, spec, tokenizer, provenance=told, name="me/prm"
     )

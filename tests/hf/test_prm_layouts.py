@@ -123,7 +123,7 @@ def _ours(layout: str, model: Any, tokenizer: Any) -> tuple[Decoder, Any, dict]:
 
 @functools.partial(jax.jit, static_argnums=0)
 def _step_logits(decoder: Decoder, params: Any, batch: StepBatch):
-    return heads.step_logits(decoder, params, batch, prm_layouts.READING)
+    return heads.step_logits(decoder, params, batch, prm_layouts.HEAD)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

@@ -35,7 +35,7 @@ def spec_of(config: Any, **changes: Any) -> ModelSpec:
     fields: dict[str, Any] = {
         "kind": "prm",
         "decoder": config,
-        "reading": "two_class",
+        "head": "two_class",
         "window": None,
         "buckets": (32, 64),
         "domain": "arithmetic",
@@ -44,7 +44,7 @@ def spec_of(config: Any, **changes: Any) -> ModelSpec:
     return ModelSpec(**{**fields, **changes})
 
 
-def head(classes: int = 2, width: int = 16) -> dict[str, np.ndarray]:
+def head_params(classes: int = 2, width: int = 16) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(0)
     kernel = rng.normal(0, 4 / width, (width, classes)).astype(np.float32)
     return {"kernel": kernel, "bias": rng.normal(size=classes).astype(np.float32)}
@@ -70,7 +70,7 @@ def same_as_exported(
 
 @pytest.mark.parametrize("window", [None, 1])
 @pytest.mark.parametrize(
-    ("format_", "reading"),
+    ("format_", "head"),
     [
         ("token_classification", "two_class"),
         ("token_classification", "three_class"),
@@ -79,12 +79,16 @@ def same_as_exported(
         ("causal_lm", "token"),
     ],
 )
-def test_an_export_of_our_rows_is_the_model(format_, reading, window, tmp_path):
+def test_an_export_of_our_rows_is_the_model(format_, head, window, tmp_path):
     config = tiny.decoder(attention_bias="qkv", tie_embeddings=window is None)
     numbers = {"scale": np.asarray(0.7), "bias": np.asarray(-0.3)}
-    heads = {"two_class": head(), "three_class": head(3), "token": numbers}
-    params = {"backbone": tiny_decoder.make_params(config), "head": heads[reading]}
-    spec = spec_of(config, family="qwen2", reading=reading, window=window)
+    heads = {
+        "two_class": head_params(),
+        "three_class": head_params(3),
+        "token": numbers,
+    }
+    params = {"backbone": tiny_decoder.make_params(config), "head": heads[head]}
+    spec = spec_of(config, family="qwen2", head=head, window=window)
     same_as_exported(params, spec, tiny.tokenizer(), tmp_path, format_)
 
 
@@ -105,9 +109,9 @@ def test_an_export_of_a_published_prm_is_the_model(layout, format_, tmp_path):
     config = tiny.decoder(
         rows, tie_embeddings=False, attention_bias="none" if shepherd else "qkv"
     )
-    heads: dict[str, Any] = head()
+    heads: dict[str, Any] = head_params()
     if layout == "qwen2_prm":
-        heads["hidden"] = head(16)
+        heads["hidden"] = head_params(16)
     params = {"backbone": tiny_decoder.make_params(config, seed=2), "head": heads}
     family = "mistral" if shepherd else "qwen2"
     spec = spec_of(config, layout=layout, family=family, buckets=(256,))
@@ -122,7 +126,7 @@ def adapted(tmp_path: Path) -> tuple[Any, ModelSpec, Any, Any]:
     tree = jax.tree.map(lambda x: x + 0.2, tree)
     origin = Origin(base_model=str(folder), lora=dataclasses.asdict(settings))
     spec = spec_of(base.config, family="qwen2", extra=origin.extra())
-    return {"lora": tree, "head": head(width=32)}, spec, base, settings
+    return {"lora": tree, "head": head_params(width=32)}, spec, base, settings
 
 
 def test_an_exported_adapter_is_the_model(tmp_path):
@@ -158,7 +162,7 @@ def test_an_adapter_for_token_classification_brings_its_head(tmp_path):
 def test_a_generators_export_writes_the_same(tmp_path):
     config = tiny.decoder(tie_embeddings=False)
     params = {"backbone": tiny_decoder.make_params(config, seed=3)}
-    spec = spec_of(config, kind="generator", reading=None, max_new_tokens=6)
+    spec = spec_of(config, kind="generator", head=None, max_new_tokens=6)
     save_model(tmp_path / "ours", params, spec, tiny.tokenizer())
     out = export_model(tmp_path / "out", params, spec, tiny.tokenizer())
     question, steps = SOLUTIONS[1]
@@ -173,11 +177,11 @@ def test_a_generators_export_writes_the_same(tmp_path):
 
 def test_load_finds_the_model_of_a_stage_or_a_run(tmp_path):
     config = tiny.decoder()
-    params = {"backbone": tiny_decoder.make_params(config), "head": head()}
+    params = {"backbone": tiny_decoder.make_params(config), "head": head_params()}
     run = tmp_path / "run"
     for stage in ("static", "aprm"):
         save_model(run / stage / "model", params, spec_of(config), tiny.tokenizer())
-    spec = spec_of(config, kind="generator", reading=None, max_new_tokens=6)
+    spec = spec_of(config, kind="generator", head=None, max_new_tokens=6)
     save_model(run / "aprm" / "generator" / "model", params, spec, tiny.tokenizer())
     for name in (run, run / "aprm", run / "static", run / "static" / "model"):
         assert load_any(name, "prm")[1].kind == "prm"
@@ -204,9 +208,19 @@ def test_what_is_no_model_is_said(tmp_path):
         load_any(base, "prm")
 
 
+def test_a_record_with_an_older_name_is_read(tmp_path):
+    config = tiny.decoder()
+    params = {"backbone": tiny_decoder.make_params(config), "head": head_params()}
+    out = export_model(tmp_path / "out", params, spec_of(config), tiny.tokenizer())
+    fields = json.loads((out / RECORD_FILE).read_text())
+    fields["model"]["reading"] = fields["model"].pop("head")
+    (out / RECORD_FILE).write_text(json.dumps(fields))
+    assert aprm_jax.PRM.load(out).spec.head == "two_class"
+
+
 def test_a_damaged_record_is_named(tmp_path):
     config = tiny.decoder()
-    params = {"backbone": tiny_decoder.make_params(config), "head": head()}
+    params = {"backbone": tiny_decoder.make_params(config), "head": head_params()}
     out = export_model(tmp_path / "out", params, spec_of(config), tiny.tokenizer())
     path = out / RECORD_FILE
     good = json.loads(path.read_text())
@@ -276,15 +290,13 @@ def families(tmp_path: Path) -> dict[Path, Any]:
         folder = tiny_hf.save(model, tmp_path / f"{family}-base")
         base = load.load_backbone(folder, mesh)
         origin = Origin("", base.vocab_rows, model.config.max_position_embeddings)
-        reading = "token" if family == "gemma3" else "two_class"
+        head = "token" if family == "gemma3" else "two_class"
         numbers = {"scale": np.asarray(0.7), "bias": np.asarray(-0.3)}
         params = {
             "backbone": base.params,
-            "head": numbers if reading == "token" else head(width=32),
+            "head": numbers if head == "token" else head_params(width=32),
         }
-        spec = spec_of(
-            base.config, family=family, reading=reading, extra=origin.extra()
-        )
+        spec = spec_of(base.config, family=family, head=head, extra=origin.extra())
         formats = ["auto", *(["qwen2_prm", "skywork"] if family == "qwen2" else [])]
         for format_ in formats:
             out = tmp_path / f"{family}-{format_}"
@@ -299,7 +311,7 @@ def test_transformers_4_computes_what_we_do(tmp_path):
     made = families(tmp_path)
     config = tiny.decoder(tie_embeddings=False, rope_theta=1e6)
     params = {"backbone": tiny_decoder.make_params(config, seed=3)}
-    spec = spec_of(config, kind="solver", reading=None, max_new_tokens=6)
+    spec = spec_of(config, kind="solver", head=None, max_new_tokens=6)
     lm = export_model(tmp_path / "solver", params, spec, tiny.tokenizer())
     adapter, spec, base, _ = adapted(tmp_path)
     peft_folder = export_model(

@@ -88,7 +88,7 @@ def test_who_is_told_in_words(models, tmp_path):
 def test_an_existing_prm_is_loaded_with_its_head(models, tmp_path):
     context = _context(tmp_path, prm__backbone=models / "prm").of("prm")
     params, spec = context.load("backbone", "game.prm_from", "solver", "prm")
-    assert (spec.kind, spec.reading, spec.layout) == ("prm", "two_class", "qwen2_prm")
+    assert (spec.kind, spec.head, spec.layout) == ("prm", "two_class", "qwen2_prm")
     assert set(params) == {"backbone", "head"}
 
 

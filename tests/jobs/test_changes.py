@@ -67,9 +67,13 @@ def test_the_config_of_an_older_version_is_read(tmp_path, caplog):
     written = changed(seed=7).to_dict()
     del written["lora"], written["evaluate"]["bootstrap"]
     written["sft"]["gone"] = 3
+    written["prm"]["reading"] = written["prm"].pop("head")
+    written["overrides"]["prm"] = {"prm": {"reading": "two_class"}}
     (tmp_path / of_run.FILE).write_text(json.dumps(written))
     again = get_config(str(tmp_path))
-    assert flat(again) == flat(changed(seed=7))
+    expected = changed(seed=7)
+    override(expected, "prm", {"prm.head": "two_class"})
+    assert flat(again) == flat(expected)
 
 
 @pytest.mark.parametrize(
@@ -109,7 +113,7 @@ def test_what_computes_nothing_may_differ(finished, field):
         ({"model__d_model": 64}, "solver"),
         ({"game__groups": 3}, "aprm"),
         ({"game__updates": 299}, "aprm"),  # fewer
-        ({"prm__reading": "two_class"}, "prm_warmup"),
+        ({"prm__head": "two_class"}, "prm_warmup"),
         ({"sft__updates": 5000}, "generator"),  # which starts from the solver
         ({"game__prm_from": "prm_static"}, "aprm"),
         ({"domain__dev_count": 3}, "solver"),

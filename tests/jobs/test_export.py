@@ -41,7 +41,7 @@ def write_model(folder: Path, line_stride: int = 0) -> None:
     spec = ModelSpec(
         kind="prm",
         decoder=decoder,
-        reading="two_class",
+        head="two_class",
         window=None,
         buckets=(32,),
         domain="arithmetic",
@@ -200,7 +200,7 @@ def write_adapter(run: Path, base: Path) -> tuple[Path, dict]:
     spec = ModelSpec(
         kind="prm",
         decoder=decoder,
-        reading="two_class",
+        head="two_class",
         window=None,
         buckets=(32,),
         domain="gsm8k",

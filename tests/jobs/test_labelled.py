@@ -44,7 +44,7 @@ def test_the_run_trains_on_the_labels_and_measures_every_verifier(finished):
     assert len(rows) == 10 and not any(row["nonfinite"] for row in rows)
     assert {"prm/accuracy_correct", "prm/accuracy_incorrect"} <= rows[-1].keys()
     _, spec, _ = load_model(finished / "prm" / "model")
-    assert (spec.reading, spec.domain) == ("two_class", "labelled")
+    assert (spec.head, spec.domain) == ("two_class", "labelled")
     numbers = json.loads((finished / "summary.json").read_text())
     for name in ("chance", "position", "likelihood", "prm"):
         steps = f"steps.phase1_test.{name}"
@@ -197,11 +197,11 @@ def labelled(**fields):
     [
         ({"prm__neutral": "maybe"}, "prm.neutral must be one of correct"),
         ({"evaluate__neutral": "class"}, "evaluate.neutral must be one of"),
-        ({"prm__neutral": "class"}, "prm.reading='three_class'"),
-        ({"prm__reading": "three_class"}, "prm.neutral='class'"),
+        ({"prm__neutral": "class"}, "prm.head='three_class'"),
+        ({"prm__head": "three_class"}, "prm.neutral='class'"),
         (
             {
-                "prm__reading": "three_class",
+                "prm__head": "three_class",
                 "prm__neutral": "class",
                 "prm__eta": 0.1,
             },

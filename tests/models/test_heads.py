@@ -45,7 +45,7 @@ def _tokens_of(batch, row: int, step: int) -> list[int]:
 @pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize("vocab", VOCABULARIES)
 @pytest.mark.parametrize("window", [None, 1])
-def test_token_reading_is_the_least_logit_of_the_steps_tokens(vocab, tied, window):
+def test_token_head_is_the_least_logit_of_the_steps_tokens(vocab, tied, window):
     config = tiny.decoder(vocab, tie_embeddings=tied)
     prm = heads.init_prm(jax.random.key(1), tiny.backbone(config), 16, "token")
     prm["head"] = {"scale": jnp.float32(0.5), "bias": jnp.float32(0.25)}
@@ -63,7 +63,7 @@ def test_token_reading_is_the_least_logit_of_the_steps_tokens(vocab, tied, windo
 
 
 @pytest.mark.parametrize("window", [None, 1])
-def test_two_class_reading_is_the_difference_at_the_steps_end(window):
+def test_two_class_head_is_the_difference_at_the_steps_end(window):
     config = tiny.decoder()
     prm = heads.init_prm(jax.random.key(1), tiny.backbone(config), 16, "two_class")
     prm["head"]["bias"] = jnp.array([0.5, -0.25])
@@ -80,10 +80,10 @@ def test_two_class_reading_is_the_difference_at_the_steps_end(window):
     np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("reading", heads.READINGS)
-def test_a_packed_solution_scores_like_its_steps_one_by_one(reading):
+@pytest.mark.parametrize("head", heads.HEADS)
+def test_a_packed_solution_scores_like_its_steps_one_by_one(head):
     config = tiny.decoder()
-    prm = heads.init_prm(jax.random.key(1), tiny.backbone(config), 16, reading)
+    prm = heads.init_prm(jax.random.key(1), tiny.backbone(config), 16, head)
     builder = StepBuilder(tiny.tokenizer(), 1, (64,))
     question, steps, _ = tiny.solutions()[1]
     whole = builder.collate([builder.solution(question, steps)])
@@ -92,22 +92,22 @@ def test_a_packed_solution_scores_like_its_steps_one_by_one(reading):
     )
     decoder = Decoder(config)
     np.testing.assert_allclose(
-        step_logits(decoder, prm, whole, reading)[0],
-        step_logits(decoder, prm, alone, reading)[:, 0],
+        step_logits(decoder, prm, whole, head)[0],
+        step_logits(decoder, prm, alone, head)[:, 0],
         rtol=1e-4,
         atol=1e-4,
     )
 
 
-@pytest.mark.parametrize("reading", heads.READINGS)
-def test_context_and_padding_cannot_be_mistaken_for_a_step(reading):
+@pytest.mark.parametrize("head", heads.HEADS)
+def test_context_and_padding_cannot_be_mistaken_for_a_step(head):
     """Scores depend on the row alone, not on how far it is padded."""
     config = tiny.decoder()
-    prm = heads.init_prm(jax.random.key(1), tiny.backbone(config), 16, reading)
+    prm = heads.init_prm(jax.random.key(1), tiny.backbone(config), 16, head)
     decoder = Decoder(config)
-    small = step_logits(decoder, prm, _batch(None, length=40), reading)
+    small = step_logits(decoder, prm, _batch(None, length=40), head)
     large = step_logits(
-        decoder, prm, _batch(None, length=64, batch_size=5, max_steps=9), reading
+        decoder, prm, _batch(None, length=64, batch_size=5, max_steps=9), head
     )
     np.testing.assert_allclose(large[:3, :3], small, rtol=1e-4, atol=1e-4)
     assert not np.any(large[3:]) and not np.any(large[:, 3:])
@@ -180,15 +180,15 @@ def test_values_are_linear_in_hidden_and_float32():
     np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-5)
 
 
-def test_readings_run_in_bfloat16_and_return_float32():
+def test_heads_run_in_bfloat16_and_return_float32():
     config = tiny.decoder(dtype="bfloat16")
-    for reading in heads.READINGS:
-        prm = heads.init_prm(jax.random.key(1), tiny.backbone(config), 16, reading)
-        got = step_logits(Decoder(config), prm, _batch(1), reading)
+    for head in heads.HEADS:
+        prm = heads.init_prm(jax.random.key(1), tiny.backbone(config), 16, head)
+        got = step_logits(Decoder(config), prm, _batch(1), head)
         assert got.dtype == jnp.float32
 
 
-def test_unknown_reading_names_the_known_ones():
+def test_unknown_head_names_the_known_ones():
     config = tiny.decoder()
     with pytest.raises(ValueError, match="two_class"):
         heads.init_prm(jax.random.key(1), tiny.backbone(config), 16, "last")

@@ -26,7 +26,7 @@ def _spec(**changes) -> ModelSpec:
     fields = {
         "kind": "prm",
         "decoder": tiny.decoder(),
-        "reading": "token",
+        "head": "token",
         "window": 1,
         "buckets": (32, 64),
         "domain": "arithmetic",
@@ -62,7 +62,7 @@ def test_round_trip_is_exact(saved):
 
 def test_bfloat16_survives(tmp_path):
     params = {"backbone": {"w": jnp.arange(6, dtype=jnp.bfloat16).reshape(2, 3)}}
-    spec = _spec(kind="solver", reading=None)
+    spec = _spec(kind="solver", head=None)
     save_model(tmp_path / "m", params, spec, tiny.tokenizer())
     loaded = load_model(tmp_path / "m")[0]["backbone"]["w"]
     assert loaded.dtype == jnp.bfloat16
@@ -120,7 +120,7 @@ def test_a_missing_folder_is_named(tmp_path):
     [
         (lambda d: d.update(format=99), "format 99"),
         (lambda d: d.update(kind="critic"), "kind must be one of"),
-        (lambda d: d.update(reading=None), "a PRM has a reading"),
+        (lambda d: d.update(head=None), "a PRM has a head"),
         (lambda d: d.update(colour="red"), "colour"),
         (lambda d: d["decoder"].pop("d_ff"), "d_ff"),
         (lambda d: d.pop("sha256"), "sha256"),
@@ -134,6 +134,14 @@ def test_a_description_that_is_not_ours_is_refused(saved, change, message):
     (saved / SPEC_FILE).write_text(json.dumps(description))
     with pytest.raises(ModelFileError, match=message):
         load_model(saved)
+
+
+def test_a_field_under_its_older_name_is_read(saved):
+    description = json.loads((saved / SPEC_FILE).read_text())
+    description["reading"] = description.pop("head")
+    del description["seal"]
+    (saved / SPEC_FILE).write_text(json.dumps(description))
+    assert load_model(saved)[1] == _spec()
 
 
 @pytest.mark.parametrize("data", [b"\xff\xfe\x00", b"", b"[1, 2]", b"{"])

@@ -225,14 +225,14 @@ def test_greedy_steps_are_those_of_prompts_built_anew():
     assert len(plain) > 1
 
 
-@pytest.mark.parametrize("reading", heads.READINGS)
-def test_a_verifier_reads_new_steps_as_it_reads_whole_rows(reading):
+@pytest.mark.parametrize("head", heads.HEADS)
+def test_a_verifier_reads_new_steps_as_it_reads_whole_rows(head):
     builder: StepBuilder = tiny_game.builder(None, (64,), line_stride=9)
-    prm, decoder = tiny_game.prm(reading=reading), tiny_game.DECODER
+    prm, decoder = tiny_game.prm(head=head), tiny_game.DECODER
 
-    def scorer(backbone, head, *view):
+    def scorer(backbone, own, *view):
         return heads.token_scores(
-            decoder, {"backbone": backbone, "head": head}, *view, reading
+            decoder, {"backbone": backbone, "head": own}, *view, head
         )
 
     programs = Programs(decoder.config, pad_id=builder.pad_id, scorer=scorer)
@@ -249,10 +249,10 @@ def test_a_verifier_reads_new_steps_as_it_reads_whole_rows(reading):
     for k in range(2):
         new = [[*builder.encode(s[k]), builder.step_id] for s in steps]
         found.append(
-            [x.min() if reading == "token" else x[-1] for x in session.read(new)]
+            [x.min() if head == "token" else x[-1] for x in session.read(new)]
         )
     rows = [builder.solution(q, s) for q, s in zip(questions, steps, strict=True)]
-    whole = heads.step_logits(decoder, prm, builder.collate(rows), reading)
+    whole = heads.step_logits(decoder, prm, builder.collate(rows), head)
     np.testing.assert_allclose(np.transpose(found), whole, atol=1e-4)
 
 

@@ -38,10 +38,10 @@ CROSS_ENTROPY = PrmObjective("cross_entropy")
 KEY = jax.random.key(0)
 
 
-def labels_loss(params, ref, batch, decoder, reading, objective, key):
+def labels_loss(params, ref, batch, decoder, head, objective, key):
     """The loss as a number, and the metrics' means."""
-    prepared = prepare_steps(decoder, ref, PrmBatch(batch), reading, objective, key)
-    loss, metrics = step_loss(params, prepared, decoder, reading, objective)
+    prepared = prepare_steps(decoder, ref, PrmBatch(batch), head, objective, key)
+    loss, metrics = step_loss(params, prepared, decoder, head, objective)
     return loss.mean(), {name: value.shown() for name, value in metrics.items()}
 
 
@@ -232,19 +232,15 @@ def _batch(builder, three=False):
     return solutions, labels, weights, batch
 
 
-@pytest.mark.parametrize("reading", heads.READINGS)
+@pytest.mark.parametrize("head", heads.HEADS)
 @pytest.mark.parametrize("window", [None, 1])
-def test_the_loss_of_packed_rows_is_that_of_separate_steps(reading, window):
+def test_the_loss_of_packed_rows_is_that_of_separate_steps(head, window):
     builder = StepBuilder(tiny.tokenizer(), window, (32, 64))
-    three = reading == "three_class"
+    three = head == "three_class"
     solutions, labels, weights, batch = _batch(builder, three)
     assert batch.tokens.shape == (2, 64)  # three solutions in one row, one of padding
-    params = heads.init_prm(
-        jax.random.key(1), tiny.backbone(DECODER.config), 16, reading
-    )
-    loss, metrics = labels_loss(
-        params, None, batch, DECODER, reading, CROSS_ENTROPY, KEY
-    )
+    params = heads.init_prm(jax.random.key(1), tiny.backbone(DECODER.config), 16, head)
+    loss, metrics = labels_loss(params, None, batch, DECODER, head, CROSS_ENTROPY, KEY)
     total = mass = 0.0
     for (question, steps, _), values, weight in zip(
         solutions, labels, weights, strict=True
@@ -255,10 +251,10 @@ def test_the_loss_of_packed_rows_is_that_of_separate_steps(reading, window):
             np.testing.assert_allclose(np.exp(out).sum(-1), 1.0, rtol=1e-5)
             nll = -(class_targets(np.nan_to_num(values), 3) * out).sum(-1)
             odds = np.logaddexp(out[:, 1], out[:, 2]) - out[:, 0]
-            got = np.asarray(heads.step_logits(DECODER, params, alone, reading))[0]
+            got = np.asarray(heads.step_logits(DECODER, params, alone, head))[0]
             np.testing.assert_allclose(got, odds, atol=1e-4)
         else:
-            logits = np.asarray(heads.step_logits(DECODER, params, alone, reading))[0]
+            logits = np.asarray(heads.step_logits(DECODER, params, alone, head))[0]
             p = scipy.special.expit(logits.astype(np.float64))
             y = np.nan_to_num(values)
             nll = -(y * np.log(p) + (1 - y) * np.log1p(-p))
@@ -286,15 +282,13 @@ def test_a_weight_of_zero_is_no_step():
     assert math.isnan(float(metrics["accuracy_incorrect"]))
 
 
-@pytest.mark.parametrize("reading", ["two_class", "three_class"])
-def test_updates_learn_and_a_bad_one_is_not_applied(reading):
+@pytest.mark.parametrize("head", ["two_class", "three_class"])
+def test_updates_learn_and_a_bad_one_is_not_applied(head):
     builder = StepBuilder(tiny.tokenizer(), None, (64,))
-    batch = _batch(builder, reading == "three_class")[-1]
-    params = heads.init_prm(
-        jax.random.key(1), tiny.backbone(DECODER.config), 16, reading
-    )
+    batch = _batch(builder, head == "three_class")[-1]
+    params = heads.init_prm(jax.random.key(1), tiny.backbone(DECODER.config), 16, head)
     tx = optax.adam(1e-2)
-    update = make_prm_update(DECODER, reading, CROSS_ENTROPY, tx)
+    update = make_prm_update(DECODER, head, CROSS_ENTROPY, tx)
     # Donation would delete the shared tree of `tiny`.
     params = jax.tree.map(lambda x: x + 0, params)
     state = learner.start(params, tx)

@@ -37,11 +37,11 @@ def _counted(score):
 
 
 @pytest.mark.parametrize("window", [None, 1, 2])
-@pytest.mark.parametrize("reading", heads.READINGS)
-def test_scores_are_the_heads_and_come_in_order(window, reading):
+@pytest.mark.parametrize("head", heads.HEADS)
+def test_scores_are_the_heads_and_come_in_order(window, head):
     builder = tiny_game.builder(window, (32, 64), line_stride=12)
-    params = tiny_game.prm(reading=reading)
-    score, rows = _counted(prm_scorer(DECODER, reading))
+    params = tiny_game.prm(head=head)
+    score, rows = _counted(prm_scorer(DECODER, head))
     scorer = Scorer(score, builder, max_steps=5, batch_sizes=(2, 4))
     got = scorer.solutions(params, SOLUTIONS)
     assert [len(row) for row in got] == [len(steps) for _, steps in SOLUTIONS]
@@ -51,7 +51,7 @@ def test_scores_are_the_heads_and_come_in_order(window, reading):
         for k in range(len(steps))
     ]
     batch = builder.collate(alone, length=64, batch_size=24)
-    expected = READ(DECODER, params, batch, reading)[: len(alone), 0]
+    expected = READ(DECODER, params, batch, head)[: len(alone), 0]
     np.testing.assert_allclose(np.concatenate(got), expected, atol=1e-4)
     assert all(row.dtype == np.float32 for row in got)
     np.testing.assert_array_equal(got[1], got[3])
@@ -125,7 +125,7 @@ def test_a_solution_without_room_is_refused():
 @pytest.mark.parametrize("branch", [True, False])
 def test_what_solutions_share_is_read_once_and_scores_the_same(window, branch):
     builder = tiny_game.builder(window, (32, 96), line_stride=12)
-    params = tiny_game.prm(reading="two_class")
+    params = tiny_game.prm(head="two_class")
     scores = (prm_scorer(DECODER, "two_class"), likelihood_scorer(DECODER))
     for score in scores:
         counted, rows = _counted(score)

@@ -94,7 +94,7 @@ def score(question, steps):
     for k, step in enumerate(steps):
         own = [*encode(step), ROWS["step"]]
         ids = [*context(question, steps[:k]), *own]
-        if MODEL["reading"] == "token":
+        if MODEL["head"] == "token":
             scores.append(token_verdict(ids, own))
         else:
             scores += verdicts(ids, [len(ids) - 1])

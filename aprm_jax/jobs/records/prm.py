@@ -22,7 +22,7 @@ class PrmConfig:
     init_from: str = setting(
         "solver", "a solver's backbone, or a PRM to go on from: stage or directory"
     )
-    reading: str = setting(
+    head: str = setting(
         "token",
         "the head: a logit of the vocabulary, or two or three classes",
         choices=("token", "two_class", "three_class"),
@@ -86,15 +86,15 @@ class PrmConfig:
 def _validate(config: Any) -> None:
     """What labelled solutions need of each other's fields."""
     c = config.prm
-    if (c.neutral == "class") != (c.reading == "three_class"):
+    if (c.neutral == "class") != (c.head == "three_class"):
         raise ConfigError(
-            f"prm.neutral={c.neutral!r} and prm.reading={c.reading!r}: a class "
-            "of neutral steps needs prm.neutral='class' and prm.reading='three_class'"
+            f"prm.neutral={c.neutral!r} and prm.head={c.head!r}: a class "
+            "of neutral steps needs prm.neutral='class' and prm.head='three_class'"
         )
     plain = c.objective == "cross_entropy" and c.beta == c.eta == 0
-    if c.reading == "three_class" and not plain:
+    if c.head == "three_class" and not plain:
         raise ConfigError(
-            "prm.reading='three_class' learns by cross-entropy alone: "
+            "prm.head='three_class' learns by cross-entropy alone: "
             "prm.objective='cross_entropy', prm.beta=0 and prm.eta=0"
         )
 
