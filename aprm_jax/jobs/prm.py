@@ -62,7 +62,7 @@ def run(context: Context) -> dict[str, float]:
     opt = context.place(tx.init(params))
     multiple = batch_shards(context.mesh) * c.microbatches
     size = -(-c.batch_size // multiple) * multiple
-    score = prm_scorer(context.decoder, c.reading)
+    score = prm_scorer(context.decoder, c.head)
     scorer = Scorer(score, context.builder, max_steps=1)
 
     batches = Ahead(

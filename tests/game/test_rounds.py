@@ -218,14 +218,16 @@ def test_without_a_hard_share_the_fresh_rows_are_those_that_g_drew():
     played, fresh, wanted = _mixture(0.0)
     rng = np.random.default_rng(5)
     rng.permutation(0)  # the empty replay buffer's draw
-    expected = rollouts.fresh_rows(played.found, played.rows, rng, wanted)
+    expected = rollouts.fresh_rows(played.perturbations, played.rows, rng, wanted)
     assert [id(row) for row in fresh] == [id(row) for row in expected]
 
 
 def test_hard_rows_are_the_wrong_replies_that_r_believes_most():
     played, fresh, wanted = _mixture(0.5)
     wrong = [
-        i for i, p in enumerate(played.found) if p.verdict.label == Label.INCORRECT
+        i
+        for i, p in enumerate(played.perturbations)
+        if p.verdict.label == Label.INCORRECT
     ]
     best = sorted(wrong, key=lambda i: -played.log_odds[i])[: wanted // 2]
     assert [row.tokens.tolist() for row in fresh[: wanted // 2]] == [
