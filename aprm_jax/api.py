@@ -22,8 +22,8 @@ from jaxtyping import Float32
 from transformers import PreTrainedTokenizerFast
 
 from aprm_jax.data import given
-from aprm_jax.data.steps import TooLongError
-from aprm_jax.hf.builders import open_builder
+from aprm_jax.data.rows import TooLongError
+from aprm_jax.hf.builders import open_builder, open_writer
 from aprm_jax.hf.locate import load_any
 from aprm_jax.models.decoder import Decoder
 from aprm_jax.models.io import Kind, ModelSpec
@@ -163,14 +163,15 @@ class Generator(_Model):
         self, params: Any, spec: ModelSpec, tokenizer: PreTrainedTokenizerFast
     ):
         super().__init__(params, spec, tokenizer)
+        self._writer = open_writer(spec, tokenizer)
         self._sampler = Sampler(
             spec.decoder,
-            stop_ids=self.builder.stop_ids,
-            pad_id=self.builder.pad_id,
-            prompt_buckets=self.builder.buckets,
-            max_new_tokens=spec.max_new_tokens or self.builder.buckets[0],
+            stop_ids=self._writer.replies.stop_ids,
+            pad_id=self._writer.pad_id,
+            prompt_buckets=self._writer.buckets,
+            max_new_tokens=spec.max_new_tokens or self._writer.buckets[0],
             batch_buckets=BATCH_SIZES,
-            positions=self.builder.positions,
+            positions=self._writer.positions,
         )
 
     def perturb(
@@ -206,7 +207,7 @@ class Generator(_Model):
         given.whole(n, "n", least=1)
         given.whole(seed, "seed", least=0)
         given.not_negative(temperature, "temperature")
-        prompt = self.builder.perturb_context(question, prefix, step)
+        prompt = self._writer.perturb_context(question, prefix, step)
         self.builder.bucket(len(prompt))
         samples = self._sampler.sample(
             self.params["backbone"],
@@ -214,9 +215,5 @@ class Generator(_Model):
             jax.random.key(seed),
             temperature=temperature,
         )
-        return [
-            self.builder.decode(tokens[: int(length) - int(stopped)].tolist())
-            for tokens, length, stopped in zip(
-                samples.tokens, samples.lengths, samples.stopped, strict=True
-            )
-        ]
+        read = self._writer.replies.read
+        return [read(samples.reply(i)).text for i in range(n)]

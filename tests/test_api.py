@@ -12,7 +12,7 @@ import pytest
 import tiny
 
 import aprm_jax
-from aprm_jax.data.steps import TooLongError
+from aprm_jax.data.rows import TooLongError
 from aprm_jax.models import heads
 from aprm_jax.models.io import ModelFileError
 

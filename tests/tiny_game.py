@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import ml_collections
+import numpy as np
 import tiny
 
 from aprm_jax.config import default_config
-from aprm_jax.data.steps import StepBuilder
+from aprm_jax.data.replies import Reply
+from aprm_jax.data.steps import RowFormat, StepBuilder
 from aprm_jax.game.rewards import RewardTable
-from aprm_jax.game.rollouts import Situation, situations
+from aprm_jax.game.rollouts import (
+    OracleQueries,
+    Perturbation,
+    Prompt,
+    Situation,
+    situations,
+    verify,
+)
 from aprm_jax.game.rounds import Arena, GameConfig, Rounds
 from aprm_jax.game.update import UpdateConfig
 from aprm_jax.models import heads
@@ -96,11 +106,42 @@ def game_config(**changes: Any) -> GameConfig:
     return GameConfig.of(game, **(small | changes))
 
 
-def arena() -> Arena:
+def arena(rows: StepBuilder | None = None, **changes: Any) -> Arena:
     """Where tiny games are played: on one device."""
-    rows = builder(line_stride=16)
-    mesh = make_mesh(MeshConfig(), jax.devices()[:1])
-    return Arena(DOMAIN, rows, DECODER, sampler(rows), mesh)
+    rows = rows or builder(line_stride=16)
+    fields: dict[str, Any] = {
+        "problems": DOMAIN,
+        "corruptor": DOMAIN,
+        "oracle": DOMAIN.oracle,
+        "kinds": DOMAIN.kinds,
+        "builder": rows,
+        "decoder": DECODER,
+        "sampler": changes.get("sampler") or sampler(rows),
+        "mesh": make_mesh(MeshConfig(), jax.devices()[:1]),
+    }
+    return Arena(**(fields | changes))
+
+
+def reply(rows: StepBuilder, text: str, **changes: Any) -> Reply:
+    """A closed reply; its k-th token has log-probability -k / 10."""
+    ids = changes.get("ids", (*rows.encode(text), rows.step_id))
+    logprobs = -0.1 * np.arange(1, len(ids) + 1, dtype=np.float32)
+    fields: dict[str, Any] = {"ids": ids, "logprobs": logprobs, "stopped": True}
+    return Reply(**(fields | changes))
+
+
+def verified(
+    draws: Sequence[tuple[int, Reply]],
+    points: Sequence[Situation],
+    rows: StepBuilder,
+    prm_rows: RowFormat | None = None,
+) -> list[Perturbation]:
+    """Replies to some of the points, merged, with the oracle's verdicts."""
+    prompts = [Prompt.of(rows, point) for point in points]
+    groups = [[r for g, r in draws if g == group] for group in range(len(points))]
+    replies, oracle = rows.replies, DOMAIN.oracle
+    queries = OracleQueries(prompts, oracle, replies, prm_rows or rows)
+    return verify(groups, prompts, queries)
 
 
 def rounds(place: Arena, config: GameConfig, **changes: Any) -> Rounds:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from aprm_jax.data.steps import StepRow, pack
+from aprm_jax.data.rows import StepRow, pack
 
 _WINDOW = 512  # rows that are packed together: more waste less, and take longer
 

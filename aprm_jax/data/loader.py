@@ -19,7 +19,8 @@ import grain
 import numpy as np
 
 from aprm_jax.data.prepared import check_builder, open_split, to_row
-from aprm_jax.data.steps import StepBatch, StepBuilder, StepRow, TooLongError, pack
+from aprm_jax.data.rows import StepBatch, StepRow, TooLongError, pack
+from aprm_jax.data.steps import RowFormat
 
 WINDOW = 1024  # rows packed together: more waste less, and shuffle less finely
 
@@ -42,7 +43,7 @@ class PackedBatches(grain.IterDataset[StepBatch]):
     def __init__(
         self,
         rows: grain.MapDataset[StepRow],
-        builder: StepBuilder,
+        builder: RowFormat,
         *,
         batch_size: int,
         length: int,
@@ -131,7 +132,7 @@ class PackedBatchIterator(grain.DatasetIterator[StepBatch]):
 def load_batches(
     folder: str | Path,
     split: str,
-    builder: StepBuilder,
+    builder: RowFormat,
     *,
     batch_size: int,
     length: int,

@@ -25,7 +25,8 @@ import numpy as np
 from transformers import PreTrainedTokenizerFast
 
 from aprm_jax.data.jsonl import DataError
-from aprm_jax.data.steps import StepBuilder, StepRow
+from aprm_jax.data.rows import StepRow
+from aprm_jax.data.steps import RowFormat
 from aprm_jax.files import (
     check_fingerprints,
     parse_json,
@@ -59,7 +60,7 @@ def tokenizer_hash(tokenizer: PreTrainedTokenizerFast) -> str:
     return hashlib.sha256(text.encode("utf-8")).hexdigest()
 
 
-def builder_settings(builder: StepBuilder) -> dict[str, Any]:
+def builder_settings(builder: RowFormat) -> dict[str, Any]:
     """What a reader's step builder must agree on."""
     return {
         "tokenizer": tokenizer_hash(builder.tokenizer),
@@ -157,7 +158,7 @@ def _check_metadata(metadata: Mapping[str, Any]) -> None:
                 raise ValueError(f"{split}.{name} is {counts[name]!r}, no count")
 
 
-def check_builder(folder: str | Path, builder: StepBuilder) -> dict[str, Any]:
+def check_builder(folder: str | Path, builder: RowFormat) -> dict[str, Any]:
     """The metadata, once it is sure that the ids in the data set mean the same here.
 
     Raises:

@@ -8,14 +8,43 @@ from collections.abc import Sequence
 from transformers import PreTrainedTokenizerFast
 
 from aprm_jax.data import prompts
-from aprm_jax.data.steps import Reply, StepBuilder, StepRow
+from aprm_jax.data.replies import Reply, ReplyFormat
+from aprm_jax.data.rows import StepRow
+from aprm_jax.data.steps import StepBuilder
 
 
-class PromptedBuilder(StepBuilder):
-    """Asks in words, and takes the reply by strict rules.
+class PromptedReplies(ReplyFormat):
+    """Takes replies in words by strict rules: `prompts.no_step`.
+
+    The last of `stop_ids` is what replies are taught to end with.
 
     With a chat template a reply ends with the turn; without one, at the end of the
     line too, where a model that only continues text would go on.
+    """
+
+    reasons = prompts.REASONS
+
+    def __init__(self, tokenizer: PreTrainedTokenizerFast, step_id: int):
+        added = tokenizer.added_tokens_decoder.items()
+        self._special = {index for index, token in added if token.special}
+        backend = tokenizer.backend_tokenizer
+        ends = [backend.get_vocab(with_added_tokens=True)[str(tokenizer.eos_token)]]
+        if tokenizer.chat_template:
+            ends += prompts.turn_ends(tokenizer)
+        else:
+            ends += backend.encode("\n", add_special_tokens=False).ids[-1:]
+        super().__init__(tokenizer, step_id, tuple(dict.fromkeys(ends)))
+
+    def _reason(self, reply: Reply, text: str) -> str:
+        if not reply.stopped:
+            return "unfinished"
+        if not self._special.isdisjoint(reply.ids[:-1]):
+            return "unprintable"
+        return prompts.no_step(text)
+
+
+class PromptedBuilder(StepBuilder):
+    """Asks in words.
 
     Args:
       tokenizer: as `prompts.prepare_tokenizer` makes it.
@@ -23,8 +52,6 @@ class PromptedBuilder(StepBuilder):
       buckets: likewise.
       prompt: of `config.prompt`; "" for the default.
     """
-
-    reasons = prompts.REASONS
 
     def __init__(
         self,
@@ -35,25 +62,9 @@ class PromptedBuilder(StepBuilder):
     ):
         super().__init__(tokenizer, window, buckets)
         self.prompt = prompt
-        added = tokenizer.added_tokens_decoder.items()
-        self._special = {index for index, token in added if token.special}
-        vocab = self._backend.get_vocab(with_added_tokens=True)
-        ends = [vocab[str(tokenizer.eos_token)]]
-        if tokenizer.chat_template:
-            ends += prompts.turn_ends(tokenizer)
-        else:
-            newline = self._backend.encode("\n", add_special_tokens=False).ids
-            ends += newline[-1:]
-        self.stop_ids = tuple(dict.fromkeys(ends))
 
-    def read_reply(self, reply: Sequence[int], stopped: bool) -> Reply:
-        """The step that a reply consists of, by `prompts.parse_reply`."""
-        if not stopped:
-            return Reply(None, "unfinished")
-        body = list(reply[:-1])
-        if not self._special.isdisjoint(body):
-            return Reply(None, "unprintable")
-        return prompts.parse_reply(self._backend.decode(body))
+    def _reply_format(self) -> ReplyFormat:
+        return PromptedReplies(self.tokenizer, self.step_id)
 
 
 class PromptedGenerator(PromptedBuilder):
@@ -72,7 +83,9 @@ class PromptedGenerator(PromptedBuilder):
     ) -> StepRow:
         """The prompt and the reply that is to be learned, its end included."""
         context = self.perturb_context(question, prefix, step)
-        return self.continuation(context, [*self.encode(candidate), self.stop_ids[-1]])
+        return self.continuation(
+            context, [*self.encode(candidate), self.replies.stop_ids[-1]]
+        )
 
 
 class PromptedSolver(PromptedBuilder):
@@ -102,5 +115,5 @@ class PromptedSolver(PromptedBuilder):
     def _segment(
         self, context: Sequence[int], step: str, index: int
     ) -> tuple[list[int], list[int]]:
-        line = [*self.encode(step), self.stop_ids[-1]]
+        line = [*self.encode(step), self.replies.stop_ids[-1]]
         return [*context, *line], [-1] * len(context) + [index] * len(line)

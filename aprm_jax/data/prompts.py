@@ -18,7 +18,7 @@ from tokenizers import AddedToken, Tokenizer
 from transformers import PreTrainedTokenizerFast
 
 from aprm_jax.config import ConfigError, nearest
-from aprm_jax.data.steps import PERTURB_TOKEN, STEP_TOKEN, Reply
+from aprm_jax.data.steps import PERTURB_TOKEN, STEP_TOKEN
 
 GENERATOR_PLACES = ("question", "prefix", "step")
 SOLVER_PLACES = ("question", "prefix")
@@ -228,16 +228,27 @@ _COMMENT = re.compile(
 _NUMBERED = re.compile(r"\bstep\s+\d+\s*[:.)]", re.IGNORECASE)
 
 
-def parse_reply(text: str, *, longest: int = 2000) -> Reply:
-    """Whether a reply that ended is one step; never raises on any text.
+def no_step(text: str, *, longest: int = 2000) -> str:
+    """Why a reply that ended is no step, in the order of REASONS; "" for a step.
+
+    Never raises on any text.
 
     Args:
       text: the reply, without the token that ended it.
       longest: most characters of a step.
     """
     text = text.strip()
-    reason = _reason(text, longest)
-    return Reply(None, reason) if reason else Reply(text, "")
+    lines = [line for line in text.splitlines() if line.strip()]
+    opening = text.lstrip("*_#>\"'“”‘’ ")
+    reasons = {
+        "empty": not lines,
+        "too_long": len(text) > longest,
+        "several": len(lines) > 1 or len(_NUMBERED.findall(text)) > 1,
+        "unprintable": any(not c.isprintable() and c != "\t" for c in text),
+        "refusal": bool(_REFUSAL.match(opening)),
+        "preamble": bool(_PREAMBLE.match(opening) or _COMMENT.search(text)),
+    }
+    return next((reason for reason, holds in reasons.items() if holds), "")
 
 
 def prepare_tokenizer(
@@ -342,21 +353,6 @@ def _reply_ids(
     text = "\n\n".join(message["content"] for message in messages) + cue.rstrip()
     bos = str(tokenizer.bos_token or "")
     return encode(tokenizer, bos, special=True) + encode(tokenizer, text)
-
-
-def _reason(text: str, longest: int) -> str:
-    """The first reason that holds, in the order of REASONS; "" for none."""
-    lines = [line for line in text.splitlines() if line.strip()]
-    opening = text.lstrip("*_#>\"'“”‘’ ")
-    found = {
-        "empty": not lines,
-        "too_long": len(text) > longest,
-        "several": len(lines) > 1 or len(_NUMBERED.findall(text)) > 1,
-        "unprintable": any(not c.isprintable() and c != "\t" for c in text),
-        "refusal": bool(_REFUSAL.match(opening)),
-        "preamble": bool(_PREAMBLE.match(opening) or _COMMENT.search(text)),
-    }
-    return next((reason for reason, holds in found.items() if holds), "")
 
 
 # Llama 3, Gemma, Phi-3 and Mistral keep tokens for whoever needs one.

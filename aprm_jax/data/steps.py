@@ -20,96 +20,117 @@ decoder with relative positions learns many times sooner.
 
 from __future__ import annotations
 
-import dataclasses
-import math
+import abc
 from collections.abc import Sequence
 
-import flax.struct
 import numpy as np
-from jaxtyping import Float32, Int32
+from jaxtyping import Int32
 from transformers import PreTrainedTokenizerFast
 
-from aprm_jax.config.errors import UserError
+from aprm_jax.data.replies import ReplyFormat
+from aprm_jax.data.rows import UNLABELLED, Batcher, StepRow
 
 STEP_TOKEN = "<step>"
 PERTURB_TOKEN = "<perturb>"
-UNLABELLED = math.nan
 
 
-@dataclasses.dataclass(frozen=True)
-class StepRow:
-    """One row of ids before padding. T tokens, S steps.
+class RowFormat(Batcher, abc.ABC):
+    """Lays solutions out as rows of ids: all that a PRM's user asks of its builder.
 
-    Attributes:
-      tokens: ids.
-      positions: position within the segment; see `StepBuilder.positions`.
-      segment_ids: segment of each token, from one; zero is padding.
-      step_ids: index of the step that a token belongs to, its `<step>` included;
-        -1 for context.
-      labels: 1 correct, 0 incorrect, between them soft; NaN where unlabelled.
-      ends: of a segment that branches (see `data/trees.py`), the last column that
-        still sees each token; None where all later ones of the segment do.
-    """
-
-    tokens: Int32[np.ndarray, " T"]
-    positions: Int32[np.ndarray, " T"]
-    segment_ids: Int32[np.ndarray, " T"]
-    step_ids: Int32[np.ndarray, " T"]
-    labels: Float32[np.ndarray, " S"]
-    ends: Int32[np.ndarray, " T"] | None = None
-
-    def __len__(self) -> int:
-        return len(self.tokens)
-
-
-@flax.struct.dataclass
-class StepBatch:
-    """Rows padded to one shape."""
-
-    tokens: Int32[np.ndarray, "B T"]
-    positions: Int32[np.ndarray, "B T"]
-    segment_ids: Int32[np.ndarray, "B T"]  # 0 is padding
-    step_ids: Int32[np.ndarray, "B T"]  # -1 is context or padding
-    labels: Float32[np.ndarray, "B S"]  # 0 where masked
-    label_mask: Float32[np.ndarray, "B S"]  # 1 where labelled
-    step_mask: Float32[np.ndarray, "B S"]  # 1 where the row has that step
-    # The last column that sees each token, where a segment branches; else None.
-    ends: Int32[np.ndarray, "B T"] | None = None
-
-
-@dataclasses.dataclass(frozen=True)
-class Reply:
-    """What a model's reply is: one step, or why it is none.
+    Args:
+      tokenizer: of the texts.
+      pad_id: see `Batcher`.
+      buckets: likewise.
+      window: how many lines before a step it may see; None for all.
+      line_stride: 0 for contiguous positions; else where lines start.
 
     Attributes:
-      step: the step; None where it is none.
-      reason: of the builder's `reasons`; "" for a step.
+      bos_id: opens a row.
+      step_id: ends a step, or stands where a published PRM is read.
     """
 
-    step: str | None
-    reason: str
+    bos_id: int
+    step_id: int
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerFast,
+        pad_id: int,
+        buckets: Sequence[int],
+        window: int | None = None,
+        line_stride: int = 0,
+    ):
+        super().__init__(pad_id, buckets)
+        if window is not None and window < 1:
+            raise ValueError(f"window must be None or at least 1, not {window}")
+        self.tokenizer = tokenizer
+        self.window = window
+        self.line_stride = line_stride
+
+    def solution(
+        self,
+        question: str,
+        steps: Sequence[str],
+        labels: Sequence[float] | None = None,
+    ) -> StepRow:
+        """A whole solution; one label a step, NaN or `labels=None` for none."""
+        if labels is None:
+            labels = [UNLABELLED] * len(steps)
+        if len(labels) != len(steps):
+            raise ValueError(f"{len(steps)} steps but {len(labels)} labels")
+        return self._lay_out(question, steps, range(len(steps)), labels)
+
+    def step(
+        self,
+        question: str,
+        prefix: Sequence[str],
+        step: str,
+        label: float = UNLABELLED,
+    ) -> StepRow:
+        """One step after its prefix: it alone is read."""
+        return self._lay_out(question, [*prefix, step], [len(prefix)], [label])
+
+    @abc.abstractmethod
+    def _lay_out(
+        self,
+        question: str,
+        steps: Sequence[str],
+        read: Sequence[int],
+        labels: Sequence[float],
+    ) -> StepRow:
+        """The row in which the steps of the indices `read` are scored."""
+
+    def positions(self, ids: Sequence[int]) -> Int32[np.ndarray, " T"]:
+        """Positions of one segment's ids."""
+        return np.arange(len(ids), dtype=np.int32)
+
+    def _row(
+        self,
+        segments: Sequence[tuple[Sequence[int], Sequence[int]]],
+        labels: Sequence[float],
+    ) -> StepRow:
+        segment_ids = [s + 1 for s, (ids, _) in enumerate(segments) for _ in ids]
+        return StepRow(
+            tokens=np.asarray([i for ids, _ in segments for i in ids], np.int32),
+            positions=np.concatenate([self.positions(ids) for ids, _ in segments]),
+            segment_ids=np.asarray(segment_ids, np.int32),
+            step_ids=np.asarray([i for _, ids in segments for i in ids], np.int32),
+            labels=np.asarray(labels, np.float32),
+        )
 
 
-class TooLongError(UserError, ValueError):
-    """A row does not fit the longest bucket."""
-
-
-class StepBuilder:
-    """Turns text into rows of ids for one tokenizer.
-
-    `reasons` are those why a sampled reply can be no step.
+class StepBuilder(RowFormat):
+    """Our own rows, and the prompts that solvers and Generators go on from.
 
     Args:
       tokenizer: knows `<step>` and `<perturb>`, `bos_token` and `pad_token`.
-      window: how many lines before a step it may see; None for all.
-      buckets: lengths that rows are padded to, ascending.
-      line_stride: 0 for contiguous positions; else where lines start.
-    """
+      window: see `RowFormat`.
+      buckets: likewise.
+      line_stride: likewise.
 
-    reasons: tuple[str, ...] = (
-        "unfinished",  # cut off before its end, or not closed as a step
-        "empty",
-    )
+    Attributes:
+      replies: what ends a sampled step, and which replies are one.
+    """
 
     def __init__(
         self,
@@ -118,31 +139,25 @@ class StepBuilder:
         buckets: Sequence[int],
         line_stride: int = 0,
     ):
-        if window is not None and window < 1:
-            raise ValueError(f"window must be None or at least 1, not {window}")
-        if list(buckets) != sorted(set(buckets)) or not buckets:
-            raise ValueError(f"buckets must ascend and not be empty: {buckets}")
-        self.tokenizer = tokenizer
-        self.window = window
-        self.buckets = tuple(buckets)
-        self.line_stride = line_stride
         self._backend = tokenizer.backend_tokenizer
         # Text of a model or of a file may spell "<step>": it must stay text.
         self._backend.encode_special_tokens = True
-        self._cache: dict[str, tuple[int, ...]] = {}
         vocab = self._backend.get_vocab(with_added_tokens=True)
         for token in (STEP_TOKEN, PERTURB_TOKEN):
             if token not in vocab:
                 raise ValueError(f"the tokenizer has no {token!r} token")
-        self.step_id: int = vocab[STEP_TOKEN]
+        pad_id: int = vocab[str(tokenizer.pad_token)]
+        super().__init__(tokenizer, pad_id, buckets, window, line_stride)
+        self._cache: dict[str, tuple[int, ...]] = {}
+        self.step_id = vocab[STEP_TOKEN]
         self.perturb_id: int = vocab[PERTURB_TOKEN]
-        self.bos_id: int = vocab[str(tokenizer.bos_token)]
-        self.pad_id: int = vocab[str(tokenizer.pad_token)]
-        eos = vocab.get(str(tokenizer.eos_token))
-        # What ends a sampled step.
-        self.stop_ids: tuple[int, ...] = (
-            (self.step_id,) if eos is None else (self.step_id, eos)
-        )
+        self.bos_id = vocab[str(tokenizer.bos_token)]
+        self.replies = self._reply_format()
+
+    def _reply_format(self) -> ReplyFormat:
+        eos = self._backend.token_to_id(str(self.tokenizer.eos_token))
+        stops = (self.step_id,) if eos is None else (self.step_id, eos)
+        return ReplyFormat(self.tokenizer, self.step_id, stops)
 
     @property
     def branches(self) -> bool:
@@ -155,7 +170,7 @@ class StepBuilder:
     def positions(self, ids: Sequence[int]) -> Int32[np.ndarray, " T"]:
         """Positions of one segment's ids; they ascend also past an overlong line."""
         if not self.line_stride:
-            return np.arange(len(ids), dtype=np.int32)
+            return super().positions(ids)
         openers = (self.bos_id, self.step_id, self.perturb_id)
         out, line, position = np.zeros(len(ids), np.int32), -1, -1
         for i, token in enumerate(ids):
@@ -178,22 +193,7 @@ class StepBuilder:
 
     def decode(self, ids: Sequence[int] | Int32[np.ndarray, " T"]) -> str:
         """The text of one line, up to and without its `<step>`."""
-        ids = [int(i) for i in ids]
-        if self.step_id in ids:
-            ids = ids[: ids.index(self.step_id)]
-        return self._backend.decode(ids, skip_special_tokens=False).strip()
-
-    def read_reply(self, reply: Sequence[int], stopped: bool) -> Reply:
-        """The step that a sampled reply consists of, or why it is not one step.
-
-        Args:
-          reply: its ids, the stop token included.
-          stopped: whether a stop token ended it.
-        """
-        if not stopped or reply[-1] != self.step_id:
-            return Reply(None, "unfinished")
-        text = self.decode(reply[:-1])
-        return Reply(text, "") if text else Reply(None, "empty")
+        return self.replies.decode(ids)
 
     def context(self, question: str, prefix: Sequence[str]) -> list[int]:
         """`<bos>` and the visible lines, each closed by `<step>`: a solver's prompt."""
@@ -217,40 +217,26 @@ class StepBuilder:
         context = self.context(question, prefix)
         return [self.bos_id, *self.encode(step), self.perturb_id, *context[1:]]
 
-    def solution(
+    def _lay_out(
         self,
         question: str,
         steps: Sequence[str],
-        labels: Sequence[float] | None = None,
+        read: Sequence[int],
+        labels: Sequence[float],
     ) -> StepRow:
-        """A whole solution; one label a step, NaN or `labels=None` for none."""
-        if labels is not None and len(labels) != len(steps):
-            raise ValueError(f"{len(steps)} steps but {len(labels)} labels")
-        values = [UNLABELLED] * len(steps) if labels is None else list(labels)
         if self.window is None:
-            ids = self.context(question, ())
+            ids, index = self.context(question, ()), {k: i for i, k in enumerate(read)}
             step_ids = [-1] * len(ids)
             for k, step in enumerate(steps):
                 line = [*self.encode(step), self.step_id]
                 ids.extend(line)
-                step_ids.extend([k] * len(line))
-            return self._row([(ids, step_ids)], values)
-        segments = []
-        for k, step in enumerate(steps):
-            segments.append(self._segment(self.context(question, steps[:k]), step, k))
-        return self._row(segments, values)
-
-    def step(
-        self,
-        question: str,
-        prefix: Sequence[str],
-        step: str,
-        label: float = UNLABELLED,
-    ) -> StepRow:
-        """One step after its prefix."""
-        return self._row(
-            [self._segment(self.context(question, prefix), step, 0)], [label]
-        )
+                step_ids.extend([index.get(k, -1)] * len(line))
+            return self._row([(ids, step_ids)], labels)
+        segments = [
+            self._segment(self.context(question, steps[:k]), steps[k], i)
+            for i, k in enumerate(read)
+        ]
+        return self._row(segments, labels)
 
     def perturbation(
         self, question: str, prefix: Sequence[str], step: str, candidate: str
@@ -278,162 +264,8 @@ class StepBuilder:
             labels=np.asarray([UNLABELLED], np.float32),
         )
 
-    def bucket(self, length: int) -> int:
-        """The smallest bucket that holds `length` tokens."""
-        for size in self.buckets:
-            if length <= size:
-                return size
-        raise TooLongError(
-            f"a row of {length} tokens does not fit the longest bucket "
-            f"({self.buckets[-1]}): raise model.buckets or shorten the data"
-        )
-
-    def fits(self, row: StepRow) -> bool:
-        """Whether a row fits the longest bucket."""
-        return len(row) <= self.buckets[-1]
-
-    def collate(
-        self,
-        rows: Sequence[StepRow],
-        *,
-        length: int | None = None,
-        max_steps: int | None = None,
-        batch_size: int | None = None,
-    ) -> StepBatch:
-        """Pads rows to one shape.
-
-        Args:
-          rows: at least one row.
-          length: T; by default the bucket of the longest row.
-          max_steps: S; by default the most steps of any row.
-          batch_size: B; by default `len(rows)`. Missing rows are padding.
-
-        Raises:
-          TooLongError: a row is longer than `length` or the longest bucket.
-        """
-        longest = max(len(row) for row in rows)
-        length = self.bucket(longest) if length is None else length
-        if longest > length:
-            raise TooLongError(f"a row of {longest} tokens does not fit {length}")
-        most = max(len(row.labels) for row in rows)
-        max_steps = most if max_steps is None else max_steps
-        if most > max_steps:
-            raise TooLongError(f"a row of {most} steps does not fit {max_steps}")
-        size = len(rows) if batch_size is None else batch_size
-        if len(rows) > size:
-            raise ValueError(f"{len(rows)} rows do not fit a batch of {size}")
-        tokens = np.full((size, length), self.pad_id, np.int32)
-        positions = np.zeros((size, length), np.int32)
-        segment_ids = np.zeros((size, length), np.int32)
-        step_ids = np.full((size, length), -1, np.int32)
-        labels = np.zeros((size, max_steps), np.float32)
-        label_mask = np.zeros((size, max_steps), np.float32)
-        step_mask = np.zeros((size, max_steps), np.float32)
-        branching = any(row.ends is not None for row in rows)
-        ends = np.full((size, length), length - 1, np.int32) if branching else None
-        for b, row in enumerate(rows):
-            n, s = len(row), len(row.labels)
-            tokens[b, :n] = row.tokens
-            positions[b, :n] = row.positions
-            segment_ids[b, :n] = row.segment_ids
-            step_ids[b, :n] = row.step_ids
-            known = ~np.isnan(row.labels)
-            labels[b, :s] = np.where(known, row.labels, 0.0)
-            label_mask[b, :s] = known
-            step_mask[b, :s] = 1.0
-            if ends is not None and row.ends is not None:
-                ends[b, :n] = row.ends
-        return StepBatch(
-            tokens=tokens,
-            positions=positions,
-            segment_ids=segment_ids,
-            step_ids=step_ids,
-            labels=labels,
-            label_mask=label_mask,
-            step_mask=step_mask,
-            ends=ends,
-        )
-
     def _segment(
         self, context: Sequence[int], step: str, index: int
     ) -> tuple[list[int], list[int]]:
         line = [*self.encode(step), self.step_id]
         return [*context, *line], [-1] * len(context) + [index] * len(line)
-
-    def _row(
-        self,
-        segments: Sequence[tuple[Sequence[int], Sequence[int]]],
-        labels: Sequence[float],
-    ) -> StepRow:
-        segment_ids = [s + 1 for s, (ids, _) in enumerate(segments) for _ in ids]
-        return StepRow(
-            tokens=np.asarray([i for ids, _ in segments for i in ids], np.int32),
-            positions=np.concatenate([self.positions(ids) for ids, _ in segments]),
-            segment_ids=np.asarray(segment_ids, np.int32),
-            step_ids=np.asarray([i for _, ids in segments for i in ids], np.int32),
-            labels=np.asarray(labels, np.float32),
-        )
-
-
-def pack(
-    rows: Sequence[StepRow], length: int, max_steps: int | None = None
-) -> list[StepRow]:
-    """Packs rows first-fit into rows of at most `length` tokens.
-
-    Segments and steps are renumbered, so that no row attends to another and each label
-    stays with its step.
-
-    Args:
-      rows: any number of rows.
-      length: most tokens of a packed row.
-      max_steps: most steps of a packed row; None for no limit.
-
-    Raises:
-      TooLongError: a row alone is longer, or has more steps.
-    """
-    # A step has at least its `<step>` token, so `length` limits nothing.
-    most = length if max_steps is None else max_steps
-    bins: list[list[StepRow]] = []
-    free: list[int] = []
-    free_steps: list[int] = []
-    for row in rows:
-        size, steps = len(row), len(row.labels)
-        if size > length:
-            raise TooLongError(f"a row of {size} tokens does not fit {length}")
-        if steps > most:
-            raise TooLongError(f"a row of {steps} steps does not fit {most}")
-        pairs = enumerate(zip(free, free_steps, strict=True))
-        index = next((i for i, (n, s) in pairs if size <= n and steps <= s), None)
-        if index is None:
-            bins.append([])
-            free.append(length)
-            free_steps.append(most)
-            index = len(bins) - 1
-        bins[index].append(row)
-        free[index] -= size
-        free_steps[index] -= steps
-    return [_concatenate(part) for part in bins]
-
-
-def _concatenate(rows: Sequence[StepRow]) -> StepRow:
-    segment_ids, step_ids, ends = [], [], []
-    segments = steps = columns = 0
-    for row in rows:
-        # Of a row that does not branch, the last column of all: no other segment sees.
-        last = np.full(len(row), len(row) - 1, np.int32)
-        ends.append((last if row.ends is None else row.ends) + columns)
-        columns += len(row)
-        segment_ids.append(row.segment_ids + segments)
-        step_ids.append(np.where(row.step_ids >= 0, row.step_ids + steps, -1))
-        segments += int(row.segment_ids[-1])
-        steps += len(row.labels)
-    return StepRow(
-        tokens=np.concatenate([row.tokens for row in rows]),
-        positions=np.concatenate([row.positions for row in rows]),
-        segment_ids=np.concatenate(segment_ids).astype(np.int32),
-        step_ids=np.concatenate(step_ids).astype(np.int32),
-        labels=np.concatenate([row.labels for row in rows]),
-        ends=np.concatenate(ends).astype(np.int32)
-        if any(row.ends is not None for row in rows)
-        else None,
-    )

@@ -18,7 +18,8 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from aprm_jax.data.prefixes import PrefixTree
-from aprm_jax.data.steps import UNLABELLED, StepBuilder, StepRow
+from aprm_jax.data.rows import UNLABELLED, StepRow
+from aprm_jax.data.steps import RowFormat, StepBuilder
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +36,7 @@ class TreeRow:
 
 
 def tree_rows(
-    builder: StepBuilder,
+    builder: RowFormat,
     tree: PrefixTree,
     *,
     length: int,
@@ -59,15 +60,18 @@ def tree_rows(
     Returns:
       The rows, question by question, in order of first appearance.
     """
-    lay_out = _laid_out if branch and builder.branches else _one_each
     rows: list[TreeRow] = []
     for question in tree.questions:
-        rows += lay_out(builder, tree, question, length, max_steps, labels or {})
+        part = tree, question, length, max_steps, labels or {}
+        if branch and isinstance(builder, StepBuilder) and builder.branches:
+            rows += _laid_out(builder, *part)
+        else:
+            rows += _one_each(builder, *part)
     return rows
 
 
 def _one_each(
-    builder: StepBuilder,
+    builder: RowFormat,
     tree: PrefixTree,
     question: int,
     length: int,
@@ -94,7 +98,7 @@ def _one_each(
 
 
 def steps_that_fit(
-    builder: StepBuilder, question: str, steps: Sequence[str], length: int
+    builder: RowFormat, question: str, steps: Sequence[str], length: int
 ) -> int:
     """The most steps, from the first, whose row has at most `length` tokens."""
     if not steps or len(builder.solution(question, steps)) <= length:

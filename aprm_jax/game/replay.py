@@ -8,7 +8,7 @@ import flax.struct
 import numpy as np
 from jaxtyping import Float32, Int32, Int64
 
-from aprm_jax.data.steps import StepRow
+from aprm_jax.data.rows import StepRow
 
 
 @flax.struct.dataclass

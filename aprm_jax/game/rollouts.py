@@ -13,12 +13,14 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32
 
-from aprm_jax.data.steps import StepBuilder, StepRow
+from aprm_jax.data.replies import Reply, ReplyFormat
+from aprm_jax.data.rows import StepRow
+from aprm_jax.data.steps import RowFormat, StepBuilder
 from aprm_jax.game.rewards import RewardTable
 from aprm_jax.game.update import GeneratorBatch
 from aprm_jax.oracle.verdict import Label, Verdict
 from aprm_jax.sampling.sampler import Sampler, Samples
-from aprm_jax.tasks.protocols import Domain
+from aprm_jax.tasks.protocols import Corruptor, Problems, StepOracle
 from aprm_jax.verifiers.step_loss import PrmBatch
 
 TOO_LONG = "too_long"  # for R's rows; of some builders also a reason of their own
@@ -34,35 +36,50 @@ class Situation:
 
 
 @dataclasses.dataclass(frozen=True)
+class Prompt:
+    """A situation as G reads it: ids up to where its reply begins."""
+
+    situation: Situation
+    ids: tuple[int, ...]
+
+    @classmethod
+    def of(cls, builder: StepBuilder, point: Situation) -> Prompt:
+        """What `builder` makes of a situation."""
+        ids = builder.perturb_context(point.question, point.prefix, point.step)
+        return cls(point, tuple(ids))
+
+
+@dataclasses.dataclass(frozen=True)
 class Perturbation:
     """Equal replies of one group, merged: they have one gradient, `count` times it.
 
     Attributes:
-      situation: what was perturbed.
-      group: index of the situation in its round.
-      text: s', the perturbed step.
-      reply: its ids as drawn, the stop token included.
-      logprobs: the sampler's log-probabilities of them.
+      prompt: what was perturbed.
+      group: index of the prompt in its round.
+      reply: as it was drawn first; its `reason` may be TOO_LONG too.
       count: how often it was drawn.
       verdict: the oracle's, or the rule's on what is not one step.
-      reason: why it is not one, of the builder's `reasons` or TOO_LONG; "" for a step.
     """
 
-    situation: Situation
+    prompt: Prompt
     group: int
-    text: str
-    reply: tuple[int, ...]
-    logprobs: Float32[np.ndarray, " T"]
+    reply: Reply
     count: int
     verdict: Verdict
-    reason: str = ""
+
+    @property
+    def situation(self) -> Situation:
+        """What was perturbed, in words."""
+        return self.prompt.situation
 
 
-def situations(domain: Domain, indices: Sequence[int], seed: int) -> list[Situation]:
+def situations(
+    problems: Problems, indices: Sequence[int], seed: int
+) -> list[Situation]:
     """One step of each training problem, chosen by (seed, index) alone."""
     out = []
     for index in indices:
-        problem = domain.train(index)
+        problem = problems.train(index)
         rng = np.random.default_rng([seed, 11, index])
         k = int(rng.integers(len(problem.steps)))
         out.append(Situation(problem.question, problem.steps[:k], problem.steps[k]))
@@ -72,78 +89,42 @@ def situations(domain: Domain, indices: Sequence[int], seed: int) -> list[Situat
 def perturb(
     sampler: Sampler,
     generator_backbone: Any,
-    points: Sequence[Situation],
+    prompts: Sequence[Prompt],
     group_size: int,
-    builder: StepBuilder,
     key: Any,
-    queries: OracleQueries | None = None,
-) -> list[tuple[int, tuple[int, ...], Float32[np.ndarray, " _"], bool]]:
-    """Draws `group_size` replies for each situation, at temperature 1, untruncated.
+    queries: OracleQueries,
+) -> list[list[Reply]]:
+    """Draws `group_size` replies to each prompt, at temperature 1, untruncated.
 
     `queries` asks the oracle about each reply while others are still sampled.
-
-    Returns:
-      (group, reply ids, log-probabilities, stopped) of every draw, in order.
     """
-    prompts = []
-    for point in points:
-        prompt = builder.perturb_context(point.question, point.prefix, point.step)
-        prompts.extend([prompt] * group_size)
+    ids = [prompt.ids for prompt in prompts for _ in range(group_size)]
 
-    def draw(samples: Samples, i: int):
-        ids = np.asarray(samples.tokens)[i, : samples.lengths[i]]
-        return i // group_size, tuple(int(t) for t in ids), bool(samples.stopped[i])
-
-    def ask(samples: Samples, rows: Sequence[int]) -> None:
-        if queries is None:
-            return
+    def submit(samples: Samples, rows: Sequence[int]) -> None:
         for i in rows:
-            queries.submit(*draw(samples, i))
+            queries.submit(i // group_size, samples.reply(i))
 
-    samples = sampler.sample(generator_backbone, prompts, key, stored=ask)
-    out = []
-    for i in range(len(prompts)):
-        group, reply, stopped = draw(samples, i)
-        logprobs = np.asarray(samples.logprobs)[i, : len(reply)]
-        out.append((group, reply, logprobs, stopped))
-    return out
+    samples = sampler.sample(generator_backbone, ids, key, stored=submit)
+    replies = [samples.reply(i) for i in range(len(ids))]
+    return [replies[i : i + group_size] for i in range(0, len(ids), group_size)]
 
 
 def verify(
-    draws: Sequence[tuple[int, tuple[int, ...], Float32[np.ndarray, " _"], bool]],
-    points: Sequence[Situation],
-    domain: Domain,
-    builder: StepBuilder,
-    prm_builder: StepBuilder,
-    queries: OracleQueries | None = None,
+    groups: Sequence[Sequence[Reply]],
+    prompts: Sequence[Prompt],
+    queries: OracleQueries,
 ) -> list[Perturbation]:
-    """Merges equal draws and asks the oracle, once for each distinct reply.
-
-    What `queries` has asked before is not asked again.
-    """
-    queries = queries or OracleQueries(points, domain, builder, prm_builder)
-    for group, reply, _, stopped in draws:
-        queries.submit(group, reply, stopped)
-    counts = Counter((group, reply) for group, reply, _, _ in draws)
-    seen: set[tuple[int, tuple[int, ...]]] = set()
+    """Merges the equal replies to each prompt, and waits for the verdicts on them."""
+    for group, replies in enumerate(groups):
+        for reply in replies:
+            queries.submit(group, reply)
     out = []
-    for group, reply, logprobs, _ in draws:
-        if (group, reply) in seen:
-            continue
-        seen.add((group, reply))
-        text, verdict, reason = queries.result(group, reply)
-        out.append(
-            Perturbation(
-                points[group],
-                group,
-                text,
-                reply,
-                logprobs,
-                counts[(group, reply)],
-                verdict,
-                reason,
-            )
-        )
+    for group, replies in enumerate(groups):
+        counts = Counter(reply.ids for reply in replies)
+        first = {reply.ids: reply for reply in reversed(replies)}
+        for ids, count in counts.items():
+            reply, verdict = queries.result(group, first[ids])
+            out.append(Perturbation(prompts[group], group, reply, count, verdict))
     return out
 
 
@@ -155,54 +136,52 @@ class OracleQueries:
     and pays G as a failure to corrupt.
 
     Args:
-      points: the situations.
-      domain: has the oracle.
-      builder: G's.
-      prm_builder: R's.
+      prompts: what is replied to.
+      oracle: of the problems.
+      replies: how they are read.
+      rows: R's.
     """
 
     def __init__(
         self,
-        points: Sequence[Situation],
-        domain: Domain,
-        builder: StepBuilder,
-        prm_builder: StepBuilder,
+        prompts: Sequence[Prompt],
+        oracle: StepOracle,
+        replies: ReplyFormat,
+        rows: RowFormat,
     ):
-        self._points, self._oracle = points, domain.oracle
-        self._builder, self._prm_builder = builder, prm_builder
+        self._prompts, self._replies, self._rows = prompts, replies, rows
+        self._ask = getattr(oracle, "submit", oracle.judge)
         self._submitted: dict[
-            tuple[int, tuple[int, ...]], tuple[str, Verdict | Future[Verdict], str]
+            tuple[int, tuple[int, ...]], tuple[Reply, Verdict | Future[Verdict]]
         ] = {}
 
-    def submit(self, group: int, reply: tuple[int, ...], stopped: bool) -> None:
-        """Asks about a reply to situation `group`."""
-        if (group, reply) in self._submitted:
+    def submit(self, group: int, reply: Reply) -> None:
+        """Asks about a reply to prompt `group`."""
+        if (group, reply.ids) in self._submitted:
             return
-        point, prm = self._points[group], self._prm_builder
-        read = self._builder.read_reply(reply, stopped)
-        text, reason = read.step, read.reason
-        if text is None:
-            text = self._builder.decode(reply)
-        elif not prm.fits(prm.step(point.question, point.prefix, text)):
-            reason = TOO_LONG
-        if reason:
-            why = f"the reply is not one step: {reason}"
+        point = self._prompts[group].situation
+        read, rows = self._replies.read(reply), self._rows
+        if not read.reason and not rows.fits(
+            rows.step(point.question, point.prefix, read.text)
+        ):
+            read = dataclasses.replace(read, reason=TOO_LONG)
+        if read.reason:
+            why = f"the reply is not one step: {read.reason}"
             verdict = Verdict(Label.UNDECIDABLE, "unfinished", why)
         else:
-            submit = getattr(self._oracle, "submit", self._oracle.judge)
-            verdict = submit(point.question, point.prefix, point.step, text)
-        self._submitted[group, reply] = text, verdict, reason
+            verdict = self._ask(point.question, point.prefix, point.step, read.text)
+        self._submitted[group, reply.ids] = read, verdict
 
-    def result(self, group: int, reply: tuple[int, ...]) -> tuple[str, Verdict, str]:
-        """Text, verdict and `reason` of what was asked about; waits for the verdict."""
-        text, verdict, reason = self._submitted[group, reply]
+    def result(self, group: int, reply: Reply) -> tuple[Reply, Verdict]:
+        """A reply that was asked about, read, and its verdict; waits for that."""
+        read, verdict = self._submitted[group, reply.ids]
         if isinstance(verdict, Future):
             verdict = verdict.result()
-        return text, verdict, reason
+        return dataclasses.replace(reply, text=read.text, reason=read.reason), verdict
 
 
 def prm_rows(
-    perturbations: Sequence[Perturbation], builder: StepBuilder
+    perturbations: Sequence[Perturbation], builder: RowFormat
 ) -> list[StepRow | None]:
     """Each perturbation as R sees it; None where R must not."""
     rows: list[StepRow | None] = []
@@ -211,7 +190,7 @@ def prm_rows(
             rows.append(None)
             continue
         point, label = p.situation, float(p.verdict.label == Label.CORRECT)
-        rows.append(builder.step(point.question, point.prefix, p.text, label))
+        rows.append(builder.step(point.question, point.prefix, p.reply.text, label))
     return rows
 
 
@@ -240,7 +219,7 @@ def generator_batch(
     rows = most if batch_size is None else batch_size
     labels = np.array([int(p.verdict.label) for p in perturbations])
     reward = table.generator(labels, p_correct)
-    no_step = np.array([bool(p.reason) for p in perturbations])
+    no_step = np.array([bool(p.reply.reason) for p in perturbations])
     reward = np.where(no_step, table.generator_still_correct, reward)
     learnable = np.flatnonzero((labels != Label.UNDECIDABLE) | no_step)
     chosen = np.sort(rng.permutation(learnable)[:most])
@@ -251,11 +230,10 @@ def generator_batch(
     rewards = np.zeros((rows, length), np.float32)
     for b, i in enumerate(chosen):
         p = perturbations[i]
-        point = p.situation
-        prompt = builder.perturb_context(point.question, point.prefix, point.step)
-        made.append(builder.continuation(prompt, p.reply))
-        end = len(prompt) + len(p.reply)
-        sampler_logprobs[b, len(prompt) : end] = p.logprobs
+        prompt, reply = p.prompt.ids, p.reply
+        made.append(builder.continuation(prompt, reply.ids))
+        end = len(prompt) + len(reply.ids)
+        sampler_logprobs[b, len(prompt) : end] = reply.logprobs
         weight[b], group[b], rewards[b, end - 1] = p.count, p.group, reward[i]
     if not made:  # nothing to learn from: a batch of padding, all weights 0
         made.append(builder.continuation([builder.bos_id], [builder.step_id]))
@@ -294,7 +272,7 @@ def prm_batch(
     clean: Sequence[StepRow],
     fresh: Sequence[StepRow],
     replayed: Sequence[StepRow],
-    builder: StepBuilder,
+    builder: RowFormat,
     rows: int,
     length: int,
 ) -> PrmBatch:
@@ -330,8 +308,9 @@ def paired_buckets(
 
 def static_rows(
     points: Iterable[Situation],
-    domain: Domain,
-    builder: StepBuilder,
+    corruptor: Corruptor,
+    oracle: StepOracle,
+    builder: RowFormat,
     rng: np.random.Generator,
     count: int,
 ) -> list[StepRow]:
@@ -340,10 +319,10 @@ def static_rows(
     for point in points:
         if len(out) == count:
             break
-        text = domain.corrupt(rng, point.question, point.prefix, point.step)
+        text = corruptor.corrupt(rng, point.question, point.prefix, point.step)
         if text is None:
             continue
-        verdict = domain.oracle.judge(point.question, point.prefix, point.step, text)
+        verdict = oracle.judge(point.question, point.prefix, point.step, text)
         if verdict.label == Label.INCORRECT:
             out.append(builder.step(point.question, point.prefix, text, 0.0))
     return out
@@ -381,12 +360,12 @@ def round_metrics(
         "game/distinct_rate": len(perturbations) / total,
         "game/oracle_calls": sum(not p.reason for p in perturbations),
     }
-    copied = [p.count for p in perturbations if p.text == p.situation.step]
+    copied = [p.count for p in perturbations if p.reply.text == p.situation.step]
     metrics["game/copied_rate"] = sum(copied) / total
-    distance = [edit_distance(p.situation.step, p.text) for p in perturbations]
+    distance = [edit_distance(p.situation.step, p.reply.text) for p in perturbations]
     metrics["game/edit_distance"] = float((count * distance).sum() / total)
     for reason in ("", *dict.fromkeys((*reasons, TOO_LONG))):
-        of_reason = count * np.array([p.reason == reason for p in perturbations])
+        of_reason = count * np.array([p.reply.reason == reason for p in perturbations])
         metrics[f"reply/{reason or 'one_step'}"] = of_reason.sum() / total
     if incorrect.sum() > 0:
         metrics["game/fool_rate"] = (incorrect * fooled).sum() / incorrect.sum()

@@ -13,7 +13,8 @@ import numpy as np
 import optax
 import scipy.special
 
-from aprm_jax.data.steps import StepBuilder, StepRow, TooLongError
+from aprm_jax.data.rows import StepRow, TooLongError
+from aprm_jax.data.steps import RowFormat, StepBuilder
 from aprm_jax.game import rollouts
 from aprm_jax.game.replay import ReplayBuffer
 from aprm_jax.game.rewards import RewardTable
@@ -30,7 +31,7 @@ from aprm_jax.models.decoder import Decoder
 from aprm_jax.oracle.verdict import Label
 from aprm_jax.policy.logprobs import read_policy
 from aprm_jax.sampling.sampler import Sampler
-from aprm_jax.tasks.protocols import Domain
+from aprm_jax.tasks.protocols import Corruptor, Problems, StepOracle
 from aprm_jax.training.learner import LearnerState
 from aprm_jax.training.loop import StepOutput
 from aprm_jax.training.mesh import batch_shards, param_shardings, shard_batch
@@ -148,7 +149,7 @@ class LoopState:
 class Player:
     """How a player reads text, and its architecture."""
 
-    builder: StepBuilder
+    builder: RowFormat
     decoder: Decoder
 
 
@@ -157,7 +158,10 @@ class Arena:
     """Where a game is played: the problems, the architecture, the devices.
 
     Attributes:
-      domain: the problems and their oracle.
+      problems: what is perturbed.
+      corruptor: makes static negatives, for a probe of R.
+      oracle: judges the steps.
+      kinds: of wrong step that it tells apart.
       builder: G's; R's too, unless `prm` says otherwise.
       decoder: likewise.
       sampler: draws G's replies.
@@ -166,7 +170,10 @@ class Arena:
         share nothing but text.
     """
 
-    domain: Domain
+    problems: Problems
+    corruptor: Corruptor
+    oracle: StepOracle
+    kinds: tuple[str, ...]
     builder: StepBuilder
     decoder: Decoder
     sampler: Sampler
@@ -184,7 +191,7 @@ class Played:
     """A round before anybody has learned from it.
 
     Attributes:
-      points: its situations, those of G first.
+      prompts: its situations, those of G first.
       perturbations: G's distinct perturbations, with their verdicts.
       rows: each as R sees it; None where R must not.
       log_odds: R's, that each is correct; 0 where R must not see it.
@@ -192,7 +199,7 @@ class Played:
       rng: chooses what the batches leave out.
     """
 
-    points: Sequence[rollouts.Situation]
+    prompts: Sequence[rollouts.Prompt]
     perturbations: Sequence[rollouts.Perturbation]
     rows: Sequence[StepRow | None]
     log_odds: np.ndarray
@@ -309,26 +316,30 @@ class Rounds:
         c, arena = self.config, self.arena
         rng = np.random.default_rng([self.seed, 41, step])
         with timer("data"):
-            points = self._situations(step)
+            prompts = self._prompts(step)
+            points = (prompt.situation for prompt in prompts)
             static = rollouts.static_rows(
-                points, arena.domain, arena.prm_player.builder, rng, c.static_probe
+                points,
+                arena.corruptor,
+                arena.oracle,
+                arena.prm_player.builder,
+                rng,
+                c.static_probe,
             )
-        readers = arena.builder, arena.prm_player.builder
-        queries = rollouts.OracleQueries(points, arena.domain, *readers)
+        queries = rollouts.OracleQueries(
+            prompts, arena.oracle, arena.builder.replies, arena.prm_player.builder
+        )
         with timer("sample"):  # and verify what has been drawn
-            draws = rollouts.perturb(
+            groups = rollouts.perturb(
                 arena.sampler,
                 self.players(state)[0]["backbone"],
-                points[: c.groups],
+                prompts[: c.groups],
                 group_size or c.group_size,
-                arena.builder,
                 self._key(8, step),
                 queries,
             )
         with timer("verify"):
-            perturbations = rollouts.verify(
-                draws, points, arena.domain, *readers, queries
-            )
+            perturbations = rollouts.verify(groups, prompts, queries)
             rows = rollouts.prm_rows(perturbations, arena.prm_player.builder)
         with timer("score"):
             log_odds, of_static = self._scores(self.players(state)[1], rows, static)
@@ -337,13 +348,13 @@ class Rounds:
             perturbations,
             p_correct,
             THRESHOLD,
-            arena.domain.kinds,
-            arena.builder.reasons,
+            arena.kinds,
+            arena.builder.replies.reasons,
         )
         if static:
             p_static = scipy.special.expit(of_static)
             metrics["prm/accuracy_static"] = float(np.mean(p_static < THRESHOLD))
-        return Played(points, perturbations, rows, log_odds, metrics, rng)
+        return Played(prompts, perturbations, rows, log_odds, metrics, rng)
 
     def players(self, state: LoopState) -> tuple[Any, Any]:
         """G and R as models, adapters applied."""
@@ -367,24 +378,21 @@ class Rounds:
             key = jax.random.fold_in(key, part)
         return jax.random.key_data(key)
 
-    def _situations(self, step: int) -> list[rollouts.Situation]:
+    def _prompts(self, step: int) -> list[rollouts.Prompt]:
         """This round's (Q, S, s); those without room for a reply are left out."""
-        builder, prm_builder, c = (
-            self.arena.builder,
-            self.arena.prm_player.builder,
-            self.config,
-        )
+        builder, prm, c = self.arena.builder, self.arena.prm_player.builder, self.config
         wanted = max(c.groups, c.prm_clean, c.static_probe)
         room = builder.buckets[-1] - self.arena.sampler.max_new_tokens
         start = step * 2 * wanted
         points = rollouts.situations(
-            self.arena.domain, range(start, start + 2 * wanted), self.seed
+            self.arena.problems, range(start, start + 2 * wanted), self.seed
         )
+        prompts = [rollouts.Prompt.of(builder, point) for point in points]
         chosen = [
-            p
-            for p in points
-            if len(builder.perturb_context(p.question, p.prefix, p.step)) <= room
-            and prm_builder.fits(prm_builder.step(p.question, p.prefix, p.step))
+            prompt
+            for prompt, p in zip(prompts, points, strict=True)
+            if len(prompt.ids) <= room
+            and prm.fits(prm.step(p.question, p.prefix, p.step))
         ]
         if len(chosen) < wanted:
             raise TooLongError(
@@ -431,7 +439,7 @@ class Rounds:
         c, builder = self.config, self.arena.prm_player.builder
         clean = [
             builder.step(p.question, p.prefix, p.step, 1.0)
-            for p in played.points[: c.prm_clean]
+            for p in (prompt.situation for prompt in played.prompts[: c.prm_clean])
         ]
         replayed = replay.sample(played.rng, c.prm_replay)
         # Before the buffer has filled, fresh ones stand in for replayed ones.
@@ -447,15 +455,13 @@ class Rounds:
         return clean, fresh, replayed
 
     def _lengths(
-        self, perturbations, mixture: Sequence[Sequence[StepRow]]
+        self,
+        perturbations: Sequence[rollouts.Perturbation],
+        mixture: Sequence[Sequence[StepRow]],
     ) -> tuple[int, int]:
         """Row lengths of G's and R's batches."""
         builder, prm_builder = self.arena.builder, self.arena.prm_player.builder
-        longest = max(
-            len(builder.perturb_context(*dataclasses.astuple(p.situation)))
-            + len(p.reply)
-            for p in perturbations
-        )
+        longest = max(len(p.prompt.ids) + len(p.reply.ids) for p in perturbations)
         prm_longest = max(len(row) for part in mixture for row in part)
         return rollouts.paired_buckets(
             (longest, prm_longest), (builder.buckets, prm_builder.buckets)
@@ -496,7 +502,7 @@ def logged(step: int, perturbations, p_correct, count: int = 8) -> list[dict[str
                 "question": p.situation.question,
                 "prefix": list(p.situation.prefix),
                 "correct_step": p.situation.step,
-                "perturbed_step": p.text,
+                "perturbed_step": p.reply.text,
                 "label": p.verdict.label.name.lower(),
                 "kind": p.verdict.kind,
                 "reason": p.verdict.reason,

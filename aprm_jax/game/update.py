@@ -18,7 +18,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float32, Int32
 
-from aprm_jax.data.steps import StepBatch
+from aprm_jax.data.rows import StepBatch
 from aprm_jax.game.ogda import ogda_adam
 from aprm_jax.models.decoder import Decoder
 from aprm_jax.models.lora import LoraConfig, materialise

@@ -20,7 +20,7 @@ from transformers import PreTrainedTokenizerFast
 from aprm_jax.config import EXPORT_FORMATS as FORMATS
 from aprm_jax.config.errors import UserError
 from aprm_jax.data.prompts import GENERATOR_CUE, GENERATOR_PROMPT
-from aprm_jax.data.steps import StepBuilder
+from aprm_jax.data.steps import RowFormat, StepBuilder
 from aprm_jax.hf import prm_layouts, save
 from aprm_jax.hf.builders import open_builder
 from aprm_jax.hf.card import TEMPLATES, Provenance, is_repository, write_card
@@ -319,13 +319,13 @@ def _write_weights(
     params: Mapping[str, Any],
     spec: ModelSpec,
     tokenizer: PreTrainedTokenizerFast,
-    builder: StepBuilder,
+    builder: RowFormat,
     format_: str,
     rows: int,
     max_shard_bytes: int,
 ) -> None:
     origin = Origin.of(spec)
-    stops: Any = list(builder.stop_ids) or tokenizer.eos_token_id
+    stops: Any = _stops(builder) or tokenizer.eos_token_id
     longest = spec.buckets[-1] + (spec.max_new_tokens or 0)
     fields: dict[str, Any] = {
         "bos_token_id": tokenizer.bos_token_id,
@@ -406,7 +406,7 @@ def _merged(params: Mapping[str, Any], spec: ModelSpec) -> dict[str, Any]:
 
 
 def describe(
-    spec: ModelSpec, builder: StepBuilder, params: Mapping[str, Any], format_: str
+    spec: ModelSpec, builder: RowFormat, params: Mapping[str, Any], format_: str
 ) -> Record:
     """What is remembered of an export, and how `score.py` makes its rows.
 
@@ -416,16 +416,18 @@ def describe(
     what opens the reply, and the system's message.
     """
     head = params.get("head", {}) if spec.head == "token" else {}
-    laid_out = spec.layout is not None
     prompted = spec.prompt is not None
+    own = isinstance(builder, StepBuilder) and not prompted
     if prompted:
         spec = dataclasses.replace(spec, prompt=spec.prompt or GENERATOR_PROMPT)
-    opens = prm_layouts.opening(builder.tokenizer) if laid_out else [builder.bos_id]
+    opens = [builder.bos_id]
+    if spec.layout is not None:
+        opens = prm_layouts.opening(builder.tokenizer)
     rows = {
         "opening": opens,
         "step": builder.step_id,
-        "perturb": None if prompted or laid_out else builder.perturb_id,
-        "stops": list(builder.stop_ids),
+        "perturb": builder.perturb_id if own else None,
+        "stops": _stops(builder),
         "room": _room(spec),
         "classes": len(CLASSES.get(str(spec.head), ())),
         "cue": GENERATOR_CUE.rstrip(),
@@ -433,3 +435,8 @@ def describe(
     }
     numbers = {name: float(value) for name, value in head.items()}
     return Record(format_, spec, numbers, rows)
+
+
+def _stops(builder: RowFormat) -> list[int]:
+    """What ends a reply; of a PRM's layout nothing, for it writes none."""
+    return list(builder.replies.stop_ids) if isinstance(builder, StepBuilder) else []

@@ -33,7 +33,8 @@ from transformers import PreTrainedTokenizerFast
 
 from aprm_jax.config.errors import UserError
 from aprm_jax.data.prompts import chat_ids, defuse, encode
-from aprm_jax.data.steps import UNLABELLED, StepBuilder, StepRow
+from aprm_jax.data.rows import StepRow
+from aprm_jax.data.steps import RowFormat
 from aprm_jax.hf.config import read_config
 from aprm_jax.models import heads
 from aprm_jax.models.io import ModelFileError
@@ -235,12 +236,11 @@ def scores(
     return jax.nn.sigmoid(log_odds(head, jnp.asarray(hidden)))
 
 
-class LayoutBuilder(StepBuilder):
-    """A step builder that lays solutions out as a published PRM wants them.
+class LayoutBuilder(RowFormat):
+    """Lays solutions out as a published PRM wants them.
 
     A row is always one causal sequence, and a step's last token is the one where it is
-    read; of the first step it is the only one. It builds what R reads, and no prompts
-    to sample from.
+    read; of the first step it is the only one. There is nothing to sample from it.
 
     Args:
       layout: of LAYOUTS.
@@ -254,50 +254,15 @@ class LayoutBuilder(StepBuilder):
         tokenizer: PreTrainedTokenizerFast,
         buckets: Sequence[int],
     ):
-        if list(buckets) != sorted(set(buckets)) or not buckets:
-            raise ValueError(f"buckets must ascend and not be empty: {buckets}")
-        self.layout = layout
-        self.tokenizer = tokenizer
-        self.window = None
-        self.buckets = tuple(buckets)
-        self.line_stride = 0
         spare = tokenizer.pad_token or tokenizer.eos_token or tokenizer.unk_token
         # Padding is masked: without any of these the first id will do.
-        self.pad_id = tokenizer.get_vocab().get(str(spare), 0)
-        self.stop_ids = ()
+        super().__init__(tokenizer, tokenizer.get_vocab().get(str(spare), 0), buckets)
+        self.layout = layout
         ids, reads = build_ids(layout, tokenizer, "1 + 1 = ?", ["1 + 1 = 2"])
         self.step_id = ids[reads[0]]
         self.bos_id = ids[0]
 
-    @property
-    def branches(self) -> bool:
-        """False: some layouts close a solution with tokens that its beginnings lack."""
-        return False
-
-    def solution(
-        self,
-        question: str,
-        steps: Sequence[str],
-        labels: Sequence[float] | None = None,
-    ) -> StepRow:
-        """A whole solution; one label a step, NaN or `labels=None` for none."""
-        if labels is not None and len(labels) != len(steps):
-            raise ValueError(f"{len(steps)} steps but {len(labels)} labels")
-        values = [UNLABELLED] * len(steps) if labels is None else list(labels)
-        return self._laid_out(question, steps, range(len(steps)), values)
-
-    def step(
-        self,
-        question: str,
-        prefix: Sequence[str],
-        step: str,
-        label: float = UNLABELLED,
-    ) -> StepRow:
-        """One step after its prefix: it alone is read."""
-        steps = [*prefix, step]
-        return self._laid_out(question, steps, [len(prefix)], [label])
-
-    def _laid_out(
+    def _lay_out(
         self,
         question: str,
         steps: Sequence[str],
@@ -305,17 +270,11 @@ class LayoutBuilder(StepBuilder):
         labels: Sequence[float],
     ) -> StepRow:
         ids, reads = build_ids(self.layout, self.tokenizer, question, steps)
-        step_ids = np.full(len(ids), -1, np.int32)
+        step_ids = [-1] * len(ids)
         for index, k in enumerate(read):
             first = reads[k - 1] + 1 if k else reads[k]
-            step_ids[first : reads[k] + 1] = index
-        return StepRow(
-            tokens=np.asarray(ids, np.int32),
-            positions=np.arange(len(ids), dtype=np.int32),
-            segment_ids=np.ones(len(ids), np.int32),
-            step_ids=step_ids,
-            labels=np.asarray(labels, np.float32),
-        )
+            step_ids[first : reads[k] + 1] = [index] * (reads[k] + 1 - first)
+        return self._row([(ids, step_ids)], labels)
 
 
 def shepherd_tokens(tokenizer: PreTrainedTokenizerFast) -> tuple[int, int]:

@@ -16,8 +16,8 @@ from transformers import PreTrainedTokenizerFast
 from aprm_jax.config import ConfigError, Job, is_read_by, jobs, stages
 from aprm_jax.config.errors import UserError
 from aprm_jax.data.bpe import save_tokenizer
-from aprm_jax.data.steps import StepBuilder
 from aprm_jax.files import check_fingerprints, seal_folder, sealed_files
+from aprm_jax.data.steps import RowFormat, StepBuilder
 from aprm_jax.game.rounds import Arena, Player
 from aprm_jax.hf.builders import open_builder
 from aprm_jax.hf.export import Origin
@@ -110,10 +110,21 @@ class Context:
         return self.source.tokenizer if self.source else self.domain.tokenizer
 
     @functools.cached_property
-    def builder(self) -> StepBuilder:
-        """The role's step builder."""
+    def builder(self) -> RowFormat:
+        """How the role's model reads solutions."""
         kind: Kind = "generator" if self.role == "generator" else "solver"
         return open_builder(self.spec(kind), self.tokenizer)
+
+    @property
+    def writer(self) -> StepBuilder:
+        """The same of a role that also writes: it prompts, and reads replies."""
+        if isinstance(self.builder, StepBuilder):
+            return self.builder
+        name = backbones.name_of(self.config, self.role)
+        raise ConfigError(
+            f"{self.role}.backbone={name!r} is a PRM: it cannot write steps; name a "
+            "language model"
+        )
 
     @functools.cached_property
     def mesh(self) -> jax.sharding.Mesh:
@@ -152,16 +163,14 @@ class Context:
         c = self.config.builder
         return Sampler(
             self.decoder_config,
-            stop_ids=self.builder.stop_ids,
-            pad_id=self.builder.pad_id,
-            prompt_buckets=self.builder.buckets,
+            stop_ids=self.writer.replies.stop_ids,
+            pad_id=self.writer.pad_id,
+            prompt_buckets=self.writer.buckets,
             max_new_tokens=c.max_new_tokens,
             # Prefill's attention grows with the square of the length: fewer long rows.
-            batch_buckets=(16, 64, 256)
-            if self.builder.buckets[-1] <= 256
-            else (16, 64),
+            batch_buckets=(16, 64, 256) if self.writer.buckets[-1] <= 256 else (16, 64),
             mesh=self.mesh,
-            positions=self.builder.positions,
+            positions=self.writer.positions,
         )
 
     @functools.cached_property
@@ -169,7 +178,17 @@ class Context:
         """Where games of this run are played."""
         g, r = self.of("generator"), self.of("prm")
         prm = None if r is g else Player(r.builder, r.decoder)
-        return Arena(self.domain, g.builder, g.decoder, g.sampler, self.mesh, prm)
+        return Arena(
+            problems=self.domain,
+            corruptor=self.domain,
+            oracle=self.domain.oracle,
+            kinds=self.domain.kinds,
+            builder=g.writer,
+            decoder=g.decoder,
+            sampler=g.sampler,
+            mesh=self.mesh,
+            prm=prm,
+        )
 
     def key(self, *path: int) -> Any:
         """A random key of this run: seed, then whatever tells draws apart."""

@@ -24,7 +24,7 @@ from aprm_jax.data.prepared import (
 )
 from aprm_jax.data.readers import sources
 from aprm_jax.data.sources import source_path
-from aprm_jax.data.steps import StepBuilder
+from aprm_jax.data.steps import RowFormat
 from aprm_jax.jobs.context import Context, log
 
 _SHOWN = 20  # overlapping questions that the metadata lists
@@ -151,7 +151,7 @@ class _Limits:
 
 
 def _rows(
-    builder: StepBuilder,
+    builder: RowFormat,
     solutions: Iterable[LabelledSolution],
     limits: _Limits,
     dropped: selection.Dropped,

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
 from aprm_jax.config import ConfigError
-from aprm_jax.data.steps import StepBuilder, StepRow
+from aprm_jax.data.rows import StepRow
+from aprm_jax.data.steps import RowFormat
 from aprm_jax.game.rollouts import prm_batch, situations, static_rows
 from aprm_jax.game.update import game_optimiser
 from aprm_jax.jobs.context import Context, JobError, log
-from aprm_jax.jobs.prm_labels import train_on_labels
+from aprm_jax.jobs.prm_labels import label_batches
 from aprm_jax.models import heads
 from aprm_jax.search.solve import sample_solutions
 from aprm_jax.training.ahead import Ahead
 from aprm_jax.training.learner import LearnerState
 from aprm_jax.training.loop import StepOutput, run_loop
 from aprm_jax.training.mesh import batch_shards, shard_batch
+from aprm_jax.training.timing import PhaseTimer
 from aprm_jax.verifiers.hard import hard_rows
 from aprm_jax.verifiers.monte_carlo import (
     LabelledStep,
@@ -28,16 +30,34 @@ from aprm_jax.verifiers.monte_carlo import (
 )
 from aprm_jax.verifiers.objective import PrmObjective
 from aprm_jax.verifiers.scoring import Scorer, prm_scorer
-from aprm_jax.verifiers.step_loss import make_prm_update
+from aprm_jax.verifiers.step_loss import PrmBatch, make_prm_update
 
 
 def run(context: Context) -> dict[str, float]:
     """Trains R, saves `model/`, and returns what to keep of the run."""
     context, c = context.of("prm"), context.config.prm
     params = initial_prm(context, c.init_from, "prm.init_from", c.head)
+    multiple = batch_shards(context.mesh) * c.microbatches
+    size = -(-c.batch_size // multiple) * multiple
     if c.negatives == "labels":
-        context.save(train_on_labels(context, params), "prm", c.head)
-        return {}
+        params = _train(context, params, label_batches(context, size), 8)
+    else:
+        params = _train(context, params, _batches(context, size), 5)
+    context.save(params, "prm", c.head)
+    return {}
+
+
+def _train(
+    context: Context,
+    params: Any,
+    batch_of: Callable[[Any, int, PhaseTimer], PrmBatch],
+    stream: int,
+) -> Any:
+    """R after its updates on the batches that `batch_of(R, step, timer)` gives.
+
+    `stream` tells the random keys apart.
+    """
+    c = context.config.prm
     tx = game_optimiser(
         c.learning_rate,
         warmup=c.warmup,
@@ -47,21 +67,41 @@ def run(context: Context) -> dict[str, float]:
         clip_norm=c.clip_norm,
         optimistic=False,  # one player alone: optimism would only add noise
     )
-    objective = PrmObjective(c.objective, beta=c.beta, eta=c.eta)
     update = make_prm_update(
         context.decoder,
         c.head,
-        objective,
+        PrmObjective(c.objective, beta=c.beta, eta=c.eta),
         tx,
         context.mesh,
         microbatches=c.microbatches,
     )
     # The reference must be a copy: the update donates its state.
     ref = jax.tree.map(lambda x: x + 0, params) if c.beta > 0 else None
+
+    def step_fn(state: LearnerState, step: int, timer: PhaseTimer) -> StepOutput:
+        batch = batch_of(state.params, step, timer)
+        with timer("update"):
+            state, metrics = update(
+                state, ref, shard_batch(context.mesh, batch), context.key(stream, step)
+            )
+        metrics = dict(metrics)
+        metrics.pop("prm/accuracy_replayed", None)  # nothing is replayed here
+        return StepOutput(state, metrics, batch)
+
+    state = run_loop(
+        LearnerState(params, context.place(tx.init(params))),
+        step_fn,
+        workdir=context.directory,
+        config=context.loop_config(c.updates),
+        name=context.stage,
+    )
+    return state.params
+
+
+def _batches(context: Context, size: int) -> Callable[[Any, int, PhaseTimer], PrmBatch]:
+    """Batches of `size` rows: correct steps, and corruptions or a solver's samples."""
+    c = context.config.prm
     pool = _pool(context) if c.negatives != "static" else ()
-    opt = context.place(tx.init(params))
-    multiple = batch_shards(context.mesh) * c.microbatches
-    size = -(-c.batch_size // multiple) * multiple
     score = prm_scorer(context.decoder, c.head)
     scorer = Scorer(score, context.builder, max_steps=1)
 
@@ -73,34 +113,19 @@ def run(context: Context) -> dict[str, float]:
         c.updates,
     )
 
-    def step_fn(state: LearnerState, step: int, timer) -> StepOutput:
+    def batch_of(prm: Any, step: int, timer: PhaseTimer) -> PrmBatch:
         with timer("data"):
             clean, wrong, right, count = batches(step)
         if c.hard_share > 0:
             with timer("score"):
-                wrong = _hardest(scorer, state.params, wrong, count, c.hard_share)
+                wrong = _hardest(scorer, prm, wrong, count, c.hard_share)
         with timer("data"):
             wrong = [*wrong, *right]
             longest = max(len(row) for row in [*clean, *wrong])
             length = context.builder.bucket(longest)
-            batch = prm_batch(clean, wrong, (), context.builder, size, length)
-        with timer("update"):
-            state, metrics = update(
-                state, ref, shard_batch(context.mesh, batch), context.key(5, step)
-            )
-        metrics = dict(metrics)
-        del metrics["prm/accuracy_replayed"]  # nothing is replayed here
-        return StepOutput(state, metrics, batch)
+            return prm_batch(clean, wrong, (), context.builder, size, length)
 
-    state = run_loop(
-        LearnerState(params, opt),
-        step_fn,
-        workdir=context.directory,
-        config=context.loop_config(c.updates),
-        name=context.stage,
-    )
-    context.save(state.params, "prm", c.head)
-    return {}
+    return batch_of
 
 
 def initial_prm(context: Context, source: str, field: str, head: str) -> Any:
@@ -145,7 +170,9 @@ def _labelled(
         # Some steps have no corruption, or a right one.
         indices = range(first, first + 3 * drawn)
         points = (situations(context.domain, [i], c.seed)[0] for i in indices)
-        wrong = static_rows(points, context.domain, builder, rng, drawn)
+        wrong = static_rows(
+            points, context.domain, context.domain.oracle, builder, rng, drawn
+        )
         return [row for row in wrong if builder.fits(row)], [], wanted
     # Balanced over the label, as PAV does: half of them below 0.5.
     bad = [s for s in pool if s.label < 0.5]
@@ -158,7 +185,7 @@ def _labelled(
     return _fitting(builder, wrong), _fitting(builder, right), take
 
 
-def _fitting(builder: StepBuilder, part: Sequence[LabelledStep]) -> list[StepRow]:
+def _fitting(builder: RowFormat, part: Sequence[LabelledStep]) -> list[StepRow]:
     rows = [builder.step(s.question, s.prefix, s.step, s.label) for s in part]
     return [row for row in rows if builder.fits(row)]
 
@@ -183,7 +210,7 @@ def _pool(context: Context) -> list[LabelledStep]:
         context.sampler,
         solver["backbone"],
         context.domain,
-        context.builder,
+        context.writer,
         [(p.question, ()) for p in problems],
         c.prm.pool_samples,
         context.key(6),
@@ -199,7 +226,7 @@ def _pool(context: Context) -> list[LabelledStep]:
             context.sampler,
             solver["backbone"],
             context.domain,
-            context.builder,
+            context.writer,
             context.key(7),
             completions=c.prm.mc_completions,
             soft=c.prm.mc_soft,

@@ -2,38 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
-import jax
 import numpy as np
 
 from aprm_jax.config import ConfigError
 from aprm_jax.data.epochs import PackedEpochs
 from aprm_jax.data.labelled import LabelledSolution, question_id
 from aprm_jax.data.labelled_texts import read_labelled
-from aprm_jax.data.steps import StepRow
+from aprm_jax.data.rows import StepRow
 from aprm_jax.data.trees import tree_rows
-from aprm_jax.game.update import game_optimiser
 from aprm_jax.jobs.context import Context, JobError, log
 from aprm_jax.tasks.labelled import LabelledDomain
 from aprm_jax.training.ahead import Ahead
-from aprm_jax.training.learner import LearnerState
-from aprm_jax.training.loop import StepOutput, run_loop
-from aprm_jax.training.mesh import batch_shards, shard_batch
+from aprm_jax.training.timing import PhaseTimer
 from aprm_jax.verifiers.labelled import (
     class_weights,
     label_batch,
     merge,
     prefix_tree,
 )
-from aprm_jax.verifiers.objective import PrmObjective
-from aprm_jax.verifiers.step_loss import THREE_CLASS, PrmBatch, make_prm_update
+from aprm_jax.verifiers.step_loss import THREE_CLASS, PrmBatch
 
 _STEP_TOKENS = 8  # a packed row has room for a step in so many tokens
 
 
-def train_on_labels(context: Context, params: Any) -> Any:
-    """Trains R from `params` on the solutions that the config names; returns it."""
+def label_batches(
+    context: Context, size: int
+) -> Callable[[Any, int, PhaseTimer], PrmBatch]:
+    """Batches of `size` packed rows of the solutions that the config names."""
     c = context.config.prm
     rows, labels = labelled_rows(context)
     try:
@@ -42,29 +40,7 @@ def train_on_labels(context: Context, params: Any) -> Any:
         raise JobError(
             f"prm.data: {error}, so there is nothing to tell apart"
         ) from None
-    tx = game_optimiser(
-        c.learning_rate,
-        warmup=c.warmup,
-        total=c.updates,
-        b1=c.b1,
-        b2=c.b2,
-        clip_norm=c.clip_norm,
-        optimistic=False,  # one player alone: optimism would only add noise
-    )
-    objective = PrmObjective(c.objective, beta=c.beta, eta=c.eta)
-    update = make_prm_update(
-        context.decoder,
-        c.head,
-        objective,
-        tx,
-        context.mesh,
-        microbatches=c.microbatches,
-    )
-    # The reference must be a copy: the update donates its state.
-    ref = jax.tree.map(lambda x: x + 0, params) if c.beta > 0 else None
-    multiple = batch_shards(context.mesh) * c.microbatches
-    rows_a_batch = -(-c.batch_size // multiple) * multiple
-    shape = {**row_shape(context), "batch_size": rows_a_batch}
+    shape = {**row_shape(context), "batch_size": size}
     seed = (context.config.seed, 33)
     epochs = PackedEpochs(rows, shape["length"], shape["max_steps"], seed)
 
@@ -74,23 +50,12 @@ def train_on_labels(context: Context, params: Any) -> Any:
 
     batches = Ahead(labelled_batch, c.updates)
 
-    def step_fn(state: LearnerState, step: int, timer) -> StepOutput:
+    def batch_of(prm: Any, step: int, timer: PhaseTimer) -> PrmBatch:
+        del prm  # what it believes chooses nothing here
         with timer("data"):
-            batch = batches(step)
-        with timer("update"):
-            state, metrics = update(
-                state, ref, shard_batch(context.mesh, batch), context.key(8, step)
-            )
-        return StepOutput(state, dict(metrics), batch)
+            return batches(step)
 
-    state = run_loop(
-        LearnerState(params, context.place(tx.init(params))),
-        step_fn,
-        workdir=context.directory,
-        config=context.loop_config(c.updates),
-        name=context.stage,
-    )
-    return state.params
+    return batch_of
 
 
 def row_shape(context: Context) -> dict[str, int]:

@@ -50,7 +50,7 @@ def sample(
         context.sampler,
         params["backbone"],
         context.domain,
-        context.builder,
+        context.writer,
         [(p.question, ()) for p in problems],
         count,
         context.key(20, draw),

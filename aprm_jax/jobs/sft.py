@@ -16,7 +16,7 @@ from aprm_jax.data.epochs import PackedEpochs
 from aprm_jax.data.loader import PackedBatches, load_batches
 from aprm_jax.data.prefixes import PrefixTree
 from aprm_jax.data.prepared import read_metadata
-from aprm_jax.data.steps import StepBatch, StepRow, TooLongError, pack
+from aprm_jax.data.rows import StepBatch, StepRow, TooLongError, pack
 from aprm_jax.data.trees import tree_rows
 from aprm_jax.game.rollouts import Situation, situations
 from aprm_jax.jobs.backbones import BACKBONE
@@ -269,7 +269,7 @@ def _perturbation_rows(
         if context.domain.oracle.judge(*args, text).label == Label.INCORRECT:
             pairs.append((point, text))
     return [
-        context.builder.perturbation(p.question, p.prefix, p.step, text)
+        context.writer.perturbation(p.question, p.prefix, p.step, text)
         for p, text in pairs
     ]
 
@@ -284,7 +284,7 @@ def _pool(context: Context, backbone: Any) -> list[tuple[Situation, str]]:
     wanted = c.sft.pool if c.sft.solver_share > 0 else 0
     pool: list[tuple[Situation, str]] = []
     batch = min(512, 2 * wanted)
-    room = context.sampler.prompt_buckets[-1]
+    writer, room = context.writer, context.sampler.prompt_buckets[-1]
     for draw in range(64):
         if len(pool) >= wanted:
             break
@@ -292,21 +292,19 @@ def _pool(context: Context, backbone: Any) -> list[tuple[Situation, str]]:
         points = [
             point
             for point in situations(context.domain, indices, c.seed + 1)
-            if len(context.builder.context(point.question, point.prefix)) <= room
+            if len(writer.context(point.question, point.prefix)) <= room
         ]
-        prompts = [context.builder.context(p.question, p.prefix) for p in points]
+        prompts = [writer.context(p.question, p.prefix) for p in points]
         samples = context.sampler.sample(backbone, prompts, context.key(3, draw))
         for i, point in enumerate(points):
-            n = int(samples.lengths[i])
-            ids = [int(t) for t in samples.tokens[i, :n]]
-            text = context.builder.read_reply(ids, bool(samples.stopped[i])).step
-            if text is None:
+            reply = writer.replies.read(samples.reply(i))
+            if reply.reason:
                 continue
             verdict = context.domain.oracle.judge(
-                point.question, point.prefix, point.step, text
+                point.question, point.prefix, point.step, reply.text
             )
             if verdict.label == Label.INCORRECT:
-                pool.append((point, text))
+                pool.append((point, reply.text))
     if wanted:
         log.info("%s: %d wrong samples of the solver", context.stage, len(pool))
     if wanted and not pool:

@@ -25,8 +25,8 @@ from aprm_jax.config import (
 from aprm_jax.data.jsonl import DataError
 from aprm_jax.data.labelled_texts import split_source
 from aprm_jax.data.prompts import GENERATOR_PLACES, SOLVER_PLACES, check_prompt
+from aprm_jax.data.rows import TooLongError
 from aprm_jax.data.sources import source_path
-from aprm_jax.data.steps import StepBuilder, TooLongError
 from aprm_jax.jobs import backbones, changes, of_run, pipeline
 from aprm_jax.jobs.backbones import BACKBONE
 from aprm_jax.jobs.context import Context, log
@@ -243,7 +243,7 @@ def check_problems(contexts: Sequence[tuple[Context, Job]]) -> None:
 
 
 def _check_lengths(context: Context) -> None:
-    builder: StepBuilder = context.builder
+    builder = context.builder
     steps = context.config.builder.max_steps
     problems = [context.domain.train(i) for i in range(_PROBED)]
     lengths = [

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import scipy.special
 
-from aprm_jax.data.steps import StepBuilder
+from aprm_jax.data.steps import RowFormat
 from aprm_jax.evals import baselines
 from aprm_jax.evals.step_sets import StepSet, padded
 from aprm_jax.jobs.context import Context, JobError
@@ -106,7 +106,7 @@ def _read(
 
 
 def _scorable(
-    builder: StepBuilder, question: str, steps: Sequence[str]
+    builder: RowFormat, question: str, steps: Sequence[str]
 ) -> tuple[str, tuple[str, ...]]:
     """A solution without the steps from the first that does not fit a row."""
     for k, step in enumerate(steps):

@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Float32, Int32, Key, UInt32
 
-from aprm_jax.data.steps import StepBatch
+from aprm_jax.data.rows import StepBatch
 from aprm_jax.models.decoder import ONE_HOT_VOCAB, Decoder
 from aprm_jax.models.layers import soft_cap
 from aprm_jax.models.positions import causal_mask

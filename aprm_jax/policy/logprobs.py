@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Float32
 
-from aprm_jax.data.steps import StepBatch
+from aprm_jax.data.rows import StepBatch
 from aprm_jax.models import heads
 from aprm_jax.models.decoder import Decoder
 from aprm_jax.models.token_logprobs import read_tokens

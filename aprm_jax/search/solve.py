@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
-import numpy as np
 
+from aprm_jax.data.replies import ReplyFormat
 from aprm_jax.data.steps import StepBuilder
-from aprm_jax.sampling.sampler import Sampler
+from aprm_jax.sampling.sampler import Sampler, Samples
 from aprm_jax.tasks.protocols import Grader
 
 
@@ -101,7 +101,7 @@ def sample_solutions(
             temperature=temperature,
             draws=[state.draw for state in live],
         )
-        _extend(live, samples, grader, builder)
+        _extend(live, samples, grader, builder.replies)
     solutions = [
         Solution(
             p.question,
@@ -115,18 +115,16 @@ def sample_solutions(
     return [solutions[i : i + count] for i in range(0, len(solutions), count)]
 
 
-def _extend(live: list[_Partial], samples: Any, grader: Grader, builder: StepBuilder):
-    tokens, logprobs = np.asarray(samples.tokens), np.asarray(samples.logprobs)
+def _extend(
+    live: list[_Partial], samples: Samples, grader: Grader, replies: ReplyFormat
+) -> None:
     for i, state in enumerate(live):
-        n = int(samples.lengths[i])
-        ids = tokens[i, :n].tolist()
-        stopped = bool(samples.stopped[i])
-        text = builder.decode(ids[:-1] if stopped else ids)
+        reply = replies.read(samples.reply(i))
         # An empty line is a bad step, but it is one.
-        closed = builder.read_reply(ids, stopped).reason in ("", "empty")
-        state.steps.append(text)
-        state.min_logprob.append(float(logprobs[i, :n].min()))
-        state.sum_logprob.append(float(logprobs[i, :n].sum()))
+        closed = reply.reason in ("", "empty")
+        state.steps.append(reply.text)
+        state.min_logprob.append(float(reply.logprobs.min()))
+        state.sum_logprob.append(float(reply.logprobs.sum()))
         # A reply that never closes is no step: nothing sensible can follow it.
         state.dead = not closed
-        state.finished = closed and grader.is_final(text)
+        state.finished = closed and grader.is_final(reply.text)

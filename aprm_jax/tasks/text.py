@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from transformers import PreTrainedTokenizerFast
 
 from aprm_jax.data.bpe import given_or_trained
 from aprm_jax.data.drawing import Epochs, held_out
+from aprm_jax.data.jsonl import DataError
 from aprm_jax.data.labelled import question_id
 from aprm_jax.data.problem import Problem
 from aprm_jax.oracle.steps.calculator import KINDS, CalculatorOracle
@@ -19,38 +22,67 @@ from aprm_jax.tasks.graders import AnswerGrader
 from aprm_jax.tasks.word_corruption import WordCorruptor
 
 
-class TextDomain(AnswerGrader, WordCorruptor):
+class TextDomain(AnswerGrader, WordCorruptor, abc.ABC):
     """Problems in plain text, with what grades, corrupts and judges them.
 
     Args:
-      train: training problems.
-      evaluation: problems of each evaluation split.
+      train: where training problems are read from; the dev split is taken out of them.
+      test: the same for the test problems, which nothing is trained on; "" holds some
+        of the others out.
       seed: of the order in which training problems are drawn.
       tokenizer: a trained one, or a folder that holds one; None trains a BPE on the
-        training text.
+        training text, the dev split left out.
       vocab_size: of the tokenizer to train.
+      dev_count: questions held out as the dev split, and as the test split where it
+        has no source of its own, chosen by a hash of what they say, so that neither
+        order nor seed changes the choice; 0 for a share; see `drawing.held_out`.
       oracle: judges the steps; None reads calculator annotations and bare sums.
+      quarantine_dir: where bad rows are recorded.
+      max_bad_share: share of bad rows past which reading stops.
+
+    Raises:
+      DataError: a source cannot be used, or holds too few questions.
     """
 
     splits: tuple[str, ...] = ("dev", "test")
+    num_bad = 0
 
     def __init__(
         self,
-        train: Sequence[Problem],
-        evaluation: Mapping[str, Sequence[Problem]],
         *,
-        seed: int,
-        tokenizer: PreTrainedTokenizerFast | str | Path | None,
-        vocab_size: int,
-        oracle: TextOracle | None,
+        train: str,
+        test: str = "",
+        seed: int = 0,
+        tokenizer: PreTrainedTokenizerFast | str | Path | None = None,
+        vocab_size: int = 2048,
+        dev_count: int = 0,
+        oracle: TextOracle | None = None,
+        quarantine_dir: str | Path | None = None,
+        max_bad_share: float = 0.01,
     ):
-        self._train = Epochs(train, seed)
-        self._evaluation = dict(evaluation)
+        limits = {"quarantine_dir": quarantine_dir, "max_bad_share": max_bad_share}
+        kept, dev = hold_out(self._read(train, "train", limits), dev_count, train)
+        if test:
+            tests = tuple(self._read(test, "test", limits))
+            held = {question_id(p.question) for p in tests}
+            kept = tuple(p for p in kept if question_id(p.question) not in held)
+            if not kept:
+                raise DataError(f"{train}: every question is one of {test}")
+        else:
+            kept, tests = hold_out(kept, dev_count, train)
+        self._train = Epochs(kept, seed)
+        self._evaluation = {"dev": dev, "test": tests}
         self.oracle: Oracle = oracle or CalculatorOracle()
         self.kinds = KINDS if oracle is None else TEXT_KINDS
         self.tokenizer: PreTrainedTokenizerFast = given_or_trained(
             tokenizer, self.texts(), vocab_size
         )
+
+    @abc.abstractmethod
+    def _read(
+        self, source: str, split: str, limits: Mapping[str, Any]
+    ) -> Sequence[Problem]:
+        """The problems of a source; counts bad rows in `num_bad`."""
 
     @property
     def num_train(self) -> int:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float
 
-from aprm_jax.data.steps import StepRow
+from aprm_jax.data.rows import StepRow
 
 
 def hardest(

@@ -19,7 +19,8 @@ from jaxtyping import Float
 
 from aprm_jax.data.labelled import NEUTRAL, LabelledSolution
 from aprm_jax.data.prefixes import PrefixTree
-from aprm_jax.data.steps import StepBatch, StepBuilder, StepRow
+from aprm_jax.data.rows import StepBatch, StepRow
+from aprm_jax.data.steps import RowFormat
 
 NEUTRAL_VALUES: Mapping[str, float] = {
     "correct": 1.0,
@@ -167,7 +168,7 @@ def class_weights(
 def label_batch(
     rows: Sequence[StepRow],
     per_class: Float[np.ndarray, " C"],
-    builder: StepBuilder,
+    builder: RowFormat,
     *,
     length: int,
     max_steps: int,

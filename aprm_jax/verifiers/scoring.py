@@ -12,7 +12,8 @@ import numpy as np
 from jaxtyping import Float32
 
 from aprm_jax.data.prefixes import PrefixTree
-from aprm_jax.data.steps import StepBatch, StepBuilder, StepRow
+from aprm_jax.data.rows import StepBatch, StepRow
+from aprm_jax.data.steps import RowFormat
 from aprm_jax.data.trees import tree_rows
 from aprm_jax.models import heads
 from aprm_jax.models.decoder import Decoder
@@ -36,7 +37,7 @@ class Scorer:
     def __init__(
         self,
         step_scores: StepScorer,
-        builder: StepBuilder,
+        builder: RowFormat,
         *,
         max_steps: int,
         batch_sizes: Sequence[int] = (16, 128),

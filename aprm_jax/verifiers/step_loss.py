@@ -15,7 +15,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float32, Int32
 
-from aprm_jax.data.steps import StepBatch
+from aprm_jax.data.rows import StepBatch
 from aprm_jax.models import heads
 from aprm_jax.models.decoder import Decoder
 from aprm_jax.training.learner import (

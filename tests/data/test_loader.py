@@ -18,7 +18,8 @@ from aprm_jax.data.jsonl import DataError
 from aprm_jax.data.loader import load_batches, useful_share
 from aprm_jax.data.prepared import PreparedRow
 from aprm_jax.data.readers import read_problems
-from aprm_jax.data.steps import StepBatch, StepBuilder, TooLongError
+from aprm_jax.data.rows import StepBatch, TooLongError
+from aprm_jax.data.steps import StepBuilder
 from aprm_jax.models import heads
 from aprm_jax.models.decoder import Decoder
 

@@ -10,7 +10,7 @@ import pytest
 import tiny_game
 from tiny_game import DECODER, DOMAIN
 
-from aprm_jax.data.steps import StepRow, TooLongError, pack
+from aprm_jax.data.rows import StepRow, TooLongError, pack
 from aprm_jax.models import heads
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -11,8 +12,9 @@ from transformers import PreTrainedTokenizerFast
 from aprm_jax.config import ConfigError
 from aprm_jax.data import prompts
 from aprm_jax.data.prompted import PromptedGenerator, PromptedSolver
-from aprm_jax.data.prompts import parse_reply
-from aprm_jax.data.steps import PERTURB_TOKEN, STEP_TOKEN, Reply, StepBuilder
+from aprm_jax.data.prompts import no_step
+from aprm_jax.data.replies import Reply
+from aprm_jax.data.steps import PERTURB_TOKEN, STEP_TOKEN, StepBuilder
 
 STEP = "So 16 - 3 = 13 eggs are left."
 TEMPLATE = (
@@ -170,7 +172,15 @@ def test_the_defaults_and_escaped_braces_are_fine():
     ],
 )
 def test_replies_are_one_step_or_why_not(text, reason):
-    assert parse_reply(text) == Reply(None if reason else text.strip(), reason)
+    assert no_step(text) == reason
+
+
+def _read(builder, ids, stopped: bool = True) -> tuple[str, str]:
+    """Text and reason of a reply."""
+    logprobs = np.zeros(len(ids), np.float32)
+    reply = builder.replies.read(Reply(tuple(ids), logprobs, stopped))
+    assert reply.ids == tuple(ids) and reply.stopped == stopped
+    return reply.text, reply.reason
 
 
 @pytest.mark.parametrize("chat", [True, False])
@@ -178,21 +188,20 @@ def test_a_reply_is_read_by_its_ids(chat):
     tokenizer = prompts.prepare_tokenizer(_qwen2(), 264)
     tokenizer.chat_template = TEMPLATE if chat else None
     builder = PromptedGenerator(tokenizer, None, (64,))
-    [end, *newline] = builder.stop_ids
+    [end, *newline] = builder.replies.stop_ids
     assert end == tokenizer.eos_token_id and bool(newline) is not chat
     body = builder.encode("16 - 3 = 12")
-    read = builder.read_reply
-    assert read([*body, builder.stop_ids[-1]], True) == Reply("16 - 3 = 12", "")
-    assert read(body, False).reason == "unfinished"
-    assert read([end], True).reason == "empty"
+    assert _read(builder, [*body, builder.replies.stop_ids[-1]]) == ("16 - 3 = 12", "")
+    assert _read(builder, body, False)[1] == "unfinished"
+    assert _read(builder, [end]) == ("", "empty")
     for special in ("<step>", "<|im_start|>", "<|endoftext|>"):
         # As text it may stand in a step; as a token it is none of a text's.
-        assert read([*body, *builder.encode(special), end], True).step is not None
+        assert _read(builder, [*body, *builder.encode(special), end])[1] == ""
         token = tokenizer.get_vocab()[special]
-        assert read([*body, token, *body, end], True).reason == "unprintable"
+        assert _read(builder, [*body, token, *body, end])[1] == "unprintable"
     row = builder.perturbation("Q?", (), STEP, "16 - 3 = 12")
     reply = row.tokens[row.step_ids >= 0].tolist()
-    assert read(reply, True) == Reply("16 - 3 = 12", "")
+    assert _read(builder, reply) == ("16 - 3 = 12", "")
 
 
 _TURNS = (
@@ -217,7 +226,7 @@ def test_a_reply_ends_with_the_turn(template, ends):
     tokenizer = prompts.prepare_tokenizer(tokenizer, 300)
     vocab = tokenizer.get_vocab()
     builder = PromptedGenerator(tokenizer, None, (64,))
-    assert builder.stop_ids == tuple(vocab[end] for end in ends)
+    assert builder.replies.stop_ids == tuple(vocab[end] for end in ends)
     row = builder.perturbation("Q?", (), STEP, "16 - 3 = 12")
     assert row.tokens[-1] == vocab[ends[-1]]
 
@@ -237,7 +246,7 @@ def test_a_solver_reads_each_step_after_a_prompt_of_its_own(chat):
         assert segment[: len(prompt)] == builder.context("Q?", prefix) == prompt
         reply = row.tokens[row.step_ids == k].tolist()
         assert segment[len(prompt) :] == reply
-        assert builder.read_reply(reply, True) == Reply(step, "")
+        assert _read(builder, reply) == (step, "")
         alone = builder.step("Q?", prefix, step)
         assert alone.tokens.tolist() == segment
 
@@ -251,7 +260,7 @@ _WORDS = st.sampled_from(
 @settings(max_examples=200)
 @given(st.one_of(st.text(), st.lists(_WORDS).map("".join)))
 def test_any_text_gets_an_answer(text):
-    reply = parse_reply(text)
+    reply = no_step(text)
     assert (reply.step is None) == bool(reply.reason)
     assert reply.reason in ("", *prompts.REASONS)
     if reply.step is not None:
@@ -259,7 +268,7 @@ def test_any_text_gets_an_answer(text):
         assert reply.step == text.strip()
         assert len(reply.step.splitlines()) == 1
         assert reply.step.replace("\t", " ").isprintable()
-        assert parse_reply(reply.step) == reply
+        assert no_step(reply.step) == reply
 
 
 def _qwen2():
@@ -303,7 +312,7 @@ def test_a_pretrained_tokenizer_serves_the_step_builder(
     assert row.tokens.tolist().count(step) == 3  # the builder's own alone
     assert row.tokens[0] == vocab[bos]
     assert builder.decode(builder.encode("a <step> b")) == "a <step> b"
-    assert builder.stop_ids == (step, vocab[str(original.eos_token)])
+    assert builder.replies.stop_ids == (step, vocab[str(original.eos_token)])
     text = "16 - 3 = 13\n"
     assert builder.encode(text) == tuple(prompts.encode(original, text))
     # Once prepared, and once saved and loaded, it stays as it is.

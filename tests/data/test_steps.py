@@ -11,7 +11,8 @@ import math
 import numpy as np
 import pytest
 
-from aprm_jax.data.steps import StepBatch, StepBuilder, StepRow, TooLongError
+from aprm_jax.data.rows import StepBatch, StepRow, TooLongError
+from aprm_jax.data.steps import StepBuilder
 from aprm_jax.data.word_tokenizer import build_word_tokenizer
 
 # <unk> 0, digits 1 to 10, + 11, then the special tokens in the order of the tokenizer.

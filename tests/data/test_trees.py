@@ -11,7 +11,8 @@ import tiny
 
 from aprm_jax.data.epochs import PackedEpochs
 from aprm_jax.data.prefixes import PrefixTree
-from aprm_jax.data.steps import StepBuilder, TooLongError, pack
+from aprm_jax.data.rows import TooLongError, pack
+from aprm_jax.data.steps import StepBuilder
 from aprm_jax.data.trees import TreeRow, steps_that_fit, tree_rows
 from aprm_jax.models import heads
 from aprm_jax.models.decoder import Decoder

@@ -11,13 +11,19 @@ import pytest
 import tiny_game
 from tiny_game import DOMAIN, EASY
 
-from aprm_jax.data.steps import StepBuilder, TooLongError
+from aprm_jax.data.replies import Reply
+from aprm_jax.data.rows import TooLongError
+from aprm_jax.data.steps import StepBuilder
 from aprm_jax.game import rollouts
 from aprm_jax.game.rewards import RewardTable
-from aprm_jax.game.rollouts import Perturbation, Situation
+from aprm_jax.game.rollouts import (
+    OracleQueries,
+    Perturbation,
+    Prompt,
+    Situation,
+)
 from aprm_jax.oracle.verdict import Label, Verdict
 from aprm_jax.sampling.sampler import Samples
-from aprm_jax.tasks.arithmetic import ArithmeticDomain
 
 BUILDER = tiny_game.builder(line_stride=16)
 OTHER = Situation("( 1 + 2 ) * 3", (), "3 * 3")
@@ -29,13 +35,12 @@ def _reply(text: str) -> tuple[int, ...]:
     return (*BUILDER.encode(text), STEP)
 
 
-def _draw(group: int, reply: tuple[int, ...], stopped: bool = True):
-    logprobs = -0.1 * np.arange(1, len(reply) + 1, dtype=np.float32)
-    return group, reply, logprobs, stopped
+def _draw(group: int, ids: tuple[int, ...], stopped: bool = True):
+    return group, tiny_game.reply(BUILDER, "", ids=ids, stopped=stopped)
 
 
-def _verify(draws, points=(EASY, OTHER), builder: StepBuilder = BUILDER):
-    return rollouts.verify(draws, points, DOMAIN, builder, builder)
+def _verify(draws, points=(EASY, OTHER), rows: StepBuilder = BUILDER):
+    return tiny_game.verified(draws, points, BUILDER, rows)
 
 
 def test_equal_replies_of_a_group_are_merged_with_their_counts():
@@ -43,7 +48,7 @@ def test_equal_replies_of_a_group_are_merged_with_their_counts():
     draws = [_draw(0, wrong), _draw(0, right), _draw(0, wrong), _draw(0, wrong)]
     draws += [_draw(1, wrong), _draw(1, wrong)]
     found = _verify(draws)
-    assert [(p.group, p.text, p.count) for p in found] == [
+    assert [(p.group, p.reply.text, p.count) for p in found] == [
         (0, "2 + 3", 3),
         (0, "2 + 9", 1),
         (1, "2 + 3", 2),
@@ -53,7 +58,8 @@ def test_equal_replies_of_a_group_are_merged_with_their_counts():
     assert found[1].verdict.kind == "copied"
     assert sum(p.count for p in found) == len(draws)
     for p in found:
-        np.testing.assert_allclose(p.logprobs, -0.1 * np.arange(1, len(p.reply) + 1))
+        n = len(p.reply.ids)
+        np.testing.assert_allclose(p.reply.logprobs, -0.1 * np.arange(1, n + 1))
     # The same ids, closed and cut off, are two replies only if their ids differ.
     assert len(_verify([_draw(0, wrong), _draw(0, wrong[:-1], False)])) == 2
 
@@ -67,7 +73,7 @@ def _no_oracle(monkeypatch):
 
 def _is_no_step(found: Perturbation, reason: str):
     assert (found.verdict.label, found.verdict.kind) == (2, "unfinished")
-    assert found.reason == reason and reason in found.verdict.reason
+    assert found.reply.reason == reason and reason in found.verdict.reason
 
 
 @pytest.mark.parametrize(
@@ -95,10 +101,10 @@ def test_a_reply_too_long_for_rs_rows_is_undecidable_by_rule(monkeypatch):
     _no_oracle(monkeypatch)
     tight = StepBuilder(DOMAIN.tokenizer, 1, (16,))
     long = _reply(" ".join("2 + " * 6 + "3"))
-    (found,) = _verify([_draw(0, long)], builder=tight)
+    (found,) = _verify([_draw(0, long)], rows=tight)
     _is_no_step(found, "too_long")
     with pytest.raises(TooLongError):
-        tight.collate([tight.step(EASY.question, (), found.text)])
+        tight.collate([tight.step(EASY.question, (), found.reply.text)])
 
 
 @pytest.mark.parametrize("token", ["perturb_id", "bos_id", "pad_id", "step_id"])
@@ -122,11 +128,15 @@ def test_special_ids_inside_a_reply_never_reach_r(token):
 def _perturbation(text: str, label: Label, **changes) -> Perturbation:
     kind = {0: "wrong_result", 1: "correct", 2: "leap"}[int(label)]
     fields = {
-        "situation": EASY,
+        "prompt": Prompt.of(BUILDER, changes.pop("situation", EASY)),
         "group": 0,
-        "text": text,
-        "reply": _reply(text),
-        "logprobs": np.full(len(_reply(text)), -0.5, np.float32),
+        "reply": Reply(
+            _reply(text),
+            np.full(len(_reply(text)), -0.5, np.float32),
+            stopped=True,
+            text=text,
+            reason=changes.pop("reason", ""),
+        ),
         "count": 1,
         "verdict": Verdict(label, changes.pop("kind", kind)),
     }
@@ -154,7 +164,7 @@ def test_rows_for_r_are_labelled_and_none_where_undecidable():
     assert [row.labels.tolist() for row in rows if row] == [[0.0], [1.0], [0.0]]
     for p, row in zip(HAND, rows, strict=True):
         if row:
-            expected = BUILDER.step(p.situation.question, (), p.text, 0.0)
+            expected = BUILDER.step(p.situation.question, (), p.reply.text, 0.0)
             assert row.tokens.tolist() == expected.tokens.tolist()
 
 
@@ -168,11 +178,11 @@ def test_generator_batch_holds_what_can_be_learned_from():
     kept = [HAND[i] for i in (0, 1, 3, 4)]
     for b, p in enumerate(kept):
         prompt = BUILDER.perturb_context(p.situation.question, (), p.situation.step)
-        ids = [*prompt, *p.reply]
+        ids = [*prompt, *p.reply.ids]
         n = len(ids)
         assert batch.rows.tokens[b, :n].tolist() == ids
         before = BUILDER.positions(prompt)
-        after = before[-1] + 1 + np.arange(len(p.reply))
+        after = before[-1] + 1 + np.arange(len(p.reply.ids))
         np.testing.assert_array_equal(
             batch.rows.positions[b, :n], np.concatenate([before, after])
         )
@@ -236,9 +246,14 @@ def test_prm_batch_says_where_its_rows_come_from():
     assert batch.rows.label_mask[:, 0].tolist() == [1, 1, 1, 0, 0]
 
 
+def _static_rows(points, count: int):
+    rng = np.random.default_rng(0)
+    return rollouts.static_rows(points, DOMAIN, DOMAIN.oracle, BUILDER, rng, count)
+
+
 def test_static_rows_are_wrong_and_no_more_than_asked():
     points = tiny_game.POINTS
-    rows = rollouts.static_rows(points, DOMAIN, BUILDER, np.random.default_rng(0), 99)
+    rows = _static_rows(points, 99)
     assert 0 < len(rows) <= len(points)
     remaining = list(points)
     for row in rows:
@@ -251,16 +266,15 @@ def test_static_rows_are_wrong_and_no_more_than_asked():
         point = remaining.pop(0)
         verdict = DOMAIN.oracle.judge(point.question, point.prefix, point.step, text)
         assert verdict.label == Label.INCORRECT
-    few = rollouts.static_rows(points, DOMAIN, BUILDER, np.random.default_rng(0), 2)
+    few = _static_rows(points, 2)
     assert [r.tokens.tolist() for r in few] == [r.tokens.tolist() for r in rows[:2]]
 
 
 def test_correct_corruptions_are_no_static_negatives(monkeypatch):
     monkeypatch.setattr(type(DOMAIN), "corrupt", lambda self, rng, q, p, step: step)
-    rng = np.random.default_rng(0)
-    assert rollouts.static_rows([EASY], DOMAIN, BUILDER, rng, 1) == []
+    assert _static_rows([EASY], 1) == []
     monkeypatch.setattr(type(DOMAIN), "corrupt", lambda self, rng, q, p, step: None)
-    assert rollouts.static_rows([EASY], DOMAIN, BUILDER, rng, 1) == []
+    assert _static_rows([EASY], 1) == []
 
 
 def test_round_metrics_of_a_case_made_by_hand():
@@ -320,19 +334,22 @@ def test_perturb_gives_every_point_its_group():
     sampler = tiny_game.sampler(BUILDER)
     backbone = tiny_game.generator()["backbone"]
     key = jax.random.key(2)
-    draws = rollouts.perturb(sampler, backbone, [EASY, OTHER], 3, BUILDER, key)
-    assert [group for group, *_ in draws] == [0, 0, 0, 1, 1, 1]
-    prompts = [
+    prompts = [Prompt.of(BUILDER, point) for point in (EASY, OTHER)]
+    queries = OracleQueries(prompts, DOMAIN.oracle, BUILDER.replies, BUILDER)
+    groups = rollouts.perturb(sampler, backbone, prompts, 3, key, queries)
+    assert [len(replies) for replies in groups] == [3, 3]
+    each = [
         BUILDER.perturb_context(p.question, p.prefix, p.step)
         for p in (EASY, OTHER)
         for _ in range(3)
     ]
-    samples: Samples = sampler.sample(backbone, prompts, key)
-    for i, (_, reply, logprobs, stopped) in enumerate(draws):
+    samples: Samples = sampler.sample(backbone, each, key)
+    for i, reply in enumerate(reply for replies in groups for reply in replies):
         n = samples.lengths[i]
-        assert reply == tuple(samples.tokens[i, :n].tolist()) and len(reply) == n
-        np.testing.assert_array_equal(logprobs, samples.logprobs[i, :n])
-        assert stopped == (samples.stopped[i])
+        assert reply.ids == tuple(samples.tokens[i, :n].tolist())
+        assert len(reply.ids) == n
+        np.testing.assert_array_equal(reply.logprobs, samples.logprobs[i, :n])
+        assert reply.stopped == samples.stopped[i]
 
 
 class _Recorder:
@@ -373,19 +390,17 @@ def test_the_oracle_is_asked_while_others_are_sampled(monkeypatch):
         return out
 
     monkeypatch.setattr(sampler, "sample", sample)
-    domain = ArithmeticDomain(seed=3)
-    monkeypatch.setattr(domain, "oracle", _Recorder(events))
-    points = (EASY, OTHER)
-    queries = rollouts.OracleQueries(points, domain, BUILDER, BUILDER)
-    args = points, 3, BUILDER, jax.random.key(0), queries
-    draws = rollouts.perturb(sampler, None, *args)
+    prompts = [Prompt.of(BUILDER, point) for point in (EASY, OTHER)]
+    queries = OracleQueries(prompts, _Recorder(events), BUILDER.replies, BUILDER)
+    key = jax.random.key(0)
+    groups = rollouts.perturb(sampler, None, prompts, 3, key, queries)
     asked = ["3 * 2", "1 + 1", "stored", "2 + 3", "2 + 9", "stored"]
     assert events == asked
-    found = rollouts.verify(draws, points, domain, BUILDER, BUILDER, queries)
+    found = rollouts.verify(groups, prompts, queries)
     assert events == asked  # nothing is asked twice
-    expected = _verify(draws)
-    assert [(p.text, p.count, p.verdict) for p in found] == [
-        (p.text, p.count, p.verdict) for p in expected
+    expected = _verify([(g, r) for g, replies in enumerate(groups) for r in replies])
+    assert [(p.reply, p.count, p.verdict) for p in found] == [
+        (p.reply, p.count, p.verdict) for p in expected
     ]
     assert len({p.verdict.label for p in found}) > 1
 

@@ -176,21 +176,14 @@ def test_a_frozen_prm_is_attacked_without_replay():
 
 def test_too_little_room_for_replies_is_explained():
     rows = tiny_game.builder(buckets=(12,))
-    place = tiny_game.Arena(
-        tiny_game.DOMAIN,
-        rows,
-        tiny_game.DECODER,
-        tiny_game.sampler(rows),
-        _place().mesh,
-    )
-    rounds = tiny_game.rounds(place, tiny_game.game_config())
+    rounds = tiny_game.rounds(tiny_game.arena(rows), tiny_game.game_config())
     with pytest.raises(ValueError, match=r"raise builder\.buckets"):
         rounds.step_fn(rounds.state, 0, PhaseTimer())
 
 
 def test_the_same_step_draws_the_same_problems_and_another_step_others():
     rounds = tiny_game.rounds(_place(), tiny_game.game_config())
-    one, again, two = (rounds._situations(step) for step in (3, 3, 4))
+    one, again, two = (rounds._prompts(step) for step in (3, 3, 4))
     assert one == again and not set(one) & set(two)
 
 
@@ -202,14 +195,13 @@ def _mixture(share: float):
     points, builder = tiny_game.POINTS[:3], _place().builder
     texts = ["1 + 1", "2 + + 2", "3 * 3 + 3", "7", points[0].step, "1 + 1"]
     draws = [
-        (group, (*builder.encode(text), builder.step_id), np.zeros(1, np.float32), True)
-        for group in range(3)
-        for text in texts
+        (group, tiny_game.reply(builder, text)) for group in range(3) for text in texts
     ]
-    found = rollouts.verify(draws, points, tiny_game.DOMAIN, builder, builder)
+    found = tiny_game.verified(draws, points, builder)
     rows = rollouts.prm_rows(found, builder)
     log_odds = np.linspace(-3, 3, len(found), dtype=np.float32)
-    played = Played(points, found, rows, log_odds, {}, np.random.default_rng(5))
+    prompts = [rollouts.Prompt.of(builder, point) for point in points]
+    played = Played(prompts, found, rows, log_odds, {}, np.random.default_rng(5))
     _, fresh, _ = rounds._mixture(played, rounds.state.replay)
     return played, fresh, config.prm_fresh + config.prm_replay
 

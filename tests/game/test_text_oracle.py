@@ -14,14 +14,13 @@ import tiny_game
 
 from aprm_jax.config import default_config, set_field, validate
 from aprm_jax.data.steps import StepBuilder
-from aprm_jax.game.rounds import Arena, Rounds
+from aprm_jax.game.rounds import Rounds
 from aprm_jax.jobs import context
 from aprm_jax.models import heads
 from aprm_jax.models.decoder import Decoder
 from aprm_jax.oracle.pool import PoolConfig
 from aprm_jax.oracle.steps.text import KINDS, TextOracle
 from aprm_jax.sampling.sampler import Sampler, Samples
-from aprm_jax.training.mesh import MeshConfig, make_mesh
 from aprm_jax.training.metrics import to_scalar
 from aprm_jax.training.timing import PhaseTimer
 
@@ -75,7 +74,7 @@ def test_a_round_with_the_text_oracle(domain, monkeypatch):
     decoder = tiny.decoder(len(domain.tokenizer))
     sampler = Sampler(
         decoder,
-        stop_ids=builder.stop_ids,
+        stop_ids=builder.replies.stop_ids,
         pad_id=builder.pad_id,
         prompt_buckets=builder.buckets,
         max_new_tokens=64,
@@ -113,12 +112,14 @@ def test_a_round_with_the_text_oracle(domain, monkeypatch):
 
     monkeypatch.setattr(domain.oracle, "submit", record)
     rounds = Rounds(
-        Arena(
-            domain,
+        tiny_game.arena(
             builder,
-            Decoder(decoder),
-            sampler,
-            make_mesh(MeshConfig(), jax.devices()[:1]),
+            problems=domain,
+            corruptor=domain,
+            oracle=domain.oracle,
+            kinds=domain.kinds,
+            decoder=Decoder(decoder),
+            sampler=sampler,
         ),
         tiny_game.game_config(groups=4, group_size=len(REPLIES)),
         generator={"backbone": backbone, "value_head": value_head},

@@ -12,7 +12,7 @@ import numpy as np
 import optax
 import pytest
 import tiny_game
-from tiny_game import DECODER, DOMAIN, EASY
+from tiny_game import DECODER, EASY
 
 from aprm_jax.game import rollouts
 from aprm_jax.game.ogda import ogda
@@ -61,16 +61,16 @@ def _draws(number: int) -> list:
     out = []
     for group, text, count in REPLIES:
         text = text.replace("2 + 3", f"2 + {3 + number}")
-        reply = (*BUILDER.encode(text), BUILDER.step_id)
+        size = len(BUILDER.encode(text)) + 1
         rng = np.random.default_rng([number, len(out)])
-        logprobs = -rng.exponential(size=len(reply)).astype(np.float32)
-        out += [(group, reply, logprobs, True)] * count
+        logprobs = -rng.exponential(size=size).astype(np.float32)
+        out += [(group, tiny_game.reply(BUILDER, text, logprobs=logprobs))] * count
     return out
 
 
 def _generator_batch(number: int = 0, rows: int = ROWS) -> GeneratorBatch:
     """Merged replies: their weights are their counts, the last rows are padding."""
-    found = rollouts.verify(_draws(number), POINTS, DOMAIN, BUILDER, BUILDER)
+    found = tiny_game.verified(_draws(number), POINTS, BUILDER)
     p = np.linspace(0.1, 0.8, len(found), dtype=np.float32)
     rng = np.random.default_rng(0)
     return rollouts.generator_batch(

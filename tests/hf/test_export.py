@@ -150,7 +150,7 @@ def test_a_language_model_writes_our_tokens(kind, stride, tmp_path, monkeypatch)
     builder = StepBuilder(tiny.tokenizer(), 2, (32, 64), stride)
     sampler = Sampler(
         config,
-        stop_ids=builder.stop_ids,
+        stop_ids=builder.replies.stop_ids,
         pad_id=builder.pad_id,
         prompt_buckets=(64,),
         max_new_tokens=12,
@@ -171,7 +171,7 @@ def test_a_language_model_writes_our_tokens(kind, stride, tmp_path, monkeypatch)
         want = builder.decode(drawn.tokens[0][:length].tolist())
         assert names["write"](*arguments) == want
     config_file = json.loads((folder / "generation_config.json").read_text())
-    assert config_file["eos_token_id"] == list(builder.stop_ids)
+    assert config_file["eos_token_id"] == list(builder.replies.stop_ids)
 
 
 @pytest.mark.parametrize("chat", [True, False], ids=["chat", "plain"])
@@ -192,7 +192,7 @@ def test_a_generator_told_in_words_writes_our_tokens(chat, tmp_path, monkeypatch
     builder = PromptedGenerator(tokenizer, None, (128,), told)
     sampler = Sampler(
         config,
-        stop_ids=builder.stop_ids,
+        stop_ids=builder.replies.stop_ids,
         pad_id=builder.pad_id,
         prompt_buckets=(128,),
         max_new_tokens=10,

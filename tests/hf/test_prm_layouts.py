@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from tiny_tokenizers import QUESTION, STEPS, TOKENIZERS, byte_level, sentencepiece
 
-from aprm_jax.data.steps import StepBatch
+from aprm_jax.data.rows import StepBatch
 from aprm_jax.hf import prm_layouts, tables
 from aprm_jax.hf.config import decoder_config
 from aprm_jax.hf.prm_layouts import LAYOUTS, LayoutBuilder, LayoutError

@@ -10,7 +10,7 @@ import pytest
 import tiny_game
 
 from aprm_jax.config import default_config, set_field
-from aprm_jax.data.steps import StepBatch, StepRow, pack
+from aprm_jax.data.rows import StepBatch, StepRow, pack
 from aprm_jax.jobs import sft
 from aprm_jax.jobs.context import Context
 from aprm_jax.models import heads

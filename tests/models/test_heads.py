@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import tiny
 
-from aprm_jax.data.steps import StepBatch, StepBuilder
+from aprm_jax.data.rows import StepBatch
+from aprm_jax.data.steps import StepBuilder
 from aprm_jax.models import heads
 from aprm_jax.models.decoder import Decoder
 

@@ -162,10 +162,9 @@ def _batches():
     builder, length = tiny_game.builder(), 32
     draws = []
     for reply, count in (("2 + 3", 2), ("2 + 2", 1), ("5 * 4", 1)):
-        ids = (*builder.encode(reply), builder.step_id)
-        draws += [(0, ids, -np.ones(len(ids), np.float32), True)] * count
-    points = (tiny_game.EASY,)
-    found = rollouts.verify(draws, points, tiny_game.DOMAIN, builder, builder)
+        logprobs = -np.ones(len(builder.encode(reply)) + 1, np.float32)
+        draws += [(0, tiny_game.reply(builder, reply, logprobs=logprobs))] * count
+    found = tiny_game.verified(draws, (tiny_game.EASY,), builder)
     rng, p = np.random.default_rng(0), np.linspace(0.2, 0.8, 3, dtype=np.float32)
     generator = rollouts.generator_batch(
         found, p, tiny_game.TABLE, builder, rng, 4, length

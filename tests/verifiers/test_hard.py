@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from aprm_jax.data.steps import StepRow
+from aprm_jax.data.rows import StepRow
 from aprm_jax.verifiers.hard import hard_rows, hardest
 
 

@@ -13,7 +13,8 @@ import scipy.special
 import tiny
 
 from aprm_jax.data.labelled import from_first_error, from_labels, from_ratings
-from aprm_jax.data.steps import StepBuilder, pack
+from aprm_jax.data.rows import pack
+from aprm_jax.data.steps import StepBuilder
 from aprm_jax.models import heads
 from aprm_jax.models.decoder import Decoder
 from aprm_jax.training import learner

@@ -8,7 +8,7 @@ import pytest
 import tiny_game
 from tiny_game import DECODER, DOMAIN
 
-from aprm_jax.data.steps import TooLongError
+from aprm_jax.data.rows import TooLongError
 from aprm_jax.models import heads
 from aprm_jax.verifiers.scoring import Scorer, likelihood_scorer, prm_scorer
 

@@ -1,0 +1,74 @@
+"""What a model wrote after a prompt, and whether that is one step."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float32, Int32
+from transformers import PreTrainedTokenizerFast
+
+
+@dataclasses.dataclass(frozen=True)
+class Reply:
+    """A reply, from the sampler to the loss. T tokens.
+
+    Attributes:
+      ids: as drawn, the stop token included.
+      logprobs: the sampler's log-probability of each.
+      stopped: whether a stop token ended it, not the room for it.
+      text: what it says, without the stop token; "" until a `ReplyFormat` has read it.
+      reason: why it is no step, of the format's `reasons`; "" for a step.
+    """
+
+    ids: tuple[int, ...]
+    logprobs: Float32[np.ndarray, " T"] = dataclasses.field(compare=False)
+    stopped: bool
+    text: str = ""
+    reason: str = ""
+
+
+class ReplyFormat:
+    """Reads replies that are a line of ours, closed by `<step>`.
+
+    `reasons` are those why a sampled reply can be no step.
+
+    Args:
+      tokenizer: decodes them.
+      step_id: closes a line.
+      stop_ids: what ends a sampled reply.
+    """
+
+    reasons: tuple[str, ...] = (
+        "unfinished",  # cut off before its end, or not closed as a step
+        "empty",
+    )
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerFast,
+        step_id: int,
+        stop_ids: tuple[int, ...],
+    ):
+        self._backend = tokenizer.backend_tokenizer
+        self.step_id = step_id
+        self.stop_ids = stop_ids
+
+    def decode(self, ids: Sequence[int] | Int32[np.ndarray, " T"]) -> str:
+        """The text of one line, up to and without its `<step>`."""
+        ids = [int(i) for i in ids]
+        if self.step_id in ids:
+            ids = ids[: ids.index(self.step_id)]
+        return self._backend.decode(ids, skip_special_tokens=False).strip()
+
+    def read(self, reply: Reply) -> Reply:
+        """The reply with its text, and why it is no step."""
+        body = reply.ids[:-1] if reply.stopped else reply.ids
+        text = self.decode(body)
+        return dataclasses.replace(reply, text=text, reason=self._reason(reply, text))
+
+    def _reason(self, reply: Reply, text: str) -> str:
+        if not reply.stopped or reply.ids[-1] != self.step_id:
+            return "unfinished"
+        return "" if text else "empty"

@@ -1,0 +1,218 @@
+"""Rows of ids, and how they become batches: packed, padded, never cut.
+
+Axes: B batch, T tokens, S steps.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+
+import flax.struct
+import numpy as np
+from jaxtyping import Float32, Int32
+
+from aprm_jax.config.errors import UserError
+
+UNLABELLED = math.nan
+
+
+@dataclasses.dataclass(frozen=True)
+class StepRow:
+    """One row of ids before padding. T tokens, S steps.
+
+    Attributes:
+      tokens: ids.
+      positions: position within the segment; see `StepBuilder.positions`.
+      segment_ids: segment of each token, from one; zero is padding.
+      step_ids: index of the step that a token belongs to, its `<step>` included;
+        -1 for context.
+      labels: 1 correct, 0 incorrect, between them soft; NaN where unlabelled.
+      ends: of a segment that branches (see `data/trees.py`), the last column that
+        still sees each token; None where all later ones of the segment do.
+    """
+
+    tokens: Int32[np.ndarray, " T"]
+    positions: Int32[np.ndarray, " T"]
+    segment_ids: Int32[np.ndarray, " T"]
+    step_ids: Int32[np.ndarray, " T"]
+    labels: Float32[np.ndarray, " S"]
+    ends: Int32[np.ndarray, " T"] | None = None
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+
+@flax.struct.dataclass
+class StepBatch:
+    """Rows padded to one shape."""
+
+    tokens: Int32[np.ndarray, "B T"]
+    positions: Int32[np.ndarray, "B T"]
+    segment_ids: Int32[np.ndarray, "B T"]  # 0 is padding
+    step_ids: Int32[np.ndarray, "B T"]  # -1 is context or padding
+    labels: Float32[np.ndarray, "B S"]  # 0 where masked
+    label_mask: Float32[np.ndarray, "B S"]  # 1 where labelled
+    step_mask: Float32[np.ndarray, "B S"]  # 1 where the row has that step
+    # The last column that sees each token, where a segment branches; else None.
+    ends: Int32[np.ndarray, "B T"] | None = None
+
+
+class TooLongError(UserError, ValueError):
+    """A row does not fit the longest bucket."""
+
+
+class Batcher:
+    """Pads rows to one of a few lengths.
+
+    Args:
+      pad_id: stands behind a row's end.
+      buckets: lengths that rows are padded to, ascending.
+    """
+
+    def __init__(self, pad_id: int, buckets: Sequence[int]):
+        if list(buckets) != sorted(set(buckets)) or not buckets:
+            raise ValueError(f"buckets must ascend and not be empty: {buckets}")
+        self.pad_id = pad_id
+        self.buckets = tuple(buckets)
+
+    def bucket(self, length: int) -> int:
+        """The smallest bucket that holds `length` tokens."""
+        for size in self.buckets:
+            if length <= size:
+                return size
+        raise TooLongError(
+            f"a row of {length} tokens does not fit the longest bucket "
+            f"({self.buckets[-1]}): raise model.buckets or shorten the data"
+        )
+
+    def fits(self, row: StepRow) -> bool:
+        """Whether a row fits the longest bucket."""
+        return len(row) <= self.buckets[-1]
+
+    def collate(
+        self,
+        rows: Sequence[StepRow],
+        *,
+        length: int | None = None,
+        max_steps: int | None = None,
+        batch_size: int | None = None,
+    ) -> StepBatch:
+        """Pads rows to one shape.
+
+        Args:
+          rows: at least one row.
+          length: T; by default the bucket of the longest row.
+          max_steps: S; by default the most steps of any row.
+          batch_size: B; by default `len(rows)`. Missing rows are padding.
+
+        Raises:
+          TooLongError: a row is longer than `length` or the longest bucket.
+        """
+        longest = max(len(row) for row in rows)
+        length = self.bucket(longest) if length is None else length
+        if longest > length:
+            raise TooLongError(f"a row of {longest} tokens does not fit {length}")
+        most = max(len(row.labels) for row in rows)
+        max_steps = most if max_steps is None else max_steps
+        if most > max_steps:
+            raise TooLongError(f"a row of {most} steps does not fit {max_steps}")
+        size = len(rows) if batch_size is None else batch_size
+        if len(rows) > size:
+            raise ValueError(f"{len(rows)} rows do not fit a batch of {size}")
+        tokens = np.full((size, length), self.pad_id, np.int32)
+        positions = np.zeros((size, length), np.int32)
+        segment_ids = np.zeros((size, length), np.int32)
+        step_ids = np.full((size, length), -1, np.int32)
+        labels = np.zeros((size, max_steps), np.float32)
+        label_mask = np.zeros((size, max_steps), np.float32)
+        step_mask = np.zeros((size, max_steps), np.float32)
+        branching = any(row.ends is not None for row in rows)
+        ends = np.full((size, length), length - 1, np.int32) if branching else None
+        for b, row in enumerate(rows):
+            n, s = len(row), len(row.labels)
+            tokens[b, :n] = row.tokens
+            positions[b, :n] = row.positions
+            segment_ids[b, :n] = row.segment_ids
+            step_ids[b, :n] = row.step_ids
+            known = ~np.isnan(row.labels)
+            labels[b, :s] = np.where(known, row.labels, 0.0)
+            label_mask[b, :s] = known
+            step_mask[b, :s] = 1.0
+            if ends is not None and row.ends is not None:
+                ends[b, :n] = row.ends
+        return StepBatch(
+            tokens=tokens,
+            positions=positions,
+            segment_ids=segment_ids,
+            step_ids=step_ids,
+            labels=labels,
+            label_mask=label_mask,
+            step_mask=step_mask,
+            ends=ends,
+        )
+
+
+def pack(
+    rows: Sequence[StepRow], length: int, max_steps: int | None = None
+) -> list[StepRow]:
+    """Packs rows first-fit into rows of at most `length` tokens.
+
+    Segments and steps are renumbered, so that no row attends to another and each label
+    stays with its step.
+
+    Args:
+      rows: any number of rows.
+      length: most tokens of a packed row.
+      max_steps: most steps of a packed row; None for no limit.
+
+    Raises:
+      TooLongError: a row alone is longer, or has more steps.
+    """
+    # A step has at least its `<step>` token, so `length` limits nothing.
+    most = length if max_steps is None else max_steps
+    bins: list[list[StepRow]] = []
+    free: list[int] = []
+    free_steps: list[int] = []
+    for row in rows:
+        size, steps = len(row), len(row.labels)
+        if size > length:
+            raise TooLongError(f"a row of {size} tokens does not fit {length}")
+        if steps > most:
+            raise TooLongError(f"a row of {steps} steps does not fit {most}")
+        pairs = enumerate(zip(free, free_steps, strict=True))
+        index = next((i for i, (n, s) in pairs if size <= n and steps <= s), None)
+        if index is None:
+            bins.append([])
+            free.append(length)
+            free_steps.append(most)
+            index = len(bins) - 1
+        bins[index].append(row)
+        free[index] -= size
+        free_steps[index] -= steps
+    return [_concatenate(part) for part in bins]
+
+
+def _concatenate(rows: Sequence[StepRow]) -> StepRow:
+    segment_ids, step_ids, ends = [], [], []
+    segments = steps = columns = 0
+    for row in rows:
+        # Of a row that does not branch, the last column of all: no other segment sees.
+        last = np.full(len(row), len(row) - 1, np.int32)
+        ends.append((last if row.ends is None else row.ends) + columns)
+        columns += len(row)
+        segment_ids.append(row.segment_ids + segments)
+        step_ids.append(np.where(row.step_ids >= 0, row.step_ids + steps, -1))
+        segments += int(row.segment_ids[-1])
+        steps += len(row.labels)
+    return StepRow(
+        tokens=np.concatenate([row.tokens for row in rows]),
+        positions=np.concatenate([row.positions for row in rows]),
+        segment_ids=np.concatenate(segment_ids).astype(np.int32),
+        step_ids=np.concatenate(step_ids).astype(np.int32),
+        labels=np.concatenate([row.labels for row in rows]),
+        ends=np.concatenate(ends).astype(np.int32)
+        if any(row.ends is not None for row in rows)
+        else None,
+    )
