@@ -12,8 +12,10 @@ import dataclasses
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
+from typing import Unpack
 
 from aprm_jax.data.jsonl import (
+    Limits,
     RowError,
     Rows,
     read_rows,
@@ -84,8 +86,7 @@ def read_model_solutions(
     *,
     models: Sequence[str] = MODELS,
     strip_annotations: bool = False,
-    quarantine_dir: str | Path | None = None,
-    max_bad_share: float = 0.01,
+    **limits: Unpack[Limits],
 ) -> list[ModelSolution]:
     """Reads `example_model_solutions.jsonl`: per line, solutions of several models.
 
@@ -108,9 +109,7 @@ def read_model_solutions(
             found.append(ModelSolution(question, kept, outcome, model))
         return found
 
-    rows: Rows[list[ModelSolution]] = read_rows(
-        path, parse, quarantine_dir=quarantine_dir, max_bad_share=max_bad_share
-    )
+    rows: Rows[list[ModelSolution]] = read_rows(path, parse, **limits)
     return [solution for row in rows for solution in row]
 
 

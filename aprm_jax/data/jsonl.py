@@ -11,7 +11,7 @@ import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypedDict, TypeVar, Unpack
 
 from aprm_jax.config.errors import UserError
 
@@ -42,6 +42,19 @@ class RawRow(NamedTuple):
     file: str = ""  # where a source consists of several
 
 
+class Limits(TypedDict, total=False):
+    """What a read does about bad rows; `parse_rows` has the defaults.
+
+    Attributes:
+      quarantine_dir: gets `<name>-<hash of path>.jsonl` with the file, line, reason
+        and text of every bad row; None keeps no record but the log's.
+      max_bad_share: share of bad rows, of all rows, past which the read stops.
+    """
+
+    quarantine_dir: str | Path | None
+    max_bad_share: float
+
+
 class Rows(list[T], Generic[T]):
     """The parsed rows, and how many others were quarantined."""
 
@@ -49,32 +62,20 @@ class Rows(list[T], Generic[T]):
 
 
 def read_rows(
-    path: str | Path,
-    parse: Callable[[dict], T],
-    *,
-    quarantine_dir: str | Path | None = None,
-    max_bad_share: float = 0.01,
+    path: str | Path, parse: Callable[[dict], T], **limits: Unpack[Limits]
 ) -> Rows[T]:
     """Reads a file of JSON objects: JSONL, or one JSON array, either may be gzipped.
 
     Args:
       path: the file.
       parse: turns an object into a row; raises `RowError` for a bad one.
-      quarantine_dir: gets `<name>-<hash of path>.jsonl` with the file, line, reason
-        and text of every bad row; None keeps no record but the log's.
-      max_bad_share: share of bad rows, of all rows, past which the read stops.
+      limits: what is done about bad rows.
 
     Raises:
       DataError: the file is missing, empty, binary or malformed, or too many rows
         are bad.
     """
-    return parse_rows(
-        str(path),
-        raw_rows(Path(path)),
-        parse,
-        quarantine_dir=quarantine_dir,
-        max_bad_share=max_bad_share,
-    )
+    return parse_rows(str(path), raw_rows(Path(path)), parse, **limits)
 
 
 def raw_rows(path: Path) -> list[RawRow]:

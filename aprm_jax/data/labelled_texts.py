@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 from collections.abc import Sequence
-from pathlib import Path
+from typing import Unpack
 
-from aprm_jax.data.jsonl import DataError
-from aprm_jax.data.labelled import NEUTRAL, LabelledSolution, Solutions, question_id
+from aprm_jax.data.jsonl import DataError, Limits
+from aprm_jax.data.labelled import NEUTRAL, LabelledSolution, Solutions
 from aprm_jax.data.prefixes import PrefixTree
 from aprm_jax.data.problem import Problem
 from aprm_jax.data.readers import read_steps
@@ -30,11 +29,7 @@ def split_source(text: str, field: str) -> tuple[str, str]:
 
 
 def read_labelled(
-    text: str,
-    *,
-    unique: bool = True,
-    quarantine_dir: str | Path | None = None,
-    max_bad_share: float = 0.01,
+    text: str, *, unique: bool = True, **limits: Unpack[Limits]
 ) -> Solutions:
     """Reads "READER:SOURCE"; questions and steps stay as the data has them.
 
@@ -45,21 +40,9 @@ def read_labelled(
       DataError: see `readers.read_steps`; or no solution has a label.
     """
     reader, source = split_source(text, "labelled solutions")
-    rows = read_steps(
-        source,
-        reader,
-        unique=unique,
-        quarantine_dir=quarantine_dir,
-        max_bad_share=max_bad_share,
-    )
+    rows = read_steps(source, reader, unique=unique, **limits)
     if not rows:
         raise DataError(f"{text}: no solution has a labelled step")
-    rows[:] = [
-        row
-        if row.problem_id
-        else dataclasses.replace(row, problem_id=question_id(row.question))
-        for row in rows
-    ]
     return rows
 
 

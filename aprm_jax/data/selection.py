@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable
+from typing import Unpack
 
 from aprm_jax.data.contamination import ContaminationIndex, Overlap
-from aprm_jax.data.jsonl import DataError
+from aprm_jax.data.jsonl import DataError, Limits
 from aprm_jax.data.labelled import NEUTRAL, LabelledSolution, from_labels, question_id
 from aprm_jax.data.labelled_texts import split_source
 from aprm_jax.data.readers import ProblemSource, read_problems, read_steps, sources
@@ -30,7 +31,12 @@ class Dropped:
 
 
 def read_solutions(
-    text: str, *, label: str, dropped: Dropped, label_cut: float = NEUTRAL, **reading
+    text: str,
+    *,
+    label: str,
+    dropped: Dropped,
+    label_cut: float = NEUTRAL,
+    **limits: Unpack[Limits],
 ) -> list[LabelledSolution]:
     """Reads "READER:SOURCE": labelled solutions, or problems with worked ones.
 
@@ -41,19 +47,19 @@ def read_solutions(
       label: kind of the labels, see `labelled.as_kind`.
       dropped: counted up.
       label_cut: likewise.
-      reading: `quarantine_dir` and `max_bad_share` of `readers.read_steps`.
+      limits: what is done about bad rows.
 
     Raises:
       DataError: see `readers.read_steps`.
     """
     name, source = split_source(text, "prepare.sources")
     if isinstance(sources().get(name), ProblemSource):
-        problems = read_problems(source, name, **reading)
+        problems = read_problems(source, name, **limits)
         dropped.bad += problems.num_bad
         dropped.without_steps += sum(not p.steps for p in problems)
         found = [_worked(p) for p in problems if p.steps]
     else:
-        rows = read_steps(source, name, label=label, label_cut=label_cut, **reading)
+        rows = read_steps(source, name, label=label, label_cut=label_cut, **limits)
         dropped.bad += rows.num_bad
         dropped.unlabelled += rows.num_unlabelled
         dropped.repeated += rows.num_repeated
@@ -63,13 +69,13 @@ def read_solutions(
     return kept
 
 
-def read_questions(text: str, **reading) -> list[str]:
+def read_questions(text: str, **limits: Unpack[Limits]) -> list[str]:
     """The questions of an evaluation set, "READER:SOURCE", each once."""
     name, source = split_source(text, "prepare.against")
     if isinstance(sources().get(name), ProblemSource):
-        rows = read_problems(source, name, **reading)
+        rows = read_problems(source, name, **limits)
     else:
-        rows = read_steps(source, name, **reading)
+        rows = read_steps(source, name, **limits)
     return list(dict.fromkeys(row.question for row in rows))
 
 

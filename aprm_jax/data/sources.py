@@ -18,11 +18,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, Unpack
 from urllib.parse import parse_qsl
 
 from aprm_jax.data.files import path_rows, raw_row
-from aprm_jax.data.jsonl import DataError, Rows, parse_rows
+from aprm_jax.data.jsonl import DataError, Limits, Rows, parse_rows
 from aprm_jax.files import parse_json
 
 T = TypeVar("T")
@@ -60,8 +60,7 @@ def read_source(
     parse: Callable[[dict], T],
     *,
     usual_split: str = "train",
-    quarantine_dir: str | Path | None = None,
-    max_bad_share: float = 0.01,
+    **limits: Unpack[Limits],
 ) -> Rows[T]:
     """Reads rows from a path or a name, under the rules of `jsonl.read_rows`.
 
@@ -71,8 +70,7 @@ def read_source(
         of a name, and for all of a path, which must then hold one split alone.
       parse: turns an object into a row; raises `RowError` for a bad one.
       usual_split: of names.
-      quarantine_dir: see `read_rows`.
-      max_bad_share: see `read_rows`.
+      limits: what is done about bad rows.
 
     Raises:
       DataError: the source cannot be had, or too many of its rows are bad.
@@ -80,13 +78,8 @@ def read_source(
     if not is_name(source):
         path, options = _split_path(source)
         rename = _renames(source, options.get("rename", ""))
-        return parse_rows(
-            source,
-            path_rows(path, options.get("split", split), rename, source),
-            parse,
-            quarantine_dir=quarantine_dir,
-            max_bad_share=max_bad_share,
-        )
+        raw = path_rows(path, options.get("split", split), rename, source)
+        return parse_rows(source, raw, parse, **limits)
     scheme, _, rest = source.partition(":")
     name, _, query = rest.partition("?")
     options = _options(source, query, _OPTIONS)
@@ -110,8 +103,7 @@ def read_source(
         f"{source}#{split}",
         [raw_row(k, row, rename) for k, row in enumerate(rows, start=1)],
         parse,
-        quarantine_dir=quarantine_dir,
-        max_bad_share=max_bad_share,
+        **limits,
     )
 
 

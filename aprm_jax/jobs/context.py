@@ -17,6 +17,7 @@ from aprm_jax.config import ConfigError, Job, is_read_by, jobs, stages
 from aprm_jax.config.errors import UserError
 from aprm_jax.data.bpe import save_tokenizer
 from aprm_jax.files import check_fingerprints, seal_folder, sealed_files
+from aprm_jax.data.jsonl import Limits
 from aprm_jax.data.steps import RowFormat, StepBuilder
 from aprm_jax.game.rounds import Arena, Player
 from aprm_jax.hf.builders import open_builder
@@ -98,6 +99,14 @@ class Context:
         path = self.root / self.stage
         path.mkdir(parents=True, exist_ok=True)
         return path
+
+    @property
+    def limits(self) -> Limits:
+        """What reads of data files do about bad rows."""
+        return {
+            "quarantine_dir": self.root / "quarantine",
+            "max_bad_share": self.config.domain.max_bad_share,
+        }
 
     @functools.cached_property
     def domain(self) -> Domain:

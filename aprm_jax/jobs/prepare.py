@@ -34,10 +34,6 @@ def run(context: Context) -> dict[str, float]:
     """Writes the stage's folder `prepared`, and returns its counts."""
     context = context.of("solver")  # whose ids sft learns from
     c = context.config.prepare
-    reading: dict[str, Any] = {
-        "quarantine_dir": context.root / "quarantine",
-        "max_bad_share": context.config.domain.max_bad_share,
-    }
     dropped = selection.Dropped()
     found: list[LabelledSolution] = []
     for source in c.sources:
@@ -46,14 +42,14 @@ def run(context: Context) -> dict[str, float]:
             label=c.label,
             label_cut=context.config.domain.label_cut,
             dropped=dropped,
-            **reading,
+            **context.limits,
         )
         log.info("%s: %d solutions of %s", context.stage, len(rows), source)
         found += rows
     found = selection.without_repeats(found, dropped)
     index = ContaminationIndex(c.ngram, c.max_overlap)
     for source in c.against:
-        index.add(source, selection.read_questions(source, **reading))
+        index.add(source, selection.read_questions(source, **context.limits))
     found, overlaps = selection.without_contamination(
         found, index, dropped, refuse=c.contaminated == "refuse"
     )

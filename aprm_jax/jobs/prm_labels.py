@@ -139,10 +139,6 @@ def labelled_solutions(context: Context) -> list[LabelledSolution]:
         )
     out: list[LabelledSolution] = []
     for text in c.prm.data:
-        read = read_labelled(
-            text,
-            quarantine_dir=context.root / "quarantine",
-            max_bad_share=c.domain.max_bad_share,
-        )
+        read = read_labelled(text, **context.limits)
         out += [row for row in read if question_id(row.question) not in held]
     return out

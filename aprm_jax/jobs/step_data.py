@@ -74,8 +74,7 @@ def evaluation_sets(context: Context) -> list[StepSet]:
             c.domain.processbench if c.domain.name != "labelled" else "",
             c.evaluate.neutral,
             c.domain.label_cut,
-            context.root / "quarantine",
-            c.domain.max_bad_share,
+            tuple(context.limits.items()),
         )
     )
 
@@ -86,8 +85,7 @@ def _sets(
     bench: str,
     neutral: str,
     cut: float,
-    quarantine: Path,
-    max_bad_share: float,
+    limits: tuple[tuple[str, Any], ...],
 ) -> tuple[StepSet, ...]:
     found = []
     for entry in entries:
@@ -95,24 +93,13 @@ def _sets(
         if name in (DEV, THRESHOLDS):
             raise DataError(f"evaluate.sets: {name!r} is the domain's own dev split")
         reader, _ = split_source(source, "evaluate.sets")
-        rows = read_labelled(
-            source,
-            unique=False,
-            quarantine_dir=quarantine,
-            max_bad_share=max_bad_share,
-        )
+        rows = read_labelled(source, unique=False, **dict(limits))
         made = step_sets.step_set(name, reader, rows, neutral, cut)
         if not made.rows:
             raise DataError(f"evaluate.sets: {entry}: no solution has a labelled step")
         found.append(made)
     if bench:
-        rows = read_steps(
-            bench,
-            "processbench",
-            unique=False,
-            quarantine_dir=quarantine,
-            max_bad_share=max_bad_share,
-        )
+        rows = read_steps(bench, "processbench", unique=False, **dict(limits))
         found.append(step_sets.step_set(PROCESSBENCH, "processbench", rows))
     return tuple(found)
 
@@ -123,8 +110,7 @@ def read_graded(context: Context) -> list[ModelSolution]:
     rows = read_model_solutions(
         c.model_solutions,
         strip_annotations=c.strip_annotations,
-        quarantine_dir=context.root / "quarantine",
-        max_bad_share=c.max_bad_share,
+        **context.limits,
     )
     return rows[: context.config.evaluate.graded or None]
 

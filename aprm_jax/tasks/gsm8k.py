@@ -9,10 +9,11 @@ trained with `strip_annotations`.
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from aprm_jax.data.gsm8k import canonical, parse_row
+from aprm_jax.data.jsonl import Limits
 from aprm_jax.data.problem import Problem
 from aprm_jax.data.sources import read_source, source_path
 from aprm_jax.tasks.text import TextDomain
@@ -37,9 +38,7 @@ class Gsm8kDomain(TextDomain):
         self._parse = functools.partial(parse_row, strip_annotations=strip_annotations)
         super().__init__(dev_count=dev_count, **common)
 
-    def _read(
-        self, source: str, split: str, limits: Mapping[str, Any]
-    ) -> Sequence[Problem]:
+    def _read(self, source: str, split: str, limits: Limits) -> Sequence[Problem]:
         path = source_path(source)
         split = split if path is None or path.is_dir() else ""
         rows = read_source(source, split, self._parse, **limits)

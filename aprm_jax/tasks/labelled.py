@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Unpack
 
 import numpy as np
 from transformers import PreTrainedTokenizerFast
 
 from aprm_jax.data.bpe import given_or_trained
 from aprm_jax.data.drawing import Epochs, held_out
-from aprm_jax.data.jsonl import DataError
+from aprm_jax.data.jsonl import DataError, Limits
 from aprm_jax.data.labelled import NEUTRAL, LabelledSolution, question_id
 from aprm_jax.data.labelled_texts import read_labelled, right_texts
 from aprm_jax.data.problem import Problem
@@ -44,9 +45,8 @@ class LabelledDomain:
       dev_count: questions held out, chosen by a hash of the question; 0 for a share
         that goes with how many there are, and as much again to test on.
       oracle: judges steps; None knows nothing of any.
-      quarantine_dir: where bad rows are recorded.
-      max_bad_share: share of bad rows past which reading stops.
       label_cut: labels below it are wrong, where right and wrong are all there is.
+      limits: what is done about bad rows.
 
     Attributes:
       labelled: solutions to train on.
@@ -68,13 +68,10 @@ class LabelledDomain:
         vocab_size: int = 2048,
         dev_count: int = 100,
         oracle: TextOracle | None = None,
-        quarantine_dir: str | Path | None = None,
-        max_bad_share: float = 0.01,
         label_cut: float = NEUTRAL,
+        **limits: Unpack[Limits],
     ):
-        rows = read_labelled(
-            train, quarantine_dir=quarantine_dir, max_bad_share=max_bad_share
-        )
+        rows = read_labelled(train, **limits)
         # By what the question says: an id may be that of the row.
         ids = [question_id(row.question) for row in rows]
         dev = frozenset(held_out(ids, dev_count, train))

@@ -8,9 +8,9 @@ where it has none, that line is the only step.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
 
+from aprm_jax.data.jsonl import Limits
 from aprm_jax.data.labelled import question_id
 from aprm_jax.data.problem import Problem
 from aprm_jax.data.readers import ProblemSource, read_problems, sources
@@ -29,9 +29,7 @@ class QuestionsDomain(TextDomain):
 
     name = "questions"
 
-    def _read(
-        self, source: str, split: str, limits: Mapping[str, Any]
-    ) -> Sequence[Problem]:
+    def _read(self, source: str, split: str, limits: Limits) -> Sequence[Problem]:
         name, of_reader = reader_of(source)
         rows = read_problems(of_reader, name, **limits)
         self.num_bad += rows.num_bad

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Unpack
 
 from transformers import PreTrainedTokenizerFast
 
 from aprm_jax.data.bpe import given_or_trained
 from aprm_jax.data.drawing import Epochs, held_out
-from aprm_jax.data.jsonl import DataError
+from aprm_jax.data.jsonl import DataError, Limits
 from aprm_jax.data.labelled import question_id
 from aprm_jax.data.problem import Problem
 from aprm_jax.oracle.steps.calculator import KINDS, CalculatorOracle
@@ -37,8 +37,7 @@ class TextDomain(AnswerGrader, WordCorruptor, abc.ABC):
         has no source of its own, chosen by a hash of what they say, so that neither
         order nor seed changes the choice; 0 for a share; see `drawing.held_out`.
       oracle: judges the steps; None reads calculator annotations and bare sums.
-      quarantine_dir: where bad rows are recorded.
-      max_bad_share: share of bad rows past which reading stops.
+      limits: what is done about bad rows.
 
     Raises:
       DataError: a source cannot be used, or holds too few questions.
@@ -57,10 +56,8 @@ class TextDomain(AnswerGrader, WordCorruptor, abc.ABC):
         vocab_size: int = 2048,
         dev_count: int = 0,
         oracle: TextOracle | None = None,
-        quarantine_dir: str | Path | None = None,
-        max_bad_share: float = 0.01,
+        **limits: Unpack[Limits],
     ):
-        limits = {"quarantine_dir": quarantine_dir, "max_bad_share": max_bad_share}
         kept, dev = hold_out(self._read(train, "train", limits), dev_count, train)
         if test:
             tests = tuple(self._read(test, "test", limits))
@@ -79,9 +76,7 @@ class TextDomain(AnswerGrader, WordCorruptor, abc.ABC):
         )
 
     @abc.abstractmethod
-    def _read(
-        self, source: str, split: str, limits: Mapping[str, Any]
-    ) -> Sequence[Problem]:
+    def _read(self, source: str, split: str, limits: Limits) -> Sequence[Problem]:
         """The problems of a source; counts bad rows in `num_bad`."""
 
     @property

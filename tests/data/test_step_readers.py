@@ -8,6 +8,7 @@ import math
 import pytest
 
 from aprm_jax.data.jsonl import DataError, RowError
+from aprm_jax.data.labelled import question_id
 from aprm_jax.data.readers import read_steps, sources
 
 NAN = math.nan
@@ -58,7 +59,15 @@ def _chat(*contents: str) -> dict:
 def test_rlhflow(row, question, steps, labels):
     [found] = _parse("rlhflow", row)
     assert (found.question, found.steps) == (question, tuple(steps))
-    assert _same(found.labels, labels) and found.source == "rlhflow"
+    assert _same(found.labels, labels)
+
+
+def test_what_a_row_does_not_say_of_itself_is_filled_in(tmp_path):
+    path = tmp_path / "part.jsonl"
+    path.write_text(json.dumps(_chat("Q? Step 1: a", "+")) + "\n")
+    [found] = read_steps(str(path), "rlhflow")
+    where = found.source, found.split, found.problem_id
+    assert where == ("rlhflow", "part", question_id("Q?"))
 
 
 @pytest.mark.parametrize(

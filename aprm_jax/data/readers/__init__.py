@@ -15,16 +15,16 @@ import functools
 import importlib
 import logging
 import pkgutil
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, Unpack
 
-from aprm_jax.data.jsonl import DataError, Rows
+from aprm_jax.data.jsonl import DataError, Limits, Rows
 from aprm_jax.data.labelled import (
     LABEL_KINDS,
     NEUTRAL,
     LabelledSolution,
     Solutions,
     as_kind,
+    question_id,
 )
 from aprm_jax.data.readers.base import (
     MathProblem,
@@ -61,12 +61,7 @@ def sources() -> dict[str, Source]:
 
 
 def read_problems(
-    source: str,
-    name: str,
-    *,
-    split: str = "",
-    quarantine_dir: str | Path | None = None,
-    max_bad_share: float = 0.01,
+    source: str, name: str, *, split: str = "", **limits: Unpack[Limits]
 ) -> Rows[MathProblem]:
     """Reads the problems of a data set.
 
@@ -75,17 +70,13 @@ def read_problems(
         data set's own name on the Hugging Face hub.
       name: of the data set, one of `sources()`.
       split: of the source; "" for a named data set's usual one, and for all of a path.
-      quarantine_dir: where bad rows are recorded; see `jsonl.read_rows`.
-      max_bad_share: share of bad rows past which reading stops.
+      limits: what is done about bad rows.
 
     Raises:
       DataError: there is no such reader or source, or too many rows are bad.
     """
     reader = _reader(name, ProblemSource, "problems")
-    problems, num_bad = _read(reader, source, split, quarantine_dir, max_bad_share)
-    rows: Rows[MathProblem] = Rows(problems)
-    rows.num_bad = num_bad
-    return rows
+    return _read(reader, source, split, limits)
 
 
 def read_steps(
@@ -96,8 +87,7 @@ def read_steps(
     label: str = "soft",
     label_cut: float = NEUTRAL,
     unique: bool = True,
-    quarantine_dir: str | Path | None = None,
-    max_bad_share: float = 0.01,
+    **limits: Unpack[Limits],
 ) -> Solutions:
     """Reads solutions with labelled steps.
 
@@ -109,8 +99,7 @@ def read_steps(
         says, a neutral rating as 0.5.
       label_cut: of the kind "hard", likewise.
       unique: leaves out a solution whose text and labels came before.
-      quarantine_dir: see `read_problems`.
-      max_bad_share: see `read_problems`.
+      limits: what is done about bad rows.
 
     Returns:
       The solutions that have a label at all; the others are counted.
@@ -118,9 +107,9 @@ def read_steps(
     if label not in LABEL_KINDS:
         raise ValueError(f"label must be one of {LABEL_KINDS}, not {label!r}")
     reader = _reader(name, StepSource, "labelled steps")
-    read, num_bad = _read(reader, source, split, quarantine_dir, max_bad_share)
+    read = _read(reader, source, split, limits)
     kept = Solutions()
-    kept.num_bad = num_bad
+    kept.num_bad = read.num_bad
     seen: set[Any] = set()
     for solution in read:
         if not solution.num_labelled:
@@ -155,32 +144,26 @@ def _reader(name: str, kind: type[Source[T]], what: str) -> Source[T]:
     return sources()[name]
 
 
-def _read(
-    reader: Source[T],
-    source: str,
-    split: str,
-    quarantine_dir: str | Path | None,
-    max_bad_share: float,
-) -> tuple[list[T], int]:
+def _read(reader: Source[T], source: str, split: str, limits: Limits) -> Rows[T]:
+    """The items of all rows, with what their rows do not say of where they are from."""
     if not source:
         if not reader.hub:
             raise DataError(f"{reader.name} has no name on the hub: give a path")
         source = reader.hub[0]
-    rows = read_source(
-        source,
-        split,
-        reader.parse,
-        usual_split=reader.split,
-        quarantine_dir=quarantine_dir,
-        max_bad_share=max_bad_share,
-    )
+    rows = read_source(source, split, reader.parse, usual_split=reader.split, **limits)
     path = source_path(source)
     where = split or (reader.split if path is None else path.name.partition(".")[0])
-    items = [
-        item if item.split else dataclasses.replace(item, split=where)
+    items: Rows[T] = Rows(
+        dataclasses.replace(
+            item,
+            source=item.source or reader.name,
+            split=item.split or where,
+            problem_id=item.problem_id or question_id(item.question),
+        )
         for row in rows
         for item in row
-    ]
+    )
     if reader.check is not None:
         reader.check(source, items)
-    return items, rows.num_bad
+    items.num_bad = rows.num_bad
+    return items

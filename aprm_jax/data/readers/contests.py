@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from aprm_jax.data.jsonl import RowError, require_str
-from aprm_jax.data.labelled import question_id
 from aprm_jax.data.readers.base import (
     MathProblem,
     ProblemSource,
@@ -18,7 +17,7 @@ _ANSWER = ("answer", "Answer", "expected_answer")
 
 def parse_aime(row: dict) -> list[MathProblem]:
     """A problem whose answer is an integer from 0 to 999."""
-    problem = _parse(row, "aime")
+    problem = _parse(row)
     if not problem.answer.isdecimal() or int(problem.answer) > 999:
         raise RowError(f"an AIME answer is 0 to 999, not {problem.answer[:40]!r}")
     return [problem]
@@ -26,10 +25,10 @@ def parse_aime(row: dict) -> list[MathProblem]:
 
 def parse_amc(row: dict) -> list[MathProblem]:
     """A problem whose answer is a number: the choices are left out of its text."""
-    return [_parse(row, "amc")]
+    return [_parse(row)]
 
 
-def _parse(row: dict, source: str) -> MathProblem:
+def _parse(row: dict) -> MathProblem:
     question = require_str(row, _field(row, _QUESTION))
     field = _field(row, _ANSWER)
     name = row.get("id", row.get("ID"))
@@ -37,8 +36,7 @@ def _parse(row: dict, source: str) -> MathProblem:
         question.strip(),
         number_text(row[field], field),
         paragraphs(optional_text(row, "solution")),
-        source=source,
-        problem_id=question_id(question) if name is None else number_text(name, "id"),
+        problem_id="" if name is None else number_text(name, "id"),
         kind="Numeric",
     )
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from aprm_jax.data import gsm8k
-from aprm_jax.data.labelled import question_id
 from aprm_jax.data.readers.base import MathProblem, ProblemSource
 
 
@@ -15,8 +14,6 @@ def parse(row: dict) -> list[MathProblem]:
             problem.question,
             problem.answer,
             problem.steps,
-            source="gsm8k",
-            problem_id=question_id(problem.question),
         )
     ]
 

@@ -26,7 +26,6 @@ def parse(row: dict) -> list[MathProblem]:
         MathProblem(
             require_str(row, "question").strip(),
             answer,
-            source="jeebench",
             problem_id=f"{paper}/{require_int(row, 'index')}",
             kind=kind,
             category=optional_text(row, "subject"),

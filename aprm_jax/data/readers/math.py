@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import functools
-
 from aprm_jax.data.jsonl import RowError, require_str
-from aprm_jax.data.labelled import question_id
 from aprm_jax.data.readers.base import (
     MathProblem,
     ProblemSource,
@@ -14,7 +11,7 @@ from aprm_jax.data.readers.base import (
 )
 
 
-def parse(row: dict, source: str = "math") -> list[MathProblem]:
+def parse(row: dict) -> list[MathProblem]:
     """A problem; its answer is a field of its own or the solution's last box."""
     question = require_str(row, "problem")
     solution = optional_text(row, "solution")
@@ -26,8 +23,7 @@ def parse(row: dict, source: str = "math") -> list[MathProblem]:
             question,
             answer,
             paragraphs(solution),
-            source=source,
-            problem_id=optional_text(row, "unique_id") or question_id(question),
+            problem_id=optional_text(row, "unique_id"),
             category=optional_text(row, "subject") or optional_text(row, "type"),
         )
     ]
@@ -51,7 +47,7 @@ SOURCES = (
     ProblemSource("math", parse, hub=("datasets:DigitalLearningGmbH/MATH-lighteval",)),
     ProblemSource(
         "math500",
-        functools.partial(parse, source="math500"),
+        parse,
         hub=("datasets:HuggingFaceH4/MATH-500",),
         split="test",
         evaluation=True,

@@ -18,7 +18,7 @@ import re
 from typing import Any
 
 from aprm_jax.data.jsonl import RowError, require_str
-from aprm_jax.data.labelled import LabelledSolution, from_labels, question_id
+from aprm_jax.data.labelled import LabelledSolution, from_labels
 from aprm_jax.data.readers.base import StepSource, optional_text, spelt_list, step_label
 from aprm_jax.data.readers.numbered import without_number
 
@@ -81,9 +81,7 @@ def _flat(row: dict) -> LabelledSolution:
 
 
 def _solution(question: str, steps: list[str], labels: list[float]) -> LabelledSolution:
-    return from_labels(
-        question, steps, labels, source="math_aps", problem_id=question_id(question)
-    )
+    return from_labels(question, steps, labels)
 
 
 SOURCES = (StepSource("math_aps", parse, hub=("datasets:openreasoner/MATH-APS",)),)

@@ -9,7 +9,7 @@ completion from there reached the right answer. An older release keeps the tags 
 from __future__ import annotations
 
 from aprm_jax.data.jsonl import RowError, require_str
-from aprm_jax.data.labelled import LabelledSolution, from_labels, question_id
+from aprm_jax.data.labelled import LabelledSolution, from_labels
 from aprm_jax.data.readers.base import StepSource, optional_text
 from aprm_jax.data.readers.numbered import opening, without_number
 
@@ -45,8 +45,6 @@ def parse(row: dict) -> list[LabelledSolution]:
             question,
             steps,
             labels,
-            source="math_shepherd",
-            problem_id=question_id(question),
             category=optional_text(row, "task"),
         )
     ]

@@ -47,7 +47,6 @@ def parse(row: dict) -> list[LabelledSolution]:
             question,
             steps,
             error,
-            source="mr_ben",
             problem_id=optional_text(row, "Question_UUID") or question_id(question),
             category=optional_text(row, "Subject"),
         )

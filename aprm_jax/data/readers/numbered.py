@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from aprm_jax.data.jsonl import RowError
 
@@ -66,6 +67,29 @@ def split_steps(text: str) -> list[str]:
 def _begins_sentence(before: str) -> bool:
     text = before.rstrip()
     return "\n" in before[len(text) :] or text.endswith(_SENTENCE_ENDS)
+
+
+def question_and_steps(
+    texts: Sequence[str], labels: Sequence[float]
+) -> tuple[str, list[str], list[float]]:
+    """A question, the steps behind it and their labels.
+
+    Args:
+      texts: the question and the first step, as `question_and_step` tells them apart,
+        then the other steps, "Step n:" before each.
+      labels: of the texts. Where the first holds no step that can be told from the
+        question, its label is no step's either.
+
+    Raises:
+      RowError: there is no step, or one is empty.
+    """
+    question, first = question_and_step(texts[0])
+    steps = [first, *map(without_number, texts[1:])][0 if first else 1 :]
+    if not steps:
+        raise RowError("the question has no 'Step 1:', and there is no other step")
+    if not all(steps):
+        raise RowError(f"step {steps.index('') + 1} is empty")
+    return question, steps, list(labels)[-len(steps) :]
 
 
 def question_and_step(text: str) -> tuple[str, str]:

@@ -24,7 +24,6 @@ def parse(row: dict) -> list[MathProblem]:
             f"{context}\n{question}" if context else question,
             ", ".join(answers),
             paragraphs(solution) if isinstance(solution, str) else (),
-            source="olympiadbench",
             problem_id=number_text(row.get("id"), "id"),
             kind=optional_text(row, "answer_type"),
             unit=optional_text(row, "unit"),

@@ -10,10 +10,10 @@ that are a text are Math-Shepherd's own form.
 from __future__ import annotations
 
 from aprm_jax.data.jsonl import RowError, require_str
-from aprm_jax.data.labelled import LabelledSolution, from_labels, question_id
+from aprm_jax.data.labelled import LabelledSolution, from_labels
 from aprm_jax.data.readers import math_shepherd
 from aprm_jax.data.readers.base import StepSource, optional_text, step_label
-from aprm_jax.data.readers.numbered import question_and_step, without_number
+from aprm_jax.data.readers.numbered import question_and_steps
 
 _LABELS = ("value", "label", "labels", "values")
 
@@ -36,24 +36,8 @@ def parse(row: dict) -> list[LabelledSolution]:
         many = len(values) if isinstance(values, list) else repr(values)[:40]
         raise RowError(f"field {field!r}: {many} labels for {len(parts)} tags")
     labels = [step_label(value, f"label {k}") for k, value in enumerate(values)]
-    question, first = question_and_step(parts[0])
-    steps = [without_number(part) for part in parts[1:]]
-    if first:
-        steps.insert(0, first)
-    else:
-        labels = labels[1:]  # of a step that cannot be told from the question
-    if not steps or not all(steps):
-        raise RowError("a step is empty" if steps else "no step behind the question")
-    return [
-        from_labels(
-            question,
-            steps,
-            labels,
-            source="openrlhf",
-            problem_id=question_id(question),
-            category=optional_text(row, "task"),
-        )
-    ]
+    solution = question_and_steps(parts, labels)
+    return [from_labels(*solution, category=optional_text(row, "task"))]
 
 
 SOURCES = (StepSource("openrlhf", parse, hub=("datasets:zhuzilin/Math-Shepherd",)),)

@@ -48,8 +48,6 @@ def _flat(row: dict) -> LabelledSolution:
         question,
         steps,
         ratings,
-        source="prm800k",
-        problem_id=question_id(question),
         finished=finished if isinstance(finished, bool) else None,
     )
 
@@ -57,8 +55,7 @@ def _flat(row: dict) -> LabelledSolution:
 def _nested(row: dict) -> list[LabelledSolution]:
     question = require_str(require_dict(row, "question"), "problem")
     reason = str(row["label"].get("finish_reason") or "")
-    where = {"source": "prm800k", "problem_id": question_id(question)}
-    where["category"] = reason
+    where = {"problem_id": question_id(question), "category": reason}
     levels = row["label"].get("steps")
     if not isinstance(levels, list):
         raise RowError("field 'label.steps' must be a list")

@@ -32,7 +32,7 @@ def parse(row: dict) -> list[LabelledSolution]:
     if low:
         raise RowError(f"error step {low[0]} of {len(steps)}, counted from 1")
     labels = [0.0 if k in errors else 1.0 for k in range(1, len(steps) + 1)]
-    where = {"source": "prmbench", "problem_id": name}
+    where = {"problem_id": name}
     question = require_str(row, "modified_question")
     past = sum(e > len(steps) for e in set(errors))
     found = [from_labels(question, steps, labels, category=kind, ignored=past, **where)]

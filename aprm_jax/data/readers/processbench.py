@@ -27,7 +27,6 @@ def parse(row: dict) -> list[LabelledSolution]:
             question,
             steps,
             label,
-            source="processbench",
             split=split if split in SPLITS else "",
             problem_id=name or question_id(question),
             category=optional_text(row, "generator"),

@@ -16,7 +16,6 @@ from __future__ import annotations
 from typing import Any
 
 from aprm_jax.data.jsonl import RowError
-from aprm_jax.data.labelled import question_id
 from aprm_jax.data.readers.base import (
     MathProblem,
     ProblemSource,
@@ -62,8 +61,6 @@ def parse(row: dict) -> list[MathProblem]:
             question,
             answer,
             tuple(steps),
-            source="questions",
-            problem_id=question_id(question),
             category=optional_text(row, "category"),
         )
     ]

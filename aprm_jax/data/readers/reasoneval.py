@@ -17,7 +17,6 @@ from 0; only a changed number or operation is sure to make its step wrong.
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 from aprm_jax.data.jsonl import RowError, require_int, require_str
@@ -25,7 +24,6 @@ from aprm_jax.data.labelled import (
     LabelledSolution,
     from_first_error,
     from_ratings,
-    question_id,
 )
 from aprm_jax.data.readers.base import (
     StepSource,
@@ -42,15 +40,12 @@ _STEPS = ("model_output_step_format", "model_output_steps")
 _PLANTED = ("random number", "random operation")
 
 
-def parse(row: dict, source: str = "reasoneval") -> list[LabelledSolution]:
+def parse(row: dict) -> list[LabelledSolution]:
     """One solution of any of the forms."""
     question = require_str(row, "question").strip()
     name = row.get("uuid")
     where = {
-        "source": source,
-        "problem_id": question_id(question)
-        if name is None
-        else number_text(name, "uuid"),
+        "problem_id": "" if name is None else number_text(name, "uuid"),
         "category": optional_text(row, "error_type") or optional_text(row, "generator"),
     }
     if "hypothesis_steps" in row:
@@ -92,7 +87,7 @@ SOURCES = (
     StepSource("reasoneval", parse, evaluation=True),
     StepSource(
         "mr_gsm8k",
-        functools.partial(parse, source="mr_gsm8k"),
+        parse,
         hub=("datasets:Randolphzeng/Mr-GSM8K",),
         evaluation=True,
     ),

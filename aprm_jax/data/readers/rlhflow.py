@@ -16,9 +16,9 @@ from __future__ import annotations
 from typing import Any
 
 from aprm_jax.data.jsonl import RowError, require_str
-from aprm_jax.data.labelled import LabelledSolution, from_labels, question_id
+from aprm_jax.data.labelled import LabelledSolution, from_labels
 from aprm_jax.data.readers.base import StepSource, step_label
-from aprm_jax.data.readers.numbered import question_and_step, without_number
+from aprm_jax.data.readers.numbered import question_and_steps
 
 _USER = ("user", "human")
 
@@ -29,21 +29,7 @@ def parse(row: dict) -> list[LabelledSolution]:
     if not isinstance(turns, list):
         raise RowError("field 'conversations' must be a list of turns")
     texts, labels = _turns(turns)
-    question, first = question_and_step(texts[0])
-    steps = [without_number(text) for text in texts[1:]]
-    if first:
-        steps.insert(0, first)
-    else:
-        labels = labels[1:]  # of a step that cannot be told from the question
-    if not steps:
-        raise RowError("the first turn has no 'Step 1:', and there is no other")
-    if not all(steps):
-        raise RowError(f"step {steps.index('') + 1} is empty")
-    return [
-        from_labels(
-            question, steps, labels, source="rlhflow", problem_id=question_id(question)
-        )
-    ]
+    return [from_labels(*question_and_steps(texts, labels))]
 
 
 def _turns(turns: list[Any]) -> tuple[list[str], list[float]]:

@@ -20,7 +20,6 @@ def parse(row: dict) -> list[MathProblem]:
             require_str(row, "problem_text").strip(),
             number_text(row.get("answer_number"), "answer_number"),
             paragraphs(optional_text(row, "solution")),
-            source="scibench",
             problem_id=f"{book}/{optional_text(row, 'problemid')}",
             kind="Numeric",
             unit=optional_text(row, "unit"),

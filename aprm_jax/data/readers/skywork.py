@@ -17,7 +17,6 @@ import json
 from typing import Any
 
 from aprm_jax.data.jsonl import RowError, require_dict
-from aprm_jax.data.labelled import question_id
 from aprm_jax.data.readers.base import (
     MathProblem,
     ProblemSource,
@@ -37,8 +36,6 @@ def parse(row: dict) -> list[MathProblem]:
         MathProblem(
             question,
             answer,
-            source="skywork",
-            problem_id=question_id(question),
             category=optional_text(row, "data_source"),
         )
     ]

@@ -16,7 +16,7 @@ import re
 from collections.abc import Sequence
 
 from aprm_jax.data.jsonl import DataError, RowError, require_strings
-from aprm_jax.data.labelled import LabelledSolution, from_labels, question_id
+from aprm_jax.data.labelled import LabelledSolution, from_labels
 from aprm_jax.data.readers.base import (
     StepSource,
     chat_question,
@@ -47,8 +47,8 @@ def parse(row: dict) -> list[LabelledSolution]:
             question,
             steps,
             [step_label(label, f"label {k}") for k, label in enumerate(labels)],
-            source=optional_text(row, "source") or "step_format",
-            problem_id=optional_text(row, "problem_id") or question_id(question),
+            source=optional_text(row, "source"),
+            problem_id=optional_text(row, "problem_id"),
             category=optional_text(row, "category"),
         )
     ]

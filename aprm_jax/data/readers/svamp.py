@@ -21,7 +21,6 @@ def parse(row: dict) -> list[MathProblem]:
         MathProblem(
             question,
             number_text(row.get("Answer"), "Answer"),
-            source="svamp",
             problem_id=optional_text(row, "ID"),
             kind="Numeric",
             category=optional_text(row, "Type"),

@@ -14,7 +14,7 @@ from __future__ import annotations
 from typing import Any
 
 from aprm_jax.data.jsonl import RowError, require_str
-from aprm_jax.data.labelled import LabelledSolution, from_ratings, question_id
+from aprm_jax.data.labelled import LabelledSolution, from_ratings
 from aprm_jax.data.readers.base import (
     StepSource,
     optional_text,
@@ -41,8 +41,6 @@ def parse(row: dict) -> list[LabelledSolution]:
             question,
             [without_number(step) for step in steps],
             ratings,
-            source="versaprm",
-            problem_id=question_id(question),
             category=optional_text(row, "category"),
         )
     ]
