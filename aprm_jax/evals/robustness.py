@@ -102,6 +102,6 @@ def _searched(rounds: Rounds, state: LoopState) -> float:
         played = rounds.play(state, step, PhaseTimer(), group_size=SEARCHED)
         odds: dict[int, float] = {}
         for i in hardest(played.rows, played.log_odds, len(played.rows)):
-            odds.setdefault(played.found[i].group, float(played.log_odds[i]))
+            odds.setdefault(played.perturbations[i].group, float(played.log_odds[i]))
         best += odds.values()
     return float(np.mean([odds >= 0.0 for odds in best])) if best else math.nan

@@ -32,7 +32,7 @@ def _searchable() -> SimpleNamespace:
     ]
     found = [SimpleNamespace(group=group) for group, _, _ in made]
     odds = np.array([odds for *_, odds in made], np.float32)
-    return SimpleNamespace(rows=rows, log_odds=odds, found=found)
+    return SimpleNamespace(rows=rows, log_odds=odds, perturbations=found)
 
 
 def test_both_rates_are_of_the_same_replies_summed(monkeypatch):
@@ -81,7 +81,9 @@ def test_both_rates_are_of_the_same_replies_summed(monkeypatch):
 
 def test_nothing_wrong_is_no_rate(monkeypatch):
     rates = dict.fromkeys(robustness._SHARES, 0.0)
-    played = SimpleNamespace(metrics=rates, rows=[None], log_odds=np.ones(1), found=[])
+    played = SimpleNamespace(
+        metrics=rates, rows=[None], log_odds=np.ones(1), perturbations=[]
+    )
     monkeypatch.setattr(Rounds, "play", lambda *args, group_size=0: played)
     monkeypatch.setattr(
         Rounds, "step_fn", lambda self, state, *args: StepOutput(state, {}, None)

@@ -38,7 +38,8 @@ def test_without_a_hard_share_as_many_corruptions_are_judged_as_are_learned_from
     first = 3 * SIZE + SIZE // 2
     points = situations(context.domain, range(first, 5 * SIZE), 0)
     rng = np.random.default_rng([0, 31, 3])
-    expected = static_rows(points, context.domain, context.builder, rng, SIZE // 2)
+    domain, size = context.domain, SIZE // 2
+    expected = static_rows(points, domain, domain.oracle, context.builder, rng, size)
     assert (_ids(wrong), right, count) == (_ids(expected), [], SIZE // 2)
     assert len(clean) == SIZE // 2
 
