@@ -3,7 +3,7 @@
 A prompt is text with named places, the chat template around it where the tokenizer has
 one. What the places hold (questions, steps, text of models) is text always: where it
 spells a special token, the spelling is broken up. A reply is one step or it is not, by
-the rules of `parse_reply`; nothing is repaired.
+the rules of `no_step`; nothing is repaired.
 """
 
 from __future__ import annotations
@@ -200,7 +200,7 @@ def defuse(tokenizer: PreTrainedTokenizerFast, text: str) -> str:
 
 # Why a reply is not one step, in the order in which it is asked.
 REASONS = (
-    "unfinished",  # cut off before its end; `parse_reply` sees whole ones alone
+    "unfinished",  # cut off before its end; `no_step` sees whole ones alone
     "empty",
     "too_long",
     "several",  # more than one line, or more than one numbered step
