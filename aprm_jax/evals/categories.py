@@ -21,7 +21,7 @@ from jaxtyping import Shaped
 
 from aprm_jax.evals import steps
 from aprm_jax.evals.processbench import NO_ERROR
-from aprm_jax.evals.records import Record, records
+from aprm_jax.evals.records import Record, metric_records
 from aprm_jax.evals.step_sets import StepSet
 
 SET, TOTAL = "category", "all"
@@ -70,7 +70,7 @@ def category_records(
             named = {f"{metric}{suffix}": value for metric, value in values.items()}
             if suffix == next(iter(thresholds), OFFICIAL[0]):
                 named |= once
-            out += records(SET, data.name, verifier, named, part=name)
+            out += metric_records(SET, data.name, verifier, named, part=name)
     return out
 
 

@@ -27,7 +27,7 @@ from aprm_jax.evals.processbench import (
     first_error,
     processbench_score,
 )
-from aprm_jax.evals.records import Record, Results, records
+from aprm_jax.evals.records import Record, Results, metric_records
 from aprm_jax.oracle.verdict import Label
 from aprm_jax.tasks.protocols import Corruptor, StepOracle
 
@@ -72,7 +72,7 @@ def first_error_records(
         values |= {f"{metric}{suffix}": value for metric, value in report.items()}
         values[f"f1{suffix}"] = f1_interval(guess, labels, resamples)
         values[f"threshold{suffix}"] = threshold
-    return records(SET, split, verifier, values)
+    return metric_records(SET, split, verifier, values)
 
 
 def f1_interval(
@@ -111,7 +111,7 @@ def mean_records(results: Results, splits: Sequence[str]) -> list[Record]:
             if len(known) > 1:
                 values = [results.value(SET, s, verifier, metric) for s in known]
                 mean = {metric: float(np.mean(values))}
-                out += records(SET, "+".join(known), verifier, mean)
+                out += metric_records(SET, "+".join(known), verifier, mean)
     return out
 
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float, Shaped
 
-from aprm_jax.evals.records import Record, records
+from aprm_jax.evals.records import Record, metric_records
 from aprm_jax.evals.steps import auc
 
 SET = "outcome"
@@ -46,9 +46,9 @@ def outcome_records(
         "unscored": float(np.isnan(least).sum()),
         "correct_share": float(right.mean()) if len(right) else float("nan"),
     }
-    out = records(SET, "", verifier, total)
+    out = metric_records(SET, "", verifier, total)
     for writer, value in within.items():
-        out += records(SET, "", verifier, {"auc": value}, part=writer)
+        out += metric_records(SET, "", verifier, {"auc": value}, part=writer)
     return out
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from aprm_jax.evals import intervals
-from aprm_jax.evals.records import Record, records
+from aprm_jax.evals.records import Record, metric_records
 from aprm_jax.evals.selection import Method
 
 SET, WINNERS = "pressure", "winners"
@@ -46,15 +46,15 @@ def pressure_records(
       resamples: of the intervals.
       part: the solver, where it is another than the run's own.
     """
-    found: list[Record] = []
+    records: list[Record] = []
     for verifier in verifiers:
         for how in aggregations:
             curve = np.stack([rows[verifier, f"{how}@{n}"] for n in sizes])
             peak = int(np.argmax(curve.mean(axis=1)))
             fall = intervals.bootstrap(curve[peak] - curve[-1], resamples=resamples)
             values = {f"{how}.peak": float(sizes[peak]), f"{how}.fall": fall}
-            found += records(SET, split, verifier, values, part)
-    return found
+            records += metric_records(SET, split, verifier, values, part)
+    return records
 
 
 def wrong_winners(
@@ -87,7 +87,9 @@ def winner_records(
       part: as of `pressure_records`.
     """
     name = f"{split}, {part}" if part else split
-    found = records(WINNERS, name, verifier, {"wrong": len(kinds) / problems})
+    records = metric_records(WINNERS, name, verifier, {"wrong": len(kinds) / problems})
     for kind, count in sorted(Counter(kinds).items()):
-        found += records(WINNERS, name, verifier, {"count": float(count)}, part=kind)
-    return found
+        records += metric_records(
+            WINNERS, name, verifier, {"count": float(count)}, part=kind
+        )
+    return records

@@ -112,7 +112,7 @@ class Results:
         return list(dict.fromkeys(r.split for r in self if r.set == set))
 
 
-def records(
+def metric_records(
     set: str,
     split: str,
     verifier: str,

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float
 
 from aprm_jax.data.problem import Problem
 from aprm_jax.evals import intervals
-from aprm_jax.evals.records import Record, records
+from aprm_jax.evals.records import Record, metric_records
 from aprm_jax.search.aggregate import aggregate_lists
 from aprm_jax.search.select import expected_best_of_n, majority_of_n, pass_at_n
 from aprm_jax.search.solve import Solution
@@ -147,7 +147,7 @@ def solver_records(
     for (verifier, metric), values in rows.items():
         values = np.asarray(values, np.float64)
         interval = intervals.bootstrap(values, resamples=resamples)
-        out += records(SET, split, verifier, {metric: interval}, part)
+        out += metric_records(SET, split, verifier, {metric: interval}, part)
     return out
 
 
@@ -161,5 +161,5 @@ def difference_records(
     out: list[Record] = []
     for (verifier, metric), values in others.items():
         interval = intervals.paired_difference(mine, values, resamples=resamples)
-        out += records(DIFFERENCE, split, verifier, {metric: interval})
+        out += metric_records(DIFFERENCE, split, verifier, {metric: interval})
     return out

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from aprm_jax.evals import steps
 from aprm_jax.evals.calibration import Platt
 from aprm_jax.evals.intervals import Interval, bootstrap_statistic
-from aprm_jax.evals.records import Record, records
+from aprm_jax.evals.records import Record, metric_records
 from aprm_jax.evals.step_sets import Judged
 
 SET = "steps"
@@ -39,7 +39,7 @@ def step_records(
         calibrated = platt(judged.scores)
         values["ece_calibrated"] = steps.reliability(calibrated, judged.labels).ece
         values["brier_calibrated"] = steps.brier(calibrated, judged.labels)
-    return records(SET, split, verifier, values)
+    return metric_records(SET, split, verifier, values)
 
 
 def auc_interval(

@@ -38,12 +38,12 @@ class Chosen:
           probability: what the verifier states for scores on the real line.
           tuned: the threshold chosen on ProcessBench's gsm8k, for other splits.
         """
-        found = {first_errors.VALIDATION: self.first_error, first_errors.RAW: 0.5}
+        thresholds = {first_errors.VALIDATION: self.first_error, first_errors.RAW: 0.5}
         if self.platt is not None:
-            found[first_errors.PLATT] = even_threshold(self.platt, probability)
+            thresholds[first_errors.PLATT] = even_threshold(self.platt, probability)
         if tuned is not None:
-            found[first_errors.TUNED] = tuned
-        return found
+            thresholds[first_errors.TUNED] = tuned
+        return thresholds
 
     def to_json(self) -> dict[str, Any]:
         """For a file."""
@@ -79,10 +79,10 @@ def choose(
     if len(values):
         threshold = steps.best_threshold(probability(values), truth, metric)
     platt = fit_platt(values, truth) if len(set(truth.tolist())) == 2 else None
-    found = first_errors.validation_threshold(*rows) if rows else None
-    if found is None:
-        found = 0.5 if platt is None else even_threshold(platt, probability)
-    return Chosen(threshold, found, platt)
+    first = first_errors.validation_threshold(*rows) if rows else None
+    if first is None:
+        first = 0.5 if platt is None else even_threshold(platt, probability)
+    return Chosen(threshold, first, platt)
 
 
 def even_threshold(platt: Platt, probability: Probability) -> float:

@@ -278,7 +278,7 @@ def make_update(
         # Both gradients are of `state`: neither player sees the other's step.
         if config.train_generator:
             assert generator_batch is not None
-            generator, found, fine = _learn_generator(
+            generator, learned, fine = _learn_generator(
                 state.generator,
                 refs.generator,
                 generator_batch,
@@ -288,15 +288,15 @@ def make_update(
             )
             after = dataclasses.replace(after, generator=generator)
             finite &= fine
-            metrics |= {f"generator/{k}": v for k, v in found.items()}
+            metrics |= {f"generator/{k}": v for k, v in learned.items()}
         if config.train_prm:
             assert prm_batch is not None
-            prm, found, fine = _learn_prm(
+            prm, learned, fine = _learn_prm(
                 state.prm, refs.prm, prm_batch, prm_decoder, config, prm_tx, key
             )
             after = dataclasses.replace(after, prm=prm)
             finite &= fine
-            metrics |= {f"prm/{k}": v for k, v in found.items()}
+            metrics |= {f"prm/{k}": v for k, v in learned.items()}
         kept, flag = guarded(mesh, state, after, finite)
         return kept, metrics | flag
 

@@ -16,9 +16,9 @@ from transformers import PreTrainedTokenizerFast
 from aprm_jax.config import ConfigError, Job, is_read_by, jobs, stages
 from aprm_jax.config.errors import UserError
 from aprm_jax.data.bpe import save_tokenizer
-from aprm_jax.files import check_fingerprints, seal_folder, sealed_files
 from aprm_jax.data.jsonl import Limits
 from aprm_jax.data.steps import RowFormat, StepBuilder
+from aprm_jax.files import check_fingerprints, seal_folder, sealed_files
 from aprm_jax.game.rounds import Arena, Player
 from aprm_jax.hf.builders import open_builder
 from aprm_jax.hf.export import Origin

@@ -34,7 +34,7 @@ from aprm_jax.evals.records import (
     Record,
     Results,
     by_name,
-    records,
+    metric_records,
     write_results,
 )
 from aprm_jax.evals.step_sets import Judged, StepSet
@@ -69,9 +69,9 @@ def run(context: Context) -> dict[str, Any]:
 
     Each split, set and attack is kept as it ends: a killed evaluation goes on there.
     """
-    found = evaluate(context, functools.partial(_part, context))
-    write_results(context.directory / RESULTS, found)
-    _write_json(context.directory / "summary.json", by_name(found))
+    records = evaluate(context, functools.partial(_part, context))
+    write_results(context.directory / RESULTS, records)
+    _write_json(context.directory / "summary.json", by_name(records))
     return {}
 
 
@@ -111,16 +111,16 @@ def _measured_sets(context: Context, chosen: dict[str, Chosen], part) -> Iterato
     if context.config.domain.name == "labelled":
         for data in (step_data.dev_set(context), *sets):
             samples.write_set(context.directory / "sets" / f"{data.name}.jsonl", data)
-    found: dict[str, Part] = {}
+    done: dict[str, Part] = {}
     tuned: dict[str, float] = {}
     for data in sorted(sets, key=lambda data: not _tunes(data)):
         piece = part(data.name, lambda d=data, t=tuned: _measure(context, d, chosen, t))
-        found[data.name] = piece
+        done[data.name] = piece
         tuned = tuned or piece.get("tuned", {})
-    yield from (found[data.name] for data in sets)
+    yield from (done[data.name] for data in sets)
     located = [data.name for data in sets if data.reader == step_sets.PROCESSBENCH]
     results = Results(
-        Record.from_json(row) for piece in found.values() for row in piece["records"]
+        Record.from_json(row) for piece in done.values() for row in piece["records"]
     )
     yield _kept(first_errors.mean_records(results, located))
 
@@ -130,8 +130,8 @@ def _tunes(data: StepSet) -> bool:
     return (data.reader, data.origin) == place
 
 
-def _kept(found: Sequence[Record], **more: Any) -> Part:
-    return {"records": [record.to_json() for record in found], **more}
+def _kept(records: Sequence[Record], **more: Any) -> Part:
+    return {"records": [record.to_json() for record in records], **more}
 
 
 def _part(context: Context, name: str, compute) -> Part:
@@ -177,7 +177,7 @@ def _labelled_dev(context: Context) -> Part:
     """Thresholds and calibration, chosen on questions that nothing else sees."""
     data = step_data.dev_set(context)
     chosen: dict[str, Chosen] = {}
-    found: list[Record] = []
+    records: list[Record] = []
     for name, scores in set_scores(context, data).items():
         judged = step_sets.judged(data.rows, scores)
         scored = judged.labels[~np.isnan(judged.scores)]
@@ -197,20 +197,20 @@ def _labelled_dev(context: Context) -> Part:
             judged.scores, judged.labels, stated, "balanced_accuracy", rows
         )
         auc = steps.auc(judged.scores, judged.labels)
-        found += _chosen_records(name, chosen[name])
-        found += records(step_labels.SET, DEV, name, {"auc": auc})
+        records += _chosen_records(name, chosen[name])
+        records += metric_records(step_labels.SET, DEV, name, {"auc": auc})
         wrong = float(sum(label >= 0 for label in rows[1]))
         counts = {"num_error": wrong, "num_correct": len(rows[1]) - wrong}
-        found += records(first_errors.SET, DEV, name, counts)
-    return _kept(found, chosen={k: v.to_json() for k, v in chosen.items()})
+        records += metric_records(first_errors.SET, DEV, name, counts)
+    return _kept(records, chosen={k: v.to_json() for k, v in chosen.items()})
 
 
 def _chosen_records(name: str, chosen: Chosen) -> list[Record]:
     steps_at = {"threshold": chosen.threshold}
     first_at = {"threshold": chosen.first_error}
     return [
-        *records(step_labels.SET, DEV, name, steps_at),
-        *records(first_errors.SET, DEV, name, first_at),
+        *metric_records(step_labels.SET, DEV, name, steps_at),
+        *metric_records(first_errors.SET, DEV, name, first_at),
     ]
 
 
@@ -241,8 +241,8 @@ def _dev(context: Context) -> Part:
         if scored:
             values, labels, _ = samples.judged_steps(context, solutions, scored[name])
         chosen[name] = choose(values, labels, stated, "accuracy", rows)
-    found = [r for name, c in chosen.items() for r in _chosen_records(name, c)]
-    return _kept(found, chosen={k: v.to_json() for k, v in chosen.items()})
+    records = [r for name, c in chosen.items() for r in _chosen_records(name, c)]
+    return _kept(records, chosen={k: v.to_json() for k, v in chosen.items()})
 
 
 def _split(
@@ -270,11 +270,11 @@ def _split(
     )
     right = selection.correctness(context.domain, problems, greedy)[:, 0]
     rows["", "greedy"] = right.astype(np.float64)
-    found = selection.solver_records(split, rows, c.bootstrap, solver)
+    records = selection.solver_records(split, rows, c.bootstrap, solver)
     count = {"problems": float(len(problems))}
-    found += records(selection.SET, split, "", count, solver)
+    records += metric_records(selection.SET, split, "", count, solver)
     if len(c.samples) > 1:
-        found += pressure.pressure_records(
+        records += pressure.pressure_records(
             split, rows, list(scored), c.aggregations, c.samples, c.bootstrap, solver
         )
     winners = {}
@@ -282,13 +282,13 @@ def _split(
         kinds, winners[name] = samples.wrong_winners(
             context, problems, solutions, scores, name, c.aggregations[0]
         )
-        found += pressure.winner_records(split, name, kinds, len(problems), solver)
+        records += pressure.winner_records(split, name, kinds, len(problems), solver)
         if not solver:
-            found += _judged(context, split, name, solutions, scores, chosen[name])
+            records += _judged(context, split, name, solutions, scores, chosen[name])
     name = _measured(split, solver)
     _save_arrays(context.directory / "per_problem" / f"{name}.npz", rows)
     shown = samples.sample_examples(context, problems, solutions, scored)
-    return _kept(found, solutions=shown, winners=winners)
+    return _kept(records, solutions=shown, winners=winners)
 
 
 def _judged(
@@ -307,11 +307,11 @@ def _judged(
     report = steps.classification_report(values, labels, threshold=threshold)
     if chosen.platt is not None:
         report["ece_calibrated"] = steps.reliability(chosen.platt(raw), labels).ece
-    found = records(step_labels.SET, split, name, report)
+    records = metric_records(step_labels.SET, split, name, report)
     by_kind = steps.per_kind_report(values, labels, kinds, threshold=threshold)
     for kind, metrics in by_kind.items():
-        found += records("kinds", split, name, metrics, part=kind)
-    return found
+        records += metric_records("kinds", split, name, metrics, part=kind)
+    return records
 
 
 def _measured(split: str, solver: str) -> str:
@@ -322,14 +322,14 @@ def _measured(split: str, solver: str) -> str:
 def _outcome(context: Context) -> Part:
     """AUC of the outcome on graded solutions that other models wrote."""
     graded = step_data.read_graded(context)
-    found: list[Record] = []
+    records: list[Record] = []
     for name, scores in model_scores(
         context, [(s.question, s.steps) for s in graded]
     ).items():
         made = outcome.outcome_records(
             name, scores, [s.is_correct for s in graded], [s.model for s in graded]
         )
-        found += made
+        records += made
         log.info(
             "%s: outcome of %d solutions from %s: AUC %.3f",
             context.stage,
@@ -337,7 +337,7 @@ def _outcome(context: Context) -> Part:
             name,
             made[0].value,
         )
-    return _kept(found)
+    return _kept(records)
 
 
 def _measure(
@@ -348,23 +348,23 @@ def _measure(
 ) -> Part:
     """Every verifier on one set, by the evaluator of the set's kind."""
     scores = set_scores(context, data)
-    found: list[Record] = []
+    records: list[Record] = []
     more: dict[str, Any] = {"reliability": {}}
     for name, raw in scores.items():
         # Whoever gave no scores for the dev questions is read at 0.5, uncalibrated.
         choice = chosen.get(name, Chosen())
         values = [probability(name, row) for row in raw]
         if data.kind == step_sets.STEPS:
-            found += _steps(context, data, name, raw, choice, more["reliability"])
+            records += _steps(context, data, name, raw, choice, more["reliability"])
         elif data.kind == step_sets.CATEGORIES:
             at = {"": choice.threshold}
-            found += categories.category_records(data, name, values, at)
+            records += categories.category_records(data, name, values, at)
         else:
             mine = data.reader == step_sets.PROCESSBENCH
             at = choice.first_error_thresholds(
                 functools.partial(probability, name), tuned.get(name) if mine else None
             )
-            found += first_errors.first_error_records(
+            records += first_errors.first_error_records(
                 data.name,
                 name,
                 values,
@@ -373,14 +373,14 @@ def _measure(
                 context.config.evaluate.bootstrap,
             )
     if _tunes(data):
-        results = Results(found)
+        results = Results(records)
         best = f"threshold{first_errors.HINDSIGHT}"
         more["tuned"] = {
             name: results.value(first_errors.SET, data.name, name, best)
             for name in scores
         }
-    _log_results(context.stage, data, Results(found))
-    return _kept(found, solutions=samples.set_examples(data, scores), **more)
+    _log_results(context.stage, data, Results(records))
+    return _kept(records, solutions=samples.set_examples(data, scores), **more)
 
 
 def _steps(
@@ -431,11 +431,11 @@ _LOGGED = {
 }
 
 
-def _log_results(stage: str, data: StepSet, found: Results) -> None:
+def _log_results(stage: str, data: StepSet, results: Results) -> None:
     """A line a verifier: figures, each with its threshold."""
     set_, part, metrics = _LOGGED[data.kind]
-    for name in dict.fromkeys(record.verifier for record in found):
-        known = [found.find(set_, data.name, name, m, part) for m in metrics]
+    for name in dict.fromkeys(record.verifier for record in results):
+        known = [results.find(set_, data.name, name, m, part) for m in metrics]
         text = ", ".join(f"{r.metric} {r.value:.4g}" for r in known if r)
         log.info("%s: %s, %s: %s", stage, data.name, name, text)
 
@@ -474,7 +474,7 @@ def _attack(context: Context, name: str) -> Part:
             name,
             c.evaluate.attack_learning_rate,
         )
-    return _kept(records(robustness.SET, "", name, rates))
+    return _kept(metric_records(robustness.SET, "", name, rates))
 
 
 def _save_arrays(path: Path, arrays: dict[selection.Method, np.ndarray]) -> None:

@@ -172,8 +172,8 @@ def _metrics(path: Path, stage: str) -> dict[str, float]:
     if not path.exists():
         return {}
     remedy = "Make it anew with --config.job=report, or delete it."
-    found, more = read_results(path, remedy)
+    records, more = read_results(path, remedy)
     training = more.get("training", {})
-    mine = by_name(record for record in found if record.verifier == stage)
+    mine = by_name(record for record in records if record.verifier == stage)
     mine |= ends_by_name({stage: training.get(stage, {})})
-    return mine or by_name(found) | ends_by_name(training)
+    return mine or by_name(records) | ends_by_name(training)

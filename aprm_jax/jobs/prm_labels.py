@@ -80,7 +80,7 @@ def labelled_rows(context: Context) -> tuple[list[StepRow], np.ndarray]:
         cut=c.domain.label_cut,
     )
     tree, known = prefix_tree(leaves)
-    found = tree_rows(
+    trees = tree_rows(
         context.builder,
         tree,
         labels=known,
@@ -88,7 +88,7 @@ def labelled_rows(context: Context) -> tuple[list[StepRow], np.ndarray]:
         **row_shape(context),
     )
     # A row that the repeated path alone fills, or unlabelled steps, teaches nothing.
-    rows = [t.row for t in found if not np.isnan(t.row.labels).all()]
+    rows = [t.row for t in trees if not np.isnan(t.row.labels).all()]
     values = [row.labels for row in rows]
     labels = np.concatenate(values or [np.zeros(0, np.float32)]).astype(np.float64)
     labels = labels[~np.isnan(labels)]

@@ -82,7 +82,7 @@ def run(context: Context) -> dict[str, Any]:
     evaluated = [name for name, job in stages(config) if job == "evaluate"]
     evaluation = root / evaluated[0] if evaluated else None
     parts = _parts(config, evaluation) if evaluation is not None else []
-    found = _records(config, evaluation, [part["name"] for part in parts])
+    records = _records(config, evaluation, [part["name"] for part in parts])
     more = {
         "training": {name: _ends(rows) for name, rows in trained.items()},
         "seconds": {
@@ -90,12 +90,12 @@ def run(context: Context) -> dict[str, Any]:
             for name, phases in _phases(context, trained, evaluation).items()
         },
     }
-    numbers = by_name(found) | ends_by_name(more["training"])
+    numbers = by_name(records) | ends_by_name(more["training"])
     numbers |= {f"time.{k}.seconds": value for k, value in more["seconds"].items()}
-    write_results(root / RESULTS, found, more)
+    write_results(root / RESULTS, records, more)
     text = json.dumps(numbers, indent=1, sort_keys=True)
     atomic_write(root / "summary.json", text + "\n")
-    results = Results(found)
+    results = Results(records)
     table = tables.main_table(config, results) if evaluation is not None else None
     game = _game(context, trained)
     shown = sorted(trained, key=lambda name: name != game)  # the game first
@@ -135,8 +135,8 @@ def _records(
         return []
     path = evaluation / RESULTS
     remedy = f"Delete it (rm {path}) and run the same command again: its parts are kept"
-    found, _ = read_results(path, f"{remedy}.")
-    return [*found, *tables.differences(config, evaluation, parts)]
+    records, _ = read_results(path, f"{remedy}.")
+    return [*records, *tables.differences(config, evaluation, parts)]
 
 
 def _ends(rows: Sequence[Mapping[str, int | float]]) -> dict[str, float]:
@@ -300,11 +300,11 @@ def _pressure(config: ml_collections.ConfigDict, results: Results) -> list[Chart
     for split, solver in places:
         series = []
         for name, key, how in lines:
-            found = [
+            records = [
                 results.find(selection.SET, split, key, f"{how}@{n}", solver)
                 for n in c.samples
             ]
-            known = [record for record in found if record is not None]
+            known = [record for record in records if record is not None]
             if len(known) == len(c.samples):
                 ends = zip(*((r.value, r.low, r.high) for r in known), strict=True)
                 series.append(Series(name, list(c.samples), *map(list, ends)))
@@ -367,7 +367,7 @@ def _solutions(context: Context, parts: Sequence[Mapping[str, Any]]) -> list[Sol
     ]
     # One of each split in turn, so that the page opens on all of them.
     turns = itertools.zip_longest(*columns)
-    return [found for turn in turns for found in turn if found is not None]
+    return [chart for turn in turns for chart in turn if chart is not None]
 
 
 def _solution(row: Mapping[str, Any], verifier: Verifier, split: str) -> Solution:

@@ -46,8 +46,8 @@ class SftLoopState:
 def language_loss(params: Any, batch: StepBatch, decoder: Decoder) -> Loss:
     """Cross-entropy of the steps' tokens, in nats."""
     logprobs = heads.token_logprobs(decoder, params["backbone"], batch)
-    found = MeanMetric.of(logprobs, jnp.asarray(batch.step_ids) >= 0)
-    return -found, {"tokens": SumMetric(found.weight)}
+    mean = MeanMetric.of(logprobs, jnp.asarray(batch.step_ids) >= 0)
+    return -mean, {"tokens": SumMetric(mean.weight)}
 
 
 def check(context: Context, earlier: Mapping[str, str]) -> None:
@@ -185,26 +185,26 @@ def _texts(context: Context) -> PackedEpochs | None:
     tree = PrefixTree()
     for text in domain.texts:
         tree.add(text.question, text.steps)
-    found = tree_rows(
+    trees = tree_rows(
         context.builder,
         tree,
         length=shape["length"],
         max_steps=shape["max_steps"],
         branch=branches(context),
     )
-    if not found:
+    if not trees:
         raise JobError(
             "no step of the training texts fits a row: raise builder.buckets"
         )
     log.info(
         "%s: %d steps of %d texts in %d rows of %d tokens",
         context.stage,
-        len({node for row in found for node in row.nodes}),
+        len({node for row in trees for node in row.nodes}),
         len(domain.texts),
-        len(found),
-        sum(len(row.row) for row in found),
+        len(trees),
+        sum(len(row.row) for row in trees),
     )
-    rows = [row.row for row in found]
+    rows = [row.row for row in trees]
     return PackedEpochs(rows, seed=(context.config.seed, 34), **shape)
 
 

@@ -87,7 +87,7 @@ def _sets(
     cut: float,
     limits: tuple[tuple[str, Any], ...],
 ) -> tuple[StepSet, ...]:
-    found = []
+    sets = []
     for entry in entries:
         name, _, source = entry.partition("=")
         if name in (DEV, THRESHOLDS):
@@ -97,11 +97,11 @@ def _sets(
         made = step_sets.step_set(name, reader, rows, neutral, cut)
         if not made.rows:
             raise DataError(f"evaluate.sets: {entry}: no solution has a labelled step")
-        found.append(made)
+        sets.append(made)
     if bench:
         rows = read_steps(bench, "processbench", unique=False, **dict(limits))
-        found.append(step_sets.step_set(PROCESSBENCH, "processbench", rows))
-    return tuple(found)
+        sets.append(step_sets.step_set(PROCESSBENCH, "processbench", rows))
+    return tuple(sets)
 
 
 def read_graded(context: Context) -> list[ModelSolution]:

@@ -93,11 +93,11 @@ def _shown_sizes(config: ml_collections.ConfigDict) -> tuple[int, ...]:
 
 def _problems(config: ml_collections.ConfigDict, results: Results) -> str:
     """How many problems the splits have: fewer than asked for, where data are few."""
-    found = [
+    records = [
         results.find(selection.SET, split, "", "problems")
         for split in config.evaluate.splits
     ]
-    counts = [r.value if r else config.evaluate.problems for r in found]
+    counts = [r.value if r else config.evaluate.problems for r in records]
     return " to ".join(f"{n:.0f}" for n in sorted({min(counts), max(counts)}))
 
 
@@ -106,7 +106,7 @@ def differences(
 ) -> list[Record]:
     """APRM minus every other method, problem by problem, in the splits of `parts`."""
     own = [v.key for v in verifiers(config) if v.own]
-    found: list[Record] = []
+    records: list[Record] = []
     for split in config.evaluate.splits:
         path = evaluation / "per_problem" / f"{split}.npz"
         if not own or split not in parts or not path.exists():
@@ -118,13 +118,13 @@ def differences(
                 others += [(v.key, method) for v in verifiers(config) if not v.own]
                 if n == config.evaluate.samples[0]:  # it draws one sample, at any n
                     others.append(("", "greedy"))
-                found += selection.difference_records(
+                records += selection.difference_records(
                     split,
                     rows[selection.label((own[0], method))],
                     {other: rows[selection.label(other)] for other in others},
                     config.evaluate.bootstrap,
                 )
-    return found
+    return records
 
 
 def more_tables(
@@ -141,7 +141,7 @@ def more_tables(
         over the whole game; empty where there is none.
     """
     solved = config.evaluate.splits if config.domain.name != "labelled" else ()
-    found = [
+    tables = [
         *([_differences(config, results)] if solved else []),
         *([_other_sizes(config, results)] if solved else []),
         *([_pressure(config, results)] if solved else []),
@@ -157,7 +157,7 @@ def more_tables(
         ),
         set_tables.first_error_means(config, results),
     ]
-    return [table for table in found if any(any(row.cells) for row in table.rows)]
+    return [table for table in tables if any(any(row.cells) for row in table.rows)]
 
 
 def as_text(table: Table) -> str:

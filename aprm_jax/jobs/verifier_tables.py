@@ -68,25 +68,25 @@ def verifiers(config: ml_collections.ConfigDict) -> list[Verifier]:
 def _trained(config: ml_collections.ConfigDict) -> list[Verifier]:
     """`evaluate.prms`; no two names are equal."""
     jobs = dict(stages(config))
-    found = []
+    trained = []
     for key in config.evaluate.prms:
         job = jobs.get(key)
         stage = for_stage(config, key) if job else config
         if job == "aprm" and stage.game.freeze_generator:
-            found.append(Verifier(key, "PRM, frozen Generator", TRAINED))
+            trained.append(Verifier(key, "PRM, frozen Generator", TRAINED))
         elif job == "aprm":
-            found.append(Verifier(key, "APRM", TRAINED, own=True))
+            trained.append(Verifier(key, "APRM", TRAINED, own=True))
         elif job == "prm":
             negatives = stage.prm.negatives
             group = UPPER_BOUND if negatives == "oracle" else TRAINED
-            found.append(Verifier(key, _NEGATIVES[negatives], group))
+            trained.append(Verifier(key, _NEGATIVES[negatives], group))
         else:
             name = "PRM, as published" if key == BACKBONE else f"PRM {_short(key)}"
-            found.append(Verifier(key, name, TRAINED))
-    shared = {v.name for v in found if sum(v.name == w.name for w in found) > 1}
+            trained.append(Verifier(key, name, TRAINED))
+    shared = {v.name for v in trained if sum(v.name == w.name for w in trained) > 1}
     return [
         dataclasses.replace(v, name=f"{v.name}: {v.key}") if v.name in shared else v
-        for v in found
+        for v in trained
     ]
 
 

@@ -96,13 +96,13 @@ def _read(
             batch_sizes=_BATCH_SIZES,
             max_tokens=_BATCH_TOKENS,
         )
-        found = scorer.trees(params, solutions, branch=branches(context))
+        scores = scorer.trees(params, solutions, branch=branches(context))
     else:
         fitting = [_scorable(context.builder, *pair) for pair in solutions]
-        found = context.scorer(score).solutions(params, fitting)
-    if not all(np.isfinite(row).all() for row in found):
+        scores = context.scorer(score).solutions(params, fitting)
+    if not all(np.isfinite(row).all() for row in scores):
         raise JobError(f"{name}: a score is not finite: the model is broken")
-    return padded(found, [len(steps) for _, steps in solutions])
+    return padded(scores, [len(steps) for _, steps in solutions])
 
 
 def _scorable(

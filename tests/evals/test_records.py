@@ -9,8 +9,8 @@ from aprm_jax.evals.records import (
     Record,
     Results,
     by_name,
+    metric_records,
     read_results,
-    records,
     write_results,
 )
 from aprm_jax.files import DamagedFileError
@@ -20,9 +20,9 @@ NAME = "../runs/v1.2/aprm"  # a model of another run, dots and all
 
 def some() -> list[Record]:
     return [
-        *records("steps", "test", NAME, {"auc": Interval(0.75, 0.5, 0.875)}),
-        *records("kinds", "test", NAME, {"auc": 0.5}, part="sign.error"),
-        *records("solver", "v1.2", "", {"greedy": math.nan}),
+        *metric_records("steps", "test", NAME, {"auc": Interval(0.75, 0.5, 0.875)}),
+        *metric_records("kinds", "test", NAME, {"auc": 0.5}, part="sign.error"),
+        *metric_records("solver", "v1.2", "", {"greedy": math.nan}),
     ]
 
 
