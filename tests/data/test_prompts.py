@@ -260,15 +260,14 @@ _WORDS = st.sampled_from(
 @settings(max_examples=200)
 @given(st.one_of(st.text(), st.lists(_WORDS).map("".join)))
 def test_any_text_gets_an_answer(text):
-    reply = no_step(text)
-    assert (reply.step is None) == bool(reply.reason)
-    assert reply.reason in ("", *prompts.REASONS)
-    if reply.step is not None:
+    reason = no_step(text)
+    assert reason in ("", *prompts.REASONS)
+    if not reason:
         # What passes is one printable line of the reply itself.
-        assert reply.step == text.strip()
-        assert len(reply.step.splitlines()) == 1
-        assert reply.step.replace("\t", " ").isprintable()
-        assert no_step(reply.step) == reply
+        step = text.strip()
+        assert len(step.splitlines()) == 1
+        assert step.replace("\t", " ").isprintable()
+        assert no_step(step) == ""
 
 
 def _qwen2():

@@ -403,10 +403,11 @@ def test_questions_are_the_same_whatever_their_layout():
         ("amc", {"problem": "Q", "answer": 142.0}, ("Q", "142", (), "Numeric", "")),
     ],
 )
-def test_problems(name, row, expected):
-    [p] = _parse(name, row)
+def test_problems(name, row, expected, tmp_path):
+    _write(tmp_path / "some.jsonl", [row])
+    [p] = read_problems(str(tmp_path / "some.jsonl"), name)
     assert (p.question, p.answer, p.steps, p.kind, p.unit) == expected
-    assert p.source == name
+    assert (p.source, p.split) == (name, "some") and p.problem_id
 
 
 @pytest.mark.parametrize(

@@ -227,7 +227,7 @@ def test_mr_gsm8k():
     }
     [found] = _parse("mr_gsm8k", row)
     assert found.steps == ("a", "b") and found.labels == (1.0, 0.0)
-    assert (found.source, found.problem_id) == ("mr_gsm8k", "u-2")
+    assert found.problem_id == "u-2"
 
 
 def _tree(text, value, *children) -> dict:
