@@ -358,7 +358,7 @@ def round_metrics(
         "game/undecidable_rate": (count * (label == Label.UNDECIDABLE)).sum() / total,
         "game/success_rate": (incorrect * fooled).sum() / total,
         "game/distinct_rate": len(perturbations) / total,
-        "game/oracle_calls": sum(not p.reason for p in perturbations),
+        "game/oracle_calls": sum(not p.reply.reason for p in perturbations),
     }
     copied = [p.count for p in perturbations if p.reply.text == p.situation.step]
     metrics["game/copied_rate"] = sum(copied) / total
