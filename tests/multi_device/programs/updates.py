@@ -10,7 +10,7 @@ import tiny
 import tiny_game
 from jax.sharding import NamedSharding, PartitionSpec
 
-from aprm_jax.data.steps import pack
+from aprm_jax.data.rows import pack
 from aprm_jax.game import rollouts
 from aprm_jax.game.update import GameState, References, game_optimiser
 from aprm_jax.game.update import make_update as make_game_update
@@ -71,10 +71,12 @@ def perturbations(step):
     draws = []
     for group in range(len(points)):
         for number in range(2):
-            reply = (*BUILDER.encode(f"{number} + {group}"), BUILDER.step_id)
-            logprobs = -rng.random(len(reply)).astype(np.float32)
-            draws += [(group, reply, logprobs, True)] * (1 + number)
-    found = rollouts.verify(draws, points, DOMAIN, BUILDER, BUILDER)
+            text = f"{number} + {group}"
+            size = len(BUILDER.encode(text)) + 1
+            logprobs = -rng.random(size).astype(np.float32)
+            reply = tiny_game.reply(BUILDER, text, logprobs=logprobs)
+            draws += [(group, reply)] * (1 + number)
+    found = tiny_game.verified(draws, points, BUILDER)
     p_correct = rng.random(len(found)).astype(np.float32)
     generator = rollouts.generator_batch(
         found, p_correct, tiny_game.TABLE, BUILDER, rng, 16, LENGTH
