@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -188,9 +187,3 @@ def load_batches(
         seed=seed,
         window=window,
     )
-
-
-def useful_share(batches: Sequence[StepBatch]) -> float:
-    """Share of the token positions of some batches that hold a token."""
-    used = sum(int(np.count_nonzero(batch.segment_ids)) for batch in batches)
-    return used / max(sum(batch.segment_ids.size for batch in batches), 1)

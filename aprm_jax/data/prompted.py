@@ -9,14 +9,11 @@ from transformers import PreTrainedTokenizerFast
 
 from aprm_jax.data import prompts
 from aprm_jax.data.replies import Reply, ReplyFormat
-from aprm_jax.data.rows import StepRow
 from aprm_jax.data.steps import StepBuilder
 
 
 class PromptedReplies(ReplyFormat):
     """Takes replies in words by strict rules: `prompts.no_step`.
-
-    The last of `stop_ids` is what replies are taught to end with.
 
     With a chat template a reply ends with the turn; without one, at the end of the
     line too, where a model that only continues text would go on.
@@ -33,7 +30,7 @@ class PromptedReplies(ReplyFormat):
             ends += prompts.turn_ends(tokenizer)
         else:
             ends += backend.encode("\n", add_special_tokens=False).ids[-1:]
-        super().__init__(tokenizer, step_id, tuple(dict.fromkeys(ends)))
+        super().__init__(tokenizer, step_id, tuple(dict.fromkeys(ends)), ends[-1])
 
     def _reason(self, reply: Reply, text: str) -> str:
         if not reply.stopped:
@@ -78,15 +75,6 @@ class PromptedGenerator(PromptedBuilder):
             self.tokenizer, question, prefix, step, self.prompt
         )
 
-    def perturbation(
-        self, question: str, prefix: Sequence[str], step: str, candidate: str
-    ) -> StepRow:
-        """The prompt and the reply that is to be learned, its end included."""
-        context = self.perturb_context(question, prefix, step)
-        return self.continuation(
-            context, [*self.encode(candidate), self.replies.stop_ids[-1]]
-        )
-
 
 class PromptedSolver(PromptedBuilder):
     """A solver that is told to write the next step.
@@ -111,9 +99,3 @@ class PromptedSolver(PromptedBuilder):
     def context(self, question: str, prefix: Sequence[str]) -> list[int]:
         """The prompt, up to where the step begins."""
         return prompts.solver_prompt_ids(self.tokenizer, question, prefix, self.prompt)
-
-    def _segment(
-        self, context: Sequence[int], step: str, index: int
-    ) -> tuple[list[int], list[int]]:
-        line = [*self.encode(step), self.replies.stop_ids[-1]]
-        return [*context, *line], [-1] * len(context) + [index] * len(line)

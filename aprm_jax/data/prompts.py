@@ -92,25 +92,14 @@ def check_prompt(field: str, text: str, places: Sequence[str]) -> None:
             raise ConfigError(f"{field} lacks the place {{{place}}}")
 
 
-def generator_messages(
-    question: str, prefix: Sequence[str], step: str, prompt: str = ""
-) -> Messages:
-    """What G is told, as the messages of a chat: one, of the user.
-
-    Args:
-      question: the problem.
-      prefix: the correct steps before.
-      step: the correct step to rewrite.
-      prompt: of `config.prompt.generator`; "" for the default.
-    """
-    values = {"question": question, "prefix": _lines(prefix), "step": step}
-    return [{"role": "user", "content": _fill(prompt or GENERATOR_PROMPT, values)}]
-
-
-def solver_messages(question: str, prefix: Sequence[str], prompt: str = "") -> Messages:
-    """What a solver is told, likewise."""
-    values = {"question": question, "prefix": _lines(prefix)}
-    return [{"role": "user", "content": _fill(prompt or SOLVER_PROMPT, values)}]
+def filled(prompt: str, question: str, prefix: Sequence[str], step: str = "") -> str:
+    """A prompt with what its places name, once: braces in that stay as they are."""
+    lines = "\n".join(prefix) or _NO_PREFIX
+    values = {"question": question, "prefix": lines, "step": step}
+    parts = string.Formatter().parse(prompt)
+    return "".join(
+        text + (values[name] if name is not None else "") for text, name, _, _ in parts
+    )
 
 
 def generator_prompt_ids(
@@ -120,9 +109,17 @@ def generator_prompt_ids(
     step: str,
     prompt: str = "",
 ) -> list[int]:
-    """The ids that G's reply follows."""
-    messages = generator_messages(question, prefix, step, prompt)
-    return _reply_ids(tokenizer, messages, GENERATOR_CUE)
+    """The ids that G's reply follows.
+
+    Args:
+      tokenizer: with a chat template the prompt is the user's turn.
+      question: the problem.
+      prefix: the correct steps before.
+      step: the correct step to rewrite.
+      prompt: of `config.prompt.generator`; "" for the default.
+    """
+    text = filled(prompt or GENERATOR_PROMPT, question, prefix, step)
+    return _reply_ids(tokenizer, text, GENERATOR_CUE)
 
 
 def solver_prompt_ids(
@@ -131,9 +128,9 @@ def solver_prompt_ids(
     prefix: Sequence[str],
     prompt: str = "",
 ) -> list[int]:
-    """The ids that a solver's next step follows."""
-    messages = solver_messages(question, prefix, prompt)
-    return _reply_ids(tokenizer, messages, _SOLVER_CUE)
+    """The ids that a solver's next step follows, likewise."""
+    text = filled(prompt or SOLVER_PROMPT, question, prefix)
+    return _reply_ids(tokenizer, text, _SOLVER_CUE)
 
 
 def chat_ids(
@@ -332,27 +329,12 @@ def _rendered(
     return str(text)
 
 
-def _lines(prefix: Sequence[str]) -> str:
-    return "\n".join(prefix) or _NO_PREFIX
-
-
-def _fill(prompt: str, values: dict[str, str]) -> str:
-    """Fills the places once: braces in what is filled in stay as they are."""
-    parts = string.Formatter().parse(prompt)
-    return "".join(
-        text + (values[name] if name is not None else "") for text, name, _, _ in parts
-    )
-
-
-def _reply_ids(
-    tokenizer: PreTrainedTokenizerFast, messages: Messages, cue: str
-) -> list[int]:
+def _reply_ids(tokenizer: PreTrainedTokenizerFast, text: str, cue: str) -> list[int]:
     if tokenizer.chat_template:
-        calm = [m | {"content": defuse(tokenizer, m["content"])} for m in messages]
-        return chat_ids(tokenizer, calm, reply=True)
-    text = "\n\n".join(message["content"] for message in messages) + cue.rstrip()
+        turn = {"role": "user", "content": defuse(tokenizer, text)}
+        return chat_ids(tokenizer, [turn], reply=True)
     bos = str(tokenizer.bos_token or "")
-    return encode(tokenizer, bos, special=True) + encode(tokenizer, text)
+    return encode(tokenizer, bos, special=True) + encode(tokenizer, text + cue.rstrip())
 
 
 # Llama 3, Gemma, Phi-3 and Mistral keep tokens for whoever needs one.

@@ -38,6 +38,7 @@ class ReplyFormat:
       tokenizer: decodes them.
       step_id: closes a line.
       stop_ids: what ends a sampled reply.
+      end_id: what a reply that is to be learned ends with; by default `step_id`.
     """
 
     reasons: tuple[str, ...] = (
@@ -50,10 +51,12 @@ class ReplyFormat:
         tokenizer: PreTrainedTokenizerFast,
         step_id: int,
         stop_ids: tuple[int, ...],
+        end_id: int | None = None,
     ):
         self._backend = tokenizer.backend_tokenizer
         self.step_id = step_id
         self.stop_ids = stop_ids
+        self.end_id = step_id if end_id is None else end_id
 
     def decode(self, ids: Sequence[int] | Int32[np.ndarray, " T"]) -> str:
         """The text of one line, up to and without its `<step>`."""

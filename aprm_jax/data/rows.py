@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import flax.struct
 import numpy as np
@@ -121,37 +122,37 @@ class Batcher:
         size = len(rows) if batch_size is None else batch_size
         if len(rows) > size:
             raise ValueError(f"{len(rows)} rows do not fit a batch of {size}")
-        tokens = np.full((size, length), self.pad_id, np.int32)
-        positions = np.zeros((size, length), np.int32)
-        segment_ids = np.zeros((size, length), np.int32)
-        step_ids = np.full((size, length), -1, np.int32)
-        labels = np.zeros((size, max_steps), np.float32)
-        label_mask = np.zeros((size, max_steps), np.float32)
-        step_mask = np.zeros((size, max_steps), np.float32)
-        branching = any(row.ends is not None for row in rows)
-        ends = np.full((size, length), length - 1, np.int32) if branching else None
-        for b, row in enumerate(rows):
-            n, s = len(row), len(row.labels)
-            tokens[b, :n] = row.tokens
-            positions[b, :n] = row.positions
-            segment_ids[b, :n] = row.segment_ids
-            step_ids[b, :n] = row.step_ids
-            known = ~np.isnan(row.labels)
-            labels[b, :s] = np.where(known, row.labels, 0.0)
-            label_mask[b, :s] = known
-            step_mask[b, :s] = 1.0
-            if ends is not None and row.ends is not None:
-                ends[b, :n] = row.ends
+        shape, steps = (size, length), (size, max_steps)
+        labels = _padded([row.labels for row in rows], steps, math.nan, np.float32)
+        known = ~np.isnan(labels)
+        ends = None
+        if any(row.ends is not None for row in rows):
+            each = [
+                len(row) * [length - 1] if row.ends is None else row.ends
+                for row in rows
+            ]
+            ends = _padded(each, shape, length - 1)
         return StepBatch(
-            tokens=tokens,
-            positions=positions,
-            segment_ids=segment_ids,
-            step_ids=step_ids,
-            labels=labels,
-            label_mask=label_mask,
-            step_mask=step_mask,
+            tokens=_padded([row.tokens for row in rows], shape, self.pad_id),
+            positions=_padded([row.positions for row in rows], shape, 0),
+            segment_ids=_padded([row.segment_ids for row in rows], shape, 0),
+            step_ids=_padded([row.step_ids for row in rows], shape, -1),
+            labels=np.where(known, labels, np.float32(0)),
+            label_mask=known.astype(np.float32),
+            step_mask=_padded(
+                [len(row.labels) * [1] for row in rows], steps, 0, np.float32
+            ),
             ends=ends,
         )
+
+
+def _padded(
+    rows: Sequence[Any], shape: tuple[int, int], empty: float, dtype: Any = np.int32
+) -> np.ndarray:
+    out = np.full(shape, empty, dtype)
+    for padded, row in zip(out, rows, strict=False):
+        padded[: len(row)] = row
+    return out
 
 
 def pack(

@@ -267,5 +267,5 @@ class StepBuilder(RowFormat):
     def _segment(
         self, context: Sequence[int], step: str, index: int
     ) -> tuple[list[int], list[int]]:
-        line = [*self.encode(step), self.step_id]
+        line = [*self.encode(step), self.replies.end_id]
         return [*context, *line], [-1] * len(context) + [index] * len(line)

@@ -15,7 +15,7 @@ import tiny
 from aprm_jax.data import prepared
 from aprm_jax.data.bpe import train_bpe
 from aprm_jax.data.jsonl import DataError
-from aprm_jax.data.loader import load_batches, useful_share
+from aprm_jax.data.loader import load_batches
 from aprm_jax.data.prepared import PreparedRow
 from aprm_jax.data.readers import read_problems
 from aprm_jax.data.rows import StepBatch, TooLongError
@@ -25,6 +25,12 @@ from aprm_jax.models.decoder import Decoder
 
 BUILDER = StepBuilder(tiny.tokenizer(), None, (48,))
 COUNT = 50
+
+
+def useful_share(batches) -> float:
+    """Share of the token positions of some batches that hold a token."""
+    used = sum(int(np.count_nonzero(batch.segment_ids)) for batch in batches)
+    return used / sum(batch.segment_ids.size for batch in batches)
 
 
 def _row(k: int) -> PreparedRow:

@@ -42,12 +42,13 @@ def test_the_chats_ids_are_the_rendered_templates():
     tokenizer = _bytes(special=("<|begin|>", "<|im_start|>", "<|im_end|>"))
     tokenizer.chat_template = TEMPLATE
     ids = prompts.generator_prompt_ids(tokenizer, "How many?", ("One.", "Two."), STEP)
-    [message] = prompts.generator_messages("How many?", ("One.", "Two."), STEP)
-    assert message["role"] == "user"
+    content = prompts.filled(
+        prompts.GENERATOR_PROMPT, "How many?", ("One.", "Two."), STEP
+    )
     for part in ("How many?", "One.\nTwo.", STEP, "one subtle error"):
-        assert part in message["content"]
+        assert part in content
     want = (
-        f"<|begin|><|im_start|>user\n{message['content']}<|im_end|>\n"
+        f"<|begin|><|im_start|>user\n{content}<|im_end|>\n"
         "<|im_start|>assistant\n<think></think>"
     )
     assert tokenizer.decode(ids, skip_special_tokens=False) == want
@@ -78,8 +79,8 @@ def test_what_fills_a_place_is_text_and_is_filled_once():
     ids = prompts.generator_prompt_ids(tokenizer, hostile, (hostile,), hostile)
     vocab = tokenizer.get_vocab()
     assert ids.count(vocab["<|im_start|>"]) == 2 and ids.count(vocab["<|im_end|>"]) == 1
-    [message] = prompts.generator_messages(hostile, (), "s", "{{{question}}} {prefix}")
-    assert message["content"] == "{" + hostile + "} (none)"
+    content = prompts.filled("{{{question}}} {prefix}", hostile, (), "s")
+    assert content == "{" + hostile + "} (none)"
 
 
 def test_a_template_that_refuses_says_so():
