@@ -41,7 +41,7 @@ def train_bpe(texts: Iterable[str], vocab_size: int = 2048) -> PreTrainedTokeniz
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
-    return _wrap(tokenizer)
+    return wrap(tokenizer)
 
 
 def save_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: str | Path) -> None:
@@ -55,7 +55,7 @@ def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerFast:
     if not path.is_file():
         raise DataError(f"{path}: no such file: not a tokenizer folder")
     try:
-        return _wrap(Tokenizer.from_file(str(path)))
+        return wrap(Tokenizer.from_file(str(path)))
     except Exception as error:  # the Rust side raises plain Exception
         raise DataError(f"{path}: not a tokenizer: {error}") from None
 
@@ -73,7 +73,8 @@ def given_or_trained(
     return tokenizer
 
 
-def _wrap(tokenizer: Tokenizer) -> PreTrainedTokenizerFast:
+def wrap(tokenizer: Tokenizer, **more: str) -> PreTrainedTokenizerFast:
+    """As transformers has it, with our special tokens and `more` of them by name."""
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         pad_token=PAD_TOKEN,
@@ -81,4 +82,5 @@ def _wrap(tokenizer: Tokenizer) -> PreTrainedTokenizerFast:
         eos_token=EOS_TOKEN,
         additional_special_tokens=[STEP_TOKEN, PERTURB_TOKEN],
         clean_up_tokenization_spaces=False,
+        **more,
     )

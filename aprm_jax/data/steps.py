@@ -21,6 +21,7 @@ decoder with relative positions learns many times sooner.
 from __future__ import annotations
 
 import abc
+import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
@@ -253,16 +254,9 @@ class StepBuilder(RowFormat):
         """
         before = self.positions(context)
         after = before[-1] + 1 + np.arange(len(reply), dtype=np.int32)
-        size = len(context) + len(reply)
-        step_ids = np.zeros(size, np.int32)
-        step_ids[: len(context)] = -1
-        return StepRow(
-            tokens=np.asarray([*context, *reply], np.int32),
-            positions=np.concatenate([before, after]),
-            segment_ids=np.ones(size, np.int32),
-            step_ids=step_ids,
-            labels=np.asarray([UNLABELLED], np.float32),
-        )
+        step_ids = [-1] * len(context) + [0] * len(reply)
+        row = self._row([([*context, *reply], step_ids)], [UNLABELLED])
+        return dataclasses.replace(row, positions=np.concatenate([before, after]))
 
     def _segment(
         self, context: Sequence[int], step: str, index: int

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from aprm_jax.data.steps import PERTURB_TOKEN, STEP_TOKEN
+from aprm_jax.data.bpe import wrap
 
 
 def build_word_tokenizer(words: Sequence[str]) -> PreTrainedTokenizerFast:
@@ -37,12 +37,4 @@ def build_word_tokenizer(words: Sequence[str]) -> PreTrainedTokenizerFast:
     joined = [decoders.WordPiece(prefix="\0", cleanup=False), decoders.Fuse()]
     digits = decoders.Replace(Regex("(?<=[0-9]) (?=[0-9])"), "")
     backend.decoder = decoders.Sequence([*joined, digits])
-    return PreTrainedTokenizerFast(
-        tokenizer_object=backend,
-        unk_token="<unk>",
-        pad_token="<pad>",
-        bos_token="<bos>",
-        eos_token="<eos>",
-        additional_special_tokens=[STEP_TOKEN, PERTURB_TOKEN],
-        clean_up_tokenization_spaces=False,
-    )
+    return wrap(backend, unk_token="<unk>")
