@@ -147,7 +147,10 @@ class Batcher:
 
 
 def _padded(
-    rows: Sequence[Any], shape: tuple[int, int], empty: float, dtype: Any = np.int32
+    rows: Sequence[Any],
+    shape: tuple[int, int],
+    empty: int | float,
+    dtype: Any = np.int32,
 ) -> np.ndarray:
     out = np.full(shape, empty, dtype)
     for padded, row in zip(out, rows, strict=False):
