@@ -417,16 +417,16 @@ def describe(
     """
     head = params.get("head", {}) if spec.head == "token" else {}
     prompted = spec.prompt is not None
-    own = isinstance(builder, StepBuilder) and not prompted
     if prompted:
         spec = dataclasses.replace(spec, prompt=spec.prompt or GENERATOR_PROMPT)
+    own = builder if isinstance(builder, StepBuilder) and not prompted else None
     opens = [builder.bos_id]
     if spec.layout is not None:
         opens = prm_layouts.opening(builder.tokenizer)
     rows = {
         "opening": opens,
         "step": builder.step_id,
-        "perturb": builder.perturb_id if own else None,
+        "perturb": own.perturb_id if own else None,
         "stops": _stops(builder),
         "room": _room(spec),
         "classes": len(CLASSES.get(str(spec.head), ())),
