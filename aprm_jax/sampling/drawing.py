@@ -13,6 +13,7 @@ import jax
 import numpy as np
 from jaxtyping import Bool, Float32, Int32
 
+from aprm_jax.data.replies import Reply
 from aprm_jax.sampling.loop import Draws, LoopConfig, LoopState
 from aprm_jax.sampling.programs import Programs
 from aprm_jax.sampling.rows import Rows
@@ -43,6 +44,12 @@ class Samples:
     lengths: Int32[np.ndarray, " N"]
     stopped: Bool[np.ndarray, " N"]
     texts: tuple[str, ...] | None = flax.struct.field(default=None, pytree_node=False)
+
+    def reply(self, i: int) -> Reply:
+        """What was drawn for prompt i, not read yet."""
+        n = int(self.lengths[i])
+        ids = tuple(self.tokens[i, :n].tolist())
+        return Reply(ids, self.logprobs[i, :n], bool(self.stopped[i]))
 
 
 @dataclasses.dataclass

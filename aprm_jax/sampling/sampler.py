@@ -14,7 +14,6 @@ import jax
 import numpy as np
 from jaxtyping import Array, Int32, Key, UInt32
 
-from aprm_jax.data.replies import Reply
 from aprm_jax.models.decoder import DecoderConfig
 from aprm_jax.models.positions import check_decodes
 from aprm_jax.sampling.drawing import Drawing, Samples
@@ -24,12 +23,6 @@ from aprm_jax.sampling.session import Session
 from aprm_jax.sampling.stops import Stops
 
 __all__ = ["Sampler", "Samples"]
-
-    def reply(self, i: int) -> Reply:
-        """What was drawn for prompt i, not read yet."""
-        n = int(self.lengths[i])
-        ids = tuple(self.tokens[i, :n].tolist())
-        return Reply(ids, self.logprobs[i, :n], bool(self.stopped[i]))
 
 
 class Sampler:

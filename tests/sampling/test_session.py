@@ -248,9 +248,7 @@ def test_a_verifier_reads_new_steps_as_it_reads_whole_rows(head):
     found = []
     for k in range(2):
         new = [[*builder.encode(s[k]), builder.step_id] for s in steps]
-        found.append(
-            [x.min() if head == "token" else x[-1] for x in session.read(new)]
-        )
+        found.append([x.min() if head == "token" else x[-1] for x in session.read(new)])
     rows = [builder.solution(q, s) for q, s in zip(questions, steps, strict=True)]
     whole = heads.step_logits(decoder, prm, builder.collate(rows), head)
     np.testing.assert_allclose(np.transpose(found), whole, atol=1e-4)
