@@ -452,6 +452,11 @@ class Rounds:
                 played.perturbations, rest, played.rng, wanted - len(hard)
             ),
         ]
+        # A G that says few things leaves too few rows: those again, as often as drawn.
+        missing = wanted - len(fresh)
+        fresh += rollouts.fresh_rows(
+            played.perturbations, played.rows, played.rng, missing
+        )
         return clean, fresh, replayed
 
     def _lengths(
