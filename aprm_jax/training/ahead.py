@@ -1,10 +1,17 @@
-"""Batches made ahead: the next one is drawn while the devices work on this one."""
+"""Batches made ahead: the next one is drawn while the devices work on this one.
+
+Where the devices are the processor's own cores there is no time to win: a thread that
+draws takes a core from a device, and the others wait for it (measured on two cores:
+0.18 s an update instead of 0.15).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Generic, TypeVar
+
+import jax
 
 Batch = TypeVar("Batch")
 
@@ -18,10 +25,19 @@ class Ahead(Generic[Batch]):
     Args:
       make: gives the batch of a step.
       last: the number of steps; nothing is made from there on.
+      host_idle: whether the host has time while the devices work; by default where
+        they are not its own cores. If not, every batch is made when it is asked for.
     """
 
-    def __init__(self, make: Callable[[int], Batch], last: int):
-        self._make, self._last = make, last
+    def __init__(
+        self,
+        make: Callable[[int], Batch],
+        last: int,
+        host_idle: bool | None = None,
+    ):
+        if host_idle is None:
+            host_idle = jax.default_backend() != "cpu"
+        self._make, self._last = make, last if host_idle else 0
         self._pool = ThreadPoolExecutor(1, "ahead")
         self._next: tuple[int, Future[Batch]] | None = None
 
