@@ -1,8 +1,8 @@
 """Batches made ahead: the next one is drawn while the devices work on this one.
 
 Where the devices are the processor's own cores there is no time to win: a thread that
-draws takes a core from a device, and the others wait for it (measured on two cores:
-0.18 s an update instead of 0.15).
+draws takes a core from a device, and the others wait for it (measured on two cores: as
+many seconds an update with it as without).
 """
 
 from __future__ import annotations
