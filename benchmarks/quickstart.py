@@ -63,7 +63,7 @@ def main() -> None:
         parser.error("--busy leaves no seed to time")
     results = {
         "command": COMMAND,
-        "commit": commit(),
+        "commit": ", ".join(dict.fromkeys(run["commit"] for run in runs)),
         "seeds": args.seeds,
         "cpus": os.cpu_count(),
         "timed_seeds": [seed for seed in args.seeds if seed not in args.busy],
@@ -97,6 +97,7 @@ def run_once(folder: Path, seed: int) -> dict[str, Any]:
         check=True,
     )
     found = {
+        "commit": commit(),
         "wall_seconds": round(time.perf_counter() - start, 1),
         "peak_bytes": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024,
         "stages": {
@@ -159,7 +160,9 @@ def render(results: dict) -> str:
     ]
     return "\n".join(
         [
-            f"% solved over seeds {seeds}, mean (least to most):",
+            f"% solved over seeds {seeds}, mean (least to most):"
+            if len(results["seeds"]) > 1
+            else f"% solved with seed {seeds} alone:",
             "",
             table(["the answer is chosen by", *PLACES], spread),
             "",
@@ -178,6 +181,8 @@ def render(results: dict) -> str:
 
 def _spread(shares: Sequence[float]) -> str:
     percent = 100 * np.asarray(shares)
+    if len(percent) == 1:
+        return f"{percent[0]:.1f}"
     return f"{percent.mean():.1f} ({percent.min():.1f}–{percent.max():.1f})"
 
 

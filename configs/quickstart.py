@@ -12,8 +12,7 @@ majority vote, best-of-n by the solver's own likelihood.
     python -m aprm_jax.main --config=configs/quickstart.py
 
 Hardware: 2 CPU cores, no GPU; peak memory below 4 GiB.
-Time: it took seven minutes on two cores, compilation included, with the problems modulo
-10 and more, smaller updates of the solver; not measured since. Scores: README.md.
+Time: 20 minutes on two slow cores, compilation included; scores: README.md.
 A cut of every stage, under a minute: --config=configs/quickstart.py:runlocal
 """
 
