@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from aprm_jax.data.steps import StepBuilder
+from aprm_jax.sampling.methods import Truncation
 from aprm_jax.sampling.sampler import Sampler, Samples
 
 
@@ -41,9 +42,10 @@ class ScriptedSampler(Sampler):
         key: Any,
         *,
         temperature: float = 1.0,
+        truncation: Truncation | None = None,
         draws: Sequence[int] | None = None,
     ) -> Samples:
-        del params, key
+        del params, key, truncation
         self.draws.append(list(range(len(prompts)) if draws is None else draws))
         builder, (n, width) = self.builder, (len(prompts), self.max_new_tokens)
         self.temperatures.append(temperature)

@@ -12,7 +12,7 @@ from aprm_jax.evals import intervals
 from aprm_jax.evals.records import Record, metric_records
 from aprm_jax.search.aggregate import aggregate_lists
 from aprm_jax.search.select import expected_best_of_n, majority_of_n, pass_at_n
-from aprm_jax.search.solve import Solution
+from aprm_jax.solvers.protocol import Solution
 from aprm_jax.tasks.protocols import Grader
 
 SET, DIFFERENCE = "solver", "difference"

@@ -156,18 +156,6 @@ def judged(
     return Judged(table[:, 0], table[:, 1], table[:, 2].astype(np.int64))
 
 
-def padded(
-    scores: Sequence[Shaped[np.ndarray, " _"]], sizes: Sequence[int]
-) -> list[Float[np.ndarray, " _"]]:
-    """Scores up to some step, as long as the solutions: NaN from there on."""
-    out = []
-    for row, size in zip(scores, sizes, strict=True):
-        whole = np.full(size, np.nan)
-        whole[: len(row)] = row
-        out.append(whole)
-    return out
-
-
 def looks_whole(row: LabelledRow) -> bool:
     """Whether a solution goes up to its answer.
 

@@ -29,6 +29,7 @@ from aprm_jax.models.lora import LoraConfig
 from aprm_jax.oracle.pool import EquivalencePool, PoolConfig
 from aprm_jax.oracle.steps.text import TextOracle
 from aprm_jax.sampling.sampler import Sampler
+from aprm_jax.solvers.local import LocalSolver
 from aprm_jax.tasks.arithmetic import ArithmeticConfig, ArithmeticDomain
 from aprm_jax.tasks.gsm8k import Gsm8kDomain
 from aprm_jax.tasks.labelled import LabelledDomain
@@ -36,7 +37,6 @@ from aprm_jax.tasks.protocols import Domain
 from aprm_jax.tasks.questions import QuestionsDomain
 from aprm_jax.training.loop import LoopConfig
 from aprm_jax.training.mesh import MeshConfig, make_mesh, param_shardings
-from aprm_jax.verifiers.scoring import Scorer, StepScorer
 
 log = logging.getLogger("aprm_jax")
 
@@ -206,10 +206,12 @@ class Context:
             key = jax.random.fold_in(key, part)
         return jax.random.key_data(key)
 
-    def scorer(self, step_scores: StepScorer) -> Scorer:
-        """A batched scorer of solutions."""
-        return Scorer(
-            step_scores, self.builder, max_steps=self.config.builder.max_steps
+    def local_solver(self, source: str, field: str) -> LocalSolver:
+        """The solver that a config's field names."""
+        context = self.solver(source)
+        params, _ = context.load(source, field, "solver")
+        return LocalSolver(
+            context.sampler, params["backbone"], context.domain, context.writer
         )
 
     def place(self, tree: Any) -> Any:

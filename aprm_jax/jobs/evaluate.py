@@ -50,9 +50,10 @@ from aprm_jax.game.rounds import GameConfig
 from aprm_jax.jobs import samples, step_data
 from aprm_jax.jobs.context import Context, JobError, log
 from aprm_jax.jobs.step_data import DEV, THRESHOLDS
-from aprm_jax.jobs.verifiers import model_scores, probability, set_scores
+from aprm_jax.jobs.verifiers import model_scores, set_scores
 from aprm_jax.models.lora import LoraConfig
-from aprm_jax.search.solve import Solution
+from aprm_jax.solvers.protocol import Solution
+from aprm_jax.verifiers.protocol import Scored, StepScores
 
 DEV_PROBLEMS = 150  # enough for a threshold, the only thing that dev decides here
 DEV_SAMPLES = 4
@@ -178,8 +179,8 @@ def _labelled_dev(context: Context) -> Part:
     data = step_data.dev_set(context)
     chosen: dict[str, Chosen] = {}
     records: list[Record] = []
-    for name, scores in set_scores(context, data).items():
-        judged = step_sets.judged(data.rows, scores)
+    for name, said in set_scores(context, data).items():
+        judged = step_sets.judged(data.rows, said.rows)
         scored = judged.labels[~np.isnan(judged.scores)]
         if len(set(scored.tolist())) < 2:
             log.warning(
@@ -191,8 +192,8 @@ def _labelled_dev(context: Context) -> Part:
             )
             chosen[name] = Chosen()
             continue
-        stated = functools.partial(probability, name)
-        rows = step_sets.first_error_rows(data.rows, [stated(row) for row in scores])
+        stated = said.scale.probability
+        rows = step_sets.first_error_rows(data.rows, said.probabilities())
         chosen[name] = choose(
             judged.scores, judged.labels, stated, "balanced_accuracy", rows
         )
@@ -231,15 +232,17 @@ def _dev(context: Context) -> Part:
         located_scores = model_scores(context, [(r.question, r.steps) for r in located])
     chosen: dict[str, Chosen] = {}
     for name in dict.fromkeys([*scored, *located_scores]):
-        stated = functools.partial(probability, name)
+        stated = (located_scores or scored)[name].scale.probability
         rows, judged = None, Judged(np.zeros(0), np.zeros(0), np.zeros(0, np.int64))
         if located:
-            raw = located_scores[name]
-            rows = step_sets.first_error_rows(located, [stated(row) for row in raw])
-            judged = step_sets.judged(located, raw)
+            said = located_scores[name]
+            rows = step_sets.first_error_rows(located, said.probabilities())
+            judged = step_sets.judged(located, said.rows)
         values, labels = judged.scores, judged.labels
         if scored:
-            values, labels, _ = samples.judged_steps(context, solutions, scored[name])
+            values, labels, _ = samples.judged_steps(
+                context, solutions, scored[name].rows
+            )
         chosen[name] = choose(values, labels, stated, "accuracy", rows)
     records = [r for name, c in chosen.items() for r in _chosen_records(name, c)]
     return _kept(records, chosen={k: v.to_json() for k, v in chosen.items()})
@@ -264,7 +267,7 @@ def _split(
         context.domain,
         problems,
         solutions,
-        {name: samples.log_scores(name, scores) for name, scores in scored.items()},
+        {name: samples.log_scores(said) for name, said in scored.items()},
         c.aggregations,
         c.samples,
     )
@@ -278,13 +281,13 @@ def _split(
             split, rows, list(scored), c.aggregations, c.samples, c.bootstrap, solver
         )
     winners = {}
-    for name, scores in scored.items():
+    for name, said in scored.items():
         kinds, winners[name] = samples.wrong_winners(
-            context, problems, solutions, scores, name, c.aggregations[0]
+            context, problems, solutions, said, name, c.aggregations[0]
         )
         records += pressure.winner_records(split, name, kinds, len(problems), solver)
         if not solver:
-            records += _judged(context, split, name, solutions, scores, chosen[name])
+            records += _judged(context, split, name, solutions, said, chosen[name])
     name = _measured(split, solver)
     _save_arrays(context.directory / "per_problem" / f"{name}.npz", rows)
     shown = samples.sample_examples(context, problems, solutions, scored)
@@ -296,14 +299,14 @@ def _judged(
     split: str,
     name: str,
     solutions: list[list[Solution]],
-    scores: list[list[np.ndarray]],
+    said: Scored[list[StepScores]],
     chosen: Chosen,
 ) -> list[Record]:
     """A verifier on the single steps of what was sampled, and on each kind of error."""
-    raw, labels, kinds = samples.judged_steps(context, solutions, scores)
+    raw, labels, kinds = samples.judged_steps(context, solutions, said.rows)
     if not len(labels):  # no step that the oracle can judge
         return []
-    values, threshold = probability(name, raw), chosen.threshold
+    values, threshold = said.scale.probability(raw), chosen.threshold
     report = steps.classification_report(values, labels, threshold=threshold)
     if chosen.platt is not None:
         report["ece_calibrated"] = steps.reliability(chosen.platt(raw), labels).ece
@@ -323,11 +326,11 @@ def _outcome(context: Context) -> Part:
     """AUC of the outcome on graded solutions that other models wrote."""
     graded = step_data.read_graded(context)
     records: list[Record] = []
-    for name, scores in model_scores(
+    for name, said in model_scores(
         context, [(s.question, s.steps) for s in graded]
     ).items():
         made = outcome.outcome_records(
-            name, scores, [s.is_correct for s in graded], [s.model for s in graded]
+            name, said.rows, [s.is_correct for s in graded], [s.model for s in graded]
         )
         records += made
         log.info(
@@ -350,19 +353,19 @@ def _measure(
     scores = set_scores(context, data)
     records: list[Record] = []
     more: dict[str, Any] = {"reliability": {}}
-    for name, raw in scores.items():
+    for name, said in scores.items():
         # Whoever gave no scores for the dev questions is read at 0.5, uncalibrated.
         choice = chosen.get(name, Chosen())
-        values = [probability(name, row) for row in raw]
+        values = said.probabilities()
         if data.kind == step_sets.STEPS:
-            records += _steps(context, data, name, raw, choice, more["reliability"])
+            records += _steps(context, data, name, said, choice, more["reliability"])
         elif data.kind == step_sets.CATEGORIES:
             at = {"": choice.threshold}
             records += categories.category_records(data, name, values, at)
         else:
             mine = data.reader == step_sets.PROCESSBENCH
             at = choice.first_error_thresholds(
-                functools.partial(probability, name), tuned.get(name) if mine else None
+                said.scale.probability, tuned.get(name) if mine else None
             )
             records += first_errors.first_error_records(
                 data.name,
@@ -387,14 +390,14 @@ def _steps(
     context: Context,
     data: StepSet,
     name: str,
-    scores: list[np.ndarray],
+    said: Scored[StepScores],
     chosen: Chosen,
     diagrams: dict[str, Any],
 ) -> list[Record]:
-    judged = step_sets.judged(data.rows, scores)
+    judged = step_sets.judged(data.rows, said.rows)
     if np.isnan(judged.scores).all():
         raise JobError(f"{data.name}: no labelled step fits a row: raise the buckets")
-    stated = functools.partial(probability, name)
+    stated = said.scale.probability
     diagrams[name] = step_labels.diagrams(judged, stated, chosen.platt)
     return step_labels.step_records(
         data.name,

@@ -16,7 +16,6 @@ from aprm_jax.game.update import game_optimiser
 from aprm_jax.jobs.context import Context, JobError, log
 from aprm_jax.jobs.prm_labels import label_batches
 from aprm_jax.models import heads
-from aprm_jax.search.solve import sample_solutions
 from aprm_jax.training.ahead import Ahead
 from aprm_jax.training.learner import LearnerState
 from aprm_jax.training.loop import StepOutput, run_loop
@@ -202,15 +201,10 @@ def _hardest(
 def _pool(context: Context) -> list[LabelledStep]:
     """The solver's own samples, labelled as the config says."""
     c = context.config
-    context = context.solver(c.prm.solver)
-    solver, _ = context.load(c.prm.solver, "prm.solver", "solver")
+    solver = context.local_solver(c.prm.solver, "prm.solver")
     problems = [context.domain.train((1 << 40) + i) for i in range(c.prm.pool_problems)]
     common = dict(max_steps=c.builder.max_steps)
-    groups = sample_solutions(
-        context.sampler,
-        solver["backbone"],
-        context.domain,
-        context.writer,
+    groups = solver.solve(
         [(p.question, ()) for p in problems],
         c.prm.pool_samples,
         context.key(6),
@@ -223,10 +217,8 @@ def _pool(context: Context) -> list[LabelledStep]:
         pool = monte_carlo_labels(
             solutions,
             problems,
-            context.sampler,
-            solver["backbone"],
+            solver,
             context.domain,
-            context.writer,
             context.key(7),
             completions=c.prm.mc_completions,
             soft=c.prm.mc_soft,

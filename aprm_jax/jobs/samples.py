@@ -14,11 +14,13 @@ from aprm_jax.evals import pressure, selection
 from aprm_jax.evals.step_sets import StepSet
 from aprm_jax.files import atomic_write
 from aprm_jax.jobs.context import Context
-from aprm_jax.jobs.step_data import LIKELIHOOD
-from aprm_jax.jobs.verifiers import Scores, model_scores, probability
-from aprm_jax.search.aggregate import log_sigmoid
-from aprm_jax.search.solve import Solution, sample_solutions
+from aprm_jax.jobs.verifiers import Scores, model_scores
+from aprm_jax.solvers.protocol import Solution
 from aprm_jax.verifiers.monte_carlo import LabelledStep, oracle_labels
+from aprm_jax.verifiers.protocol import Scored, StepScores
+
+# Of each verifier, by its name: the scores of each sample of each problem.
+SampleScores = dict[str, Scored[list[StepScores]]]
 
 _EXAMPLES = 4  # solutions a set that the report shows
 _WINNERS = 3  # wrong winners of a verifier, likewise
@@ -44,13 +46,7 @@ def sample(
     """
     c = context.config
     solver = solver or c.evaluate.solver
-    context = context.solver(solver)
-    params, _ = context.load(solver, "evaluate.solver", "solver")
-    return sample_solutions(
-        context.sampler,
-        params["backbone"],
-        context.domain,
-        context.writer,
+    return context.local_solver(solver, "evaluate.solver").solve(
         [(p.question, ()) for p in problems],
         count,
         context.key(20, draw),
@@ -61,13 +57,14 @@ def sample(
 
 def sample_scores(
     context: Context, solutions: list[list[Solution]], solver: str = ""
-) -> dict[str, list[list[np.ndarray]]]:
-    """Verifier -> scores of each sample of each problem, that `solver` wrote."""
+) -> SampleScores:
+    """Scores of each sample of each problem, that `solver` wrote."""
     flat_ = [(s.question, tuple(s.steps)) for row in solutions for s in row]
-    out = {}
-    for name, values in model_scores(context, flat_, solver).items():
-        scores = iter(values)
-        out[name] = [[next(scores) for _ in row] for row in solutions]
+    out: SampleScores = {}
+    for name, scored in model_scores(context, flat_, solver).items():
+        scores = iter(scored.rows)
+        rows = [[next(scores) for _ in row] for row in solutions]
+        out[name] = Scored(scored.scale, rows)
     return out
 
 
@@ -92,9 +89,7 @@ def judged_steps(
 def sample_examples(context: Context, problems, solutions, scored, count: int = 6):
     """A few solutions with the verdicts and scores of their steps, for the report."""
     return [
-        _example(
-            context, problem, solutions[p][0], {n: s[p][0] for n, s in scored.items()}
-        )
+        _example(context, problem, solutions[p][0], _of_sample(scored, p, 0))
         for p, problem in enumerate(problems[:count])
     ]
 
@@ -103,7 +98,7 @@ def _example(
     context: Context,
     problem: Problem,
     solution: Solution,
-    scores: Mapping[str, np.ndarray],
+    probabilities: Mapping[str, np.ndarray],
 ) -> dict[str, Any]:
     judged = oracle_labels([solution], context.domain.oracle)
     given = context.domain.answer(solution.steps) if solution.finished else None
@@ -115,17 +110,20 @@ def _example(
         "steps": list(solution.steps),
         "labels": [float(step.label) for step in judged],
         "kinds": [step.kind for step in judged],
-        "scores": {
-            name: _listed(probability(name, row)) for name, row in scores.items()
-        },
+        "scores": {name: _listed(row) for name, row in probabilities.items()},
     }
+
+
+def _of_sample(scored: SampleScores, p: int, m: int) -> dict[str, np.ndarray]:
+    """What each verifier states of one sample."""
+    return {n: s.scale.probability(s.rows[p][m]) for n, s in scored.items()}
 
 
 def wrong_winners(
     context: Context,
     problems: Sequence[Problem],
     solutions: list[list[Solution]],
-    scores: list[list[np.ndarray]],
+    scored: Scored[list[StepScores]],
     name: str,
     aggregation: str,
 ) -> tuple[list[str], list[dict[str, Any]]]:
@@ -136,7 +134,7 @@ def wrong_winners(
       `sample_examples` has them.
     """
     right = selection.correctness(context.domain, problems, solutions)
-    totals = selection.solution_scores(log_scores(name, scores), solutions, aggregation)
+    totals = selection.solution_scores(log_scores(scored), solutions, aggregation)
     winners = pressure.wrong_winners(totals, right)
     kinds = []
     for p, m in winners:
@@ -144,17 +142,17 @@ def wrong_winners(
         wrong = [step.kind for step in judged if not step.label]
         kinds.append(wrong[0] if wrong else pressure.UNEXPLAINED)
     shown = [
-        _example(context, problems[p], solutions[p][m], {name: scores[p][m]})
+        _example(
+            context, problems[p], solutions[p][m], _of_sample({name: scored}, p, m)
+        )
         for p, m in winners[:_WINNERS]
     ]
     return kinds, shown
 
 
-def log_scores(name: str, scores: list[list[np.ndarray]]) -> list[list[np.ndarray]]:
-    """A verifier's scores as log p: a PRM's are log-odds."""
-    if name == LIKELIHOOD:
-        return scores
-    return [[log_sigmoid(s) for s in row] for row in scores]
+def log_scores(scored: Scored[list[StepScores]]) -> list[list[StepScores]]:
+    """A verifier's scores of samples as log p, which aggregation takes."""
+    return [[scored.scale.log_probability(s) for s in row] for row in scored.rows]
 
 
 def set_examples(data: StepSet, scores: Scores) -> list[dict[str, Any]]:
@@ -172,8 +170,8 @@ def set_examples(data: StepSet, scores: Scores) -> list[dict[str, Any]]:
             "kinds": [],
             "correct": errors[k] < 0,
             "scores": {
-                name: _listed(probability(name, values[k]))
-                for name, values in scores.items()
+                name: _listed(scored.scale.probability(scored.rows[k]))
+                for name, scored in scores.items()
             },
         }
         for k in chosen

@@ -3,7 +3,7 @@
 Every score here is a log-probability of "correct", log p <= 0, and so is every
 result. Log-probabilities keep their order where probabilities have rounded to 1 (two
 steps with log-odds 20 and 40 are both 1.0 in float32), and they take a solver's own
-token log-probabilities as they are. `log_sigmoid` turns a PRM's log-odds into them.
+token log-probabilities as they are. A verifier's `Scale` turns its scores into them.
 
 Axes: N solutions, S steps.
 """
@@ -14,11 +14,6 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 from jaxtyping import Float, Shaped
-
-
-def log_sigmoid(logits: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
-    """The log p of log-odds, exact at both ends: -log(1 + exp(-x)), in float64."""
-    return -np.logaddexp(0.0, -np.asarray(logits, np.float64))
 
 
 def _minimum(scores: np.ndarray, mask: np.ndarray) -> np.ndarray:
@@ -83,7 +78,7 @@ def aggregate(
     if (scores > 1e-6).any():
         raise ValueError(
             f"a step score is {scores.max():.4g}; log-probabilities are at most 0 "
-            "(convert log-odds with log_sigmoid)"
+            "(convert log-odds with Scale.LOG_ODDS.log_probability)"
         )
     empty = ~mask.any(axis=-1)
     if scores.shape[-1] == 0:

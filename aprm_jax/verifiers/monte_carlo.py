@@ -14,10 +14,8 @@ import jax
 import numpy as np
 
 from aprm_jax.data.problem import Problem
-from aprm_jax.data.steps import StepBuilder
 from aprm_jax.oracle.verdict import Label
-from aprm_jax.sampling.sampler import Sampler
-from aprm_jax.search.solve import Solution, sample_solutions
+from aprm_jax.solvers.protocol import Solution, Solver
 from aprm_jax.tasks.protocols import Grader, StepOracle
 
 
@@ -58,10 +56,8 @@ def oracle_labels(
 def monte_carlo_labels(
     solutions: Sequence[Solution],
     problems: Sequence[Problem],
-    sampler: Sampler,
-    backbone: Any,
+    solver: Solver,
     grader: Grader,
-    builder: StepBuilder,
     key: Any,
     *,
     completions: int,
@@ -77,10 +73,8 @@ def monte_carlo_labels(
     Args:
       solutions: sampled solutions.
       problems: the problem of each, for its answer.
-      sampler: of the solver's architecture.
-      backbone: the parameters of the policy that completes.
+      solver: completes.
       grader: reads answers.
-      builder: makes the prompts.
       key: of the whole request.
       completions: how many from each prefix.
       soft: the label is the share that arrives; else whether any does.
@@ -96,11 +90,7 @@ def monte_carlo_labels(
             if not grader.is_final(s.steps[k])
         }
     )
-    completed = sample_solutions(
-        sampler,
-        backbone,
-        grader,
-        builder,
+    completed = solver.solve(
         prefixes,
         completions,
         jax.random.fold_in(key, 1),

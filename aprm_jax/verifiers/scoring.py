@@ -44,7 +44,7 @@ class Scorer:
         max_tokens: int = 1 << 15,
     ):
         self._score = step_scores
-        self._builder = builder
+        self.builder = builder
         self._max_steps = max_steps
         self._batch_sizes = tuple(batch_sizes)
         self._max_tokens = max_tokens
@@ -57,15 +57,15 @@ class Scorer:
         Raises:
           TooLongError: a solution does not fit the longest bucket.
         """
-        if self._builder.window is None:
+        if self.builder.window is None:
             rows = {
-                (q, tuple(s)): self._builder.solution(q, s) for q, s in solutions if s
+                (q, tuple(s)): self.builder.solution(q, s) for q, s in solutions if s
             }
             scored = self.rows(params, rows)
             empty = np.zeros(0, np.float32)
             return [scored[(q, tuple(s))] if s else empty for q, s in solutions]
         # A windowed step depends on what it sees alone: score each such pair once.
-        window = self._builder.window
+        window = self.builder.window
         keys = [
             [(tuple([q, *s[:k]][-window:]), s[k]) for k in range(len(s))]
             for q, s in solutions
@@ -73,7 +73,7 @@ class Scorer:
         steps = {}
         for key in {key for row in keys for key in row}:
             lines, step = key
-            steps[key] = self._builder.step(lines[0], lines[1:], step)
+            steps[key] = self.builder.step(lines[0], lines[1:], step)
         scored = self.rows(params, steps)
         return [np.array([scored[key][0] for key in row], np.float32) for row in keys]
 
@@ -96,9 +96,9 @@ class Scorer:
         tree = PrefixTree()
         paths = [tree.add(question, steps) for question, steps in solutions]
         found = tree_rows(
-            self._builder,
+            self.builder,
             tree,
-            length=self._builder.buckets[-1],
+            length=self.builder.buckets[-1],
             max_steps=self._max_steps,
             branch=branch,
         )
@@ -118,7 +118,7 @@ class Scorer:
         by_bucket: dict[int, list[Any]] = {}
         # Sorted by content, not by dict order: a set's order changes between runs.
         for key in sorted(rows, key=lambda k: rows[k].tokens.tobytes()):
-            by_bucket.setdefault(self._builder.bucket(len(rows[key])), []).append(key)
+            by_bucket.setdefault(self.builder.bucket(len(rows[key])), []).append(key)
         pending = []
         for length, keys in sorted(by_bucket.items()):
             allowed = [b for b in self._batch_sizes if b * length <= self._max_tokens]
@@ -127,7 +127,7 @@ class Scorer:
                 part = keys[start : start + most]
                 size = next(b for b in self._batch_sizes if len(part) <= b)
                 widest = max(len(rows[k].labels) for k in part)
-                batch = self._builder.collate(
+                batch = self.builder.collate(
                     [rows[k] for k in part],
                     length=length,
                     max_steps=1 if widest == 1 else max(widest, self._max_steps),

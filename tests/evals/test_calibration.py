@@ -1,11 +1,10 @@
-"""Platt scaling against a known distribution, and the baselines against counts."""
+"""Platt scaling against a known distribution."""
 
 import numpy as np
 import pytest
 import scipy.special
 
 from aprm_jax.evals import steps
-from aprm_jax.evals.baselines import chance_scores, position_rates, position_scores
 from aprm_jax.evals.calibration import Platt, fit_platt
 
 
@@ -51,23 +50,3 @@ def test_edges_of_the_fit():
         fit_platt(np.array([np.inf, 0.0]), np.array([1, 0]))
     with pytest.raises(ValueError, match="labels"):
         fit_platt(np.zeros(0), np.zeros(0))
-
-
-def test_rates_of_positions():
-    positions = [0] * 40 + [1] * 30 + [2] * 3 + [5]
-    labels = [1.0] * 39 + [0.0] + [1.0] * 10 + [0.0] * 20 + [0.0] * 3 + [np.nan]
-    rates = position_rates(positions, labels)
-    assert rates.tolist() == pytest.approx([40 / 42, 11 / 32, 1 / 5])
-    scores = position_scores(rates, 5)
-    assert scores.tolist() == [*rates, rates[2], rates[2]]
-    with pytest.raises(ValueError, match="no labelled"):
-        position_rates([0], [np.nan])
-
-
-def test_chance_is_uniform_and_repeats():
-    scores = chance_scores([3, 0, 20_000], seed=1)
-    assert [len(s) for s in scores] == [3, 0, 20_000]
-    assert np.histogram(scores[2], 4, (0, 1))[0] / 5000 == pytest.approx(1, abs=0.05)
-    again = chance_scores([3, 0, 20_000], seed=1)
-    assert all((a == b).all() for a, b in zip(scores, again, strict=True))
-    assert (chance_scores([3], seed=2)[0] != scores[0]).all()

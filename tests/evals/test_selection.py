@@ -10,7 +10,7 @@ from tiny_game import DOMAIN
 
 from aprm_jax.data.problem import Problem
 from aprm_jax.evals import selection
-from aprm_jax.search.solve import Solution
+from aprm_jax.solvers.protocol import Solution
 
 PROBLEMS = [
     Problem("1 + 2 + 3", ("3 + 3", "6"), "6"),
@@ -19,8 +19,7 @@ PROBLEMS = [
 
 
 def _solution(question: str, *steps: str, finished: bool = True) -> Solution:
-    zeros = (0.0,) * len(steps)
-    return Solution(question, steps, finished, zeros, zeros)
+    return Solution(question, steps, finished)
 
 
 SOLUTIONS = [

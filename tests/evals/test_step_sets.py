@@ -8,6 +8,7 @@ import pytest
 
 from aprm_jax.data.labelled import from_first_error, from_labels, from_ratings
 from aprm_jax.evals import step_sets
+from aprm_jax.verifiers.models import padded
 
 NAN = math.nan
 RATED = [
@@ -23,7 +24,7 @@ def test_steps_of_a_tree_count_once():
     assert data.kind == "steps"
     assert data.ids == ["test-0", "test-1", "test-2"] and data.sizes == [2, 2, 2]
     assert data.first_errors == [-1, 1, 1]
-    scores = step_sets.padded(
+    scores = padded(
         [np.array([3.0, 1.0]), np.array([3.0, 2.0]), np.array([5.0])], data.sizes
     )
     found = step_sets.judged(data.rows, scores)

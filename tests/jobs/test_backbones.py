@@ -207,7 +207,7 @@ def test_a_bare_backbone_writes_whole_solutions(tmp_path, monkeypatch):
     # were drawn need not be those that it is read with.
     pairs = [
         pair
-        for solution, row in zip(solutions, scores["likelihood"], strict=True)
+        for solution, row in zip(solutions, scores["likelihood"].rows, strict=True)
         for step, *pair in zip(solution.steps, solution.min_logprob, row, strict=True)
         if re.fullmatch(r"[234][+*][56]=[789]\.|#### [789]\.?", step)
     ]

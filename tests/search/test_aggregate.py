@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from aprm_jax.search import aggregate as agg
+from aprm_jax.verifiers.protocol import Scale
 
 REFERENCE = {
     "min": lambda p: min(p),
@@ -43,10 +44,14 @@ def test_the_option_changes_the_choice():
 def test_order_survives_saturation(how):
     logits = np.array([[20.0, 20.0], [40.0, 40.0]])
     assert (1 / (1 + np.exp(-logits, dtype=np.float32))).min() > 1 - 1e-7
-    low, high = agg.aggregate(agg.log_sigmoid(logits), np.ones((2, 2)), how)
+    low, high = agg.aggregate(
+        Scale.LOG_ODDS.log_probability(logits), np.ones((2, 2)), how
+    )
     assert low < high <= 0
     # ... and at the other end.
-    low, high = agg.aggregate(agg.log_sigmoid(-logits[::-1]), np.ones((2, 2)), how)
+    low, high = agg.aggregate(
+        Scale.LOG_ODDS.log_probability(-logits[::-1]), np.ones((2, 2)), how
+    )
     assert low < high
 
 
@@ -63,7 +68,7 @@ def test_a_hopeless_step(how):
 
 
 def test_refuses_what_is_not_a_log_probability():
-    with pytest.raises(ValueError, match="log_sigmoid"):
+    with pytest.raises(ValueError, match="LOG_ODDS"):
         agg.aggregate_lists([[3.0, -1.0]], "min")
     with pytest.raises(ValueError, match="NaN"):
         agg.aggregate_lists([[math.nan]], "min")

@@ -10,7 +10,7 @@ import pytest
 from aprm_jax.evals import selection
 from aprm_jax.oracle.steps.text import TextOracle
 from aprm_jax.oracle.verdict import Label
-from aprm_jax.search.solve import Solution
+from aprm_jax.solvers.protocol import Solution
 from aprm_jax.tasks.arithmetic import ArithmeticDomain
 from aprm_jax.tasks.graders import AnswerGrader
 from aprm_jax.tasks.labelled import LabelledDomain
@@ -72,7 +72,7 @@ def test_search_needs_no_reference_steps(questions):
 
     def solution(answer: str, finished: bool = True) -> Solution:
         steps = ("Divide one by the other.", answer)
-        return Solution(problem.question, steps, finished, (0.0, 0.0), (0.0, 0.0))
+        return Solution(problem.question, steps, finished)
 
     row = [
         solution("#### 7"),

@@ -9,7 +9,8 @@ from scripted import ScriptedSampler
 from tiny_game import DOMAIN
 
 from aprm_jax.data.problem import Problem
-from aprm_jax.search.solve import Solution
+from aprm_jax.solvers.local import LocalSolver
+from aprm_jax.solvers.protocol import Solution
 from aprm_jax.verifiers.monte_carlo import (
     LabelledStep,
     monte_carlo_labels,
@@ -22,8 +23,7 @@ BUILDER = tiny_game.builder()
 
 
 def _solution(*steps: str, question: str = QUESTION) -> Solution:
-    zeros = (0.0,) * len(steps)
-    return Solution(question, steps, DOMAIN.is_final(steps[-1]), zeros, zeros)
+    return Solution(question, steps, DOMAIN.is_final(steps[-1]))
 
 
 def _summary(labels: list[LabelledStep]) -> list[tuple]:
@@ -59,10 +59,8 @@ def _label(solutions, reply, *, soft, completions=4, max_steps=5):
     labels = monte_carlo_labels(
         solutions,
         [PROBLEM],
-        sampler,
-        None,
+        LocalSolver(sampler, None, DOMAIN, BUILDER),
         DOMAIN,
-        BUILDER,
         jax.random.key(0),
         completions=completions,
         soft=soft,

@@ -12,7 +12,7 @@ from tiny_game import CONFIG, DOMAIN
 
 from aprm_jax.models.decoder import Decoder
 from aprm_jax.sampling.methods import row_uniforms
-from aprm_jax.search.solve import sample_solutions
+from aprm_jax.solvers.local import LocalSolver
 from aprm_jax.training.mesh import MeshConfig, batch_sharding, init_sharded, make_mesh
 from aprm_jax.training.timing import PhaseTimer
 
@@ -36,9 +36,8 @@ params = init_sharded(
 builder = tiny_game.builder()
 sampler = tiny_game.sampler(builder, mesh=mesh)
 starts = [(p.question, ()) for p in DOMAIN.problems("test", 6)]
-found = sample_solutions(
-    sampler, params, DOMAIN, builder, starts, 3, jax.random.key(5), max_steps=3
-)
+solver = LocalSolver(sampler, params, DOMAIN, builder)
+found = solver.solve(starts, 3, jax.random.key(5), max_steps=3)
 
 # Fewer rows than devices divide: those of padding are not learned from.
 place = dataclasses.replace(tiny_game.arena(), mesh=mesh, sampler=sampler)

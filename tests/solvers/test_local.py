@@ -8,7 +8,7 @@ import tiny_game
 from scripted import ScriptedSampler
 from tiny_game import DOMAIN
 
-from aprm_jax.search.solve import sample_solutions
+from aprm_jax.solvers.local import LocalSolver
 
 KEY = jax.random.key(0)
 
@@ -16,9 +16,8 @@ KEY = jax.random.key(0)
 def _solve(reply, starts, count=1, *, builder=None, max_steps=4, **changes):
     builder = builder or tiny_game.builder()
     sampler = ScriptedSampler(builder, reply, **changes)
-    found = sample_solutions(
-        sampler, None, DOMAIN, builder, starts, count, KEY, max_steps=max_steps
-    )
+    solver = LocalSolver(sampler, None, DOMAIN, builder)
+    found = solver.solve(starts, count, KEY, max_steps=max_steps)
     return found, sampler
 
 
@@ -35,6 +34,11 @@ def test_a_solution_ends_with_its_concluding_step():
     # "3 + 3 <step>" has four tokens, "6 <step>" two.
     assert one.min_logprob == (-4 / 8, -2 / 8)
     assert one.sum_logprob == (-(1 + 2 + 3 + 4) / 8, -(1 + 2) / 8)
+    assert one.logprobs[1] == (-1 / 8, -2 / 8)
+    # The ids that were drawn, their stop included.
+    closed = tiny_game.builder().step_id
+    assert [ids[-1] for ids in one.tokens] == [closed, closed]
+    assert [tiny_game.builder().decode(ids) for ids in one.tokens] == ["3 + 3", "6"]
 
 
 def test_every_start_has_its_solutions_in_order():
@@ -107,9 +111,8 @@ def test_a_real_sampler_is_asked_with_the_builders_prompts():
     sampler = tiny_game.sampler(builder, 6)
     backbone = tiny_game.generator()["backbone"]
     starts = [(p.question, p.prefix) for p in tiny_game.POINTS[:3]]
-    found = sample_solutions(
-        sampler, backbone, DOMAIN, builder, starts, 1, KEY, max_steps=5, temperature=0.0
-    )
+    solver = LocalSolver(sampler, backbone, DOMAIN, builder)
+    found = solver.solve(starts, 1, KEY, max_steps=5, temperature=0.0)
     for (question, prefix), (solution,) in zip(starts, found, strict=True):
         assert solution.steps[: len(prefix)] == prefix
         first = sampler.sample(

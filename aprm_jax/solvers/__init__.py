@@ -1,0 +1,1 @@
+"""Solvers: who writes solutions, behind one protocol."""

@@ -1,0 +1,87 @@
+"""What a verifier is: it scores steps, and says what its scores are."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+from collections.abc import Sequence
+from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
+
+import numpy as np
+import scipy.special
+from jaxtyping import Float
+
+Pairs = Sequence[tuple[str, tuple[str, ...]]]  # (question, steps) of solutions
+StepScores = Float[np.ndarray, " _"]  # one a step of a solution
+Row = TypeVar("Row")
+_TINY = 1e-12  # keeps the log-odds of a stated probability of 0 or 1 finite
+
+
+class Scale(enum.Enum):
+    """What scores on the real line are; see the methods.
+
+    Scores stay as they are until somebody asks: probabilities of float32 round to 1,
+    where the order of steps is lost.
+    """
+
+    LOG_ODDS = "log_odds"
+    LOG_PROBABILITY = "log_probability"
+
+    def probability(self, scores: Any) -> Float[np.ndarray, "*shape"]:
+        """P(correct), as the verifier states it; NaN stays NaN."""
+        values = np.asarray(scores, np.float64)
+        odds = self is Scale.LOG_ODDS
+        return scipy.special.expit(values) if odds else np.exp(values)
+
+    def log_probability(self, scores: Any) -> Float[np.ndarray, "*shape"]:
+        """Log P(correct), at most 0, exact at both ends: what aggregation takes."""
+        values = np.asarray(scores, np.float64)
+        return scipy.special.log_expit(values) if self is Scale.LOG_ODDS else values
+
+
+@runtime_checkable
+class Verifier(Protocol):
+    """Scores the steps of solutions; text is all that it is given."""
+
+    @property
+    def scale(self) -> Scale:
+        """What its scores are."""
+        ...
+
+    def score(self, solutions: Pairs) -> list[Float[np.ndarray, " _"]]:
+        """One array a solution, one score a step; NaN for a step that was not read."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Scored(Generic[Row]):
+    """What a verifier said of solutions.
+
+    Attributes:
+      scale: of the scores.
+      rows: one array a solution, one score a step, NaN where unscored; or lists of
+        such arrays.
+    """
+
+    scale: Scale
+    rows: list[Row]
+
+    @classmethod
+    def by(cls, verifier: Verifier, solutions: Pairs) -> Scored[StepScores]:
+        """What `verifier` says, an array a solution."""
+        return Scored(verifier.scale, verifier.score(solutions))
+
+    @classmethod
+    def stated(cls, probabilities: Sequence[StepScores]) -> Scored[StepScores]:
+        """Of P(correct) by row, such as a file gives; NaN where unscored."""
+        return Scored(Scale.LOG_ODDS, [logit(row) for row in probabilities])
+
+    def probabilities(self: Scored[StepScores]) -> list[StepScores]:
+        """P(correct) of every step."""
+        return [self.scale.probability(row) for row in self.rows]
+
+
+def logit(probabilities: Any) -> Float[np.ndarray, "*shape"]:
+    """The log-odds of stated probabilities, finite at 0 and 1; NaN stays NaN."""
+    values = np.asarray(probabilities, np.float64)
+    return scipy.special.logit(np.clip(values, _TINY, 1 - _TINY))
