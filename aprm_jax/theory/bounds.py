@@ -60,7 +60,7 @@ def _largest_double_difference(payoff_g: Matrix, payoff_r: Matrix) -> float:
 
 
 def strong_monotonicity(game: MatrixGame) -> float:
-    r"""The modulus :math:`\mu` in <F(z) - F(z'), z - z'> >= mu * |z - z'|^2.
+    r"""The modulus in :math:`\langle F(z)-F(z'), z-z' \rangle \ge \mu \|z-z'\|^2`.
 
     Exact with two actions each, for more a lower bound where positive. Not positive
     means that F is not strongly monotone.
@@ -73,7 +73,7 @@ def strong_monotonicity(game: MatrixGame) -> float:
 
 
 def lipschitz_bound(game: MatrixGame) -> float:
-    """An L with |F(z) - F(z')| <= L |z - z'| for all policies above `support_floor`.
+    r"""An L with :math:`\|F(z)-F(z')\| \le L \|z-z'\|` above `support_floor`.
 
     OGDA with a step below 1 / (2 L) converges linearly where F is strongly monotone
     (Malitsky and Tam, "A forward-backward splitting method for monotone inclusions
