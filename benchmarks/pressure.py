@@ -20,7 +20,7 @@ import numpy as np
 from compare_table import ROOT, commit, pooled_row, replace_between, table
 
 from aprm_jax.evals.intervals import over_seeds
-from aprm_jax.evals.records import from_text
+from aprm_jax.evals.records import read_results
 
 RESULTS = ROOT / "benchmarks/results/pressure"
 PLACES = {
@@ -84,7 +84,8 @@ def collect(run: Path) -> None:
             for prm in TITLES
             for n in dict.fromkeys((sizes[0], FOREIGN_N, sizes[-1]))
         }
-    records = from_text((run / "evaluate/results.json").read_text())
+    results = run / "evaluate/results.json"
+    records, _ = read_results(results, "Run the evaluation again.")
     found["records"] = [
         record.to_json()
         for record in records

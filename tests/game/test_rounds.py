@@ -223,7 +223,7 @@ def test_hard_rows_are_the_wrong_replies_that_r_believes_most():
     ]
     best = sorted(wrong, key=lambda i: -played.log_odds[i])[: wanted // 2]
     assert [row.tokens.tolist() for row in fresh[: wanted // 2]] == [
-        played.rows[i].tokens.tolist() for i in best
+        row.tokens.tolist() for i in best if (row := played.rows[i]) is not None
     ]
     assert len(fresh) == wanted
     assert not {id(played.rows[i]) for i in best} & {

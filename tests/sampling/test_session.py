@@ -110,6 +110,13 @@ def test_going_on_equals_one_forward_pass(name):
         np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
+def _read(session: Session, steps):
+    """The scores of new tokens, of a session that has a scorer."""
+    scores = session.read(steps)
+    assert scores is not None
+    return scores
+
+
 def test_gathered_rows_equal_sessions_from_scratch():
     """What a row gets next is what it gets alone, whoever stood beside it."""
     session, programs, params = make()
@@ -178,11 +185,11 @@ def test_strided_lines_stand_where_the_builder_puts_them():
     )
     closed = [builder.step_id]
     steps = [[*builder.encode(text), *closed] for text in ("3 + 4", "5", "7 * 8 - 1")]
-    scores = [session.read(steps), session.read(steps[::-1])]
+    scores = [_read(session, steps), _read(session, steps[::-1])]
     stops = Stops(builder.stop_ids)
     session.sample(KEY, stops=stops, max_new_tokens=6)
     session.read([closed] * 3)
-    scores.append(session.read(steps))
+    scores.append(_read(session, steps))
     for i, ids in enumerate(session.ids):
         read = [x for part in scores[:2] for x in part[i]]
         start = len(builder.context(*lines[i]))
@@ -248,7 +255,9 @@ def test_a_verifier_reads_new_steps_as_it_reads_whole_rows(head):
     found = []
     for k in range(2):
         new = [[*builder.encode(s[k]), builder.step_id] for s in steps]
-        found.append([x.min() if head == "token" else x[-1] for x in session.read(new)])
+        found.append(
+            [x.min() if head == "token" else x[-1] for x in _read(session, new)]
+        )
     rows = [builder.solution(q, s) for q, s in zip(questions, steps, strict=True)]
     whole = heads.step_logits(decoder, prm, builder.collate(rows), head)
     np.testing.assert_allclose(np.transpose(found), whole, atol=1e-4)

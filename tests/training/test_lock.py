@@ -48,6 +48,7 @@ def holder(tmp_path, without):
     command = [sys.executable, "-c", _HOLDER, str(tmp_path), str(without)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
+            assert process.stdout is not None
             assert process.stdout.readline() == "held\n"
             yield process
         finally:

@@ -37,5 +37,6 @@ for turn, rows in enumerate([[6, 6, 0, 3, 1], [4, 0, 2], [2, 1, 1, 0, 0, 2, 2, 0
     )
     session.gather(rows)
     scores = session.read([[7 + k, 9, 11][: k % 4] for k in range(len(rows))])
+    assert scores is not None
     found.append([samples.logprobs.tolist(), [x.tolist() for x in scores]])
 print(json.dumps({"ids": session.ids, "found": found}))
