@@ -141,9 +141,10 @@ def test_nothing_is_read_twice(monkeypatch):
     counted = []
     read = programs.read
 
-    def spy(params, head, rows, selected, given):
+    def spy(*args):
+        *_, given = args
         counted.append(np.asarray(given.counts).sum())
-        return read(params, head, rows, selected, given)
+        return read(*args)
 
     monkeypatch.setattr(programs, "read", spy)
     monkeypatch.setattr(programs, "prefill", None)  # never again
@@ -186,7 +187,7 @@ def test_strided_lines_stand_where_the_builder_puts_them():
     closed = [builder.step_id]
     steps = [[*builder.encode(text), *closed] for text in ("3 + 4", "5", "7 * 8 - 1")]
     scores = [_read(session, steps), _read(session, steps[::-1])]
-    stops = Stops(builder.stop_ids)
+    stops = Stops(builder.replies.stop_ids)
     session.sample(KEY, stops=stops, max_new_tokens=6)
     session.read([closed] * 3)
     scores.append(_read(session, steps))
@@ -219,7 +220,7 @@ def test_greedy_steps_are_those_of_prompts_built_anew():
     plain, openers = list(range(4)), {builder.bos_id, builder.perturb_id}
     for _ in range(3):
         replies = session.sample(
-            KEY, stops=Stops(builder.stop_ids), max_new_tokens=6, temperature=0.0
+            KEY, stops=Stops(builder.replies.stop_ids), max_new_tokens=6, temperature=0.0
         )
         anew = sampler.sample(params, contexts, KEY, temperature=0.0)
         np.testing.assert_array_equal(replies.tokens[plain], anew.tokens[plain])
