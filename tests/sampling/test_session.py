@@ -220,7 +220,10 @@ def test_greedy_steps_are_those_of_prompts_built_anew():
     plain, openers = list(range(4)), {builder.bos_id, builder.perturb_id}
     for _ in range(3):
         replies = session.sample(
-            KEY, stops=Stops(builder.replies.stop_ids), max_new_tokens=6, temperature=0.0
+            KEY,
+            stops=Stops(builder.replies.stop_ids),
+            max_new_tokens=6,
+            temperature=0.0,
         )
         anew = sampler.sample(params, contexts, KEY, temperature=0.0)
         np.testing.assert_array_equal(replies.tokens[plain], anew.tokens[plain])
