@@ -88,12 +88,11 @@ def run_once(folder: Path, seed: int) -> dict[str, Any]:
     folder.mkdir(parents=True, exist_ok=True)
     arguments = [*COMMAND.split()[1:], f"--config.seed={seed}", f"--workdir={workdir}"]
     start = time.perf_counter()
-    done = subprocess.run(
+    subprocess.run(
         [sys.executable, *arguments],
         cwd=ROOT,
         env=os.environ | {"XDG_CACHE_HOME": str(folder / "cache")},
-        stdout=subprocess.PIPE,
-        text=True,
+        stdout=subprocess.DEVNULL,
         check=True,
     )
     found = {
@@ -105,7 +104,6 @@ def run_once(folder: Path, seed: int) -> dict[str, Any]:
             for path in sorted(workdir.glob("*/done.json"), key=os.path.getmtime)
         },
         "summary": json.loads((workdir / "summary.json").read_text()),
-        "output": done.stdout,
     }
     kept.write_text(json.dumps(found))
     return found

@@ -1,7 +1,7 @@
 """PRMs where they are searched: accuracy of best-of-N for N = 8 to 512.
 
 Every PRM learns from as many steps, three quarters of its wrong ones those that it
-believes most among as many candidates (`hard_share`); `_drawn` ones learn from steps
+believes most among its candidates (`hard_share`); `_drawn` ones learn from steps
 as they were drawn. A second solver, whose authors no PRM has seen the errors of, is
 searched too, and a fresh attacker takes the best of 64 replies.
 
@@ -12,9 +12,8 @@ searched too, and a fresh attacker takes the best of 64 replies.
     done
     python benchmarks/pressure.py tables
 
-Hardware: 2 CPU cores, no GPU; peak memory below 6 GiB.
-Time, scores: see docs/results.md, "Under pressure".
-A cut of every stage, about a minute: --config=configs/pressure.py:runlocal
+Hardware: 2 CPU cores, no GPU. Time, memory and scores: not measured yet.
+A cut of every stage, minutes: --config=configs/pressure.py:runlocal
 """
 
 from pathlib import Path

@@ -3,8 +3,8 @@
 The problems are ordinary arithmetic, `2 + 3 * 4`: each step writes the line again with
 one operation carried out, `2 + 12`, then `14`. A solver is trained on a corpus of
 careful and careless authors, a Generator on wrong steps, a PRM on static corruptions;
-then PRM and Generator train against each other. Both PRMs learn from the hardest of as
-many wrong steps. A foreign solver, taught by authors with other mistakes, shows what
+then PRM and Generator train against each other. Both PRMs learn from the hardest of
+their wrong steps. A foreign solver, taught by authors with other mistakes, shows what
 they are worth to somebody whose solver they have never met.
 Rows of the final table that cost no training of their own: a single sample, greedy,
 majority vote, best-of-n by the solver's own likelihood.
