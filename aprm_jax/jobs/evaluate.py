@@ -138,7 +138,7 @@ def _kept(records: Sequence[Record], **more: Any) -> Part:
 def _part(context: Context, name: str, compute) -> Part:
     """A piece of the evaluation, computed once and kept."""
     path = part_path(context.directory, name)
-    arrays = context.directory / "per_problem" / f"{name}.npz"
+    arrays = arrays_path(context.directory, name)
     if path.exists():
         return read_part(path)
     log.info("%s: %s", context.stage, name)
@@ -168,10 +168,19 @@ def read_part(path: Path) -> Part:
 
 def part_path(directory: Path, name: str) -> Path:
     """The file of a part, whose name may hold a folder's path."""
+    return directory / "parts" / f"{_file_name(name)}.json"
+
+
+def arrays_path(directory: Path, name: str) -> Path:
+    """The file of a part's figures of each problem."""
+    return directory / "per_problem" / f"{_file_name(name)}.npz"
+
+
+def _file_name(name: str) -> str:
     safe = re.sub(r"[^\w.@+-]", "_", name)
-    if safe != name:  # two names must not share a file
-        safe = f"{safe}-{zlib.crc32(name.encode()):08x}"
-    return directory / "parts" / f"{safe}.json"
+    if safe == name:
+        return name
+    return f"{safe}-{zlib.crc32(name.encode()):08x}"  # two names must not share a file
 
 
 def _labelled_dev(context: Context) -> Part:
@@ -280,16 +289,17 @@ def _split(
         records += pressure.pressure_records(
             split, rows, list(scored), c.aggregations, c.samples, c.bootstrap, solver
         )
+    right = selection.correctness(context.domain, problems, solutions)
     winners = {}
     for name, said in scored.items():
         kinds, winners[name] = samples.wrong_winners(
-            context, problems, solutions, said, name, c.aggregations[0]
+            context, problems, solutions, right, {name: said}, c.aggregations[0]
         )
         records += pressure.winner_records(split, name, kinds, len(problems), solver)
         if not solver:
             records += _judged(context, split, name, solutions, said, chosen[name])
     name = _measured(split, solver)
-    _save_arrays(context.directory / "per_problem" / f"{name}.npz", rows)
+    _save_arrays(arrays_path(context.directory, name), rows)
     shown = samples.sample_examples(context, problems, solutions, scored)
     return _kept(records, solutions=shown, winners=winners)
 

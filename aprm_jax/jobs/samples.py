@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Bool
 
 from aprm_jax.data.problem import Problem
 from aprm_jax.evals import pressure, selection
@@ -123,18 +124,20 @@ def wrong_winners(
     context: Context,
     problems: Sequence[Problem],
     solutions: list[list[Solution]],
-    scored: Scored[list[StepScores]],
-    name: str,
+    right: Bool[np.ndarray, "P M"],
+    scored: SampleScores,
     aggregation: str,
 ) -> tuple[list[str], list[dict[str, Any]]]:
-    """What a verifier chooses wrongly among all samples.
+    """What a verifier, the only one in `scored`, chooses wrongly among all samples.
+
+    `right` says of each sample whether its answer is.
 
     Returns:
       The kind of the first wrong step of each wrong winner, and a few of them, as
       `sample_examples` has them.
     """
-    right = selection.correctness(context.domain, problems, solutions)
-    totals = selection.solution_scores(log_scores(scored), solutions, aggregation)
+    [said] = scored.values()
+    totals = selection.solution_scores(log_scores(said), solutions, aggregation)
     winners = pressure.wrong_winners(totals, right)
     kinds = []
     for p, m in winners:
@@ -142,9 +145,7 @@ def wrong_winners(
         wrong = [step.kind for step in judged if not step.label]
         kinds.append(wrong[0] if wrong else pressure.UNEXPLAINED)
     shown = [
-        _example(
-            context, problems[p], solutions[p][m], _of_sample({name: scored}, p, m)
-        )
+        _example(context, problems[p], solutions[p][m], _of_sample(scored, p, m))
         for p, m in winners[:_WINNERS]
     ]
     return kinds, shown

@@ -5,7 +5,7 @@ from pathlib import Path
 from aprm_jax.config import default_config, override, set_field
 from aprm_jax.evals.records import Record, Results
 from aprm_jax.jobs import report, tables
-from aprm_jax.jobs.evaluate import part_path
+from aprm_jax.jobs.evaluate import arrays_path, part_path
 from aprm_jax.report.contents import Cell
 
 
@@ -109,6 +109,14 @@ def test_a_part_of_any_name_has_a_file_of_its_own():
     assert {path.parent for path in paths} == {Path("evaluate/parts")}
     assert len(set(paths)) == len(names)
     assert paths[0].name == "test.json"
+
+
+def test_the_arrays_of_a_solver_in_a_folder_stay_in_the_evaluation():
+    names = ("test@foreign", "test@../runs/other/solver", "test@.._runs_other_solver")
+    paths = [arrays_path(Path("evaluate"), name) for name in names]
+    assert {path.parent for path in paths} == {Path("evaluate/per_problem")}
+    assert len(set(paths)) == len(names)
+    assert paths[0].name == "test@foreign.npz"
 
 
 def searched():
