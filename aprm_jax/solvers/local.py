@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -51,12 +52,16 @@ class LocalSolver(Solver):
         max_steps: int,
         temperature: float = 1.0,
         truncation: Truncation | None = None,
+        draws: Sequence[int] | None = None,
     ) -> list[list[Solution]]:
         """See `Solver.solve`; a depth folds into the key."""
+        if draws is None:
+            pairs = itertools.product(range(len(starts)), range(count))
+            draws = [(i << 16 | k) % (1 << 32) for i, k in pairs]
+        wanted = [start for start in starts for _ in range(count)]
         partial = [
-            _Partial(question, list(prefix), (i << 16 | k) % (1 << 32))
-            for i, (question, prefix) in enumerate(starts)
-            for k in range(count)
+            _Partial(question, list(prefix), draw)
+            for (question, prefix), draw in zip(wanted, draws, strict=True)
         ]
         for depth in range(max_steps):
             prompts, live = self._open(partial, max_steps)
@@ -78,6 +83,7 @@ class LocalSolver(Solver):
                 p.finished,
                 tuple(p.tokens),
                 tuple(p.logprobs),
+                closed=not p.dead,
             )
             for p in partial
         ]

@@ -1,10 +1,10 @@
-"""What a solver is, and what it writes."""
+"""What a solver is, and what it writes: whole solutions, or step by step."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from aprm_jax.sampling.methods import Truncation
 
@@ -23,6 +23,7 @@ class Solution:
       tokens: of each sampled step, the ids that were drawn, the stop included; empty
         where the solver does not tell them.
       logprobs: of these tokens, see `Samples.logprobs`.
+      closed: whether its last step is a whole one, so that another could follow.
     """
 
     question: str
@@ -30,6 +31,7 @@ class Solution:
     finished: bool
     tokens: tuple[tuple[int, ...], ...] = ()
     logprobs: tuple[tuple[float, ...], ...] = ()
+    closed: bool = True
 
     @property
     def min_logprob(self) -> tuple[float, ...]:
@@ -55,12 +57,14 @@ class Solver(Protocol):
         max_steps: int,
         temperature: float = 1.0,
         truncation: Truncation | None = None,
+        draws: Sequence[int] | None = None,
     ) -> list[list[Solution]]:
         """Completes each start `count` times.
 
         A solution ends with a concluding step, after `max_steps` steps, or where the
         solver has no room for another; the latter two are unfinished. What solution k
-        of start i gets depends on (key, i, k), not on the others or on `count`.
+        of start i gets depends on (key, its draw), not on the others; its draw is
+        made of (i, k), or given.
 
         Args:
           starts: (question, prefix) of each.
@@ -69,8 +73,93 @@ class Solver(Protocol):
           max_steps: most steps of a solution, the prefix included.
           temperature: 0 is greedy.
           truncation: which tokens may be drawn; None for all.
+          draws: a number for each solution, start by start, from 0 to 2^32 - 1.
 
         Returns:
           `count` solutions for each start.
+        """
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Written:
+    """One sampled step of a row.
+
+    Attributes:
+      text: of the step; "" with no tokens where there was no room to write one.
+      tokens: the ids that were drawn, the stop included; empty where nobody tells.
+      logprobs: of these tokens, see `Samples.logprobs`.
+      closed: whether it is a whole step, so that another could follow.
+      finished: whether it concludes the solution.
+    """
+
+    text: str
+    tokens: tuple[int, ...] = ()
+    logprobs: tuple[float, ...] = ()
+    closed: bool = True
+    finished: bool = False
+
+
+@dataclasses.dataclass
+class StepRows:
+    """Rows that go on step by step; what more a solver or verifier keeps of them.
+
+    Attributes:
+      prefilled: of each row, the tokens that the call that made this state read for
+        it, drawn ones left out; what several rows share is counted with the first.
+      num_bytes: of the caches that are held.
+      oracle_calls: of each row, verdicts that the call asked for; empty for none.
+    """
+
+    prefilled: tuple[int, ...]
+    num_bytes: int = 0
+    oracle_calls: tuple[int, ...] = ()
+
+
+Rows = TypeVar("Rows", bound=StepRows)
+
+
+@runtime_checkable
+class StepSolver(Protocol[Rows]):
+    """Writes solutions step by step: the rows of a state are open solutions.
+
+    A call makes a new state; the one that it was given is not used again.
+    """
+
+    @property
+    def flops_per_token(self) -> float:
+        """Of a forward pass, 2 for each parameter that multiplies; 0 if unknown."""
+        ...
+
+    def begin(self, starts: Sequence[Start]) -> Rows:
+        """A row for each start. A tree method enters a branch anew with its path."""
+        ...
+
+    def extend(
+        self,
+        rows: Rows,
+        parents: Sequence[int],
+        draws: Sequence[int],
+        key: Any,
+        *,
+        temperature: float = 1.0,
+        truncation: Truncation | None = None,
+    ) -> tuple[Rows, list[Written]]:
+        """Copies rows and samples one more step of each copy.
+
+        What a row gets depends on (key, its draw) and its own lines, not on the
+        others; it is what `Solver.solve` samples first with this key and draw.
+
+        Args:
+          rows: the state.
+          parents: which of its rows go on: may repeat, and leave rows out; each
+            closed and unfinished.
+          draws: a number for each new row, from 0 to 2^32 - 1.
+          key: of the whole request.
+          temperature: 0 is greedy.
+          truncation: which tokens may be drawn; None for all.
+
+        Returns:
+          A state with a row for each parent, and the step that each got.
         """
         ...

@@ -11,6 +11,8 @@ import numpy as np
 import scipy.special
 from jaxtyping import Float
 
+from aprm_jax.solvers.protocol import Rows, Start
+
 Pairs = Sequence[tuple[str, tuple[str, ...]]]  # (question, steps) of solutions
 StepScores = Float[np.ndarray, " _"]  # one a step of a solution
 Row = TypeVar("Row")
@@ -50,6 +52,49 @@ class Verifier(Protocol):
 
     def score(self, solutions: Pairs) -> list[Float[np.ndarray, " _"]]:
         """One array a solution, one score a step; NaN for a step that was not read."""
+        ...
+
+
+@runtime_checkable
+class StepVerifier(Protocol[Rows]):
+    """Scores solutions step by step, as they are written: it reads the new step only.
+
+    A call makes a new state; the one that it was given is not used again.
+    """
+
+    @property
+    def scale(self) -> Scale:
+        """What its scores are."""
+        ...
+
+    @property
+    def flops_per_token(self) -> float:
+        """Of a forward pass, 2 for each parameter that multiplies; 0 if unknown."""
+        ...
+
+    def begin(self, starts: Sequence[Start]) -> tuple[Rows, Float[np.ndarray, " N"]]:
+        """A row for each start, and the score of what it ends with.
+
+        That is its last step, or the bare question, which has no score (NaN) but where
+        a verifier says how good a question is.
+        """
+        ...
+
+    def read(
+        self, rows: Rows, parents: Sequence[int], steps: Sequence[str]
+    ) -> tuple[Rows, Float[np.ndarray, " N"]]:
+        """Copies rows and reads one more step of each copy.
+
+        Args:
+          rows: the state.
+          parents: which of its rows go on: may repeat, and leave rows out.
+          steps: the new step of each.
+
+        Returns:
+          A state with a row for each parent, and the score of each new step: what
+          `Verifier.score` gives it in the whole solution. NaN where it was not read,
+          because it does not fit; what follows it is not read either.
+        """
         ...
 
 

@@ -1,0 +1,145 @@
+"""Verifiers step by step, without a cache."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from jaxtyping import Float
+
+from aprm_jax.models.flops import forward_flops
+from aprm_jax.oracle.verdict import Label
+from aprm_jax.solvers.protocol import Start, StepRows
+from aprm_jax.solvers.stepwise import TextRows
+from aprm_jax.tasks.protocols import StepOracle
+from aprm_jax.verifiers.models import ModelVerifier
+from aprm_jax.verifiers.protocol import Scale, Verifier, logit
+
+
+@dataclasses.dataclass(frozen=True)
+class UncachedVerifier:
+    """Implements `StepVerifier`: each new step is read with its whole solution.
+
+    Attributes:
+      verifier: scores it.
+      row_tokens: how many tokens it reads of (question, steps).
+      flops_per_token: see `StepVerifier`.
+    """
+
+    verifier: Verifier
+    row_tokens: Callable[[str, Sequence[str]], int] = lambda question, steps: 0
+    flops_per_token: float = 0.0
+
+    @classmethod
+    def of(cls, verifier: Verifier) -> UncachedVerifier:
+        """With what a model in this process tells of itself."""
+        if not isinstance(verifier, ModelVerifier):
+            return cls(verifier)
+        builder, likelihood = verifier.scorer.builder, Scale.LOG_PROBABILITY
+        return cls(
+            verifier,
+            lambda question, steps: len(builder.solution(question, steps)),
+            forward_flops(
+                verifier.params["backbone"], unembeds=verifier.scale is likelihood
+            ),
+        )
+
+    @property
+    def scale(self) -> Scale:
+        """The verifier's."""
+        return self.verifier.scale
+
+    def begin(
+        self, starts: Sequence[Start]
+    ) -> tuple[TextRows, Float[np.ndarray, " N"]]:
+        """See `StepVerifier.begin`."""
+        return self._read([(question, tuple(steps)) for question, steps in starts])
+
+    def read(
+        self, rows: TextRows, parents: Sequence[int], steps: Sequence[str]
+    ) -> tuple[TextRows, Float[np.ndarray, " N"]]:
+        """See `StepVerifier.read`."""
+        before = [rows.starts[parent] for parent in parents]
+        return self._read(
+            [(q, (*b, step)) for (q, b), step in zip(before, steps, strict=True)]
+        )
+
+    def _read(
+        self, solutions: list[tuple[str, tuple[str, ...]]]
+    ) -> tuple[TextRows, Float[np.ndarray, " N"]]:
+        whole = [pair for pair in solutions if pair[1]]
+        scored = iter(self.verifier.score(whole))
+        scores = [float(next(scored)[-1]) if s else math.nan for _, s in solutions]
+        read = [self.row_tokens(q, s) if s else 0 for q, s in solutions]
+        return TextRows(tuple(read), starts=tuple(solutions)), np.array(scores)
+
+
+@dataclasses.dataclass
+class JudgedRows(StepRows):
+    """Rows of text whose steps the oracle has judged.
+
+    Attributes:
+      starts: (question, steps) of each.
+      wrong: whether each has an incorrect step: all that follows is wrong, too.
+    """
+
+    starts: tuple[Start, ...] = ()
+    wrong: tuple[bool, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class OracleSteps:
+    """Implements `StepVerifier` by the oracle, each step judged once.
+
+    An undecidable step is as likely right as wrong: a search must not drop it.
+    """
+
+    oracle: StepOracle
+    scale: Scale = Scale.LOG_ODDS
+    flops_per_token: float = 0.0
+
+    def begin(
+        self, starts: Sequence[Start]
+    ) -> tuple[JudgedRows, Float[np.ndarray, " N"]]:
+        """See `StepVerifier.begin`; the steps of a prefix are judged, one by one."""
+        bare = tuple((question, ()) for question, _ in starts)
+        rows = JudgedRows((0,) * len(starts), 0, (), bare, (False,) * len(starts))
+        scores = np.full(len(starts), math.nan)
+        calls = np.zeros(len(starts), int)
+        for depth in range(max((len(steps) for _, steps in starts), default=0)):
+            texts = [s[depth] if depth < len(s) else None for _, s in starts]
+            rows, found = self._judge(rows, range(len(starts)), texts)
+            scores = np.where([text is None for text in texts], scores, found)
+            calls += rows.oracle_calls
+        return dataclasses.replace(rows, oracle_calls=tuple(calls.tolist())), scores
+
+    def read(
+        self, rows: JudgedRows, parents: Sequence[int], steps: Sequence[str]
+    ) -> tuple[JudgedRows, Float[np.ndarray, " N"]]:
+        """See `StepVerifier.read`."""
+        return self._judge(rows, parents, steps)
+
+    def _judge(
+        self, rows: JudgedRows, parents: Sequence[int], steps: Sequence[str | None]
+    ) -> tuple[JudgedRows, Float[np.ndarray, " N"]]:
+        """Judges a step of each row; None leaves the row as it is."""
+        starts, wrong, stated, calls = [], [], [], []
+        for parent, step in zip(parents, steps, strict=True):
+            (question, before), bad = rows.starts[parent], rows.wrong[parent]
+            label = Label.INCORRECT
+            asked = step is not None and not bad
+            if asked:
+                label = self.oracle.judge(question, before, None, step).label
+                bad = label == Label.INCORRECT
+            starts.append((question, before if step is None else (*before, step)))
+            wrong.append(bad)
+            stated.append(_STATED[label])
+            calls.append(int(asked))
+        zeros = (0,) * len(starts)
+        after = JudgedRows(zeros, 0, tuple(calls), tuple(starts), tuple(wrong))
+        return after, logit(np.array(stated, float))
+
+
+_STATED = {Label.CORRECT: 1.0, Label.INCORRECT: 0.0, Label.UNDECIDABLE: 0.5}

@@ -1,0 +1,77 @@
+"""Verifiers that read step by step say what they say of whole solutions."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import tiny_game
+from tiny_game import DECODER, DOMAIN
+
+from aprm_jax.oracle.verdict import correct, incorrect, undecidable
+from aprm_jax.verifiers.models import prm_verifier
+from aprm_jax.verifiers.protocol import StepVerifier
+from aprm_jax.verifiers.stated import OracleVerifier
+from aprm_jax.verifiers.stepwise import OracleSteps, UncachedVerifier
+
+RIGHT = ("1 + 2 + 3 + 1", ("3 + 3 + 1", "6 + 1", "7"))
+WRONG = ("1 + 2 + 3 + 1", ("3 + 3 + 1", "5 + 1", "6"))
+
+
+def _one_by_one(verifier: StepVerifier, solutions) -> list[list[float]]:
+    rows, scores = verifier.begin([(question, ()) for question, _ in solutions])
+    assert np.isnan(scores).all()  # of the bare question nothing is said
+    out: list[list[float]] = [[] for _ in solutions]
+    for k in range(3):
+        steps = [s[k] for _, s in solutions]
+        rows, scores = verifier.read(rows, range(len(solutions)), steps)
+        for row, score in zip(out, scores, strict=True):
+            row.append(float(score))
+    return out
+
+
+def test_a_models_scores_are_those_of_whole_solutions():
+    builder = tiny_game.builder()
+    params = tiny_game.prm()
+    model = prm_verifier(DECODER, "token", params, builder, max_steps=8)
+    verifier = UncachedVerifier.of(model)
+    np.testing.assert_allclose(
+        _one_by_one(verifier, [RIGHT, WRONG]), model.score([RIGHT, WRONG]), atol=1e-5
+    )
+    # A branch that is entered later: its path, and the score of its last step.
+    rows, scores = verifier.begin([RIGHT, (RIGHT[0], RIGHT[1][:1])])
+    np.testing.assert_allclose(
+        scores, [model.score([RIGHT])[0][k] for k in (2, 0)], atol=1e-5
+    )
+    assert rows.prefilled[0] == len(builder.solution(*RIGHT))
+    assert verifier.flops_per_token > 0 and rows.num_bytes == 0
+
+
+def test_the_oracle_is_asked_once_about_a_step_and_never_after_an_error():
+    asked: list[tuple[tuple[str, ...], str]] = []
+
+    class Counting:
+        def judge(self, question, prefix, original, candidate):
+            asked.append((tuple(prefix), candidate))
+            return DOMAIN.oracle.judge(question, prefix, original, candidate)
+
+    verifier = OracleSteps(Counting())
+    whole = OracleVerifier(DOMAIN.oracle).score([RIGHT, WRONG])
+    assert _one_by_one(verifier, [RIGHT, WRONG]) == [list(x) for x in whole]
+    assert len(asked) == 5 and len(set(asked)) == 4  # the first step is both's
+    rows, scores = verifier.begin([WRONG, (RIGHT[0], ())])
+    assert rows.oracle_calls == (2, 0)
+    assert scores[0] == whole[1][2] and math.isnan(scores[1])
+
+
+def test_an_undecidable_step_is_neither_right_nor_wrong():
+    class Scripted:
+        def judge(self, question, prefix, original, candidate):
+            kinds = {"?": undecidable, "no": incorrect}
+            kind = kinds.get(candidate)
+            return kind("kind", "") if kind else correct("")
+
+    verifier = OracleSteps(Scripted())
+    scores = _one_by_one(verifier, [("q", ("yes", "?", "no")), ("q", ("?", "no", "a"))])
+    assert scores[0][1] == scores[1][0] == 0.0
+    assert scores[0][0] > 20 and max(scores[0][2], scores[1][1], scores[1][2]) < -20
