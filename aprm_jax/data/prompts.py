@@ -18,6 +18,7 @@ from tokenizers import AddedToken, Tokenizer
 from transformers import PreTrainedTokenizerFast
 
 from aprm_jax.config import ConfigError, nearest
+from aprm_jax.data.chat_template import TemplateRefusal, render
 from aprm_jax.data.steps import PERTURB_TOKEN, STEP_TOKEN
 
 GENERATOR_PLACES = ("question", "prefix", "step")
@@ -144,7 +145,8 @@ def chat_ids(
       reply: whether an opening of the assistant's answer follows.
 
     Raises:
-      ConfigError: the template refuses the messages.
+      ConfigError: the template refuses the messages, or its work has no end; it names
+        the tokenizer's folder.
     """
     return encode(tokenizer, _rendered(tokenizer, messages, reply), special=True)
 
@@ -159,7 +161,7 @@ def turn_ends(tokenizer: PreTrainedTokenizerFast) -> list[int]:
     chat = [{"role": "user", "content": "?"}, {"role": "assistant", "content": said}]
     try:
         tail = _rendered(tokenizer, chat, reply=False).rpartition(said)[2]
-    except ConfigError:  # of a template for prompts alone
+    except TemplateRefusal:  # it is for prompts alone
         return []
     ids = encode(tokenizer, tail, special=True)
     return [i for i in ids if i in tokenizer.added_tokens_decoder][:1]
@@ -300,6 +302,7 @@ def prepare_tokenizer(
         tokenizer_object=backend,
         clean_up_tokenization_spaces=False,
         model_max_length=tokenizer.model_max_length,
+        name_or_path=tokenizer.name_or_path,
         **{f"{name}_token": token for name, token in named.items()},
     )
     out.chat_template = tokenizer.chat_template
@@ -315,18 +318,17 @@ def _rendered(
     tokenizer: PreTrainedTokenizerFast, messages: Messages, reply: bool
 ) -> str:
     try:
-        # A template that knows no thinking ignores the switch.
-        text = tokenizer.apply_chat_template(
-            messages,
-            tokenize=False,
-            add_generation_prompt=reply,
-            enable_thinking=False,
-        )
-    except Exception as error:  # whatever Jinja or the template raises
-        raise ConfigError(
-            f"the tokenizer's chat template refuses a prompt: {error}"
-        ) from error
-    return str(text)
+        template = tokenizer.get_chat_template()
+    except ValueError as error:  # several, and none for chats
+        raise ConfigError(f"{tokenizer.name_or_path}: {error}") from None
+    # A template that knows no thinking ignores the switch.
+    return render(
+        template,
+        messages,
+        tokenizer.name_or_path,
+        **{**tokenizer.special_tokens_map, "enable_thinking": False},
+        add_generation_prompt=reply,
+    )
 
 
 def _reply_ids(tokenizer: PreTrainedTokenizerFast, text: str, cue: str) -> list[int]:

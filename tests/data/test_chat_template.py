@@ -1,0 +1,107 @@
+"""Chat templates: the text that transformers renders, and an end to hostile ones."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+from tiny_tokenizers import byte_level
+
+from aprm_jax.config import ConfigError
+from aprm_jax.data import chat_template, prompts
+from aprm_jax.data.chat_template import TemplateRefusal, render
+from aprm_jax.data.prompted import PromptedGenerator
+
+CHAT = [
+    {"role": "system", "content": " Be brief.\n"},
+    {"role": "user", "content": "Wie viele? \u4e09 \\(x\\) {{ 7 * 7 }} \U0001f600"},
+    {"role": "assistant", "content": "</think>\nFour."},
+]
+_BENIGN = [
+    "{% for m in messages %}<|{{ m['role'] }}|>\n{{ m['content'] | trim }}{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}",
+    # Qwen 3, Llama 3, Gemma: namespaces, macros, splits, loop controls, tojson.
+    "{%- set ns = namespace(last=0, found=false) %}{%- for m in messages[::-1] %}"
+    "{%- set index = (messages|length - 1) - loop.index0 %}{%- if m.role == 'user' %}"
+    "{%- set ns.last = index %}{%- break %}{%- endif %}{%- endfor %}{{ ns.last }}"
+    "{{ bos_token }}{{ messages[2].content.split('</think>')[-1].lstrip('\\n') }}",
+    "{% macro turn(m) -%}<start>{{ m.role }}\n{{ m.content | tojson }}{%- endmacro %}"
+    "{% for m in messages %}{{ turn(m) }}{% generation %}x{% endgeneration %}"
+    "{% endfor %}{{ range(3) | list }}{{ '%05d' % 7 }}{{ eos_token * 2 }}"
+    "{{ enable_thinking }}",
+]
+
+
+@pytest.mark.parametrize("template", _BENIGN)
+@pytest.mark.parametrize("reply", [True, False])
+def test_the_text_is_that_of_transformers(template, reply):
+    tokenizer = copy.deepcopy(byte_level())
+    tokenizer.chat_template = template
+    ids = prompts.chat_ids(tokenizer, CHAT, reply=reply)
+    want = tokenizer.apply_chat_template(
+        CHAT, tokenize=False, add_generation_prompt=reply, enable_thinking=False
+    )
+    assert ids == prompts.encode(tokenizer, str(want), special=True)
+
+
+_LOOP = "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}"
+
+
+@pytest.mark.parametrize(
+    ("template", "did"),
+    [
+        (_LOOP, "takes more than 0.5 s of CPU time"),
+        ("{{ 10 ** (10 ** 8) }}", "takes more than 0.5 s of CPU time"),
+        ("{{ lipsum(n=99999999) }}", "takes more than"),
+        ("{{ 'a' * 10 ** 10 }}", "takes more than 512 MiB of memory"),
+        ("{{ 'a' | center(10 ** 10) }}", "takes more than 512 MiB of memory"),
+        ("{{ '%09999999999d' % 1 }}", "refuses a prompt|MiB of memory"),
+        ("{{ '{:>9999999999}'.format(1) }}", "refuses a prompt|MiB of memory"),
+        (
+            "{% set ns = namespace(a='aa') %}{% for i in range(60) %}"
+            "{% set ns.a = ns.a ~ ns.a %}{% endfor %}",
+            "takes more than 512 MiB of memory",
+        ),
+        ("{{ 'a' * 10 ** 6 }}", r"makes 1000000 characters of a prompt, more than \d+"),
+        (
+            "{% macro a() %}{{ a() }}{{ a() }}{% endmacro %}{{ a() }}",
+            "refuses a prompt: .*recursion",
+        ),
+        ("{{" + "(" * 10**5 + "1" + ")" * 10**5 + "}}", "refuses a prompt|ends its"),
+        (
+            "{% for i in range(10 ** 9) %}{% endfor %}",
+            "refuses a prompt: Range too big",
+        ),
+        ("{{ '\\ud800' }}", "refuses a prompt: .*surrogates"),
+        ("{{ raise_exception('No \x1b[2J user') }}", r"refuses a prompt: No \[2J us"),
+        ("{% if %}", "refuses a prompt: Expected an expression"),
+    ],
+)
+def test_a_hostile_template_comes_to_an_end(template, did, monkeypatch):
+    monkeypatch.setattr(chat_template, "CPU_SECONDS", 0.5)
+    with pytest.raises(ConfigError, match=rf"^models/evil: the [^:]*({did})") as raised:
+        render(template, CHAT, "models/evil")
+    assert "Mend it, or delete it (chat_template.jinja; " in str(raised.value)
+    # The next prompt finds a process again.
+    assert render("{{ messages[0].role }}", CHAT, "") == "system"
+
+
+@pytest.mark.parametrize("path", ["''.__class__", "cycler.__init__.__globals__.os"])
+def test_a_template_reaches_nothing_of_the_interpreter(path):
+    with pytest.raises(TemplateRefusal, match="unsafe"):
+        render("{{ " + path + ".mro() }}", CHAT, "")
+
+
+def test_a_hostile_template_is_refused_before_the_first_prompt(tmp_path, monkeypatch):
+    monkeypatch.setattr(chat_template, "CPU_SECONDS", 0.5)
+    given = copy.deepcopy(byte_level())
+    given.chat_template = _LOOP
+    given.save_pretrained(tmp_path / "evil")
+    tokenizer = prompts.prepare_tokenizer(
+        type(given).from_pretrained(tmp_path / "evil"), 300
+    )
+    with pytest.raises(ConfigError, match=r"/evil: the tokenizer's chat template tak"):
+        PromptedGenerator(tokenizer, None, (64,))
+    tokenizer.save_pretrained(tmp_path / "again")
+    config = (tmp_path / "again" / "tokenizer_config.json").read_text()
+    assert str(tmp_path) not in config  # the folder's name stays here
