@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import numpy as np
 
 from aprm_jax.evals import outcome, pressure, robustness, selection, step_labels
 from aprm_jax.evals.records import Record, Results
+from aprm_jax.files import damaged
 from aprm_jax.jobs import set_tables
 from aprm_jax.jobs.verifier_tables import (
     NO_TRAINING,
@@ -111,20 +113,31 @@ def differences(
         path = evaluation / "per_problem" / f"{split}.npz"
         if not own or split not in parts or not path.exists():
             continue
-        with np.load(path) as rows:
-            for n in _shown_sizes(config):
-                method = f"{MAIN_AGGREGATION}@{n}"
-                others = [("", f"majority@{n}")]
-                others += [(v.key, method) for v in verifiers(config) if not v.own]
-                if n == config.evaluate.samples[0]:  # it draws one sample, at any n
-                    others.append(("", "greedy"))
-                records += selection.difference_records(
-                    split,
-                    rows[selection.label((own[0], method))],
-                    {other: rows[selection.label(other)] for other in others},
-                    config.evaluate.bootstrap,
-                )
+        rows = _arrays(path)
+        for n in _shown_sizes(config):
+            method = f"{MAIN_AGGREGATION}@{n}"
+            others = [("", f"majority@{n}")]
+            others += [(v.key, method) for v in verifiers(config) if not v.own]
+            if n == config.evaluate.samples[0]:  # it draws one sample, at any n
+                others.append(("", "greedy"))
+            records += selection.difference_records(
+                split,
+                rows[selection.label((own[0], method))],
+                {other: rows[selection.label(other)] for other in others},
+                config.evaluate.bootstrap,
+            )
     return records
+
+
+def _arrays(path: Path) -> dict[str, np.ndarray]:
+    """The figures of each problem; no pickle is read, which could run code."""
+    try:
+        with np.load(path, allow_pickle=False) as rows:
+            return dict(rows)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        part = path.parents[1] / "parts" / f"{path.stem}.json"
+        remedy = f"Delete it and its part (rm {path} {part}), and evaluate again."
+        raise damaged(path, f"cannot be read ({error})", remedy) from None
 
 
 def more_tables(
