@@ -70,7 +70,9 @@ class PrmConfig:
         most=1,
     )
     hard_pool: int = setting(
-        192, "candidates of an update; as many replies as the game asks about", least=1
+        84,
+        "candidates of an update; as many verdicts as a round of the game asks for",
+        least=1,
     )
     pool_problems: int = setting(
         400, "monte_carlo, oracle: problems the solver is sampled on"
