@@ -28,6 +28,8 @@ from aprm_jax.sampling.programs import Programs, power_of_two
 from aprm_jax.sampling.rows import Given, Rows, Selection
 from aprm_jax.sampling.stops import ReplyText, Stops
 
+# Fewer slots, and fewer tokens read at once, cost as much as these.
+_LEAST_SLOTS, _LEAST_READ = 32, 8
 # Where fewer of the tokens than one in so many stay, rows are read anew: a prefill
 # costs less than closing gaps and reading on.
 _LEAST_KEPT = 4
@@ -103,7 +105,7 @@ class Session:
                 entries[prompt] = _Row(
                     list(prompt), [int(p) for p in at], place, len(prompt)
                 )
-        self._slots = slots or power_of_two(max(map(len, entries)))
+        self._slots = slots or power_of_two(max(_LEAST_SLOTS, *map(len, entries)))
         size = programs.rows(len(entries))
         tokens = np.full((size, self._slots), programs.pad_id, np.int32)
         places, lengths = np.zeros_like(tokens), np.zeros(size, np.int32)
@@ -336,7 +338,7 @@ class Session:
         """
         slots, rows = self._slots, self._rows
         if self._device.cache.num_slots > slots:  # else there are no gaps to close
-            slots = power_of_two(max(1, *lengths))
+            slots = power_of_two(max(_LEAST_SLOTS, *lengths))
         kept = self._column(lengths)
         selected = Selection(
             self._column([row.source for row in rows]),
@@ -353,7 +355,7 @@ class Session:
         counts[: len(rows)] = [
             len(row.ids) - start for row, start in zip(rows, starts, strict=True)
         ]
-        width = power_of_two(max(1, int(counts.max())))
+        width = power_of_two(max(_LEAST_READ, int(counts.max())))
         tokens = np.full((size, width), self._programs.pad_id, np.int32)
         positions = np.zeros((size, width), np.int32)
         for i, (row, start) in enumerate(zip(rows, starts, strict=True)):
