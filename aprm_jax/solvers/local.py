@@ -43,8 +43,14 @@ class _Partial:
             self.logprobs.append(written.logprobs)
 
     def solution(self) -> Solution:
-        drawn = tuple(self.tokens), tuple(self.logprobs)
-        return Solution(*self.start, self.finished, *drawn, closed=self.closed)
+        return Solution(
+            self.question,
+            tuple(self.steps),
+            self.finished,
+            tuple(self.tokens),
+            tuple(self.logprobs),
+            self.closed,
+        )
 
 
 # (solutions that go on, key) to a step of each.
