@@ -91,7 +91,7 @@ def raw_rows(path: Path) -> list[RawRow]:
         return _array_rows(path, text)
     rows = list(_line_rows(text))
     if path.suffix == ".json" and len(rows) > 1 and isinstance(rows[0].value, RowError):
-        value = _load(text)  # one object over several lines, as MATH has them
+        value = load_line(text)  # one object over several lines, as MATH has them
         if isinstance(value, dict):
             return [RawRow(1, text, value)]
     return rows
@@ -116,7 +116,7 @@ def parse_rows(
     try:
         for row in rows:
             try:
-                good.append(_parse_row(row.value, parse))
+                good.append(parse_row(row, parse))
             except RowError as error:
                 raw = row.text[:_SHOWN]
                 reason = str(error)
@@ -206,12 +206,18 @@ def _check_text(text: str, field: str) -> None:
         raise RowError(f"field {field!r} has a lone surrogate") from None
 
 
-def _parse_row(value: Any, parse: Callable[[dict], T]) -> T:
+def parse_row(row: RawRow, parse: Callable[..., T], *more: Any) -> T:
+    """What `parse` makes of a row, given its object and `more`.
+
+    Raises:
+      RowError: it is no JSON object, or `parse` raises one.
+    """
+    value = row.value
     if isinstance(value, RowError):
         raise value
     if not isinstance(value, dict):
         raise RowError(f"a row must be a JSON object, not {type(value).__name__}")
-    return parse(value)
+    return parse(value, *more)
 
 
 def _unzipped(path: Path, raw: bytes) -> bytes:
@@ -259,7 +265,8 @@ def read_text(path: Path) -> str:
             f"{path}, line {line}: binary data (a NUL byte), not text; what is in "
             "UTF-16 must be saved as UTF-8"
         )
-    # Undecodable bytes spoil their row, not the file: `_load` refuses the surrogates.
+    # Undecodable bytes spoil their row, not the file: `load_line` refuses what is
+    # left of them.
     return raw.decode("utf-8-sig", errors="surrogateescape")
 
 
@@ -282,10 +289,11 @@ def _line_rows(text: str) -> Iterator[RawRow]:
     # Not `splitlines`: JSON text may hold U+2028 unescaped.
     for number, line in enumerate(text.split("\n"), start=1):
         if line.strip():
-            yield RawRow(number, line, _load(line))
+            yield RawRow(number, line, load_line(line))
 
 
-def _load(line: str) -> Any:
+def load_line(line: str) -> Any:
+    """The JSON value of a line; a `RowError` where it holds none."""
     if _UNDECODED.search(line):
         return RowError("not UTF-8 text: save the file as UTF-8")
     try:

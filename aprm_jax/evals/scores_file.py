@@ -9,14 +9,14 @@ set's order.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
 
-from aprm_jax.data.jsonl import DataError, RowError, read_rows, require_int, require_str
+from aprm_jax.data.jsonl import DataError, read_rows, require_int, require_str
+from aprm_jax.verifiers.score_file import parse_scores
 
 
 def read_scores(
@@ -77,16 +77,6 @@ def _parse(row: dict, named: set[str]) -> tuple[str | int | None, np.ndarray]:
         key = require_str(row, "id")
     elif "index" in row:
         key = require_int(row, "index")
-    values = row.get("scores")
-    if not isinstance(values, list):
-        raise RowError("field 'scores' must be a list of numbers")
-    for k, value in enumerate(values):
-        if value is None:
-            continue
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise RowError(f"score {k} must be a number, not {type(value).__name__}")
-        if not 0 <= value <= 1:
-            raise RowError(f"score {k} must be a probability in [0, 1], not {value!r}")
+    scores = parse_scores(row)
     named.add({str: "id", int: "index"}.get(type(key), "neither"))
-    numbers = [math.nan if value is None else value for value in values]
-    return key, np.asarray(numbers, np.float64)
+    return key, scores

@@ -23,6 +23,11 @@ from aprm_jax.models.io import (
 from aprm_jax.training.mesh import MeshConfig, make_mesh
 
 _DEPTH = 4  # folders from a run to a model: arm, stage, role, "model"
+_WANTED = {
+    "prm": "a run or stage of job=prm or job=aprm, an export of one, a published PRM",
+    "generator": "a run or stage that has a generator: job=aprm, or job=sft's perturb",
+    "solver": "a run or stage of job=sft, an export of one, a language model",
+}
 _HUGGING_FACE = ("config.json", "adapter_config.json", RECORD_FILE)
 
 
@@ -35,7 +40,7 @@ def load_any(
       name: a model's folder, that of a stage or run which holds one model of the kind
         (or among several that of the stage `aprm`), an export, a PRM of Hugging Face,
         or OWNER/NAME on the hub.
-      kind: "prm" or "generator".
+      kind: what it must be; a language model of Hugging Face is a solver.
 
     Raises:
       ModelFileError: says what was found there and what would be right.
@@ -45,7 +50,7 @@ def load_any(
     if (folder / SPEC_FILE).is_file():
         found = load_model(folder)
     elif _is_hugging_face(folder):
-        found = load_export(name, make_mesh(MeshConfig(), jax.devices()[:1]))
+        found = load_export(name, make_mesh(MeshConfig(), jax.devices()[:1]), kind)
     elif models := _models(folder):
         found = load_model(_choose(folder, models, kind))
     else:
@@ -56,7 +61,9 @@ def load_any(
             "*.safetensors, tokenizer.json)"
         )
     if found[1].kind != kind:
-        raise ModelFileError(f"{name}: holds a {found[1].kind}, not a {kind}")
+        raise ModelFileError(
+            f"{name}: holds a {found[1].kind}, and a {kind} is wanted: {_WANTED[kind]}"
+        )
     return found
 
 

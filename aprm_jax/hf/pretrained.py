@@ -39,10 +39,11 @@ from aprm_jax.hf.peft import (
 from aprm_jax.hf.record import Record, read_record
 from aprm_jax.hf.safetensors_io import Checkpoint
 from aprm_jax.models.architecture import DecoderConfig
-from aprm_jax.models.io import ModelSpec
+from aprm_jax.models.io import Kind, ModelSpec
 
 # Rows of a published PRM that nothing else says the length of.
 _BUCKETS = (256, 512, 1024, 2048, 4096)
+_STEP_TOKENS = 256  # room for a step of a solver of which nothing says how long
 # The layout whose head an export's format has.
 _HEAD_OF = {
     "token_classification": "trl",
@@ -177,13 +178,14 @@ def load_head(source: Source) -> dict[str, Any]:
 
 
 def load_export(
-    name: str, mesh: jax.sharding.Mesh
+    name: str, mesh: jax.sharding.Mesh, kind: Kind = "prm"
 ) -> tuple[dict[str, Any], ModelSpec, PreTrainedTokenizerFast]:
     """A PRM or an export of ours as `models.io.load_model` gives a model.
 
     Args:
       name: a folder, or OWNER/NAME on the hub.
       mesh: where parameters lie.
+      kind: what is wanted; a language model is a solver, which is told in words.
 
     Raises:
       UnsupportedModelError, ModelFileError, AdapterMismatchError: it cannot be used;
@@ -208,6 +210,8 @@ def load_export(
             layout=source.layout,
             extra=extra,
         )
+    elif kind == "solver":
+        spec = _told_in_words(source, extra)
     else:
         raise prm_layouts.LayoutError(
             f"{name}: a language model without a PRM's head; name it as prm.backbone "
@@ -217,6 +221,23 @@ def load_export(
     if spec.kind == "prm":
         params["head"] = load_head(source)
     return params, spec, source.tokenizer
+
+
+def _told_in_words(source: Source, extra: dict[str, Any]) -> ModelSpec:
+    """A language model that nothing was trained on: it is prompted for each step."""
+    longest = (source.origin.max_positions or 2 * _BUCKETS[-1]) - _STEP_TOKENS
+    return ModelSpec(
+        kind="solver",
+        decoder=source.decoder,
+        head=None,
+        window=None,
+        buckets=tuple(b for b in _BUCKETS if b <= longest) or (max(longest, 1),),
+        domain="",
+        max_new_tokens=_STEP_TOKENS,
+        family=source.family,
+        prompt="",
+        extra=extra,
+    )
 
 
 def _kind(

@@ -40,6 +40,7 @@ FREE = (
     "metrics",
     "export",
     "report",
+    "score",
     "mesh",
     "domain.max_bad_share",
 )

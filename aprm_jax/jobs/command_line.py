@@ -162,8 +162,9 @@ def of_finished_run(
     out, given = of_run.get_config(str(root)), flat(config)
     _, overrides = _split(argv)
     named = {name for name, _ in overrides}
+    own = tuple(f"{job.group}." for job in jobs().values() if not job.needs)
     for name, value in given.items():
-        if name in named or name == "job" or name.startswith(("export.", "report.")):
+        if name in named or name == "job" or name.startswith(own):
             set_field(out, name, value)
     for name in named:
         _, stage, field = [*name.split(".", 2), "", ""][:3]

@@ -20,11 +20,12 @@ from aprm_jax.training.workdir import check_done, is_done, mark_done
 def chosen_stages(config: ml_collections.ConfigDict) -> list[tuple[str, str]]:
     """(stage, job) of all stages, or of those of one job (`config.job`).
 
-    job=export needs no stage of its own: it is asked for when training is over.
+    What is made on request, as an export, needs no stage of its own.
     """
     chosen = [s for s in stages(config) if config.job in ("pipeline", s[1])]
-    if not chosen and config.job == "export":
-        return [("export", "export")]
+    job = jobs().get(config.job)
+    if not chosen and job is not None and job.redone == "asked":
+        return [(job.name, job.name)]
     return chosen
 
 
@@ -32,7 +33,7 @@ def run(config: ml_collections.ConfigDict, root: Path) -> None:
     """Runs every stage, or those of one job (`config.job`).
 
     A stage that ended left `done.json` and is skipped; one that was killed goes on from
-    its newest checkpoint. `report` is made again each time, `export` on request.
+    its newest checkpoint. `report` is made again each time, what is asked for too.
     """
     chosen = chosen_stages(config)
     if not chosen:

@@ -62,6 +62,8 @@ class ModelSpec:
       family: of Hugging Face, that the model is exported as.
       layout: of a published PRM, that lays its rows out; None for the step builder's.
       prompt: in words, to a Generator that is an instruction model; None for others.
+      aggregation: of a PRM's step scores to a solution's, where nobody says another;
+        "last" of one that was trained on outcomes, which has no say before the end.
       extra: whatever else its maker wants to keep; must survive JSON.
     """
 
@@ -77,6 +79,7 @@ class ModelSpec:
     family: str = "llama"
     layout: str | None = None
     prompt: str | None = None
+    aggregation: str = "min"
     extra: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):

@@ -40,6 +40,14 @@ class Scale(enum.Enum):
         values = np.asarray(scores, np.float64)
         return scipy.special.log_expit(values) if self is Scale.LOG_ODDS else values
 
+    def log_shortfall(self, scores: Any) -> Float[np.ndarray, "*shape"]:
+        """Log P(incorrect), exact at both ends likewise; -inf where P(correct) is 1."""
+        if self is Scale.LOG_ODDS:
+            return scipy.special.log_expit(-np.asarray(scores, np.float64))
+        values = np.asarray(scores, np.float64)
+        with np.errstate(divide="ignore"):
+            return np.log(-np.expm1(np.minimum(values, 0.0)))
+
 
 @runtime_checkable
 class Verifier(Protocol):

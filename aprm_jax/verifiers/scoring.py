@@ -32,6 +32,9 @@ class Scorer:
       batch_sizes: numbers of rows that are compiled for, ascending.
       max_tokens: most tokens of a batch, where that leaves the least batch size;
         attention's memory grows with the square of a row's length.
+
+    Attributes:
+      tokens_read: of all rows so far, padding left out.
     """
 
     def __init__(
@@ -48,6 +51,7 @@ class Scorer:
         self._max_steps = max_steps
         self._batch_sizes = tuple(batch_sizes)
         self._max_tokens = max_tokens
+        self.tokens_read = 0
 
     def solutions(
         self, params: Any, solutions: Sequence[tuple[str, Sequence[str]]]
@@ -119,6 +123,7 @@ class Scorer:
         # Sorted by content, not by dict order: a set's order changes between runs.
         for key in sorted(rows, key=lambda k: rows[k].tokens.tobytes()):
             by_bucket.setdefault(self.builder.bucket(len(rows[key])), []).append(key)
+        self.tokens_read += sum(len(row) for row in rows.values())
         pending = []
         for length, keys in sorted(by_bucket.items()):
             allowed = [b for b in self._batch_sizes if b * length <= self._max_tokens]

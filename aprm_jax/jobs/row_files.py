@@ -1,0 +1,299 @@
+"""A file of rows in, one of rows out: in order, resumable, one batch held at a time.
+
+What `job=score` and `job=select` share. All that is cheap is looked at first: the input
+is read once to its end, its bad rows put aside, and the rows that an earlier start has
+written are compared with it; only then is a model loaded.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
+
+from aprm_jax.config.fields import ConfigError, nearest
+from aprm_jax.data.jsonl import DataError
+from aprm_jax.data.stream import Parsed, stream_rows
+from aprm_jax.files import cannot_write, parse_json, read_sealed, write_sealed
+from aprm_jax.jobs.context import Context, JobError, log
+from aprm_jax.oracle.steps.calculator import CalculatorOracle
+from aprm_jax.oracle.steps.text import TextOracle
+from aprm_jax.tasks.arithmetic import ArithmeticConfig, ArithmeticDomain
+from aprm_jax.tasks.protocols import StepOracle
+from aprm_jax.training.console import duration
+from aprm_jax.verifiers.named import fingerprint_of, open_verifier, split_name
+from aprm_jax.verifiers.protocol import Verifier
+
+_SECONDS = 10.0  # between lines of progress
+
+
+@runtime_checkable
+class _Row(Protocol):
+    @property
+    def line(self) -> int: ...
+
+    @property
+    def key(self) -> str: ...
+
+
+Row = TypeVar("Row", bound=_Row)
+
+
+@dataclasses.dataclass(frozen=True)
+class RowJob(Generic[Row]):
+    """What a job makes of each row of a file.
+
+    Attributes:
+      context: of the stage.
+      group: the job's settings: input, output, verifiers, combine, batch and its own.
+      own: names of those of its own that change what is written.
+      parse: a row of an object and its line; raises `RowError`.
+      made: what is written of each row, in order, lazily; `line` and `key` are in it.
+      whole: whether what was written of a row is all of it.
+      count: what a written row adds to the summary.
+    """
+
+    context: Context
+    group: str
+    own: tuple[str, ...]
+    parse: Callable[[dict, int], Row]
+    made: Callable[[Iterable[Row], Verifier], Iterator[dict[str, Any]]]
+    whole: Callable[[Row, dict[str, Any]], bool]
+    count: Callable[[dict[str, Any]], Mapping[str, int]]
+
+    @property
+    def config(self) -> Any:
+        """The job's own settings."""
+        return self.context.config[self.group]
+
+    @property
+    def output(self) -> Path:
+        """The file of rows that is written."""
+        named = f"{Path(self.config.input).name.partition('.')[0]}.{self.group}.jsonl"
+        return Path(self.config.output or self.context.directory / named)
+
+    def run(self) -> dict[str, Any]:
+        """Writes what is missing, and returns what to keep of the stage.
+
+        Raises:
+          DataError: the input cannot be used, or too many of its rows are bad.
+          JobError: the output is of other rows or of other settings.
+        """
+        total, bad = self._looked_through()
+        rows = iter(
+            Parsed(self.config.input, stream_rows(self.config.input), self.parse)
+        )
+        self._check_settings()
+        tally: Counter[str] = Counter(rows=total, bad=bad)
+        done = self._resumed(rows, tally)
+        if done:
+            log.info("%s: %d of %d rows are there already", self.output, done, total)
+        if done < total:
+            self._write(rows, tally, done, total)
+        log.info("%s: %s; %s", self.context.stage, self.output, _listed(tally))
+        elsewhere = [self.output] if self.config.output else []
+        return {**tally, "output": str(self.output), "elsewhere": elsewhere}
+
+    def _looked_through(self) -> tuple[int, int]:
+        """How many rows are good and how many bad; nothing was loaded yet."""
+        bad_file = self.output.with_name(f"{self.output.name}.bad.jsonl")
+        source = self.config.input
+        rows = Parsed(source, stream_rows(source), self.parse, bad_file)
+        for _ in rows:
+            pass
+        rows.check_share(self.context.config.domain.max_bad_share)
+        if rows.num_bad:
+            log.warning("%s: %d bad rows; see %s", source, rows.num_bad, bad_file)
+        return rows.num_good, rows.num_bad
+
+    def _check_settings(self) -> None:
+        """Nothing that is there was made otherwise; what it was made by is kept."""
+        names = [located(self.context, name) for name in self.config.verifiers]
+        made_by = {
+            "verifiers": {name: fingerprint_of(name) for name in names},
+            **{name: self.config[name] for name in ("combine", *self.own)},
+        }
+        if "oracle" in names:
+            domain = self.context.config.domain
+            made_by["oracle"] = [domain.name, domain.modulus, domain.oracle]
+        made_by = json.loads(json.dumps(made_by))
+        record = self.output.with_name(f"{self.output.name}.made_by.json")
+        remedy = f"Delete {self.output} and it, or name another {self.group}.output."
+        if self.output.exists():
+            known = read_sealed(record, remedy)
+            if known != made_by:
+                other = sorted(k for k in made_by if known.get(k) != made_by[k])
+                raise JobError(
+                    f"{self.output} was made with other {', '.join(other)}: delete it "
+                    f"or name another {self.group}.output"
+                )
+            return
+        record.parent.mkdir(parents=True, exist_ok=True)
+        write_sealed(record, made_by)
+
+    def _resumed(self, rows: Iterator[Row], tally: Counter[str]) -> int:
+        """How many rows are written; each is that of its row, a torn last one goes."""
+        if not self.output.exists():
+            return 0
+        done = size = 0
+        try:
+            with self.output.open("rb") as file:
+                while (line := file.readline()).endswith(b"\n"):
+                    self._take(line, next(rows, None), done + 1, tally)
+                    done, size = done + 1, size + len(line)
+            os.truncate(self.output, size)
+        except OSError as error:
+            raise cannot_write(self.output, error) from error
+        return done
+
+    def _take(
+        self, line: bytes, row: Row | None, number: int, tally: Counter[str]
+    ) -> None:
+        try:
+            written = parse_json(line)
+        except ValueError:
+            written = None
+        if (
+            not isinstance(written, dict)
+            or row is None
+            or not self._is_of(row, written)
+        ):
+            raise JobError(
+                f"{self.output}, line {number}: not what "
+                + (f"line {row.line} of" if row is not None else "any more row of")
+                + f" {self.config.input} comes to: delete the file, or name another "
+                f"{self.group}.output"
+            )
+        tally.update(self.count(written))
+
+    def _is_of(self, row: Row, written: dict[str, Any]) -> bool:
+        same = (written.get("line"), written.get("key")) == (row.line, row.key)
+        return same and self.whole(row, written)
+
+    def _write(
+        self, rows: Iterator[Row], tally: Counter[str], done: int, total: int
+    ) -> None:
+        verifier = run_verifier(self.context, self.config)
+        progress = _Progress(self.context.stage, verifier, done, total)
+        try:
+            with self.output.open("ab") as file:
+                for written in self.made(rows, verifier):
+                    file.write(json.dumps(written).encode() + b"\n")
+                    file.flush()
+                    tally.update(self.count(written))
+                    progress.add()
+        except OSError as error:
+            raise cannot_write(self.output, error) from error
+        progress.say()
+
+
+class _Progress:
+    """Now and then a line: rows, rows and tokens a second, the time that is left."""
+
+    def __init__(self, name: str, verifier: Verifier, done: int, total: int):
+        self._name, self._verifier = name, verifier
+        self._start = self._done = done
+        self._total = total
+        self._began = self._said = time.monotonic()
+
+    def add(self) -> None:
+        """One row more is written."""
+        self._done += 1
+        if time.monotonic() - self._said >= _SECONDS:
+            self.say()
+
+    def say(self) -> None:
+        """Prints a line."""
+        self._said = time.monotonic()
+        seconds = max(self._said - self._began, 1e-9)
+        speed = (self._done - self._start) / seconds
+        left = duration((self._total - self._done) / max(speed, 1e-9))
+        read = getattr(self._verifier, "tokens_read", 0)
+        tokens = f", {read / seconds:,.0f} tokens/s" if read else ""
+        of_all = f"{self._done}/{self._total} rows"
+        log.info(
+            "[%s] %s | %.3g rows/s%s | %s left",
+            self._name,
+            of_all,
+            speed,
+            tokens,
+            left,
+        )
+
+
+def check_input(field: str, path: str) -> None:
+    """The file is there, and can be read twice.
+
+    Raises:
+      ConfigError, DataError: names the field, and what would be right.
+    """
+    if not path:
+        raise ConfigError(f"{field} is empty: name a file of rows")
+    if not Path(path).exists():
+        raise DataError(f"{field}: {path}: no such file")
+    if not Path(path).is_file() and not Path(path).is_dir():
+        raise DataError(
+            f"{field}: {path} is a pipe, which cannot be read twice: "
+            "python -m aprm_jax.score reads pipes"
+        )
+
+
+def check_names(
+    context: Context, earlier: Iterable[str], group: str, names: Iterable[str]
+) -> None:
+    """Each verifier's name may be one: a stage, a folder, a name on the hub.
+
+    Raises:
+      ConfigError: names the field and what could have been meant.
+    """
+    for name in names:
+        scheme, rest = split_name(name)
+        if scheme in ("oracle", "scores") or "/" in rest or rest in earlier:
+            continue
+        if not (context.root / rest).is_dir() and not Path(rest).is_dir():
+            stages = sorted({path.parent.name for path in context.root.glob("*/model")})
+            raise ConfigError(
+                f"{group}.verifiers: {name!r} is neither a stage with a model "
+                f"({', '.join(stages) or 'there is none'}) nor a folder, nor "
+                f"OWNER/NAME on the hub.{nearest(rest, stages)}"
+            )
+
+
+def located(context: Context, name: str) -> str:
+    """A verifier's name, a stage of the run as its folder."""
+    scheme, rest = split_name(name)
+    folder = context.root / rest
+    if not rest or scheme in ("oracle", "scores") or not folder.is_dir():
+        return name
+    return f"{scheme}:{folder}" if scheme else str(folder)
+
+
+def run_verifier(context: Context, config: Any) -> Verifier:
+    """The verifier that a job's settings name, on the run's devices.
+
+    Raises:
+      UnknownVerifierError, ModelFileError, DataError: see `open_verifier`.
+    """
+    return open_verifier(
+        [located(context, name) for name in config.verifiers],
+        config.combine,
+        oracle=lambda: _oracle(context),
+        place=context.place,
+    )
+
+
+def _oracle(context: Context) -> StepOracle:
+    """The domain's, without its problems."""
+    c = context.config.domain
+    if c.name == "arithmetic":
+        return ArithmeticDomain(0, ArithmeticConfig(modulus=c.modulus)).oracle
+    return TextOracle() if c.oracle == "text" else CalculatorOracle()
+
+
+def _listed(tally: Mapping[str, int]) -> str:
+    return ", ".join(f"{name.replace('_', ' ')} {n}" for name, n in tally.items() if n)

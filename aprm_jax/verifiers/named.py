@@ -1,0 +1,152 @@
+"""Opens the verifier that a name means, for commands and configs.
+
+runs/mine, runs/mine/aprm, FOLDER, OWNER/NAME    a PRM: see `hf.locate.load_any`
+likelihood:NAME                                  of a solver, named likewise
+scores:FILE                                      see `verifiers.score_file`
+oracle:NAME                                      one of `ORACLES`
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from aprm_jax.config.errors import UserError
+from aprm_jax.files import fingerprint
+from aprm_jax.hf import hub
+from aprm_jax.hf.builders import open_builder
+from aprm_jax.hf.locate import load_any
+from aprm_jax.models.decoder import Decoder
+from aprm_jax.models.io import SPEC_FILE, ModelSpec
+from aprm_jax.oracle.embedded.arithmetic import ArithmeticOracle
+from aprm_jax.oracle.steps.calculator import CalculatorOracle
+from aprm_jax.oracle.steps.text import TextOracle
+from aprm_jax.tasks.protocols import StepOracle
+from aprm_jax.verifiers.combined import CombinedVerifier
+from aprm_jax.verifiers.models import (
+    ModelVerifier,
+    likelihood_verifier,
+    prm_verifier,
+)
+from aprm_jax.verifiers.protocol import Verifier
+from aprm_jax.verifiers.score_file import ScoreFileVerifier
+from aprm_jax.verifiers.stated import OracleVerifier
+
+# Batches are padded to one of these numbers of rows and to this number of steps, so
+# that few programs are compiled whatever arrives. Steps cost next to nothing.
+ROWS: dict[str, Any] = {"batch_sizes": (1, 8, 64), "max_steps": 64}
+ORACLES: dict[str, Callable[[], StepOracle]] = {
+    "arithmetic": ArithmeticOracle,
+    "arithmetic10": lambda: ArithmeticOracle(10),
+    "calculator": CalculatorOracle,
+    "text": TextOracle,
+}
+_SCHEMES = ("likelihood", "scores", "oracle")
+
+
+class UnknownVerifierError(UserError, ValueError):
+    """A name that means no verifier; the message has those that do."""
+
+
+def open_verifier(
+    names: Sequence[str],
+    how: str = "mean",
+    *,
+    oracle: Callable[[], StepOracle] | None = None,
+    place: Callable[[Any], Any] = lambda params: params,
+) -> Verifier:
+    """The verifier of a name, or what those of several names say together.
+
+    Args:
+      names: one or more, see the module.
+      how: several are combined, of `combined.COMBINATIONS`.
+      oracle: what the name `oracle` means; None where it means none.
+      place: puts a model's parameters where they belong.
+
+    Raises:
+      UnknownVerifierError: no such verifier.
+      ModelFileError, DataError: there is no such model or file; likewise the other
+        errors of `load_any`.
+    """
+    found = [_open(name, oracle, place) for name in names]
+    return found[0] if len(found) == 1 else CombinedVerifier(found, how)
+
+
+def verifier_of(
+    params: Any, spec: ModelSpec, tokenizer: Any, **rows: Any
+) -> ModelVerifier:
+    """The verifier that a loaded PRM is, or a solver by its likelihood.
+
+    `rows` are options of `prm_verifier`, in place of `ROWS`.
+    """
+    builder, decoder = open_builder(spec, tokenizer), Decoder(spec.decoder)
+    rows = ROWS | rows
+    if spec.head is None:
+        return likelihood_verifier(decoder, params, builder, **rows)
+    return prm_verifier(
+        decoder, spec.head, params, builder, aggregation=spec.aggregation, **rows
+    )
+
+
+def fingerprint_of(name: str) -> str:
+    """What changes where the verifier of a name does; of weights, their sizes too.
+
+    Raises:
+      ModelFileError, DataError: see `open_verifier`.
+    """
+    scheme, path = split_name(name)
+    if scheme == "oracle":
+        return name
+    if scheme == "scores":
+        found = [str(fingerprint(path)["sha256"])] if Path(path).is_file() else []
+    else:
+        found = [part for file in _described(hub.find(path)) for part in file]
+    return hashlib.sha256("\n".join([scheme, *found]).encode()).hexdigest()
+
+
+def _described(folder: Path) -> list[tuple[str, str]]:
+    """Each of a model's files: a description's content, of weights the size."""
+    return [
+        (
+            path.relative_to(folder).as_posix(),
+            str(path.stat().st_size)
+            if path.suffix == ".safetensors"
+            else str(fingerprint(path)["sha256"]),
+        )
+        for pattern in (SPEC_FILE, "*config.json", "*.safetensors")
+        for path in sorted(folder.rglob(pattern))
+    ]
+
+
+def split_name(name: str) -> tuple[str, str]:
+    """The scheme of a name, "" for a PRM's, and what follows it."""
+    scheme, colon, rest = name.partition(":")
+    if name == "oracle" or (colon and scheme in _SCHEMES):
+        return scheme, rest
+    return "", name
+
+
+def _open(
+    name: str,
+    oracle: Callable[[], StepOracle] | None,
+    place: Callable[[Any], Any],
+) -> Verifier:
+    scheme, rest = split_name(name)
+    if scheme == "oracle":
+        made = ORACLES.get(rest) if rest else oracle
+        if made is None:
+            known = ", ".join(f"oracle:{known}" for known in ORACLES)
+            raise UnknownVerifierError(f"{name!r}: no such oracle; there are {known}")
+        return OracleVerifier(made())
+    if not rest:
+        raise UnknownVerifierError(
+            f"{name!r} names no verifier: a PRM (a run, a stage, a model's folder, an "
+            "export, OWNER/NAME on the hub), likelihood:SOLVER, scores:FILE or "
+            "oracle:NAME"
+        )
+    if scheme == "scores":
+        return ScoreFileVerifier.read(rest)
+    params, spec, tokenizer = load_any(rest, "solver" if scheme else "prm")
+    return verifier_of(place(params), spec, tokenizer)

@@ -1,0 +1,114 @@
+"""`python -m aprm_jax.score`: pipes, in order, as soon as it is known; exit codes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import command
+import numpy as np
+import pytest
+import tiny
+
+import aprm_jax
+from aprm_jax import score
+
+COMMAND = [sys.executable, "-m", "aprm_jax.score"]
+GOOD = {"prompt": "2 + 3 * 4", "completions": ["2 + 12", "13"], "id": "x"}
+
+
+def _start(*arguments: str, **pipes) -> subprocess.Popen[bytes]:
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE) | pipes
+    return subprocess.Popen([*COMMAND, *arguments], env=command.ENVIRONMENT, **pipes)
+
+
+def _line(row) -> bytes:
+    return json.dumps(row).encode() + b"\n"
+
+
+def test_help_and_wrong_usage_start_no_jax():
+    code = (
+        "import sys\nfrom aprm_jax import score\n"
+        "try: score.main([{!r}])\n"
+        "except SystemExit as end: print(end.code, 'jax' in sys.modules)"
+    )
+    for argument, last in (("--help", "0 False"), ("--combine=best", "2 False")):
+        done = subprocess.run(
+            [sys.executable, "-c", code.format(argument)],
+            capture_output=True,
+            text=True,
+            env=command.ENVIRONMENT,
+        )
+        assert done.stdout.endswith(f"{last}\n"), done.stderr
+        assert ("MODEL" in done.stdout) == (argument == "--help")
+
+
+def test_whoever_writes_a_line_and_waits_gets_its_scores(tmp_path):
+    folder = tiny.save(tmp_path / "prm", "prm")
+    with _start(str(folder)) as process:
+        assert process.stdin and process.stdout and process.stderr
+        expected = aprm_jax.PRM.load(folder).score(GOOD["prompt"], GOOD["completions"])
+        for line in (1, 2):  # the first is scored before the second is written
+            process.stdin.write(_line(GOOD))
+            process.stdin.flush()
+            found = json.loads(process.stdout.readline())
+            assert (found["line"], found["id"]) == (line, "x")
+            np.testing.assert_allclose(found["scores"], expected, rtol=1e-5)
+        rows = [b"no json\n", _line({"prompt": "q"}), _line(GOOD | {"id": "y"})]
+        out, errors = process.communicate(b"".join(rows))
+    [last] = out.splitlines()
+    assert json.loads(last)["line"] == 5 and process.returncode == 1
+    said = errors.decode().splitlines()
+    assert [line.partition(":")[2][1:7] for line in said] == ["line 3", "line 4"]
+
+
+def test_a_reader_that_leaves_is_no_error():
+    with _start("oracle:arithmetic") as process:
+        assert process.stdin and process.stdout and process.stderr
+        process.stdin.write(_line(GOOD))
+        process.stdin.flush()
+        found = json.loads(process.stdout.readline())
+        assert found["scores"][0] > 0.99 and found["scores"][1] < 0.01
+        process.stdout.close()
+        process.stdin.write(_line(GOOD))
+        process.stdin.close()
+        errors = process.stderr.read()
+    assert (process.returncode, errors) == (141, b"")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "rows", "code", "said"),
+    [
+        (["oracle:arithmetic"], b"", 0, ""),
+        (["oracle:chess"], b"", 1, "error: 'oracle:chess': no such oracle"),
+        (["./gone"], b"", 1, "error: './gone': no such folder"),
+        (
+            ["oracle:arithmetic", "oracle:arithmetic10", "--combine=min"],
+            _line({"question": "8 + 4", "reply": "12"}),
+            1,
+            "line 1: no field completions or steps",
+        ),
+    ],
+)
+def test_exit_codes(arguments, rows, code, said, capfdbinary, monkeypatch, tmp_path):
+    (tmp_path / "in").write_bytes(rows)
+    with (tmp_path / "in").open() as lines:
+        monkeypatch.setattr("sys.stdin", lines)
+        assert score.main(arguments) == code
+    out, errors = capfdbinary.readouterr()
+    assert out == b"" and said in errors.decode()
+    assert errors.count(b"\n") == bool(said)
+
+
+def test_several_verifiers_and_texts(capfdbinary, monkeypatch, tmp_path):
+    rows = [{"question": "8 + 4", "reply": "12\n\n12"}] * 100
+    (tmp_path / "in").write_bytes(b"".join(map(_line, rows)))
+    arguments = ["oracle:arithmetic", "oracle:arithmetic10", "--text=reply"]
+    with (tmp_path / "in").open() as lines:
+        monkeypatch.setattr("sys.stdin", lines)
+        assert score.main([*arguments, "--combine=product", "--split=paragraphs"]) == 0
+    out, errors = capfdbinary.readouterr()
+    found = [json.loads(line) for line in out.splitlines()]
+    assert [row["line"] for row in found] == list(range(1, 101)) and not errors
+    assert all(len(row["scores"]) == 2 and max(row["scores"]) < 0.01 for row in found)
