@@ -10,6 +10,8 @@ import numpy as np
 from aprm_jax.data.steps import StepBuilder
 from aprm_jax.sampling.methods import Truncation
 from aprm_jax.sampling.sampler import Sampler, Samples
+from aprm_jax.sampling.session import Session
+from aprm_jax.sampling.stops import Stops
 
 
 class ScriptedSampler(Sampler):
@@ -27,6 +29,7 @@ class ScriptedSampler(Sampler):
         prompt_buckets: Sequence[int] = (64,),
         max_new_tokens: int = 16,
     ):
+        self.batch_buckets, self.stops = (16,), Stops(builder.replies.stop_ids)
         self.builder, self.reply = builder, reply
         self.prompt_buckets = tuple(prompt_buckets)
         self.max_new_tokens = max_new_tokens
@@ -34,6 +37,11 @@ class ScriptedSampler(Sampler):
         self.temperatures: list[float] = []
         self.draws: list[list[int]] = []
         self.asked: dict[str, int] = {}
+
+    def session(self, params: Any, prompts: Sequence[Sequence[int]]) -> Session:
+        """Rows of the same sampler."""
+        del params
+        return _ScriptedSession(self, prompts)
 
     def sample(
         self,
@@ -73,3 +81,23 @@ class ScriptedSampler(Sampler):
             out.lengths[i] = len(ids)
             out.stopped[i] = not text.endswith("...")
         return out
+
+
+class _ScriptedSession(Session):
+    """The part of a session that a solver uses."""
+
+    num_bytes = 0  # pyright: ignore[reportAssignmentType]
+
+    def __init__(self, sampler: ScriptedSampler, prompts: Sequence[Sequence[int]]):
+        self._sampler, self._rows = sampler, [list(ids) for ids in prompts]
+
+    def gather(self, rows: Sequence[int]) -> None:
+        self._rows = [self._rows[i] for i in rows]
+
+    def follow(self, rows: Sequence[Sequence[int]]) -> list[int]:
+        self._rows = [list(ids) for ids in rows]
+        return [0] * len(rows)
+
+    def sample(self, key: Any, *, stops: Any, max_new_tokens: int, **options: Any):
+        del stops, max_new_tokens
+        return self._sampler.sample(None, self._rows, key, **options)

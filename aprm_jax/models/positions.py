@@ -170,6 +170,14 @@ def _lengths(
     return jax.vmap(of_row)(positions, segment_ids)
 
 
+def decodes(config: DecoderConfig, prompt: int, new: int) -> bool:
+    """Whether a cache goes on as a whole row is read; see `check_decodes`."""
+    if not config.switches_rope or config.rope_scaling is None:
+        return True
+    length = config.rope_scaling.original_length
+    return not prompt <= length < prompt + new - 1  # the last one written is not read
+
+
 def check_decodes(config: DecoderConfig, prompt: int, new: int) -> None:
     """Raises ValueError where a cache would not go on as a whole row is read.
 
@@ -181,10 +189,9 @@ def check_decodes(config: DecoderConfig, prompt: int, new: int) -> None:
       prompt: how many tokens are read at once.
       new: how many are written at most.
     """
-    if not config.switches_rope or config.rope_scaling is None:
-        return
-    length = config.rope_scaling.original_length
-    if prompt <= length < prompt + new - 1:  # the last one written is not read
+    if not decodes(config, prompt, new):
+        assert config.rope_scaling is not None
+        length = config.rope_scaling.original_length
         raise ValueError(
             f"a prompt of {prompt} tokens with up to {new} new ones passes the "
             f"{length} from which longrope reads a row in another way: take "

@@ -63,10 +63,12 @@ class Sampler:
         self.pad_id = pad_id
         self._positions = positions or (lambda prompt: np.arange(len(prompt)))
         self._config = decoder_config
-        self._stops = Stops(tuple(int(i) for i in stop_ids))
+        self.stops = Stops(tuple(int(i) for i in stop_ids))
         self._programs = Programs(
             decoder_config, pad_id=pad_id, mesh=mesh, batch_buckets=batch_buckets
         )
+        # Rows that go on become fewer and fewer: each power of two, however many.
+        self._session_programs = Programs(decoder_config, pad_id=pad_id, mesh=mesh)
         self.batch_buckets = self._programs.batch_buckets
 
     def sample(
@@ -123,10 +125,24 @@ class Sampler:
             _store(out, chunk, drawn, stored)
         return out
 
+    def session(self, params: Any, prompts: Sequence[Sequence[int]]) -> Session:
+        """Rows that go on from their cache, padded to a power of two of them.
+
+        Args:
+          params: the backbone's parameters.
+          prompts: as of `sample`.
+
+        Raises:
+          ValueError: as of `sample`.
+        """
+        self._check(prompts)
+        programs = self._session_programs
+        return Session(programs, params, prompts, positions=self._positions)
+
     @property
     def num_compiled(self) -> int:
         """Programs compiled so far; constant once every shape has been seen."""
-        return self._programs.num_compiled
+        return self._programs.num_compiled + self._session_programs.num_compiled
 
     def _check(self, prompts: Sequence[Sequence[int]]) -> None:
         for i, prompt in enumerate(prompts):
@@ -161,7 +177,7 @@ class Sampler:
         )
         return session.launch(
             key,
-            stops=self._stops,
+            stops=self.stops,
             max_new_tokens=self.max_new_tokens,
             draws=numbers[chunk].tolist(),
             **options,

@@ -20,13 +20,19 @@ import jax
 import numpy as np
 from jaxtyping import Float32, Int32, Key, UInt32
 
-from aprm_jax.models.positions import check_decodes
+from aprm_jax.models.positions import check_decodes, decodes
 from aprm_jax.sampling.drawing import Drawing, Samples
 from aprm_jax.sampling.loop import Draws, LoopConfig
 from aprm_jax.sampling.methods import Truncation
 from aprm_jax.sampling.programs import Programs, power_of_two
 from aprm_jax.sampling.rows import Given, Rows, Selection
 from aprm_jax.sampling.stops import ReplyText, Stops
+
+# Fewer slots, and fewer tokens read at once, cost as much as these.
+_LEAST_SLOTS, _LEAST_READ = 32, 8
+# Where fewer of the tokens than one in so many stay, rows are read anew: a prefill
+# costs less than closing gaps and reading on.
+_LEAST_KEPT = 4
 
 Positions = Callable[[Sequence[int]], Int32[np.ndarray, " T"]]
 
@@ -86,6 +92,11 @@ class Session:
             raise ValueError("a session begins with prompts of at least one token")
         self._programs, self._params, self._head = programs, params, head
         self._positions = positions or (lambda ids: np.arange(len(ids)))
+        self._begin(prompts, slots)
+
+    def _begin(self, prompts: Sequence[Sequence[int]], slots: int | None) -> None:
+        """Reads the prompts; whatever stood here before is gone."""
+        programs = self._programs
         entries: dict[tuple[int, ...], _Row] = {}
         for prompt in map(tuple, prompts):
             if prompt not in entries:
@@ -94,7 +105,7 @@ class Session:
                 entries[prompt] = _Row(
                     list(prompt), [int(p) for p in at], place, len(prompt)
                 )
-        self._slots = slots or power_of_two(max(map(len, entries)))
+        self._slots = slots or power_of_two(max(_LEAST_SLOTS, *map(len, entries)))
         size = programs.rows(len(entries))
         tokens = np.full((size, self._slots), programs.pad_id, np.int32)
         places, lengths = np.zeros_like(tokens), np.zeros(size, np.int32)
@@ -102,7 +113,7 @@ class Session:
             n = lengths[row.source] = len(row.ids)
             tokens[row.source, :n], places[row.source, :n] = row.ids, row.positions
         self._device: Rows = programs.prefill(
-            params, *programs.put((tokens, lengths, places))
+            self._params, *programs.put((tokens, lengths, places))
         )
         self._rows = [_copy(entries[tuple(prompt)]) for prompt in prompts]
 
@@ -166,6 +177,56 @@ class Session:
             found[i, n - start : len(row.ids) - start]
             for i, (row, n, start) in enumerate(spans)
         ]
+
+    def follow(self, rows: Sequence[Sequence[int]]) -> list[int]:
+        """Makes each row these tokens: what it begins with stays, the rest is read.
+
+        So a row goes on from its cache however much of it a prompt repeats. Where next
+        to nothing would stay, or what is cached may not (longrope), all rows begin
+        anew, equal ones once.
+
+        Args:
+          rows: the tokens of each, none empty.
+
+        Returns:
+          How many tokens of each were read.
+        """
+        if not all(len(ids) for ids in rows):
+            raise ValueError("a row has at least one token")
+        wanted = [list(map(int, ids)) for ids in rows]
+        kept = [self._kept(*pair) for pair in zip(self._rows, wanted, strict=True)]
+        sizes = [len(ids) for ids in wanted]
+        if self._is_worth_keeping(kept, sizes):
+            self.cut(kept)
+            rest = [ids[n:] for ids, n in zip(wanted, kept, strict=True)]
+            if any(rest):
+                self.read(rest)
+            return [len(ids) for ids in rest]
+        self._begin(wanted, None)
+        first = {tuple(ids): i for i, ids in reversed(list(enumerate(wanted)))}
+        return [
+            n if first[tuple(ids)] == i else 0
+            for i, (ids, n) in enumerate(zip(wanted, sizes, strict=True))
+        ]
+
+    def _kept(self, row: _Row, ids: list[int]) -> int:
+        """How many of a row's tokens `ids` begins with, at the same positions."""
+        n = min(len(row.ids), len(ids))
+        if row.ids[:n] != ids[:n]:
+            pairs = enumerate(zip(row.ids, ids, strict=False))
+            n = next(i for i, (mine, other) in pairs if mine != other)
+        known = min(n, len(row.positions))
+        moved = np.asarray(self._positions(ids))[:known] != row.positions[:known]
+        return int(moved.argmax()) if moved.any() else n
+
+    def _is_worth_keeping(self, kept: list[int], sizes: list[int]) -> bool:
+        config = self._programs.config
+        if 0 in kept or sum(sizes) > _LEAST_KEPT * sum(kept):
+            return False
+        return all(
+            decodes(config, n - 1, size - n + 2)
+            for n, size in zip(kept, sizes, strict=True)
+        )
 
     def sample(
         self,
@@ -277,7 +338,7 @@ class Session:
         """
         slots, rows = self._slots, self._rows
         if self._device.cache.num_slots > slots:  # else there are no gaps to close
-            slots = power_of_two(max(1, *lengths))
+            slots = power_of_two(max(_LEAST_SLOTS, *lengths))
         kept = self._column(lengths)
         selected = Selection(
             self._column([row.source for row in rows]),
@@ -294,7 +355,7 @@ class Session:
         counts[: len(rows)] = [
             len(row.ids) - start for row, start in zip(rows, starts, strict=True)
         ]
-        width = power_of_two(max(1, int(counts.max())))
+        width = power_of_two(max(_LEAST_READ, int(counts.max())))
         tokens = np.full((size, width), self._programs.pad_id, np.int32)
         positions = np.zeros((size, width), np.int32)
         for i, (row, start) in enumerate(zip(rows, starts, strict=True)):

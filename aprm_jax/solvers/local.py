@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 
+from aprm_jax.data.replies import Reply
 from aprm_jax.data.steps import StepBuilder
+from aprm_jax.models.flops import forward_flops
 from aprm_jax.sampling.methods import Truncation
-from aprm_jax.sampling.sampler import Sampler, Samples
-from aprm_jax.solvers.protocol import Solution, Solver, Start
+from aprm_jax.sampling.sampler import Sampler
+from aprm_jax.sampling.session import Session
+from aprm_jax.solvers.protocol import Solution, Solver, Start, Written
+from aprm_jax.solvers.sessions import SessionRows
 from aprm_jax.tasks.protocols import Grader
 
 
@@ -22,14 +26,40 @@ class _Partial:
     steps: list[str]
     draw: int  # picks its randomness, whichever others are still unfinished
     finished: bool = False
-    dead: bool = False
+    closed: bool = True
     tokens: list[tuple[int, ...]] = dataclasses.field(default_factory=list)
     logprobs: list[tuple[float, ...]] = dataclasses.field(default_factory=list)
+
+    @property
+    def start(self) -> Start:
+        return self.question, tuple(self.steps)
+
+    def add(self, written: Written) -> None:
+        """One more step, or that there was no room for one."""
+        self.closed, self.finished = written.closed, written.finished
+        if written.tokens:
+            self.steps.append(written.text)
+            self.tokens.append(written.tokens)
+            self.logprobs.append(written.logprobs)
+
+    def solution(self) -> Solution:
+        return Solution(
+            self.question,
+            tuple(self.steps),
+            self.finished,
+            tuple(self.tokens),
+            tuple(self.logprobs),
+            self.closed,
+        )
+
+
+# (solutions that go on, key) to a step of each.
+_Write = Callable[[list[_Partial], Any], list[Written]]
 
 
 @dataclasses.dataclass(frozen=True)
 class LocalSolver(Solver):
-    """Samples step by step from a backbone.
+    """Samples step by step from a backbone; a `StepSolver` too, which keeps its cache.
 
     Attributes:
       sampler: of its architecture.
@@ -54,7 +84,10 @@ class LocalSolver(Solver):
         truncation: Truncation | None = None,
         draws: Sequence[int] | None = None,
     ) -> list[list[Solution]]:
-        """See `Solver.solve`; a depth folds into the key."""
+        """See `Solver.solve`; a depth folds into the key.
+
+        Prompts that go on from those of the step before are read from there.
+        """
         if draws is None:
             pairs = itertools.product(range(len(starts)), range(count))
             draws = [(i << 16 | k) % (1 << 32) for i, k in pairs]
@@ -63,55 +96,140 @@ class LocalSolver(Solver):
             _Partial(question, list(prefix), draw)
             for (question, prefix), draw in zip(wanted, draws, strict=True)
         ]
-        for depth in range(max_steps):
-            prompts, live = self._open(partial, max_steps)
-            if not live:
-                break
-            samples = self.sampler.sample(
-                self.backbone,
-                prompts,
-                jax.random.fold_in(key, depth),
-                temperature=temperature,
-                truncation=truncation,
-                draws=[state.draw for state in live],
-            )
-            self._extend(live, samples)
-        solutions = [
-            Solution(
-                p.question,
-                tuple(p.steps),
-                p.finished,
-                tuple(p.tokens),
-                tuple(p.logprobs),
-                closed=not p.dead,
-            )
-            for p in partial
-        ]
+        options = {"temperature": temperature, "truncation": truncation}
+        if self._goes_on(partial, max_steps):
+            most = self.sampler.batch_buckets[-1]
+            for i in range(0, len(partial), most):
+                part = partial[i : i + most]
+                _write(part, self._in_session(part, options), key, max_steps)
+        else:
+            _write(partial, self._anew(options), key, max_steps)
+        solutions = [p.solution() for p in partial]
         return [solutions[i : i + count] for i in range(0, len(solutions), count)]
 
-    def _open(
-        self, partial: list[_Partial], max_steps: int
-    ) -> tuple[list[list[int]], list[_Partial]]:
-        """The solutions that go on, and their prompts."""
-        prompts, live = [], []
-        for state in partial:
-            if state.finished or state.dead or len(state.steps) >= max_steps:
-                continue
-            prompt = self.builder.context(state.question, state.steps)
-            state.dead = len(prompt) > self.sampler.prompt_buckets[-1]
-            if not state.dead:
-                prompts.append(prompt)
-                live.append(state)
-        return prompts, live
+    @property
+    def flops_per_token(self) -> float:
+        """See `StepSolver`."""
+        return forward_flops(self.backbone, unembeds=True)
 
-    def _extend(self, live: list[_Partial], samples: Samples) -> None:
-        for i, state in enumerate(live):
-            reply = self.builder.replies.read(samples.reply(i))
-            # An empty line is a bad step, but it is one.
-            closed = reply.reason in ("", "empty")
-            state.steps.append(reply.text)
-            state.tokens.append(reply.ids)
-            state.logprobs.append(tuple(reply.logprobs.tolist()))
-            # A reply that never closes is no step: nothing sensible can follow it.
-            state.dead = not closed
-            state.finished = closed and self.grader.is_final(reply.text)
+    def begin(self, starts: Sequence[Start]) -> SessionRows:
+        """See `StepSolver.begin`; nothing is read yet."""
+        return SessionRows.unread(starts)
+
+    def extend(
+        self,
+        rows: SessionRows,
+        parents: Sequence[int],
+        draws: Sequence[int],
+        key: Any,
+        *,
+        temperature: float = 1.0,
+        truncation: Truncation | None = None,
+    ) -> tuple[SessionRows, list[Written]]:
+        """See `StepSolver.extend`; of a prompt only what the cache lacks is read."""
+        options = {"temperature": temperature, "truncation": truncation}
+        return self._extend(rows, parents, draws, jax.random.fold_in(key, 0), options)
+
+    def _extend(
+        self,
+        rows: SessionRows,
+        parents: Sequence[int],
+        draws: Sequence[int],
+        key: Any,
+        options: dict[str, Any],
+    ) -> tuple[SessionRows, list[Written]]:
+        contexts = [self._context(*rows.starts[parent]) for parent in parents]
+        rows = rows.read(parents, contexts, self._session)
+        written = [Written("", closed=False)] * len(parents)
+        drawn = [i for i, place in enumerate(rows.places) if place is not None]
+        if rows.session is not None:
+            samples = rows.session.sample(
+                key,
+                stops=self.sampler.stops,
+                max_new_tokens=self.sampler.max_new_tokens,
+                draws=[draws[i] for i in drawn],
+                **options,
+            )
+            rows.num_bytes = rows.session.num_bytes
+            for place, i in enumerate(drawn):
+                written[i] = self._written(samples.reply(place))
+        rows.starts = tuple(
+            (question, (*steps, step.text) if step.closed else tuple(steps))
+            for (question, steps), step in zip(rows.starts, written, strict=True)
+        )
+        return rows, written
+
+    def _goes_on(self, partial: list[_Partial], max_steps: int) -> bool:
+        """Whether prompts of later steps repeat those of the steps before them."""
+        window = self.builder.window
+        most = max((max_steps - len(p.steps) for p in partial), default=0)
+        return most > 1 and (window is None or window > max_steps)
+
+    def _in_session(self, partial: list[_Partial], options: dict[str, Any]) -> _Write:
+        rows, known = self.begin([p.start for p in partial]), partial
+
+        def write(live: list[_Partial], key: Any) -> list[Written]:
+            nonlocal rows, known
+            places = {id(p): i for i, p in enumerate(known)}
+            parents = [places[id(p)] for p in live]
+            rows, written = self._extend(
+                rows, parents, [p.draw for p in live], key, options
+            )
+            known = live
+            return written
+
+        return write
+
+    def _anew(self, options: dict[str, Any]) -> _Write:
+        """Reads every prompt from its first token."""
+
+        def write(live: list[_Partial], key: Any) -> list[Written]:
+            contexts = [self._context(*p.start) for p in live]
+            drawn = [i for i, ids in enumerate(contexts) if ids is not None]
+            written = [Written("", closed=False)] * len(live)
+            if not drawn:
+                return written
+            samples = self.sampler.sample(
+                self.backbone,
+                [ids for ids in contexts if ids is not None],
+                key,
+                draws=[live[i].draw for i in drawn],
+                **options,
+            )
+            for place, i in enumerate(drawn):
+                written[i] = self._written(samples.reply(place))
+            return written
+
+        return write
+
+    def _context(self, question: str, steps: Sequence[str]) -> list[int] | None:
+        """A prompt; None where it leaves no room."""
+        ids = self.builder.context(question, steps)
+        return ids if len(ids) <= self.sampler.prompt_buckets[-1] else None
+
+    def _session(self, prompts: Sequence[Sequence[int]]) -> Session:
+        return self.sampler.session(self.backbone, prompts)
+
+    def _written(self, drawn: Reply) -> Written:
+        reply = self.builder.replies.read(drawn)
+        # An empty line is a bad step, but it is one. A reply that never closes is
+        # none: nothing sensible can follow it.
+        closed = reply.reason in ("", "empty")
+        finished = closed and self.grader.is_final(reply.text)
+        logprobs = tuple(reply.logprobs.tolist())
+        return Written(reply.text, reply.ids, logprobs, closed, finished)
+
+
+def _write(partial: list[_Partial], write: _Write, key: Any, max_steps: int) -> None:
+    """Goes on with solutions until each has ended."""
+    for depth in range(max_steps):
+        live = [
+            p
+            for p in partial
+            if p.closed and not p.finished and len(p.steps) < max_steps
+        ]
+        if not live:
+            return
+        written = write(live, jax.random.fold_in(key, depth))
+        for state, step in zip(live, written, strict=True):
+            state.add(step)

@@ -164,17 +164,24 @@ def shard_batch(mesh: Mesh, batch: Any) -> Any:
     return jax.device_put(batch, batch_sharding(mesh))
 
 
+def mesh_of(params: Any) -> Any:
+    """The mesh that parameters are on; None where they are on none of ours."""
+    sharding = getattr(next(iter(jax.tree.leaves(params)), None), "sharding", None)
+    if not isinstance(sharding, NamedSharding) or sharding.mesh.axis_names != AXES:
+        return None
+    return sharding.mesh
+
+
 def shard_beside(params: Any, batch: Any) -> Any:
     """A batch, its rows split over the mesh that `params` are on.
 
     Left as it is, every device would compute all rows. Nothing is done where the
     parameters are on no mesh, or the rows cannot be dealt out evenly.
     """
-    sharding = getattr(next(iter(jax.tree.leaves(params)), None), "sharding", None)
-    if not isinstance(sharding, NamedSharding) or sharding.mesh.axis_names != AXES:
-        return batch
-    mesh: Any = sharding.mesh
-    if any(np.shape(leaf)[0] % batch_shards(mesh) for leaf in jax.tree.leaves(batch)):
+    mesh = mesh_of(params)
+    if mesh is None or any(
+        np.shape(leaf)[0] % batch_shards(mesh) for leaf in jax.tree.leaves(batch)
+    ):
         return batch
     return shard_batch(mesh, batch)
 

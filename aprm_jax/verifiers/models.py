@@ -3,31 +3,38 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Shaped
 
-from aprm_jax.config.errors import UserError
 from aprm_jax.data.steps import RowFormat
 from aprm_jax.models.decoder import Decoder
+from aprm_jax.solvers.protocol import Start
 from aprm_jax.verifiers.protocol import Pairs, Scale
+from aprm_jax.verifiers.reading import (
+    BrokenModelError,
+    ReadRows,
+    StepReader,
+    TokenReading,
+)
 from aprm_jax.verifiers.scoring import Scorer, likelihood_scorer, prm_scorer
-
-
-class BrokenModelError(UserError, RuntimeError):
-    """A model's scores are no numbers."""
 
 
 @dataclasses.dataclass(frozen=True)
 class ModelVerifier:
-    """Reads solutions in batches, each step that fits a row.
+    """Reads solutions in batches, each step that fits a row; or step by step.
+
+    It is a `Verifier` and a `StepVerifier`, which keeps its cache.
 
     Attributes:
       scorer: of the model's rows.
       params: the model's.
       scale: of the scores.
+      decoder: the model's.
+      reading: of a step's tokens.
       shared: whether what several solutions begin with is read once, in rows that
         branch where the architecture allows it: `branch`.
       branch: see `trees.tree_rows`.
@@ -37,6 +44,8 @@ class ModelVerifier:
     scorer: Scorer
     params: Any
     scale: Scale
+    decoder: Decoder
+    reading: TokenReading
     shared: bool = False
     branch: bool = False
     aggregation: str = "min"
@@ -61,6 +70,30 @@ class ModelVerifier:
             raise BrokenModelError("a score is not finite: the model is broken")
         return padded(scores, [len(steps) for _, steps in solutions])
 
+    @functools.cached_property
+    def steps(self) -> StepReader:
+        """Reads step by step; its compiled programs."""
+        return StepReader(
+            self.reading, self.decoder, self.params, self.scorer.builder, self.score
+        )
+
+    @property
+    def flops_per_token(self) -> float:
+        """See `StepVerifier`."""
+        return self.steps.flops_per_token
+
+    def begin(
+        self, starts: Sequence[Start]
+    ) -> tuple[ReadRows, Float[np.ndarray, " N"]]:
+        """See `StepReader.begin`."""
+        return self.steps.begin(starts)
+
+    def read(
+        self, rows: ReadRows, parents: Sequence[int], steps: Sequence[str]
+    ) -> tuple[ReadRows, Float[np.ndarray, " N"]]:
+        """See `StepReader.read`."""
+        return self.steps.read(rows, parents, steps)
+
 
 _OF_VERIFIER = ("shared", "branch", "aggregation")
 
@@ -69,20 +102,24 @@ def prm_verifier(
     decoder: Decoder, head: str, params: Any, builder: RowFormat, **rows: Any
 ) -> ModelVerifier:
     """A PRM with any head; `rows` are options of `Scorer` and of its verifier."""
-    return _verifier(prm_scorer(decoder, head), params, builder, Scale.LOG_ODDS, rows)
+    score, reading = prm_scorer(decoder, head), TokenReading.prm(decoder, head)
+    made = decoder, reading, params, builder
+    return _verifier(score, Scale.LOG_ODDS, *made, rows)
 
 
 def likelihood_verifier(
     decoder: Decoder, params: Any, builder: RowFormat, **rows: Any
 ) -> ModelVerifier:
     """The least token log-probability of each step; see `prm_verifier`."""
-    score = likelihood_scorer(decoder)
-    return _verifier(score, params, builder, Scale.LOG_PROBABILITY, rows)
+    score, reading = likelihood_scorer(decoder), TokenReading.likelihood(decoder)
+    made = decoder, reading, params, builder
+    return _verifier(score, Scale.LOG_PROBABILITY, *made, rows)
 
 
-def _verifier(score, params, builder, scale, rows) -> ModelVerifier:
+def _verifier(score, scale, decoder, reading, params, builder, rows) -> ModelVerifier:
     of_verifier = {k: rows.pop(k) for k in _OF_VERIFIER if k in rows}
-    return ModelVerifier(Scorer(score, builder, **rows), params, scale, **of_verifier)
+    scorer = Scorer(score, builder, **rows)
+    return ModelVerifier(scorer, params, scale, decoder, reading, **of_verifier)
 
 
 def padded(

@@ -267,6 +267,86 @@ def test_a_verifier_reads_new_steps_as_it_reads_whole_rows(head):
     np.testing.assert_allclose(np.transpose(found), whole, atol=1e-4)
 
 
+def _spied(programs, monkeypatch) -> list[int]:
+    """Tokens of each reading of prompts, as they are read."""
+    counted: list[int] = []
+    prefill = programs.prefill
+
+    def spy(params, tokens, lengths, places):
+        counted.append(int(np.asarray(lengths).sum()))
+        return prefill(params, tokens, lengths, places)
+
+    monkeypatch.setattr(programs, "prefill", spy)
+    return counted
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_rows_follow_whatever_tokens_they_are_given(seed):
+    """Of a random tree: some tokens dropped, replaced and appended, rows gathered."""
+    rng = np.random.default_rng(seed)
+    session, _, params = make(FAMILIES[("grouped", "mixed")[seed % 2]])
+    config = session._programs.config
+    for turn in range(4):
+        if turn % 2:
+            key = jax.random.fold_in(KEY, turn)
+            session.sample(key, stops=Stops((5, 6)), max_new_tokens=4)
+        session.gather(rng.integers(0, len(session), 4).tolist())
+        before, wanted = session.ids, []
+        for ids in before:
+            stays = int(rng.integers(1, len(ids) + 1))
+            more = rng.integers(7, 37, rng.integers(0, 5)).tolist()
+            wanted.append([*ids[:stays], *more])
+        counts = session.follow(wanted)
+        assert session.ids == wanted
+        if sum(counts) < sum(map(len, wanted)) / 2:
+            same = [_common(a, b) for a, b in zip(before, wanted, strict=True)]
+            assert counts == [len(b) - n for b, n in zip(wanted, same, strict=True)]
+    for scores, ids in zip(_read(session, [[8, 9]] * 4), session.ids, strict=True):
+        expected = whole(config, params, ids)[-2:]
+        np.testing.assert_allclose(scores, expected, atol=1e-4)
+
+
+def _common(one, other):
+    pairs = zip(one, other, strict=False)
+    differ = [k for k, (a, b) in enumerate(pairs) if a != b]
+    return min([len(one), len(other), *differ[:1]])
+
+
+def test_rows_of_which_next_to_nothing_stays_begin_anew(monkeypatch):
+    session, programs, params = make(rows=[[7, 8, 9, 10], [7, 9]])
+    counted = _spied(programs, monkeypatch)
+    session.follow([[7, 8, 9, 11], [7, 9, 12]])  # all but a token stays
+    assert counted == []
+    other = [7, 20, 21, 22, 23, 24, 25, 26, 27]
+    assert session.follow([other, other]) == [9, 0]  # equal rows are read once
+    assert counted == [9]
+    assert session.follow([other, [8, 9]]) == [9, 2]  # no token stays
+    for scores, ids in zip(_read(session, [[8, 9]] * 2), session.ids, strict=True):
+        np.testing.assert_allclose(scores, whole(SMALL, params, ids)[-2:], atol=1e-4)
+    with pytest.raises(ValueError, match="at least one token"):
+        session.follow([[7], []])
+
+
+def test_tokens_that_move_are_read_again():
+    """A row's positions may depend on what follows: `builder.positions` decides."""
+    config, params = SMALL, make_params(SMALL)
+
+    def centred(ids):  # a token's place counts from the last 7
+        start = max((k for k, i in enumerate(ids) if i == 7), default=0)
+        return np.arange(len(ids)) - start + 8
+
+    programs = Programs(config, pad_id=0, scorer=lp_scorer(config))
+    session = Session(programs, params, [[8, 9, 7, 10]], positions=centred)
+    assert session.follow([[8, 9, 7, 10, 11]]) == [1]
+    ids = [8, 9, 7, 10, 11, 7, 12]
+    assert session.follow([ids]) == [7]
+    (scores,) = _read(session, [[13]])
+    places = centred([*ids, 13])
+    np.testing.assert_allclose(
+        scores, whole(config, params, [*ids, 13], places)[-1:], atol=1e-4
+    )
+
+
 def _letters(ids):
     return "".join("\n" if i % 3 == 0 else chr(97 + i % 26) for i in ids)
 
@@ -304,9 +384,9 @@ def test_a_text_that_several_tokens_spell_ends_a_reply():
 
 
 def test_rows_that_would_pass_longropes_first_length_are_refused():
-    factors = (1.0,) * 4
+    short, long = (1.0,) * 4, (3.0,) * 4
     scaling = RopeScaling(
-        "longrope", 1.0, original_length=8, short_factor=factors, long_factor=factors
+        "longrope", 1.0, original_length=8, short_factor=short, long_factor=long
     )
     session, *_ = make(dataclasses.replace(SMALL, rope_scaling=scaling), [[7] * 6])
     session.read([[8, 9]])
@@ -315,6 +395,12 @@ def test_rows_that_would_pass_longropes_first_length_are_refused():
     with pytest.raises(ValueError, match="longrope"):
         session.sample(KEY, stops=Stops((5,)), max_new_tokens=3)
     assert session.ids == [[7] * 6 + [8, 9]]
+    # A whole row is read as a long one: what was cached of it is not.
+    config, longer = session._programs.config, [7] * 6 + [8, 9, 10]
+    assert session.follow([longer]) == [9]
+    (scores,) = _read(session, [[8, 9]])
+    expected = whole(config, make_params(config), [*longer, 8, 9])[-2:]
+    np.testing.assert_allclose(scores, expected, atol=1e-4)
 
 
 def test_what_cannot_be_is_refused():

@@ -1,0 +1,181 @@
+"""A solver that keeps its cache writes what one writes that reads all prompts again."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+import tiny
+import tiny_game
+from tiny_game import CONFIG, DOMAIN
+
+from aprm_jax.data.prompted import PromptedSolver
+from aprm_jax.data.prompts import prepare_tokenizer
+from aprm_jax.sampling.methods import Truncation
+from aprm_jax.sampling.sampler import Sampler
+from aprm_jax.solvers.local import LocalSolver
+from aprm_jax.solvers.protocol import StepSolver
+from aprm_jax.solvers.stepwise import UncachedSolver
+
+KEY = jax.random.key(0)
+STARTS = [("1 + 2 * 3", ()), ("4 + 1 * 7 - 8", ("4 + 7 - 8",)), ("7 * 8", ())]
+
+
+class Endless:
+    """A grader to whom no step concludes, so that searches stay wide."""
+
+    def is_final(self, step: str) -> bool:
+        del step
+        return False
+
+
+def _prompted(prompt: str) -> PromptedSolver:
+    tokenizer = prepare_tokenizer(DOMAIN.tokenizer, CONFIG.vocab_size)
+    return PromptedSolver(tokenizer, (64, 128), prompt)
+
+
+BUILDERS = {
+    "whole": lambda: tiny_game.builder(None, (64, 128), line_stride=9),
+    "hostile": lambda: tiny_game.builder(None, (64, 128), line_stride=9),
+    "window": lambda: tiny_game.builder(1, (64, 128)),
+    # The lines stand in the middle of a prompt, or at its very beginning.
+    "prompted": lambda: _prompted("{question} = ? {prefix} + 1 + 1 + 1 ="),
+    "prefix_first": lambda: _prompted("{prefix} = {question}"),
+}
+
+
+def _backbone(config, builder, hostile) -> Any:
+    """Random, but that about every second token is one that closes a step.
+
+    One that is hostile writes special tokens, which are other tokens as text. All
+    embeddings share their first number, which the head reads for some tokens.
+    """
+    params = tiny.backbone(config)
+    embedding = params["embed"]["embedding"].at[:, 0].set(3.0)
+    head = jax.random.normal(jax.random.key(5), (config.d_model, config.vocab_size))
+    head = head.at[0].set(0.0)
+    if not hostile:
+        rare = np.array(builder.tokenizer.all_special_ids)
+        head = head.at[0, rare].set(-2.0)
+    closing = builder.replies.end_id
+    head = head.at[:, closing].set(0.0).at[0, closing].set(1.4)
+    return {**params, "embed": {"embedding": embedding}, "head": {"kernel": head}}
+
+
+def _solver(builder, new=6, grader=None, hostile=False) -> LocalSolver:
+    config = dataclasses.replace(CONFIG, tie_embeddings=False)
+    sampler = Sampler(
+        config,
+        stop_ids=builder.replies.stop_ids,
+        pad_id=builder.pad_id,
+        prompt_buckets=builder.buckets,
+        max_new_tokens=new,
+        batch_buckets=(4, 16),
+        positions=builder.positions,
+    )
+    params = _backbone(config, builder, hostile)
+    return LocalSolver(sampler, params, grader or Endless(), builder)
+
+
+def _walk(solver: StepSolver, seed: int, rounds=4, starts=STARTS, **options):
+    """What a random search is written, and the state after each round."""
+    rng, states, out = np.random.default_rng(seed), [], []
+    rows = solver.begin(starts)
+    parents = list(range(len(starts)))
+    for turn in range(rounds):
+        draws = rng.integers(0, 1 << 32, len(parents)).tolist()
+        key = jax.random.fold_in(KEY, turn)
+        rows, written = solver.extend(rows, parents, draws, key, **options)
+        out.append(written)
+        states.append(rows)
+        # Those that go on, some of them more than once, and as many as fall to them.
+        alive = [i for i, step in enumerate(written) if step.closed]
+        if not alive:
+            break
+        parents = sorted(rng.choice(alive, int(rng.integers(1, 9))).tolist())
+    return out, states
+
+
+def _same(found, expected):
+    assert [[s.text for s in row] for row in found] == [
+        [s.text for s in row] for row in expected
+    ]
+    for mine, other in zip(found, expected, strict=True):
+        for a, b in zip(mine, other, strict=True):
+            assert (a.tokens, a.closed, a.finished) == (b.tokens, b.closed, b.finished)
+            np.testing.assert_allclose(a.logprobs, b.logprobs, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", BUILDERS)
+def test_a_random_search_is_written_the_same_steps(name):
+    builder = BUILDERS[name]()
+    solver = _solver(builder, hostile=name == "hostile")
+    anew = UncachedSolver.of(solver)
+    found, states = _walk(solver, 1)
+    expected, reread = _walk(anew, 1)
+    _same(found, expected)
+    assert [s.starts for s in states] == [s.starts for s in reread]
+    assert states[-1].num_bytes > 0 and len(found) == 4
+    spent, naive = (sum(sum(rows.prefilled) for rows in x) for x in (states, reread))
+    assert spent < naive
+    # The questions and their prefixes; of what was drawn that which reads differently.
+    once = sum(len(builder.context(*start)) for start in STARTS)
+    assert name != "whole" or spent == once
+    assert name != "hostile" or once < spent
+
+
+@pytest.mark.parametrize("name", ["whole", "prompted"])
+def test_whole_solutions_are_those_of_prompts_built_anew(name):
+    solver = _solver(BUILDERS[name](), grader=DOMAIN)
+    options = {
+        "max_steps": 4,
+        "temperature": 0.8,
+        "truncation": Truncation(top_p=0.9),
+    }
+    found = solver.solve(STARTS, 3, KEY, **options)
+    anew = dataclasses.replace(solver)
+    object.__setattr__(anew, "_goes_on", lambda *_: False)
+    for mine, other in zip(found, anew.solve(STARTS, 3, KEY, **options), strict=True):
+        for a, b in zip(mine, other, strict=True):
+            assert dataclasses.replace(a, logprobs=()) == dataclasses.replace(
+                b, logprobs=()
+            )
+            for one, two in zip(a.logprobs, b.logprobs, strict=True):
+                np.testing.assert_allclose(one, two, atol=1e-5)
+    assert any(len(s.steps) > 2 for row in found for s in row)
+
+
+def test_a_whole_search_compiles_few_programs():
+    """Rows and their lengths are powers of two: a second search compiles nothing."""
+    solver = _solver(BUILDERS["whole"]())
+    starts = [("1 + 2 * 3", ())]
+
+    def search(wide):
+        rows = solver.begin(starts)
+        rows, _ = solver.extend(rows, [0] * 16, list(range(16)), KEY)
+        for depth in range(1, 7):
+            alive = wide >> (depth // 3)
+            parents = [k % len(rows.starts) for k in range(alive)]
+            rows, _ = solver.extend(rows, parents, parents, KEY)
+
+    search(16)
+    known = solver.sampler.num_compiled
+    # A prefill; rows 16, 8, 4 and heads of 32 or 64 slots, gathered and sampled.
+    assert known <= 20
+    search(16)
+    assert solver.sampler.num_compiled == known
+    search(13)  # padded to the same
+    assert solver.sampler.num_compiled <= known + 2
+
+
+def test_a_row_without_room_is_left_out_and_counted_nowhere():
+    solver = _solver(tiny_game.builder(None, (12,)), new=4)
+    starts = [("7 * 8", ()), ("1 + 2 + 3 * 4", ("1 + 2 + 12", "3 + 12"))]
+    rows, (one, none) = solver.extend(solver.begin(starts), [0, 1], [0, 1], KEY)
+    assert none.text == "" and none.tokens == () and not none.closed
+    assert one.tokens and rows.prefilled == (5, 0)
+    rows, (again,) = solver.extend(rows, [1], [2], KEY)
+    assert again.tokens == () and rows.session is None
