@@ -112,9 +112,11 @@ class LocalSolver(Solver):
         """See `StepSolver`."""
         return forward_flops(self.backbone, unembeds=True)
 
-    def begin(self, starts: Sequence[Start]) -> SessionRows:
+    def begin(
+        self, starts: Sequence[Start], rows: SessionRows | None = None
+    ) -> SessionRows:
         """See `StepSolver.begin`; nothing is read yet."""
-        return SessionRows.unread(starts)
+        return SessionRows.unread(starts) if rows is None else rows.entered(starts)
 
     def extend(
         self,

@@ -31,6 +31,27 @@ class SessionRows(StepRows):
         n = len(starts)
         return cls((0,) * n, starts=tuple(starts), places=(None,) * n)
 
+    def entered(self, starts: Sequence[Start]) -> SessionRows:
+        """Rows of these texts, each where most of it has been read.
+
+        A tree search enters a branch that it left; what leads there may be in the cache
+        of a row beside it. The rows that this is called on are not used again.
+        """
+        there = [row for row, place in enumerate(self.places) if place is not None]
+        by_question: dict[str, list[int]] = {}
+        for row in there:
+            by_question.setdefault(self.starts[row][0], []).append(row)
+
+        def place(question: str, steps: Sequence[str]) -> int | None:
+            # Of another question's row at least the opening can be the same.
+            rows = by_question.get(question, there)
+            shared = [_shared(self.starts[row][1], steps) for row in rows]
+            return self.places[rows[shared.index(max(shared))]] if rows else None
+
+        places = tuple(place(*start) for start in starts)
+        rows = SessionRows.unread(starts)
+        return dataclasses.replace(rows, session=self.session, places=places)
+
     def read(
         self,
         parents: Sequence[int],
@@ -80,3 +101,10 @@ class SessionRows(StepRows):
             return begin(prompts), [len(ids) for ids in prompts]
         self.session.gather(places)
         return self.session, self.session.follow(prompts)
+
+
+def _shared(one: Sequence[str], other: Sequence[str]) -> int:
+    """How many steps two solutions begin with alike."""
+    pairs = enumerate(zip(one, other, strict=False))
+    differ = (k for k, (mine, its) in pairs if mine != its)
+    return next(differ, min(len(one), len(other)))

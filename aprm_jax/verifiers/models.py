@@ -83,10 +83,10 @@ class ModelVerifier:
         return self.steps.flops_per_token
 
     def begin(
-        self, starts: Sequence[Start]
+        self, starts: Sequence[Start], rows: ReadRows | None = None
     ) -> tuple[ReadRows, Float[np.ndarray, " N"]]:
         """See `StepReader.begin`."""
-        return self.steps.begin(starts)
+        return self.steps.begin(starts, rows)
 
     def read(
         self, rows: ReadRows, parents: Sequence[int], steps: Sequence[str]

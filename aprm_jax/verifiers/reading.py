@@ -125,7 +125,7 @@ class StepReader:
         return self._programs.num_compiled
 
     def begin(
-        self, starts: Sequence[Start]
+        self, starts: Sequence[Start], rows: ReadRows | None = None
     ) -> tuple[ReadRows, Float[np.ndarray, " N"]]:
         """See `StepVerifier.begin`.
 
@@ -134,8 +134,8 @@ class StepReader:
         """
         solutions = [(question, tuple(steps)) for question, steps in starts]
         laid = [self._begun(*solution) for solution in solutions]
-        rows = ReadRows(**vars(SessionRows.unread(solutions)))
-        return self._read(rows, range(len(starts)), solutions, laid)
+        begun = SessionRows.unread(solutions) if rows is None else rows.entered(starts)
+        return self._read(begun, range(len(starts)), solutions, laid)
 
     def read(
         self, rows: ReadRows, parents: Sequence[int], steps: Sequence[str]
@@ -181,7 +181,7 @@ class StepReader:
 
     def _read(
         self,
-        rows: ReadRows,
+        rows: SessionRows,
         parents: Sequence[int],
         solutions: Pairs,
         laid: Sequence[_Laid],
@@ -207,7 +207,7 @@ class StepReader:
         return decodes(self._config, size - 1, len(ids) - size + 2)
 
     def _from_cache(
-        self, rows: ReadRows, parents: Sequence[int], laid: Sequence[_Laid]
+        self, rows: SessionRows, parents: Sequence[int], laid: Sequence[_Laid]
     ) -> tuple[SessionRows, dict[int, float]]:
         contexts = [None if row is None else row[0][: row[1]] for row in laid]
         read = rows.read(parents, contexts, self._session)

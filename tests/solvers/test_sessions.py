@@ -3,33 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
 import jax
 import numpy as np
 import pytest
-import tiny
 import tiny_game
+import tiny_solver
 from tiny_game import CONFIG, DOMAIN
 
 from aprm_jax.data.prompted import PromptedSolver
 from aprm_jax.data.prompts import prepare_tokenizer
 from aprm_jax.sampling.methods import Truncation
-from aprm_jax.sampling.sampler import Sampler
-from aprm_jax.solvers.local import LocalSolver
 from aprm_jax.solvers.protocol import StepSolver
 from aprm_jax.solvers.stepwise import UncachedSolver
 
 KEY = jax.random.key(0)
 STARTS = [("1 + 2 * 3", ()), ("4 + 1 * 7 - 8", ("4 + 7 - 8",)), ("7 * 8", ())]
-
-
-class Endless:
-    """A grader to whom no step concludes, so that searches stay wide."""
-
-    def is_final(self, step: str) -> bool:
-        del step
-        return False
 
 
 def _prompted(prompt: str) -> PromptedSolver:
@@ -45,39 +34,6 @@ BUILDERS = {
     "prompted": lambda: _prompted("{question} = ? {prefix} + 1 + 1 + 1 ="),
     "prefix_first": lambda: _prompted("{prefix} = {question}"),
 }
-
-
-def _backbone(config, builder, hostile) -> Any:
-    """Random, but that about every second token is one that closes a step.
-
-    One that is hostile writes special tokens, which are other tokens as text. All
-    embeddings share their first number, which the head reads for some tokens.
-    """
-    params = tiny.backbone(config)
-    embedding = params["embed"]["embedding"].at[:, 0].set(3.0)
-    head = jax.random.normal(jax.random.key(5), (config.d_model, config.vocab_size))
-    head = head.at[0].set(0.0)
-    if not hostile:
-        rare = np.array(builder.tokenizer.all_special_ids)
-        head = head.at[0, rare].set(-2.0)
-    closing = builder.replies.end_id
-    head = head.at[:, closing].set(0.0).at[0, closing].set(1.4)
-    return {**params, "embed": {"embedding": embedding}, "head": {"kernel": head}}
-
-
-def _solver(builder, new=6, grader=None, hostile=False) -> LocalSolver:
-    config = dataclasses.replace(CONFIG, tie_embeddings=False)
-    sampler = Sampler(
-        config,
-        stop_ids=builder.replies.stop_ids,
-        pad_id=builder.pad_id,
-        prompt_buckets=builder.buckets,
-        max_new_tokens=new,
-        batch_buckets=(4, 16),
-        positions=builder.positions,
-    )
-    params = _backbone(config, builder, hostile)
-    return LocalSolver(sampler, params, grader or Endless(), builder)
 
 
 def _walk(solver: StepSolver, seed: int, rounds=4, starts=STARTS, **options):
@@ -112,7 +68,7 @@ def _same(found, expected):
 @pytest.mark.parametrize("name", BUILDERS)
 def test_a_random_search_is_written_the_same_steps(name):
     builder = BUILDERS[name]()
-    solver = _solver(builder, hostile=name == "hostile")
+    solver = tiny_solver.solver(builder, hostile=name == "hostile")
     anew = UncachedSolver.of(solver)
     found, states = _walk(solver, 1)
     expected, reread = _walk(anew, 1)
@@ -129,7 +85,7 @@ def test_a_random_search_is_written_the_same_steps(name):
 
 @pytest.mark.parametrize("name", ["whole", "prompted"])
 def test_whole_solutions_are_those_of_prompts_built_anew(name):
-    solver = _solver(BUILDERS[name](), grader=DOMAIN)
+    solver = tiny_solver.solver(BUILDERS[name](), grader=DOMAIN)
     options = {
         "max_steps": 4,
         "temperature": 0.8,
@@ -150,7 +106,7 @@ def test_whole_solutions_are_those_of_prompts_built_anew(name):
 
 def test_a_whole_search_compiles_few_programs():
     """Rows and their lengths are powers of two: a second search compiles nothing."""
-    solver = _solver(BUILDERS["whole"]())
+    solver = tiny_solver.solver(BUILDERS["whole"]())
     starts = [("1 + 2 * 3", ())]
 
     def search(wide):
@@ -172,10 +128,32 @@ def test_a_whole_search_compiles_few_programs():
 
 
 def test_a_row_without_room_is_left_out_and_counted_nowhere():
-    solver = _solver(tiny_game.builder(None, (12,)), new=4)
+    solver = tiny_solver.solver(tiny_game.builder(None, (12,)), new=4)
     starts = [("7 * 8", ()), ("1 + 2 + 3 * 4", ("1 + 2 + 12", "3 + 12"))]
     rows, (one, none) = solver.extend(solver.begin(starts), [0, 1], [0, 1], KEY)
     assert none.text == "" and none.tokens == () and not none.closed
     assert one.tokens and rows.prefilled == (5, 0)
     rows, (again,) = solver.extend(rows, [1], [2], KEY)
     assert again.tokens == () and rows.session is None
+
+
+def test_a_branch_is_entered_from_the_rows_that_are_there():
+    """Of a question that stays, its steps; beside one that had no row any more."""
+    builder = BUILDERS["whole"]()
+    solver = tiny_solver.solver(builder)
+    rows, written = solver.extend(solver.begin(STARTS), [0, 1, 1], [4, 1, 2], KEY)
+    ((question, steps),) = [rows.starts[1]]
+    other = ("7 - 1", ("6",))
+    starts = [(question, (*STARTS[1][1], "7 - 8")), (question, steps), other]
+    assert written[1].closed and steps != STARTS[1][1]
+    anew = UncachedSolver.of(solver)
+    expected = anew.extend(anew.begin(starts), [0, 1, 2], [5, 6, 7], KEY)[1]
+    rows, found = solver.extend(solver.begin(starts, rows), [0, 1, 2], [5, 6, 7], KEY)
+    _same([found], [expected])
+    # What the rows lack: a step; nothing, for it was drawn; all but <bos>.
+    lacking = (len(builder.encode("7 - 8")) + 1, 0, len(builder.context(*other)) - 1)
+    assert rows.prefilled == lacking
+    # No row is there: all is read.
+    rows = solver.begin(starts[:1], solver.begin(STARTS))
+    rows, _ = solver.extend(rows, [0], [5], KEY)
+    assert rows.prefilled == (len(builder.context(*starts[0])),)

@@ -233,3 +233,18 @@ def test_a_search_compiles_few_programs():
     search(8)
     search(7)  # padded to the same
     assert model.steps.num_compiled == known
+
+
+def test_a_branch_is_entered_from_the_rows_that_are_there():
+    model, question = MODELS["token"](), QUESTIONS[0]
+    builder = model.scorer.builder
+    rows, _ = model.begin([(q, ()) for q in QUESTIONS])
+    rows, _ = model.read(rows, [0, 0], ["1 + 6", "7"])
+    starts = [(question, ("1 + 6", "5 6")), (question, ("1 + 6",)), (QUESTIONS[1], ())]
+    rows, scores = model.begin(starts, rows)
+    expected = [float(model.score([start])[0][-1]) for start in starts[:2]]
+    np.testing.assert_allclose(scores[:2], expected, rtol=1e-5, atol=1e-5)
+    assert math.isnan(scores[2])
+    # The last step of each is read, for its score; of another question all but <bos>.
+    lines = [len(builder.encode(text)) + 1 for text in ("5 6", "1 + 6")]
+    assert rows.prefilled == (*lines, len(builder.context(QUESTIONS[1], ())) - 1)
