@@ -59,6 +59,11 @@ def refused(folder: Path, *arguments: str) -> str:
         ("--config.stages=('solver:stf',)", ["'solver:stf'", "'sft'"]),
         ("--config.game.prm_from=prm_warmpu", ["game.prm_from", "'prm_warmup'"]),
         ("--config.evaluate.splits=('tests',)", ["no split 'tests'", "'test'"]),
+        ("--config.evaluate.splits=test,tests", ["no split 'tests'", "'test'"]),
+        (
+            "--config.report.runs=nowhere,there",
+            ["report.runs: nowhere: no such folder"],
+        ),
         ("--config.mesh.data=4096", ["mesh: data=4096", "1 cpu device"]),
         ("--config.builder.buckets=(4,)", ["builder.buckets", "4"]),
         (

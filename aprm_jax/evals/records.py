@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from aprm_jax.evals.intervals import Interval
-from aprm_jax.files import atomic_write, read_sealed, sealed
+from aprm_jax.files import atomic_write, damaged, read_sealed, sealed
 
 RESULTS = "results.json"  # the file of an evaluation, and of a run
 
@@ -183,4 +183,7 @@ def read_results(path: Path, remedy: str) -> tuple[list[Record], dict[str, Any]]
       DamagedFileError: it is missing, or not what was written.
     """
     content = read_sealed(path, remedy)
-    return [Record.from_json(row) for row in content.pop("records")], content
+    try:
+        return [Record.from_json(row) for row in content.pop("records")], content
+    except (KeyError, TypeError, AttributeError):
+        raise damaged(path, "has records of another form", remedy) from None

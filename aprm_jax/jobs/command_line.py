@@ -31,6 +31,7 @@ from aprm_jax.config import (
     stages,
 )
 from aprm_jax.config.errors import UserError
+from aprm_jax.config.schema import settings
 from aprm_jax.jobs import of_run, usage
 from aprm_jax.training.memory import ran_out
 from aprm_jax.training.signals import Interrupted
@@ -52,7 +53,7 @@ def parse(argv: Sequence[str]) -> list[str]:
     Raises:
       UsageError, ConfigError: as their messages say.
     """
-    argv = list(argv)
+    argv = _with_bare_lists(argv)
     source, overrides = _split(argv)
     if not source and (run := _workdir(argv)):
         source = f"{of_run.__file__}:{run}"
@@ -119,6 +120,24 @@ def _fail(message: str) -> None:
     sys.stdout.flush()
     print(f"aprm_jax: error: {message}", file=sys.stderr, flush=True)
     sys.exit(1)
+
+
+def _with_bare_lists(argv: Sequence[str]) -> list[str]:
+    """`--config.x=a,b` of a tuple of texts as the tuple that it means.
+
+    ml_collections takes it for one text. One with quotes, brackets, blanks or options
+    behind a `?`, which may have commas of their own, is left as it is.
+    """
+    out = []
+    for arg in argv:
+        match = re.fullmatch(r"--?config\.([\w.]+)=([^\s'\"()\[\]?]*)", arg)
+        field = re.sub(r"^overrides\.[^.]+\.", "", match[1]) if match else ""
+        known = settings().get(field)
+        if match and known and known.type == "tuple[str, ...]":
+            values = tuple(filter(None, match[2].split(",")))
+            arg = f"--config.{match[1]}={values!r}"
+        out.append(arg)
+    return out
 
 
 def _split(argv: Sequence[str]) -> tuple[str, list[tuple[str, str]]]:

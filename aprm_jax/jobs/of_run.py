@@ -48,7 +48,8 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
             override(config, stage, _known(_flat(changes)))
     except (ConfigError, AttributeError, TypeError) as error:
         raise ConfigError(f"{path}: {error}") from error
-    config.job = "pipeline"  # a choice of one start, not the run's
+    # Choices of one start, not the run's.
+    config.job, config.report.runs = "pipeline", ()
     return config
 
 

@@ -21,7 +21,6 @@ import ml_collections
 from aprm_jax import __version__
 from aprm_jax.config import for_stage, jobs, stages
 from aprm_jax.data.labelled import NEUTRAL
-from aprm_jax.evals import selection
 from aprm_jax.evals.records import (
     RESULTS,
     Results,
@@ -31,20 +30,16 @@ from aprm_jax.evals.records import (
     write_results,
 )
 from aprm_jax.files import atomic_write
-from aprm_jax.jobs import set_tables, tables
+from aprm_jax.jobs import charts, comparison, set_tables, tables
 from aprm_jax.jobs.aprm import PERTURBATIONS
 from aprm_jax.jobs.context import Context, log
 from aprm_jax.jobs.evaluate import part_path, read_part
-from aprm_jax.jobs.step_data import CHANCE
 from aprm_jax.jobs.verifier_tables import GIVEN, Verifier, verifiers
 from aprm_jax.models.io import SPEC_FILE
 from aprm_jax.report.contents import (
-    Chart,
     Perturbation,
-    Progression,
     ReportData,
     ScoredStep,
-    Series,
     Solution,
     Timing,
 )
@@ -68,8 +63,15 @@ def _problems(config: ml_collections.ConfigDict) -> str:
 
 
 def run(context: Context) -> dict[str, Any]:
-    """Writes both files into the workdir, whatever of the pipeline is there."""
+    """Writes both files into the workdir, whatever of the pipeline is there.
+
+    With `report.runs` those of the comparison besides, or alone in a new workdir.
+    """
     config, root = context.config, context.root
+    if config.report.runs:
+        comparison.write(context)
+        if not any(is_done(root / name) for name, _ in stages(config)):
+            return {}
     for name, job in stages(config):
         if job != "report" and is_done(root / name):
             check_done(root / name)
@@ -107,12 +109,12 @@ def run(context: Context) -> dict[str, Any]:
         tables=tables.more_tables(config, results, _written(trained.get(game or "")))
         if evaluation is not None
         else (),
-        pressure=_pressure(config, results),
+        pressure=charts.pressure(config, results),
         charts=[
-            *_reliability(config, parts),
-            *(c for name in shown for c in _charts(config, name, trained[name])),
+            *charts.reliability(config, parts),
+            *(c for name in shown for c in charts.curves(config, name, trained[name])),
         ],
-        progression=_progression(trained[game]) if game else None,
+        progression=charts.progression(trained[game]) if game else None,
         perturbations=_perturbations(root / game) if game else (),
         solutions=_solutions(context, parts),
         timings=_timings(context, trained, evaluation),
@@ -210,24 +212,6 @@ def _parameters(spec: Path) -> int:
     return params.stat().st_size // 4 if params.is_file() else 0
 
 
-def _charts(
-    config: ml_collections.ConfigDict,
-    stage: str,
-    rows: Sequence[Mapping[str, int | float]],
-) -> list[Chart]:
-    x = [row["step"] for row in rows]
-    charts = []
-    for title, lines, style in jobs()[dict(stages(config))[stage]].charts:
-        series = [
-            Series(name, x, [row.get(metric, math.nan) for row in rows])
-            for name, metric in lines.items()
-            if any(not math.isnan(row.get(metric, math.nan)) for row in rows)
-        ]
-        if series:
-            charts.append(Chart(title, series, "update", style, group=stage))
-    return charts
-
-
 def _game(context: Context, trained: Mapping[str, Sequence]) -> str | None:
     """The stage whose Generator learns; else one where it is frozen."""
     games = [name for name, job in stages(context.config) if job == "aprm"]
@@ -238,22 +222,6 @@ def _game(context: Context, trained: Mapping[str, Sequence]) -> str | None:
         if not for_stage(context.config, name).game.freeze_generator
     ]
     return next(iter([*live, *games]), None)
-
-
-def _progression(rows: Sequence[Mapping[str, int | float]]) -> Progression | None:
-    prefix = "kind_share/"
-    kinds = sorted(
-        {k.removeprefix(prefix) for r in rows for k in r if k.startswith(prefix)}
-    )
-    if not kinds:
-        return None
-    return Progression(
-        x=[row["step"] for row in rows],
-        shares={k: [row.get(prefix + k, 0.0) for row in rows] for k in kinds},
-        accuracy={
-            k: [row.get(f"kind_caught/{k}", math.nan) for row in rows] for k in kinds
-        },
-    )
 
 
 def _perturbations(directory: Path) -> list[Perturbation]:
@@ -285,66 +253,6 @@ def _written(rows: Sequence[Mapping[str, int | float]] | None) -> dict[str, floa
         / total
         for kind in kinds
     }
-
-
-def _pressure(config: ml_collections.ConfigDict, results: Results) -> list[Chart]:
-    """Accuracy against N of best-of-N, a line a verifier, what is possible above."""
-    c = config.evaluate
-    if config.domain.name == "labelled" or len(c.samples) < 3:
-        return []
-    lines = [(v.name, v.key, tables.MAIN_AGGREGATION) for v in verifiers(config)]
-    lines += [("majority", "", "majority"), ("any is right", "", "pass")]
-    places = [(split, "") for split in c.splits]
-    places += [(split, solver) for solver in c.solvers for split in c.solver_splits]
-    charts = []
-    for split, solver in places:
-        series = []
-        for name, key, how in lines:
-            records = [
-                results.find(selection.SET, split, key, f"{how}@{n}", solver)
-                for n in c.samples
-            ]
-            known = [record for record in records if record is not None]
-            if len(known) == len(c.samples):
-                ends = zip(*((r.value, r.low, r.high) for r in known), strict=True)
-                series.append(Series(name, list(c.samples), *map(list, ends)))
-        if series:
-            charts.append(
-                Chart(
-                    f"{split}, {solver}" if solver else split,
-                    series,
-                    "n",
-                    doubling=True,
-                )
-            )
-    return charts
-
-
-def _reliability(
-    config: ml_collections.ConfigDict, parts: Sequence[Mapping[str, Any]]
-) -> list[Chart]:
-    """Reliability diagrams of each set, as stated and calibrated."""
-    out = []
-    names = {v.key: v.name for v in verifiers(config) if v.key != CHANCE}
-    for part in parts:
-        for how in ("stated", "calibrated"):
-            series = [Series("perfect", [0, 100], [0.0, 1.0])]
-            for key, diagrams in part.get("reliability", {}).items():
-                if key in names and how in diagrams:
-                    diagram = diagrams[how]
-                    x = [100 * value for value in diagram["score"]]
-                    series.append(Series(names[key], x, diagram["correct"]))
-            if len(series) > 1:
-                out.append(
-                    Chart(
-                        f"Steps that are right, scores {how}",
-                        series,
-                        "score, %",
-                        group=f"calibration: {part['name']}",
-                        note="Mean of ten bins of equal width, those that are filled.",
-                    )
-                )
-    return out
 
 
 def _solutions(context: Context, parts: Sequence[Mapping[str, Any]]) -> list[Solution]:

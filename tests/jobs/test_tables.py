@@ -4,7 +4,7 @@ from pathlib import Path
 
 from aprm_jax.config import default_config, override, set_field
 from aprm_jax.evals.records import Record, Results
-from aprm_jax.jobs import report, tables
+from aprm_jax.jobs import charts, tables
 from aprm_jax.jobs.evaluate import arrays_path, part_path
 from aprm_jax.report.contents import Cell
 
@@ -172,9 +172,9 @@ def test_the_fall_and_what_wins_wrongly_have_tables():
 
 def test_curves_have_a_line_a_verifier_that_was_measured_at_every_size():
     config, results = searched()
-    charts = report._pressure(config, results)
-    assert [chart.title for chart in charts] == ["test", "test, foreign"]
-    [line] = charts[1].series
+    drawn = charts.pressure(config, results)
+    assert [chart.title for chart in drawn] == ["test", "test, foreign"]
+    [line] = drawn[1].series
     assert (line.name, line.x) == ("PRM, static corruptions", [8, 64, 512])
     assert line.y == [0.375, 0.625, 0.5]
-    assert all(chart.doubling for chart in charts)
+    assert all(chart.doubling for chart in drawn)

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 
+import ml_collections
+
+from aprm_jax.config.fields import ConfigError
 from aprm_jax.config.job import Job, Lazy
 from aprm_jax.config.setting import setting
 
@@ -13,15 +17,30 @@ class ReportConfig:
     """The page."""
 
     title: str = setting("", '"" = the config\'s name')
+    runs: tuple[str, ...] = setting(
+        (),
+        "folders of runs to compare: comparison.html has them side by side, those that "
+        "differ in their seed alone as one",
+    )
+
+
+def _check_runs(config: ml_collections.ConfigDict) -> None:
+    runs = [os.path.normpath(folder) for folder in config.report.runs]
+    if len(runs) == 1 or len(set(runs)) < len(runs):
+        raise ConfigError(
+            f"report.runs={','.join(runs)}: name two folders or more, each once"
+        )
 
 
 JOB = Job(
     name="report",
     place=60,
-    purpose="write report.html and summary.json, and print the main table",
+    purpose="write report.html and summary.json, print the main table, compare runs",
     group="report",
     settings=ReportConfig,
     run=Lazy("report:run"),
+    check=Lazy("comparison:check"),
+    validate=_check_runs,
     needs=(),
     reads=("",),
     outputs=(),
