@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+import tiny
 
 from aprm_jax.data.steps import StepBuilder
 from aprm_jax.sampling.methods import Truncation
@@ -30,6 +31,7 @@ class ScriptedSampler(Sampler):
         max_new_tokens: int = 16,
     ):
         self.batch_buckets, self.stops = (16,), Stops(builder.replies.stop_ids)
+        self.config = tiny.decoder()
         self.builder, self.reply = builder, reply
         self.prompt_buckets = tuple(prompt_buckets)
         self.max_new_tokens = max_new_tokens
@@ -87,6 +89,8 @@ class _ScriptedSession(Session):
     """The part of a session that a solver uses."""
 
     num_bytes = 0  # pyright: ignore[reportAssignmentType]
+    config = tiny.decoder()  # pyright: ignore[reportAssignmentType]
+    lengths = range(99)  # pyright: ignore[reportAssignmentType]
 
     def __init__(self, sampler: ScriptedSampler, prompts: Sequence[Sequence[int]]):
         self._sampler, self._rows = sampler, [list(ids) for ids in prompts]

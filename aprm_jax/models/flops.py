@@ -1,10 +1,12 @@
-"""What a forward pass costs, from the parameters alone."""
+"""What a forward pass costs, from the parameters and the lengths of rows."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import jax
+
+from aprm_jax.models.architecture import DecoderConfig
 
 
 def forward_flops(backbone: Any, *, unembeds: bool) -> float:
@@ -22,3 +24,19 @@ def forward_flops(backbone: Any, *, unembeds: bool) -> float:
     embedding, head = sizes.pop("embed"), sizes.pop("head", None)
     unembedding = (embedding if head is None else head) if unembeds else 0
     return 2.0 * (sum(sizes.values()) + unembedding)
+
+
+def attention_flops(config: DecoderConfig, length: int, new: int) -> float:
+    """Operations of attention beside `forward_flops`, of a row's last tokens.
+
+    For each pair of a token and one that it sees, itself among them, 4 L N H: a product
+    for the score and one for its share of the value, of H numbers in N heads and L
+    layers. A window counts as if there were none.
+
+    Args:
+      config: the decoder's.
+      length: tokens of the row, the last ones among them.
+      new: how many are computed.
+    """
+    pairs = new * (length - new) + new * (new + 1) / 2
+    return 4.0 * config.num_layers * config.num_heads * config.head_dim * pairs

@@ -62,7 +62,7 @@ class Sampler:
         self.max_new_tokens = max_new_tokens
         self.pad_id = pad_id
         self._positions = positions or (lambda prompt: np.arange(len(prompt)))
-        self._config = decoder_config
+        self.config = decoder_config
         self.stops = Stops(tuple(int(i) for i in stop_ids))
         self._programs = Programs(
             decoder_config, pad_id=pad_id, mesh=mesh, batch_buckets=batch_buckets
@@ -151,7 +151,7 @@ class Sampler:
                     f"prompt {i} has {len(prompt)} tokens; the sampler takes 1 to "
                     f"{self.prompt_buckets[-1]} (the longest prompt bucket)"
                 )
-            check_decodes(self._config, len(prompt), self.max_new_tokens)
+            check_decodes(self.config, len(prompt), self.max_new_tokens)
 
     def _chunks(self, prompts: Sequence[Sequence[int]]):
         """Yields (prompt bucket, row indices), equal prompts side by side."""

@@ -20,6 +20,7 @@ import jax
 import numpy as np
 from jaxtyping import Float32, Int32, Key, UInt32
 
+from aprm_jax.models.decoder import DecoderConfig
 from aprm_jax.models.positions import check_decodes, decodes
 from aprm_jax.sampling.drawing import Drawing, Samples
 from aprm_jax.sampling.loop import Draws, LoopConfig
@@ -126,6 +127,16 @@ class Session:
         return [list(row.ids) for row in self._rows]
 
     @property
+    def lengths(self) -> list[int]:
+        """How many they are."""
+        return [len(row.ids) for row in self._rows]
+
+    @property
+    def config(self) -> DecoderConfig:
+        """Of the decoder."""
+        return self._programs.config
+
+    @property
     def num_bytes(self) -> int:
         """Of the cache."""
         return sum(x.nbytes for x in jax.tree.leaves(self._device))
@@ -220,11 +231,10 @@ class Session:
         return int(moved.argmax()) if moved.any() else n
 
     def _is_worth_keeping(self, kept: list[int], sizes: list[int]) -> bool:
-        config = self._programs.config
         if 0 in kept or sum(sizes) > _LEAST_KEPT * sum(kept):
             return False
         return all(
-            decodes(config, n - 1, size - n + 2)
+            decodes(self.config, n - 1, size - n + 2)
             for n, size in zip(kept, sizes, strict=True)
         )
 

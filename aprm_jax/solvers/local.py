@@ -152,9 +152,9 @@ class LocalSolver(Solver):
                 draws=[draws[i] for i in drawn],
                 **options,
             )
-            rows.num_bytes = rows.session.num_bytes
             for place, i in enumerate(drawn):
                 written[i] = self._written(samples.reply(place))
+            rows.grew([len(step.tokens) for step in written])
         rows.starts = tuple(
             (question, (*steps, step.text) if step.closed else tuple(steps))
             for (question, steps), step in zip(rows.starts, written, strict=True)

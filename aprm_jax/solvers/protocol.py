@@ -109,11 +109,14 @@ class StepRows:
         it, drawn ones left out; what several rows share is counted with the first.
       num_bytes: of the caches that are held.
       oracle_calls: of each row, verdicts that the call asked for; empty for none.
+      attention: of each row, the operations that the call spent on tokens that see
+        others, beside those a token; empty where unknown.
     """
 
     prefilled: tuple[int, ...]
     num_bytes: int = 0
     oracle_calls: tuple[int, ...] = ()
+    attention: tuple[float, ...] = dataclasses.field(default=(), kw_only=True)
 
 
 Rows = TypeVar("Rows", bound=StepRows)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 
+from aprm_jax.models.flops import attention_flops
 from aprm_jax.sampling.session import Session
 from aprm_jax.solvers.protocol import Start, StepRows
 
@@ -84,8 +85,23 @@ class SessionRows(StepRows):
         places: list[int | None] = [None] * len(contexts)
         for place, (i, pair) in enumerate(zip(there, wanted, strict=True)):
             prefilled[i], places[i] = left.pop(pair, 0), place
-        return SessionRows(
-            tuple(prefilled), session.num_bytes, (), starts, session, tuple(places)
+        rows = SessionRows(tuple(prefilled), 0, (), starts, session, tuple(places))
+        rows.grew(prefilled)
+        return rows
+
+    def grew(self, sizes: Sequence[int]) -> None:
+        """Counts the cost of what the session has read or drawn.
+
+        Args:
+          sizes: of each row, how many of its last tokens that is.
+        """
+        assert self.session is not None
+        self.num_bytes, lengths = self.session.num_bytes, self.session.lengths
+        before = self.attention or (0.0,) * len(sizes)
+        rows = zip(before, self.places, sizes, strict=True)
+        self.attention = tuple(
+            spent + attention_flops(self.session.config, lengths[place or 0], n)
+            for spent, place, n in rows  # without a place there is nothing new
         )
 
     def _session(

@@ -6,7 +6,8 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from aprm_jax.models.flops import forward_flops
+from aprm_jax.models.architecture import DecoderConfig
+from aprm_jax.models.flops import attention_flops, forward_flops
 from aprm_jax.sampling.methods import Truncation
 from aprm_jax.solvers.local import LocalSolver
 from aprm_jax.solvers.protocol import Solution, Solver, Start, StepRows, Written
@@ -31,11 +32,13 @@ class UncachedSolver:
       solver: writes it.
       prompt_tokens: how many tokens it reads of (question, steps).
       flops_per_token: see `StepSolver`.
+      config: of a model in this process, whose attention is counted.
     """
 
     solver: Solver
     prompt_tokens: Callable[[str, Sequence[str]], int] = lambda question, steps: 0
     flops_per_token: float = 0.0
+    config: DecoderConfig | None = None
 
     @classmethod
     def of(cls, solver: Solver) -> UncachedSolver:
@@ -46,6 +49,7 @@ class UncachedSolver:
             solver,
             lambda question, steps: len(solver.builder.context(question, steps)),
             forward_flops(solver.backbone, unembeds=True),
+            solver.sampler.config,
         )
 
     def begin(self, starts: Sequence[Start]) -> TextRows:
@@ -88,7 +92,17 @@ class UncachedSolver:
             self.prompt_tokens(*start) if step.text or step.tokens else 0
             for start, step in zip(wanted, steps, strict=True)
         ]
-        return TextRows(tuple(read), starts=tuple(after)), steps
+        sizes = [n + len(step.tokens) for n, step in zip(read, steps, strict=True)]
+        rows = TextRows(tuple(read), starts=tuple(after))
+        rows.attention = whole_attention(self.config, sizes)
+        return rows, steps
+
+
+def whole_attention(
+    config: DecoderConfig | None, sizes: Sequence[int]
+) -> tuple[float, ...]:
+    """`StepRows.attention` of rows that are read from their first token."""
+    return tuple(attention_flops(config, n, n) for n in sizes) if config else ()
 
 
 def _last(solution: Solution, depth: int) -> Written:

@@ -15,7 +15,7 @@ from aprm_jax.config.errors import UserError
 from aprm_jax.data.steps import RowFormat, StepBuilder
 from aprm_jax.models import heads
 from aprm_jax.models.decoder import Decoder
-from aprm_jax.models.flops import forward_flops
+from aprm_jax.models.flops import attention_flops, forward_flops
 from aprm_jax.models.positions import decodes
 from aprm_jax.models.token_logprobs import read_tokens
 from aprm_jax.sampling.programs import Programs, TokenScorer
@@ -217,7 +217,7 @@ class StepReader:
         there = [i for i, row in enumerate(laid) if row is not None]
         found = read.session.read([new[i] for i in there])
         assert found is not None  # the programs have a scorer
-        read.num_bytes = read.session.num_bytes
+        read.grew([len(ids) for ids in new])
         read.prefilled = tuple(
             n + len(ids) for n, ids in zip(read.prefilled, new, strict=True)
         )
@@ -234,6 +234,9 @@ class StepReader:
         found = self._whole([solutions[i] for i in stepped])
         read = SessionRows.unread(solutions)
         read.prefilled = tuple(len(row[0]) if row else 0 for row in laid)
+        read.attention = tuple(
+            attention_flops(self._config, n, n) for n in read.prefilled
+        )
         scores = zip(stepped, found, strict=True)
         return read, {i: float(steps[-1]) for i, steps in scores}
 

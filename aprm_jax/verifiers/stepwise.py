@@ -9,10 +9,11 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from jaxtyping import Float
 
+from aprm_jax.models.architecture import DecoderConfig
 from aprm_jax.models.flops import forward_flops
 from aprm_jax.oracle.verdict import Label
 from aprm_jax.solvers.protocol import Start, StepRows
-from aprm_jax.solvers.stepwise import TextRows
+from aprm_jax.solvers.stepwise import TextRows, whole_attention
 from aprm_jax.tasks.protocols import StepOracle
 from aprm_jax.verifiers.models import ModelVerifier
 from aprm_jax.verifiers.protocol import Scale, Verifier, logit
@@ -26,11 +27,13 @@ class UncachedVerifier:
       verifier: scores it.
       row_tokens: how many tokens it reads of (question, steps).
       flops_per_token: see `StepVerifier`.
+      config: of a model in this process, whose attention is counted.
     """
 
     verifier: Verifier
     row_tokens: Callable[[str, Sequence[str]], int] = lambda question, steps: 0
     flops_per_token: float = 0.0
+    config: DecoderConfig | None = None
 
     @classmethod
     def of(cls, verifier: Verifier) -> UncachedVerifier:
@@ -44,6 +47,7 @@ class UncachedVerifier:
             forward_flops(
                 verifier.params["backbone"], unembeds=verifier.scale is likelihood
             ),
+            verifier.decoder.config,
         )
 
     @property
@@ -73,7 +77,9 @@ class UncachedVerifier:
         scored = iter(self.verifier.score(whole))
         scores = [float(next(scored)[-1]) if s else math.nan for _, s in solutions]
         read = [self.row_tokens(q, s) if s else 0 for q, s in solutions]
-        return TextRows(tuple(read), starts=tuple(solutions)), np.array(scores)
+        rows = TextRows(tuple(read), starts=tuple(solutions))
+        rows.attention = whole_attention(self.config, read)
+        return rows, np.array(scores)
 
 
 @dataclasses.dataclass

@@ -13,6 +13,7 @@ from tiny_game import CONFIG, DOMAIN
 
 from aprm_jax.data.prompted import PromptedSolver
 from aprm_jax.data.prompts import prepare_tokenizer
+from aprm_jax.models.flops import attention_flops
 from aprm_jax.sampling.methods import Truncation
 from aprm_jax.solvers.protocol import StepSolver
 from aprm_jax.solvers.stepwise import UncachedSolver
@@ -157,3 +158,19 @@ def test_a_branch_is_entered_from_the_rows_that_are_there():
     rows = solver.begin(starts[:1], solver.begin(STARTS))
     rows, _ = solver.extend(rows, [0], [5], KEY)
     assert rows.prefilled == (len(builder.context(*starts[0])),)
+
+
+def test_attention_is_counted_for_each_token_once():
+    builder = BUILDERS["whole"]()
+    solver = tiny_solver.solver(builder)
+    rows, spent, length = solver.begin(STARTS[:1]), 0.0, 0
+    for turn in range(3):
+        rows, (step,) = solver.extend(rows, [0], [turn], KEY)
+        spent += rows.attention[0]
+        length += rows.prefilled[0] + len(step.tokens)
+        assert step.closed
+    assert spent == attention_flops(solver.sampler.config, length, length)
+    anew = UncachedSolver.of(solver)
+    rows, (step,) = anew.extend(anew.begin(STARTS[:1]), [0], [0], KEY)
+    size = rows.prefilled[0] + len(step.tokens)
+    assert rows.attention == (attention_flops(solver.sampler.config, size, size),)

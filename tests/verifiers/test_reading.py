@@ -21,6 +21,7 @@ from aprm_jax.hf.prm_layouts import LAYOUTS, LayoutBuilder
 from aprm_jax.models import heads
 from aprm_jax.models.architecture import RopeScaling
 from aprm_jax.models.decoder import Decoder
+from aprm_jax.models.flops import attention_flops
 from aprm_jax.verifiers.models import (
     BrokenModelError,
     likelihood_verifier,
@@ -172,9 +173,12 @@ def test_each_token_is_read_once():
     rows, _ = model.begin([(QUESTIONS[0], ())] * 3)
     size = len(builder.context(QUESTIONS[0], ()))
     assert rows.prefilled == (size, 0, 0)  # equal questions once
+    spent = rows.attention[0]
     sizes = tuple(len(builder.encode(text)) + 1 for text in texts)
     rows, _ = model.read(rows, [0, 0, 1], texts)
     assert rows.prefilled == sizes
+    whole = attention_flops(DECODER.config, size + sizes[0], size + sizes[0])
+    assert spent + rows.attention[0] == whole
     rows, _ = model.read(rows, [2, 2, 0], texts)
     assert rows.prefilled == sizes
     layout = _published("qwen2_prm")
