@@ -107,13 +107,24 @@ def read_sealed(path: str | os.PathLike[str], remedy: str) -> dict[str, Any]:
       DamagedFileError: it is missing, or not what was written.
     """
     try:
-        content = parse_json(Path(path).read_bytes())
+        content = unsealed(Path(path).read_bytes())
     except FileNotFoundError:
         raise damaged(path, "is missing", remedy) from None
-    except (OSError, ValueError):  # a folder, no UTF-8, no JSON
+    except OSError:  # a folder
         content = None
-    if not isinstance(content, dict) or content.pop(_SEAL, None) != _digest(content):
+    if content is None:
         raise damaged(path, "is not what was written", remedy)
+    return content
+
+
+def unsealed(text: str | bytes) -> dict[str, Any] | None:
+    """The JSON object that `sealed` made, without its SHA-256; None if it is none."""
+    try:
+        content = parse_json(text)
+    except ValueError:  # no UTF-8, no JSON
+        return None
+    if not isinstance(content, dict) or content.pop(_SEAL, None) != _digest(content):
+        return None
     return content
 
 

@@ -12,6 +12,7 @@ DOMAINS = ("arithmetic", "gsm8k", "questions", "labelled")
 AUTHORS = ("first", "second")  # of the embedded problems' corpus
 ORACLES = ("calculator", "text")  # of the text domain
 DTYPES = ("float32", "bfloat16")
+ASKS = ("prm", "evaluate")  # jobs that may ask an endpoint
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,6 +140,58 @@ class SolverConfig:
         "place of a decoder from scratch (model.*) with the domain's tokenizer; "
         '"" = from scratch',
     )
+    endpoint: str = setting(
+        "",
+        "an OpenAI-compatible server, as http://localhost:8000/v1, that completes text "
+        'wherever a solver is named "endpoint"; "" = none',
+        only=ASKS,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class HttpConfig:
+    """Requests to the server; nothing here changes an answer."""
+
+    requests: int = setting(8, "most requests in flight", least=1)
+    retries: int = setting(
+        6, "of a request, after 408, 429, 5xx, no answer or a broken one", least=0
+    )
+    first_wait: float = setting(
+        0.5, "seconds before the first retry at most; doubles each time", least=0
+    )
+    longest_wait: float = setting(
+        60.0, "most seconds before a retry, and of a Retry-After", least=0
+    )
+    connect_seconds: float = setting(10.0, "to connect", above=0)
+    read_seconds: float = setting(120.0, "without a byte of the answer", above=0)
+    request_seconds: float = setting(300.0, "until the whole answer is here", above=0)
+    max_bytes: int = setting(1 << 22, "longest answer", least=1)
+
+
+@dataclasses.dataclass(frozen=True)
+class EndpointConfig:
+    """What the server of solver.endpoint is asked; docs/endpoints.md."""
+
+    model: str = setting("", "its name there", only=ASKS)
+    layout: str = setting(
+        "words",
+        '"words" asks with prompt.solver, in the chat template of solver.backbone if '
+        'one is named; "rows" sends our own rows, for what job=export wrote',
+        choices=("words", "rows"),
+        only=ASKS,
+    )
+    key_variable: str = setting("", 'environment variable with the key; "" = no key')
+    n: int = setting(
+        1,
+        "completions a request, where prompts are alike; 1 gives each a seed of its "
+        "own, more are cheaper where the server shares the prompt",
+        least=1,
+        only=ASKS,
+    )
+    logprobs: bool = setting(
+        False, "ask for the log-probabilities of the tokens too", only=ASKS
+    )
+    http: HttpConfig = dataclasses.field(default_factory=HttpConfig)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -225,6 +278,7 @@ class CommonConfig:
     builder: BuilderConfig = dataclasses.field(default_factory=BuilderConfig)
     model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
     solver: SolverConfig = dataclasses.field(default_factory=SolverConfig)
+    endpoint: EndpointConfig = dataclasses.field(default_factory=EndpointConfig)
     generator: GeneratorConfig = dataclasses.field(default_factory=GeneratorConfig)
     mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)
     checkpoint: CheckpointConfig = dataclasses.field(default_factory=CheckpointConfig)

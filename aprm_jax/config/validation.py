@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import urllib.parse
 from typing import Any
 
 import ml_collections
@@ -19,6 +20,8 @@ from aprm_jax.config.fields import (
 from aprm_jax.config.job import jobs
 from aprm_jax.config.schema import default_config, settings
 from aprm_jax.config.setting import Setting, items_of
+
+_ADDRESS = "http:// or https://, a host, and a path up to /v1"
 
 
 def validate(config: ml_collections.ConfigDict) -> None:
@@ -79,6 +82,7 @@ def _validate_one(c: ml_collections.ConfigDict) -> None:
     _validate_shapes(c)
     _validate_text(c)
     _validate_backbones(c)
+    _validate_endpoint(c.solver.endpoint)
     for job in jobs().values():
         job.validate(c)
 
@@ -139,3 +143,22 @@ def _validate_backbones(c: ml_collections.ConfigDict) -> None:
             f"model.param_dtype={c.model.param_dtype!r}: small updates would be lost "
             "in it. It is for the frozen base of lora.rank > 0 on a backbone"
         )
+
+
+def _validate_endpoint(url: str) -> None:
+    """An address of a server, and nothing secret in it: configs are kept and shown."""
+    if not url:
+        return
+    try:
+        parts = urllib.parse.urlsplit(url)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname)
+        usable &= parts.port != 0  # reading it may raise too
+    except ValueError:
+        raise ConfigError(f"solver.endpoint is no address: {_ADDRESS}") from None
+    if "@" in url or parts.query or parts.fragment:
+        raise ConfigError(
+            "solver.endpoint holds more than an address (a password, or what follows "
+            "? or #): name the variable that holds a key in endpoint.key_variable"
+        )
+    if not usable or not url.isascii() or not url.isprintable() or " " in url:
+        raise ConfigError(f"solver.endpoint is {_ADDRESS}, not {url!r}")

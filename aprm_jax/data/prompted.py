@@ -37,6 +37,10 @@ class PromptedReplies(ReplyFormat):
             return "unfinished"
         if not self._special.isdisjoint(reply.ids[:-1]):
             return "unprintable"
+        return self.no_step(text)
+
+    def no_step(self, text: str) -> str:
+        """See `prompts.no_step`."""
         return prompts.no_step(text)
 
 
@@ -99,3 +103,7 @@ class PromptedSolver(PromptedBuilder):
     def context(self, question: str, prefix: Sequence[str]) -> list[int]:
         """The prompt, up to where the step begins."""
         return prompts.solver_prompt_ids(self.tokenizer, question, prefix, self.prompt)
+
+    def context_text(self, question: str, prefix: Sequence[str]) -> str:
+        """See `StepBuilder.context_text`."""
+        return prompts.solver_prompt_text(self.tokenizer, question, prefix, self.prompt)

@@ -19,7 +19,7 @@ from transformers import PreTrainedTokenizerFast
 
 from aprm_jax.config import ConfigError, nearest
 from aprm_jax.data.chat_template import TemplateRefusal, render
-from aprm_jax.data.steps import PERTURB_TOKEN, STEP_TOKEN
+from aprm_jax.data.steps import PERTURB_TOKEN, STEP_TOKEN, defuse
 
 GENERATOR_PLACES = ("question", "prefix", "step")
 SOLVER_PLACES = ("question", "prefix")
@@ -134,6 +134,22 @@ def solver_prompt_ids(
     return _reply_ids(tokenizer, text, _SOLVER_CUE)
 
 
+def solver_prompt_text(
+    tokenizer: PreTrainedTokenizerFast | None,
+    question: str,
+    prefix: Sequence[str],
+    prompt: str = "",
+) -> str:
+    """The same as text, for who reads text: special tokens are those it spells.
+
+    With `tokenizer=None`, of a model that nobody knows more of, it is the words alone.
+    """
+    text = filled(prompt or SOLVER_PROMPT, question, prefix)
+    if tokenizer is None:
+        return text + _SOLVER_CUE.rstrip()
+    return _reply_text(tokenizer, text, _SOLVER_CUE)
+
+
 def chat_ids(
     tokenizer: PreTrainedTokenizerFast, messages: Messages, *, reply: bool
 ) -> list[int]:
@@ -184,17 +200,6 @@ def encode(
         return list(backend.encode(text, add_special_tokens=False).ids)
     finally:
         backend.encode_special_tokens = before
-
-
-def defuse(tokenizer: PreTrainedTokenizerFast, text: str) -> str:
-    """The text with every special token's spelling broken up by a space."""
-    added = tokenizer.added_tokens_decoder.values()
-    # The longest first: a token may be a part of another.
-    words = sorted({t.content for t in added if t.special}, key=lambda w: (-len(w), w))
-    for word in words:
-        if len(word) > 1:
-            text = text.replace(word, f"{word[0]} {word[1:]}")
-    return text
 
 
 # Why a reply is not one step, in the order in which it is asked.
@@ -333,10 +338,16 @@ def _rendered(
 
 def _reply_ids(tokenizer: PreTrainedTokenizerFast, text: str, cue: str) -> list[int]:
     if tokenizer.chat_template:
-        turn = {"role": "user", "content": defuse(tokenizer, text)}
-        return chat_ids(tokenizer, [turn], reply=True)
+        return encode(tokenizer, _reply_text(tokenizer, text, cue), special=True)
     bos = str(tokenizer.bos_token or "")
     return encode(tokenizer, bos, special=True) + encode(tokenizer, text + cue.rstrip())
+
+
+def _reply_text(tokenizer: PreTrainedTokenizerFast, text: str, cue: str) -> str:
+    text = defuse(tokenizer, text)
+    if tokenizer.chat_template:
+        return _rendered(tokenizer, [{"role": "user", "content": text}], reply=True)
+    return str(tokenizer.bos_token or "") + text + cue.rstrip()
 
 
 # Llama 3, Gemma, Phi-3 and Mistral keep tokens for whoever needs one.

@@ -74,4 +74,8 @@ class ReplyFormat:
     def _reason(self, reply: Reply, text: str) -> str:
         if not reply.stopped or reply.ids[-1] != self.step_id:
             return "unfinished"
+        return self.no_step(text)
+
+    def no_step(self, text: str) -> str:
+        """Why the text of a reply that ended as it should is no step; "" for a step."""
         return "" if text else "empty"

@@ -198,14 +198,26 @@ class StepBuilder(RowFormat):
 
     def context(self, question: str, prefix: Sequence[str]) -> list[int]:
         """`<bos>` and the visible lines, each closed by `<step>`: a solver's prompt."""
-        lines = [question, *prefix]
-        if self.window is not None:
-            lines = lines[-self.window :]
         ids = [self.bos_id]
-        for line in lines:
+        for line in self._visible(question, prefix):
             ids.extend(self.encode(line))
             ids.append(self.step_id)
         return ids
+
+    def context_text(self, question: str, prefix: Sequence[str]) -> str:
+        """The same prompt as text, for a server with this tokenizer.
+
+        The special tokens that it spells are those of the layout: where a line spells
+        one, the spelling is broken up.
+        """
+        lines = [defuse(self.tokenizer, s) for s in self._visible(question, prefix)]
+        return "".join(
+            [str(self.tokenizer.bos_token), *(s + STEP_TOKEN for s in lines)]
+        )
+
+    def _visible(self, question: str, prefix: Sequence[str]) -> list[str]:
+        lines = [question, *prefix]
+        return lines if self.window is None else lines[-self.window :]
 
     def perturb_context(
         self, question: str, prefix: Sequence[str], step: str
@@ -263,3 +275,14 @@ class StepBuilder(RowFormat):
     ) -> tuple[list[int], list[int]]:
         line = [*self.encode(step), self.replies.end_id]
         return [*context, *line], [-1] * len(context) + [index] * len(line)
+
+
+def defuse(tokenizer: PreTrainedTokenizerFast, text: str) -> str:
+    """The text with every special token's spelling broken up by a space."""
+    added = tokenizer.added_tokens_decoder.values()
+    # The longest first: a token may be a part of another.
+    words = sorted({t.content for t in added if t.special}, key=lambda w: (-len(w), w))
+    for word in words:
+        if len(word) > 1:
+            text = text.replace(word, f"{word[0]} {word[1:]}")
+    return text

@@ -32,9 +32,9 @@ from jaxtyping import Array, Float, Float32
 from transformers import PreTrainedTokenizerFast
 
 from aprm_jax.config.errors import UserError
-from aprm_jax.data.prompts import chat_ids, defuse, encode
+from aprm_jax.data.prompts import chat_ids, encode
 from aprm_jax.data.rows import StepRow
-from aprm_jax.data.steps import RowFormat
+from aprm_jax.data.steps import RowFormat, defuse
 from aprm_jax.hf.config import read_config
 from aprm_jax.models import heads
 from aprm_jax.models.io import ModelFileError

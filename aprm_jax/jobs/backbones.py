@@ -25,6 +25,7 @@ from aprm_jax.training.mesh import param_shardings
 
 ROLES = ("solver", "generator", "prm")
 BACKBONE = "backbone"  # a source of parameters, beside stages and folders
+ENDPOINT = "endpoint"  # a source of solutions, without parameters; see `jobs.solvers`
 
 
 def name_of(config: ml_collections.ConfigDict, role: str) -> str:

@@ -43,6 +43,8 @@ FREE = (
     "score",
     "mesh",
     "domain.max_bad_share",
+    "endpoint.http",
+    "endpoint.key_variable",
 )
 ASIDE = "old"  # holds what was computed before, until it is put aside again
 _OF_THE_RUN = (

@@ -207,7 +207,7 @@ class Context:
         return jax.random.key_data(key)
 
     def local_solver(self, source: str, field: str) -> LocalSolver:
-        """The solver that a config's field names."""
+        """The solver in this process that a config's field names."""
         context = self.solver(source)
         params, _ = context.load(source, field, "solver")
         return LocalSolver(

@@ -15,6 +15,7 @@ from aprm_jax.game.rollouts import prm_batch, situations, static_rows
 from aprm_jax.game.update import game_optimiser
 from aprm_jax.jobs.context import Context, JobError, log
 from aprm_jax.jobs.prm_labels import label_batches
+from aprm_jax.jobs.solvers import open_solver
 from aprm_jax.models import heads
 from aprm_jax.training.ahead import Ahead
 from aprm_jax.training.learner import LearnerState
@@ -201,7 +202,7 @@ def _hardest(
 def _pool(context: Context) -> list[LabelledStep]:
     """The solver's own samples, labelled as the config says."""
     c = context.config
-    solver = context.local_solver(c.prm.solver, "prm.solver")
+    solver = open_solver(context, c.prm.solver, "prm.solver")
     problems = [context.domain.train((1 << 40) + i) for i in range(c.prm.pool_problems)]
     common = dict(max_steps=c.builder.max_steps)
     groups = solver.solve(

@@ -15,6 +15,7 @@ from aprm_jax.evals import pressure, selection
 from aprm_jax.evals.step_sets import StepSet
 from aprm_jax.files import atomic_write
 from aprm_jax.jobs.context import Context
+from aprm_jax.jobs.solvers import open_solver
 from aprm_jax.jobs.verifiers import Scores, model_scores
 from aprm_jax.solvers.protocol import Solution
 from aprm_jax.verifiers.monte_carlo import LabelledStep, oracle_labels
@@ -47,7 +48,7 @@ def sample(
     """
     c = context.config
     solver = solver or c.evaluate.solver
-    return context.local_solver(solver, "evaluate.solver").solve(
+    return open_solver(context, solver, "evaluate.solver").solve(
         [(p.question, ()) for p in problems],
         count,
         context.key(20, draw),

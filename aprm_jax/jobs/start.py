@@ -28,8 +28,9 @@ from aprm_jax.data.prompts import GENERATOR_PLACES, SOLVER_PLACES, check_prompt
 from aprm_jax.data.rows import TooLongError
 from aprm_jax.data.sources import source_path
 from aprm_jax.jobs import backbones, changes, of_run, pipeline
-from aprm_jax.jobs.backbones import BACKBONE
+from aprm_jax.jobs.backbones import BACKBONE, ENDPOINT
 from aprm_jax.jobs.context import Context, log
+from aprm_jax.jobs.solvers import check_endpoint
 from aprm_jax.models.io import SPEC_FILE
 from aprm_jax.tasks.questions import reader_of
 from aprm_jax.training.lock import locked
@@ -193,7 +194,7 @@ def _check_exists(field: str, source: str) -> None:
 
 
 def check_sources(contexts: Sequence[tuple[Context, Job]]) -> None:
-    """Each model that a stage starts from is an earlier stage's, or a folder.
+    """Each model that a stage starts from is an earlier stage's, a folder, a server.
 
     Raises:
       ConfigError: names the field and what could have been meant.
@@ -201,6 +202,9 @@ def check_sources(contexts: Sequence[tuple[Context, Job]]) -> None:
     before: list[str] = []
     for context, job in contexts:
         for field, source in job.sources(context.config):
+            if source == ENDPOINT:
+                check_endpoint(context.config, field, job.name)
+                continue
             folders = (context.root / source / "model", Path(source))
             found = any((path / SPEC_FILE).is_file() for path in folders)
             found |= source == BACKBONE  # `Context.load` says what it needs

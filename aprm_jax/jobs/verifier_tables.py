@@ -12,7 +12,7 @@ import ml_collections
 
 from aprm_jax.config import for_stage, stages
 from aprm_jax.evals.records import Record, Results
-from aprm_jax.jobs.backbones import BACKBONE
+from aprm_jax.jobs.backbones import BACKBONE, ENDPOINT
 from aprm_jax.jobs.step_data import CHANCE, LIKELIHOOD, POSITION
 from aprm_jax.report.contents import Cell, Column, Row, Table
 
@@ -59,7 +59,7 @@ def verifiers(config: ml_collections.ConfigDict) -> list[Verifier]:
             *(dataclasses.replace(v, own=True) for v in trained),
             *(Verifier(name, name, GIVEN) for name in files),
         ]
-    if config.evaluate.solver:
+    if config.evaluate.solver not in ("", ENDPOINT):
         trained.append(Verifier(LIKELIHOOD, "likelihood of the solver", NO_TRAINING))
     order = (NO_TRAINING, TRAINED, UPPER_BOUND)
     return sorted(trained, key=lambda v: (order.index(v.group), v.own))

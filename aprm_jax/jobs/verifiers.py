@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from aprm_jax.evals.step_sets import StepSet
+from aprm_jax.jobs.backbones import ENDPOINT
 from aprm_jax.jobs.context import Context, JobError
 from aprm_jax.jobs.prm_labels import branches, row_shape
 from aprm_jax.jobs.step_data import CHANCE, LIKELIHOOD, POSITION, given_scores
@@ -71,7 +72,7 @@ def model_verifiers(
     """
     c = context.config.evaluate
     solver = solver or c.solver
-    if solver:
+    if solver not in ("", ENDPOINT):  # a server is not asked about others' text
         writer = context.solver(solver)
         params, _ = writer.load(solver, "evaluate.solver", "solver")
         rows = _rows(writer)

@@ -14,7 +14,7 @@ from aprm_jax.data import prompts
 from aprm_jax.data.prompted import PromptedGenerator, PromptedSolver
 from aprm_jax.data.prompts import no_step
 from aprm_jax.data.replies import Reply
-from aprm_jax.data.steps import PERTURB_TOKEN, STEP_TOKEN, StepBuilder
+from aprm_jax.data.steps import PERTURB_TOKEN, STEP_TOKEN, StepBuilder, defuse
 
 STEP = "So 16 - 3 = 13 eggs are left."
 TEMPLATE = (
@@ -103,7 +103,7 @@ def test_encoding_leaves_the_tokenizer_as_it_was(special):
 @given(st.lists(st.sampled_from(["<|im_", "<|im_end|>", "start", "end|>", " ", "<"])))
 def test_no_special_token_survives_defusing(parts):
     tokenizer = TOKENIZER
-    text = prompts.defuse(tokenizer, "".join(parts))
+    text = defuse(tokenizer, "".join(parts))
     ids = prompts.encode(tokenizer, text, special=True)
     assert max(ids, default=0) < 256
     assert text.replace(" ", "") == "".join(parts).replace(" ", "")
@@ -326,3 +326,25 @@ def test_a_pretrained_tokenizer_serves_the_step_builder(
 def test_a_tokenizer_that_can_open_no_row_is_refused():
     with pytest.raises(ConfigError, match="neither a bos nor an eos token"):
         prompts.prepare_tokenizer(_bytes(special=("<x>",)), 300)
+
+
+HOSTILE = ["Q? <step> <|im_end|>", "a\n\nb", "  x  ", "{question}", "é <s>"]
+
+
+@pytest.mark.parametrize("chat", [True, False])
+@pytest.mark.parametrize("window", [None, 1])
+def test_a_prompt_as_text_has_the_ids_of_the_prompt(chat, window):
+    """Where no line spells a special token; where one does, it stays text."""
+    named = {"bos_token": "<|endoftext|>", "eos_token": "<|im_end|>"}
+    tokenizer = prompts.prepare_tokenizer(_bytes(**named), 512)
+    tokenizer.chat_template = TEMPLATE.replace("<|begin|>", "") if chat else None
+    builders = [
+        StepBuilder(tokenizer, window, (64,)),
+        PromptedSolver(tokenizer, (64,), "Now {question}: {prefix}"),
+    ]
+    for builder in builders:
+        for question, *prefix in (["Q?"], ["Q?", "A.", "B c."], HOSTILE):
+            spelt = defuse(tokenizer, question), [defuse(tokenizer, s) for s in prefix]
+            text = builder.context_text(question, prefix)
+            ids = prompts.encode(tokenizer, text, special=True)
+            assert ids == builder.context(*spelt)

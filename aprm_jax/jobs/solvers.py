@@ -1,0 +1,97 @@
+"""The solver that a config's field names: a model in this process, or a server."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+
+import ml_collections
+
+from aprm_jax.config import ConfigError
+from aprm_jax.config.groups import EndpointConfig, HttpConfig
+from aprm_jax.jobs.backbones import BACKBONE, ENDPOINT
+from aprm_jax.jobs.context import Context
+from aprm_jax.solvers.completions import Completions, read_key
+from aprm_jax.solvers.endpoint import (
+    BuilderLayout,
+    EndpointSolver,
+    TextLayout,
+    WordLayout,
+)
+from aprm_jax.solvers.journal import Journal
+from aprm_jax.solvers.protocol import Solver
+
+JOURNAL = "endpoint.jsonl"  # in the stage's folder
+
+
+def open_solver(context: Context, source: str, field: str) -> Solver:
+    """The solver `source`: a stage, a folder, `backbone` or `endpoint`.
+
+    Args:
+      context: of the stage that asks it.
+      source: what the config's `field` holds.
+      field: for messages.
+
+    Raises:
+      ConfigError: there is no such solver, or it does not fit the config.
+    """
+    if source == ENDPOINT:
+        return _endpoint(context)
+    return context.local_solver(source, field)
+
+
+def check_endpoint(config: ml_collections.ConfigDict, field: str, job: str) -> None:
+    """Whether the endpoint can be asked for what a job's `field` names it for.
+
+    Raises:
+      ConfigError: says what is missing.
+    """
+    # Fine-tuning starts G from the parameters of prm.solver.
+    if job == "sft" or field.rpartition(".")[2] not in ("solver", "solvers"):
+        raise ConfigError(
+            f"{field}={ENDPOINT!r}: a server writes solutions, and has no parameters "
+            "that could be trained or read here: name a stage or a model's folder"
+        )
+    for name, value in (
+        ("solver.endpoint", config.solver.endpoint),
+        ("endpoint.model", config.endpoint.model),
+    ):
+        if not value:
+            raise ConfigError(f"{field}={ENDPOINT!r} needs {name}, which is empty")
+    if config.endpoint.layout == "rows" and config.builder.line_stride:
+        raise ConfigError(
+            'endpoint.layout="rows" needs builder.line_stride=0, not '
+            f"{config.builder.line_stride}: a server counts positions through"
+        )
+    read_key(config.endpoint.key_variable)
+
+
+def _endpoint(context: Context) -> EndpointSolver:
+    c = context.config
+    http = HttpConfig(**c.endpoint.http)
+    asked = EndpointConfig(**{**c.endpoint, "http": http})
+    path = context.directory / JOURNAL
+    return EndpointSolver(
+        _completions(c.solver.endpoint, asked.key_variable, http, path),
+        _layout(context, asked.layout),
+        context.domain,
+        asked.model,
+        c.builder.max_new_tokens,
+        asked.n,
+        asked.logprobs,
+    )
+
+
+def _layout(context: Context, layout: str) -> TextLayout:
+    if layout == "rows":
+        return BuilderLayout(context.of("solver").writer)
+    if context.config.solver.backbone:
+        return BuilderLayout(context.solver(BACKBONE).writer)
+    return WordLayout(context.config.prompt.solver)
+
+
+@functools.lru_cache(maxsize=4)
+def _completions(
+    url: str, key_variable: str, http: HttpConfig, path: Path
+) -> Completions:
+    return Completions(url, read_key(key_variable), http, Journal(path))

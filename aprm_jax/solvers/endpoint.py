@@ -1,0 +1,256 @@
+"""A solver behind an OpenAI-compatible endpoint: text goes there, and text comes back.
+
+Ids never do: its tokenizer is its own. A step is asked for at a time, up to where steps
+end, with the prompt of a model in this process, as text.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from aprm_jax.data import prompts
+from aprm_jax.data.steps import StepBuilder
+from aprm_jax.sampling.methods import Truncation
+from aprm_jax.solvers.completions import Choice, Completions
+from aprm_jax.solvers.protocol import Solution, Solver, Start
+from aprm_jax.tasks.protocols import Grader
+
+
+@runtime_checkable
+class TextLayout(Protocol):
+    """Prompts and replies as text."""
+
+    @property
+    def stops(self) -> tuple[str, ...]:
+        """Strings that end a step."""
+        ...
+
+    @property
+    def special(self) -> int:
+        """How many of them, the last ones, are special tokens.
+
+        A server ends at those by itself, and does not see them in its own text.
+        """
+        ...
+
+    def prompt(self, question: str, prefix: Sequence[str]) -> str | None:
+        """What the next step follows; None where there is no room for one."""
+        ...
+
+    def no_step(self, text: str) -> str:
+        """Why a reply that ended is no step; "" for a step, "empty" without a text."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class WordLayout:
+    """Words alone, for a model that nobody knows more of: a step is a line.
+
+    Attributes:
+      words: of `config.prompt.solver`; "" for the default.
+    """
+
+    words: str = ""
+    stops: tuple[str, ...] = ("\n",)
+    special: int = 0
+
+    def prompt(self, question: str, prefix: Sequence[str]) -> str:
+        """See `TextLayout.prompt`; how much room there is the server knows."""
+        return prompts.solver_prompt_text(None, question, prefix, self.words)
+
+    def no_step(self, text: str) -> str:
+        """See `TextLayout.no_step`."""
+        return prompts.no_step(text)
+
+
+class BuilderLayout:
+    """A step builder's prompts, for a server with the builder's tokenizer.
+
+    Args:
+      builder: of a solver; positions are contiguous.
+    """
+
+    def __init__(self, builder: StepBuilder):
+        self._builder = builder
+        tokenizer, known = builder.tokenizer, builder.tokenizer.added_tokens_decoder
+        stop_ids = sorted(builder.replies.stop_ids, key=lambda i: i in known)
+        self.stops = tuple(
+            str(tokenizer.decode([i], skip_special_tokens=False)) for i in stop_ids
+        )
+        self.special = sum(i in known for i in stop_ids)
+        # A server's tokenizer opens a text as it was made to.
+        opened = tokenizer.backend_tokenizer.encode("", add_special_tokens=True).ids
+        self._opened = (
+            str(tokenizer.bos_token) if opened[:1] == [builder.bos_id] else ""
+        )
+
+    def prompt(self, question: str, prefix: Sequence[str]) -> str | None:
+        """See `TextLayout.prompt`; the room is that of the builder's rows."""
+        if len(self._builder.context(question, prefix)) > self._builder.buckets[-1]:
+            return None
+        text = self._builder.context_text(question, prefix)
+        return text.removeprefix(self._opened)
+
+    def no_step(self, text: str) -> str:
+        """See `TextLayout.no_step`."""
+        return self._builder.replies.no_step(text)
+
+
+@dataclasses.dataclass
+class _Open:
+    """A solution that is being written; none follows a step that is not `closed`."""
+
+    question: str
+    steps: list[str]
+    draw: int
+    finished: bool = False
+    closed: bool = True
+    logprobs: list[tuple[float, ...]] = dataclasses.field(default_factory=list)
+
+    def solution(self) -> Solution:
+        """As it is now; with log-probabilities if the server told them of all steps."""
+        told = tuple(self.logprobs) if all(self.logprobs) else ()
+        steps = tuple(self.steps)
+        return Solution(
+            self.question, steps, self.finished, logprobs=told, closed=self.closed
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class EndpointSolver(Solver):
+    """Asks a server for each step.
+
+    Attributes:
+      completions: asks it.
+      layout: of prompts and replies.
+      grader: tells which step concludes.
+      model: its name on the server.
+      max_tokens: longest step.
+      choices: most completions a request. With more than 1 the solutions that share a
+        prompt share a seed, and what one gets depends on how many there are.
+      logprobs: whether to ask for log-probabilities.
+    """
+
+    completions: Completions
+    layout: TextLayout
+    grader: Grader
+    model: str
+    max_tokens: int
+    choices: int = 1
+    logprobs: bool = False
+
+    def solve(
+        self,
+        starts: Sequence[Start],
+        count: int,
+        key: Any,
+        *,
+        max_steps: int,
+        temperature: float = 1.0,
+        truncation: Truncation | None = None,
+        draws: Sequence[int] | None = None,
+    ) -> list[list[Solution]]:
+        """See `Solver.solve`; how a seed decides is the server's.
+
+        Raises:
+          EndpointError: the server does not answer as it should.
+        """
+        wanted = [start for start in starts for _ in range(count)]
+        if draws is None:
+            draws = [i << 16 | k for i in range(len(starts)) for k in range(count)]
+        solutions = [
+            _Open(question, list(prefix), draw)
+            for (question, prefix), draw in zip(wanted, draws, strict=True)
+        ]
+        common = self._body(temperature, truncation)
+        for depth in range(max_steps):
+            live = self._live(solutions, max_steps)
+            if not live:
+                break
+            self._extend(live, common, lambda draw, d=depth: _seed(key, d, draw))
+        out = [s.solution() for s in solutions]
+        return [out[i : i + count] for i in range(0, len(out), count)]
+
+    def _body(
+        self, temperature: float, truncation: Truncation | None
+    ) -> dict[str, Any]:
+        """What all requests have in common: what a server may not know, only if set."""
+        rules = truncation or Truncation()
+        told = {"top_p": rules.top_p, "top_k": rules.top_k, "min_p": rules.min_p}
+        plain = {"top_p": 1.0, "top_k": 0, "min_p": 0.0}
+        stops = self.layout.stops[: len(self.layout.stops) - self.layout.special]
+        return {
+            "model": self.model,
+            "max_tokens": self.max_tokens,
+            "temperature": float(temperature),
+            **({"stop": list(stops)} if stops else {}),
+            **{name: value for name, value in told.items() if value != plain[name]},
+            **({"logprobs": 1} if self.logprobs else {}),
+        }
+
+    def _live(
+        self, solutions: Sequence[_Open], max_steps: int
+    ) -> dict[str, list[_Open]]:
+        """The solutions that go on, by their prompts."""
+        live: dict[str, list[_Open]] = {}
+        for s in solutions:
+            if s.finished or not s.closed or len(s.steps) >= max_steps:
+                continue
+            prompt = self.layout.prompt(s.question, s.steps)
+            if prompt is None:
+                s.closed = False
+            else:
+                live.setdefault(prompt, []).append(s)
+        return live
+
+    def _extend(
+        self, live: Mapping[str, list[_Open]], common: Mapping[str, Any], seed: Any
+    ) -> None:
+        """A step more of each; those of one prompt share requests."""
+        # Greedy completions of one prompt are one completion.
+        greedy = common["temperature"] == 0
+        bodies, groups = [], []
+        for prompt, sharing in live.items():
+            size = len(sharing) if greedy else self.choices
+            for i in range(0, len(sharing), size):
+                group = sharing[i : i + size]
+                body = {**common, "prompt": prompt}
+                if not greedy:
+                    body["seed"] = seed(group[0].draw)
+                    body |= {"n": len(group)} if len(group) > 1 else {}
+                bodies.append(body)
+                groups.append(group)
+        for group, found in zip(groups, self.completions.ask(bodies), strict=True):
+            for k, solution in enumerate(group):
+                self._close(solution, found[0 if greedy else k] if found else None)
+
+    def _close(self, solution: _Open, choice: Choice | None) -> None:
+        """Adds a step; None where the server had no room for one."""
+        if choice is None:
+            solution.closed = False
+            return
+        text, stopped = choice.text, choice.stopped
+        for stop in self.layout.stops:  # some servers leave it in
+            text, found, _ = text.partition(stop)
+            stopped |= bool(found)
+        text = text.strip()
+        # An empty line is a bad step, but it is one.
+        solution.closed = stopped and self.layout.no_step(text) in ("", "empty")
+        solution.steps.append(text)
+        solution.logprobs.append(choice.logprobs)
+        solution.finished = solution.closed and self.grader.is_final(text)
+
+
+def _seed(key: Any, depth: int, draw: int) -> int:
+    """31 bits, which every server takes."""
+    if jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
+        key = jax.random.key_data(key)
+    parts = np.asarray(key).tobytes() + f"/{depth}/{draw}".encode()
+    return int.from_bytes(hashlib.sha256(parts).digest()[:4]) >> 1

@@ -1,0 +1,149 @@
+"""Solvers by their names in a config: what an endpoint needs, and where it stands."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from aprm_jax.config import (
+    ConfigError,
+    default_config,
+    is_read_by,
+    jobs,
+    set_field,
+    validate,
+)
+from aprm_jax.jobs import samples, start, verifier_tables, verifiers
+from aprm_jax.jobs.changes import FREE
+from aprm_jax.jobs.context import Context
+from aprm_jax.jobs.solvers import open_solver
+from aprm_jax.solvers import completions
+from aprm_jax.solvers.endpoint import BuilderLayout, EndpointSolver, WordLayout
+
+URL = "http://127.0.0.1:8000/v1"
+
+
+def context(folder: Path, stage: str = "evaluate", **fields: object) -> Context:
+    config = default_config()
+    named = {
+        "solver__endpoint": URL,
+        "endpoint__model": "m",
+        "builder__line_stride": 0,
+        "evaluate__solver": "endpoint",
+        "evaluate__prms": (),
+        "evaluate__attack_prms": (),
+        **fields,
+    }
+    for name, value in named.items():
+        set_field(config, name.replace("__", "."), value)
+    return Context(config, folder, stage)
+
+
+def check(context: Context, job: str) -> None:
+    start.check_sources([(context, jobs()[job])])
+
+
+def test_an_endpoint_is_a_solver_by_its_name(tmp_path):
+    of_run = context(tmp_path, endpoint__n=3, endpoint__http__retries=2)
+    check(of_run, "evaluate")
+    solver = open_solver(of_run, "endpoint", "evaluate.solver")
+    assert isinstance(solver, EndpointSolver) and isinstance(solver.layout, WordLayout)
+    assert (solver.model, solver.max_tokens, solver.choices) == ("m", 16, 3)
+    assert solver.completions.url == f"{URL}/completions"
+    rows = open_solver(context(tmp_path, endpoint__layout="rows"), "endpoint", "f")
+    assert isinstance(rows, EndpointSolver) and isinstance(rows.layout, BuilderLayout)
+    # One client, so that the journal is read once.
+    again = open_solver(of_run, "endpoint", "evaluate.solver")
+    assert isinstance(again, EndpointSolver)
+    assert again.completions is solver.completions
+
+
+def test_a_server_is_not_asked_for_the_likelihood_of_texts(tmp_path):
+    of_run = context(tmp_path)
+    assert list(verifiers.model_verifiers(of_run)) == []
+    assert [v.key for v in verifier_tables.verifiers(of_run.config)] == []
+
+
+@pytest.mark.parametrize(
+    ("fields", "job", "said"),
+    [
+        ({"solver__endpoint": ""}, "evaluate", "needs solver.endpoint, which is empty"),
+        ({"endpoint__model": ""}, "evaluate", "needs endpoint.model, which is empty"),
+        (
+            {"endpoint__layout": "rows", "builder__line_stride": 32},
+            "evaluate",
+            "needs builder.line_stride=0, not 32",
+        ),
+        (
+            {"endpoint__key_variable": "NO_SUCH_KEY"},
+            "evaluate",
+            "'NO_SUCH_KEY'.*is not set",
+        ),
+        (
+            {"evaluate__prms": ("endpoint",)},
+            "evaluate",
+            "evaluate.prms='endpoint': a server writes solutions, and has no param",
+        ),
+        (
+            {"prm__solver": "endpoint", "sft__task": "perturb"}
+            | {"generator__backbone": "somewhere"},
+            "sft",
+            "prm.solver='endpoint': a server writes solutions",
+        ),
+        ({"prm__init_from": "endpoint"}, "prm", "prm.init_from='endpoint': a server"),
+    ],
+)
+def test_what_an_endpoint_lacks_is_said_before_anything_starts(
+    fields, job, said, tmp_path
+):
+    with pytest.raises(ConfigError, match=said):
+        check(context(tmp_path, **fields), job)
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("localhost:8000/v1", r"is http:// or https://.*not 'localhost:8000/v1'"),
+        ("ftp://localhost/v1", "is http:// or https://"),
+        ("http://", "is http:// or https://"),
+        ("http://localhost:99999/v1", "is no address"),
+        ("http://[::1/v1", "is no address"),
+        ("http://local host/v1", "is http:// or https://"),
+        ("http://localhost/v1\n", "is http:// or https://"),
+        ("https://me:hunter2@localhost/v1", "endpoint.key_variable"),
+        ("me:hunter2@localhost/v1", "endpoint.key_variable"),
+        ("https://localhost/v1?key=hunter2", "endpoint.key_variable"),
+        ("https://localhost/v1#hunter2", "endpoint.key_variable"),
+    ],
+)
+def test_an_address_is_one_and_holds_no_secret(url, said):
+    config = default_config()
+    set_field(config, "solver.endpoint", url)
+    with pytest.raises(ConfigError, match=f"solver.endpoint.*{said}") as error:
+        validate(config)
+    assert "hunter2" not in str(error.value)
+
+
+def test_how_a_server_is_asked_redoes_nothing_and_what_it_is_asked_does(tmp_path):
+    assert {"endpoint.http", "endpoint.key_variable"} <= set(FREE)
+    for name in ("solver.endpoint", "endpoint.model", "endpoint.layout"):
+        assert is_read_by(jobs()["evaluate"], name)
+        assert not is_read_by(jobs()["sft"], name)
+        assert not is_read_by(jobs()["aprm"], name)
+
+
+def test_the_samples_of_a_job_are_the_servers(tmp_path, monkeypatch):
+    asked = []
+
+    def ask(self, bodies):
+        asked.extend(bodies)
+        return [[completions.Choice("#### 3", True)] for _ in bodies]
+
+    monkeypatch.setattr(completions.Completions, "ask", ask)
+    of_run = context(tmp_path)
+    problems = [of_run.domain.train(i) for i in range(2)]
+    found = samples.sample(of_run, 0, problems, 2)
+    assert [[s.steps[0] for s in row] for row in found] == [["#### 3"] * 2] * 2
+    assert len({body["seed"] for body in asked}) == len(asked) >= 4
+    assert problems[0].question in asked[0]["prompt"]
