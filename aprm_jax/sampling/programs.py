@@ -16,8 +16,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float32, Int32
 
-from aprm_jax.models.decoder import DecoderConfig
+from aprm_jax.models.decoder import Decoder, DecoderConfig
 from aprm_jax.sampling.loop import Draws, LoopConfig, LoopState, begin, go_on
+from aprm_jax.sampling.methods import draw, row_uniforms
 from aprm_jax.sampling.rows import Given, Rows, Selection, extend, gather, prefill
 
 BATCH_AXES = ("data", "fsdp")
@@ -64,6 +65,7 @@ class Programs:
         self.resume = jax.jit(
             bound(go_on, config), static_argnums=(0, 2), donate_argnums=3
         )
+        self.draw = jax.jit(bound(_draw, config), static_argnums=5)
         self.read = jax.jit(
             bound(_read, config, scorer), static_argnums=3, donate_argnums=2
         )
@@ -81,7 +83,7 @@ class Programs:
     @property
     def num_compiled(self) -> int:
         """Programs compiled so far; constant once every shape has been seen."""
-        heavy = (self.prefill, self.sample, self.resume, self.read)
+        heavy = (self.prefill, self.sample, self.resume, self.draw, self.read)
         programs: tuple[Any, ...] = (*heavy, self.gather)
         return sum(program._cache_size() for program in programs)
 
@@ -127,6 +129,23 @@ def _sample(
         config, loop, params, rows, heads, lengths, position, unread, live, draws
     )
     return go_on(config, loop, params, heads, state, draws, until)
+
+
+def _draw(
+    config: DecoderConfig,
+    params: Any,
+    residual: Float32[Array, "G D"],
+    sources: Int32[Array, " N"],
+    draws: Draws,
+    step: Int32[Array, ""],
+    steps: int,
+) -> tuple[Int32[Array, " N"], Float32[Array, " N"]]:
+    """A token of each draw; `sources` are rows of `residual`."""
+    decoder: Any = Decoder(config)
+    logits = decoder.apply({"params": params}, residual, method=Decoder.norm_logits)
+    uniforms = row_uniforms(draws.key, draws.rows, steps)[:, step]
+    temperature = jnp.asarray(draws.temperature)
+    return draw(logits[sources], uniforms, temperature, draws.rules)
 
 
 def _read(

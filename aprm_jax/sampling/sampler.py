@@ -2,7 +2,7 @@
 
 Prompts are sorted into length buckets and cut into chunks of a few batch sizes, so
 that few programs are compiled and the second request compiles none. Equal prompts of a
-chunk are read once.
+chunk are read once; where they are drawn from often, equal beginnings of replies too.
 """
 
 from __future__ import annotations
@@ -16,13 +16,19 @@ from jaxtyping import Array, Int32, Key, UInt32
 
 from aprm_jax.models.decoder import DecoderConfig
 from aprm_jax.models.positions import check_decodes
-from aprm_jax.sampling.drawing import Drawing, Samples
+from aprm_jax.sampling.drawing import Samples
+from aprm_jax.sampling.merged import sample_merged
 from aprm_jax.sampling.methods import Truncation
 from aprm_jax.sampling.programs import Programs, round_up
 from aprm_jax.sampling.session import Session
 from aprm_jax.sampling.stops import Stops
 
 __all__ = ["Sampler", "Samples"]
+
+# Replies repeat where the vocabulary is small and a prompt is drawn from this often:
+# measured at 64 draws, the programs to compile cost more than they save.
+_SMALL_VOCABULARY, _MERGED_FROM = 1 << 10, 128
+_MERGED_ROWS = 16  # so many times the rows of a chunk are merged at once
 
 
 class Sampler:
@@ -70,6 +76,13 @@ class Sampler:
         # Rows that go on become fewer and fewer: each power of two, however many.
         self._session_programs = Programs(decoder_config, pad_id=pad_id, mesh=mesh)
         self.batch_buckets = self._programs.batch_buckets
+        largest = _MERGED_ROWS * self.batch_buckets[-1]
+        self._merged_programs = Programs(
+            decoder_config,
+            pad_id=pad_id,
+            mesh=mesh,
+            batch_buckets=[largest >> k for k in (6, 4, 2, 0)],
+        )
 
     def sample(
         self,
@@ -111,8 +124,12 @@ class Sampler:
             lengths=np.zeros(n, np.int32),
             stopped=np.zeros(n, bool),
         )
+        merged, rest = self._parted(prompts)
+        for chunk in merged:
+            found = self._merged(params, prompts, chunk, numbers, key, **options)
+            _copied(out, chunk, found, stored)
         running = []
-        for bucket, chunk in self._chunks(prompts):
+        for bucket, chunk in self._chunks(prompts, rest):
             drawn = self._launch(
                 params, prompts, bucket, chunk, numbers, key, **options
             )
@@ -120,9 +137,9 @@ class Sampler:
             # One chunk computes while another is stored; more would pile up caches.
             if len(running) == 2:
                 done, of_done = running.pop(0)
-                _store(out, done, of_done, stored)
+                _copied(out, done, of_done.fetch(), stored)
         for chunk, drawn in running:
-            _store(out, chunk, drawn, stored)
+            _copied(out, chunk, drawn.fetch(), stored)
         return out
 
     def session(self, params: Any, prompts: Sequence[Sequence[int]]) -> Session:
@@ -142,7 +159,8 @@ class Sampler:
     @property
     def num_compiled(self) -> int:
         """Programs compiled so far; constant once every shape has been seen."""
-        return self._programs.num_compiled + self._session_programs.num_compiled
+        of_all = (self._programs, self._session_programs, self._merged_programs)
+        return sum(programs.num_compiled for programs in of_all)
 
     def _check(self, prompts: Sequence[Sequence[int]]) -> None:
         for i, prompt in enumerate(prompts):
@@ -153,19 +171,55 @@ class Sampler:
                 )
             check_decodes(self.config, len(prompt), self.max_new_tokens)
 
-    def _chunks(self, prompts: Sequence[Sequence[int]]):
-        """Yields (prompt bucket, row indices), equal prompts side by side."""
+    def _parted(
+        self, prompts: Sequence[Sequence[int]]
+    ) -> tuple[list[list[int]], list[int]]:
+        """Chunks of draws that are merged, and what is drawn row by row."""
+        rows: dict[tuple[int, ...], list[int]] = {}
+        for i, prompt in enumerate(prompts):
+            rows.setdefault(tuple(prompt), []).append(i)
+        few = self._config.vocab_size <= _SMALL_VOCABULARY
+        often = [row for row in rows.values() if few and len(row) >= _MERGED_FROM]
+        rest = sorted({*range(len(prompts))}.difference(*often))
+        most, merged = self._merged_programs.batch_buckets[-1], [[]]
+        for row in often:
+            for start in range(0, len(row), most):
+                part = row[start : start + most]
+                if len(merged[-1]) + len(part) > most:
+                    merged.append([])
+                merged[-1] += part
+        return [chunk for chunk in merged if chunk], rest
+
+    def _chunks(self, prompts: Sequence[Sequence[int]], rows: Sequence[int]):
+        """Yields (prompt bucket, indices of these rows), equal prompts side by side."""
         first: dict[tuple[int, ...], int] = {}
         by_bucket: dict[int, list[tuple[int, int]]] = {}
-        for i, prompt in enumerate(prompts):
-            rank = first.setdefault(tuple(prompt), i)
-            bucket = round_up(len(prompt), self.prompt_buckets)
+        for i in rows:
+            rank = first.setdefault(tuple(prompts[i]), i)
+            bucket = round_up(len(prompts[i]), self.prompt_buckets)
             by_bucket.setdefault(bucket, []).append((rank, i))
         most = self.batch_buckets[-1]
         for bucket, ranked in sorted(by_bucket.items()):
-            rows = [i for _, i in sorted(ranked)]
-            for start in range(0, len(rows), most):
-                yield bucket, rows[start : start + most]
+            alike = [i for _, i in sorted(ranked)]
+            for start in range(0, len(alike), most):
+                yield bucket, alike[start : start + most]
+
+    def _merged(self, params, prompts, chunk, numbers, key, **options) -> Samples:
+        first: dict[tuple[int, ...], int] = {}
+        rows = [first.setdefault(tuple(prompts[i]), len(first)) for i in chunk]
+        session = Session(
+            self._merged_programs, params, list(first), positions=self._positions
+        )
+        return sample_merged(
+            session,
+            np.array(rows),
+            key,
+            stop_ids=self.stops.ids,
+            pad_id=self.pad_id,
+            max_new_tokens=self.max_new_tokens,
+            draws=numbers[chunk],
+            **options,
+        )
 
     def _launch(self, params, prompts, bucket, chunk, numbers, key, **options):
         session = Session(
@@ -184,14 +238,13 @@ class Sampler:
         )
 
 
-def _store(
+def _copied(
     out: Samples,
     chunk: list[int],
-    drawing: Drawing,
+    found: Samples,
     stored: Callable[[Samples, Sequence[int]], None] | None,
 ) -> None:
-    """Writes a chunk into its rows of the result; waits for the device."""
-    found = drawing.fetch()
+    """Writes a chunk into its rows of the result."""
     out.tokens[chunk] = found.tokens
     out.logprobs[chunk] = found.logprobs
     out.lengths[chunk] = found.lengths

@@ -18,7 +18,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Float32, Int32, Key, UInt32
+from jaxtyping import Float32, Int, Int32, Key, UInt32
 
 from aprm_jax.models.decoder import DecoderConfig
 from aprm_jax.models.positions import check_decodes, decodes
@@ -156,12 +156,13 @@ class Session:
             del row.ids[n:], row.positions[n:]
 
     def read(
-        self, tokens: Sequence[Sequence[int]]
+        self, tokens: Sequence[Sequence[int]], *, count_on: bool = False
     ) -> list[Float32[np.ndarray, " T"]] | None:
         """Adds given tokens to each row, and computes nothing but these.
 
         Args:
           tokens: of each row; where none are given the row stays as it is.
+          count_on: whether they stand at the positions that sampled tokens have.
 
         Returns:
           What the programs' scorer gives each of these tokens; None without one.
@@ -175,7 +176,7 @@ class Session:
             check_decodes(programs.config, start, n + len(new) - start + 1)
         for row, new in zip(rows, tokens, strict=True):
             row.ids.extend(map(int, new))
-        given = self._given(starts)
+        given = self._given(starts, count_on)
         gathered, lengths, heads = self._gathered(starts, given.tokens.shape[1])
         self._device, scores = programs.read(
             self._params, self._head, gathered, heads, lengths, programs.put(given)
@@ -286,6 +287,41 @@ class Session:
         self._settle(drawing.starts, drawing.heads, ready=False)
         return samples
 
+    def draw(
+        self,
+        rows: Int[np.ndarray, " N"],
+        draws: Int[np.ndarray, " N"],
+        decided: Draws,
+        step: int,
+        steps: int,
+    ) -> tuple[Int32[np.ndarray, " N"], Float32[np.ndarray, " N"]]:
+        """The next token of each of many draws from the rows, which stay as they are.
+
+        Args:
+          rows: which row each draws from; its last token has been read.
+          draws: which of `decided.rows` it is.
+          decided: what decides the draws.
+          step: how many tokens it has drawn before.
+          steps: the most that it draws.
+
+        Returns:
+          The tokens and their log-probabilities.
+        """
+        size = self._programs.rows(len(rows))
+        sources, numbers = np.zeros(size, np.int32), np.zeros(size, np.uint32)
+        sources[: len(rows)] = np.array([row.source for row in self._rows])[rows]
+        numbers[: len(rows)] = np.asarray(decided.rows)[draws]
+        found = self._programs.draw(
+            self._params,
+            self._device.residual,
+            sources,
+            dataclasses.replace(decided, rows=numbers),
+            np.int32(step),
+            steps,
+        )
+        tokens, logprobs = jax.device_get(found)
+        return tokens[: len(rows)], logprobs[: len(rows)]
+
     def launch(
         self,
         key: Key[jax.Array, ""] | UInt32[jax.Array, "2"],
@@ -358,7 +394,7 @@ class Session:
         gather = self._programs.gather
         return gather(self._device, selected, self._slots, slots, room), kept, slots
 
-    def _given(self, starts: Sequence[int]) -> Given:
+    def _given(self, starts: Sequence[int], count_on: bool) -> Given:
         """The tokens of each row from `starts` on, and their positions."""
         rows, size = self._rows, self._programs.rows(len(self))
         counts = np.zeros(size, np.int32)
@@ -369,18 +405,20 @@ class Session:
         tokens = np.full((size, width), self._programs.pad_id, np.int32)
         positions = np.zeros((size, width), np.int32)
         for i, (row, start) in enumerate(zip(rows, starts, strict=True)):
-            self._place(row, start)
+            self._place(row, start, count_on)
             tokens[i, : counts[i]] = row.ids[start:]
             positions[i, : counts[i]] = row.positions[start:]
         return Given(tokens, positions, counts)
 
-    def _place(self, row: _Row, start: int) -> None:
+    def _place(self, row: _Row, start: int, count_on: bool = False) -> None:
         """Positions of a row's tokens from `start` on: after those before, always."""
         if start == len(row.ids):
             return
         del row.positions[start:]
         last = row.positions[-1] if row.positions else -1
-        for place in self._positions(row.ids)[start:]:
+        rest = len(row.ids) - start
+        given = [0] * rest if count_on else self._positions(row.ids)[start:]
+        for place in given:
             last = max(int(place), last + 1)
             row.positions.append(last)
 

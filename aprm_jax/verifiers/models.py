@@ -64,7 +64,7 @@ class ModelVerifier:
         if self.shared:
             scores = self.scorer.trees(self.params, solutions, branch=self.branch)
         else:
-            fitting = [_fitting(self.scorer.builder, *pair) for pair in solutions]
+            fitting = _fitting(self.scorer.builder, solutions)
             scores = self.scorer.solutions(self.params, fitting)
         if not all(np.isfinite(row).all() for row in scores):
             raise BrokenModelError("a score is not finite: the model is broken")
@@ -134,11 +134,22 @@ def padded(
     return out
 
 
-def _fitting(
-    builder: RowFormat, question: str, steps: Sequence[str]
-) -> tuple[str, tuple[str, ...]]:
-    """A solution without the steps from the first that does not fit a row."""
-    for k, step in enumerate(steps):
-        if not builder.fits(builder.step(question, steps[:k], step)):
-            return question, tuple(steps[:k])
-    return question, tuple(steps)
+def _fitting(builder: RowFormat, solutions: Pairs) -> list[tuple[str, tuple[str, ...]]]:
+    """Solutions without the steps from the first that does not fit a row."""
+    known: dict[tuple[tuple[str, ...], str], bool] = {}  # what a step sees, and it
+
+    def fits(question: str, steps: Sequence[str], k: int) -> bool:
+        seen = [question, *steps[:k]]
+        key = (tuple(seen[-(builder.window or len(seen)) :]), steps[k])
+        if key not in known:
+            known[key] = builder.fits(builder.step(question, steps[:k], steps[k]))
+        return known[key]
+
+    out = []
+    for question, steps in solutions:
+        order: Sequence[int] = range(len(steps))
+        if steps and builder.window is None and fits(question, steps, order[-1]):
+            order = ()  # the longest row fits, and so do the others
+        until = (k for k in order if not fits(question, steps, k))
+        out.append((question, tuple(steps[: next(until, len(steps))])))
+    return out

@@ -11,6 +11,7 @@ from tiny_decoder import CONFIGS, SMALL, forward, make_params
 
 from aprm_jax.sampling.methods import Truncation, draw, row_uniforms
 from aprm_jax.sampling.sampler import Sampler
+from aprm_jax.sampling.session import Session
 
 STOPS, PAD, NEW = (5, 6), 0, 7
 KEY = jax.random.key(3)
@@ -288,3 +289,60 @@ def test_a_mesh_changes_nothing(sampler, params):
     meshed = make_sampler(mesh=mesh).sample(params, prompts, KEY)
     alone = sampler.sample(params, prompts, KEY)
     np.testing.assert_array_equal(meshed.tokens, alone.tokens)
+
+
+@pytest.mark.parametrize(
+    ("temperature", "truncation"),
+    [(1.0, None), (0.7, Truncation(top_k=5)), (0.0, None)],
+)
+def test_prompts_drawn_often_give_what_each_row_would(
+    params, monkeypatch, temperature, truncation
+):
+    # Some often, one seldom, one with a position after each stop; room for two chunks.
+    prompts = [*[[7, 8, 9]] * 140, [11], *[[12, 13]] * 130, *[[7, 8, 9]] * 30]
+    draws = np.random.default_rng(0).permutation(len(prompts)).tolist()
+    options = {"temperature": temperature, "truncation": truncation, "draws": draws}
+    merging = make_sampler(batch_buckets=(4,))
+    merged = merging.sample(params, prompts, KEY, **options)
+    monkeypatch.setattr("aprm_jax.sampling.sampler._MERGED_FROM", 1 << 20)
+    single = make_sampler(batch_buckets=(4,)).sample(params, prompts, KEY, **options)
+    np.testing.assert_array_equal(merged.tokens, single.tokens)
+    np.testing.assert_array_equal(merged.lengths, single.lengths)
+    np.testing.assert_array_equal(merged.stopped, single.stopped)
+    np.testing.assert_allclose(merged.logprobs, single.logprobs, atol=1e-5)
+    assert not merged.stopped.all()
+    assert merged.stopped.any() or temperature == 0
+
+
+def test_equal_beginnings_are_decoded_once(params, monkeypatch):
+    read = []
+    real = Session.read
+
+    def counted(self, tokens, **options):
+        read.append(len(tokens))
+        return real(self, tokens, **options)
+
+    monkeypatch.setattr(Session, "read", counted)
+    prompts = [[7, 8]] * 200
+    samples = make_sampler().sample(params, prompts, KEY, temperature=0.3)
+    begun = [
+        {
+            tuple(t[: k + 1])
+            for t, n in zip(samples.tokens, samples.lengths, strict=True)
+            if n > k + 1
+        }
+        for k in range(NEW - 1)
+    ]
+    assert read == [len(texts) for texts in begun if texts]
+    assert sum(read) < samples.lengths.sum() / 2
+
+
+def test_stop_position_of_a_merged_draw_is_that_of_a_row(params, monkeypatch):
+    # A tokenizer's opener drawn inside a reply moves no position.
+    strided = {"positions": lambda ids: 3 * np.arange(len(ids))}
+    prompts = [[7, 8, 9]] * 130
+    merged = make_sampler(**strided).sample(params, prompts, KEY)
+    monkeypatch.setattr("aprm_jax.sampling.sampler._MERGED_FROM", 1 << 20)
+    single = make_sampler(**strided).sample(params, prompts, KEY)
+    np.testing.assert_array_equal(merged.tokens, single.tokens)
+    np.testing.assert_allclose(merged.logprobs, single.logprobs, atol=1e-5)
