@@ -178,7 +178,7 @@ class Sampler:
         rows: dict[tuple[int, ...], list[int]] = {}
         for i, prompt in enumerate(prompts):
             rows.setdefault(tuple(prompt), []).append(i)
-        few = self._config.vocab_size <= _SMALL_VOCABULARY
+        few = self.config.vocab_size <= _SMALL_VOCABULARY
         often = [row for row in rows.values() if few and len(row) >= _MERGED_FROM]
         rest = sorted({*range(len(prompts))}.difference(*often))
         most, merged = self._merged_programs.batch_buckets[-1], [[]]

@@ -29,7 +29,7 @@ from aprm_jax.sampling.programs import Programs, power_of_two
 from aprm_jax.sampling.rows import Given, Rows, Selection
 from aprm_jax.sampling.stops import ReplyText, Stops
 
-# Fewer slots, and fewer tokens read at once, cost as much as these.
+# Fewer slots, and fewer tokens read at once (but for one), cost as much as these.
 _LEAST_SLOTS, _LEAST_READ = 32, 8
 # Where fewer of the tokens than one in so many stay, rows are read anew: a prefill
 # costs less than closing gaps and reading on.
@@ -401,7 +401,8 @@ class Session:
         counts[: len(rows)] = [
             len(row.ids) - start for row, start in zip(rows, starts, strict=True)
         ]
-        width = power_of_two(max(_LEAST_READ, int(counts.max())))
+        most = max(1, int(counts.max()))
+        width = most if most == 1 else power_of_two(max(_LEAST_READ, most))
         tokens = np.full((size, width), self._programs.pad_id, np.int32)
         positions = np.zeros((size, width), np.int32)
         for i, (row, start) in enumerate(zip(rows, starts, strict=True)):
