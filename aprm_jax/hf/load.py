@@ -21,6 +21,7 @@ from jax.sharding import Sharding
 from transformers import PreTrainedTokenizerFast
 
 from aprm_jax.hf import tables
+from aprm_jax.hf.adapters import Adapted, Adapter, adapted
 from aprm_jax.hf.config import (
     UnsupportedModelError,
     decoder_config,
@@ -30,7 +31,7 @@ from aprm_jax.hf.config import (
 )
 from aprm_jax.hf.copying import assign
 from aprm_jax.hf.families import AXES
-from aprm_jax.hf.peft import Adapted, Adapter, adapted, load_adapter
+from aprm_jax.hf.peft import load_adapter
 from aprm_jax.hf.safetensors_io import Checkpoint, Slices, empty
 from aprm_jax.models.architecture import DecoderConfig
 from aprm_jax.models.io import ModelFileError

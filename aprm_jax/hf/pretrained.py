@@ -19,6 +19,7 @@ from transformers import PreTrainedTokenizerFast
 
 from aprm_jax.data.prompts import prepare_tokenizer
 from aprm_jax.hf import hub, prm_layouts
+from aprm_jax.hf.adapters import Adapter, AdapterMismatchError
 from aprm_jax.hf.config import read_config
 from aprm_jax.hf.export import Origin
 from aprm_jax.hf.load import (
@@ -30,8 +31,6 @@ from aprm_jax.hf.load import (
 )
 from aprm_jax.hf.peft import (
     ADAPTER_FILE,
-    Adapter,
-    AdapterMismatchError,
     adapter_base,
     adapter_fields,
     load_adapter,

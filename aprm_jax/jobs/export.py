@@ -12,6 +12,7 @@ import ml_collections
 from aprm_jax.config import ConfigError, default_config, flat
 from aprm_jax.evals.records import RESULTS, by_name, ends_by_name, read_results
 from aprm_jax.hf import prm_layouts, tables
+from aprm_jax.hf.adapters import AdapterMismatchError
 from aprm_jax.hf.card import is_repository
 from aprm_jax.hf.export import (
     Origin,
@@ -23,7 +24,6 @@ from aprm_jax.hf.export import (
     resolve_format,
 )
 from aprm_jax.hf.load import load_backbone, read_architecture
-from aprm_jax.hf.peft import AdapterMismatchError
 from aprm_jax.jobs import backbones, of_run
 from aprm_jax.jobs.context import Context, log
 from aprm_jax.models.io import SPEC_FILE, load_model

@@ -16,8 +16,8 @@ import tiny_hf
 from tiny_decoder import SMALL
 
 from aprm_jax.hf import peft
+from aprm_jax.hf.adapters import Adapted, Adapter, AdapterMismatchError, Delta
 from aprm_jax.hf.load import load_backbone
-from aprm_jax.hf.peft import AdapterMismatchError
 from aprm_jax.models import lora
 from aprm_jax.models.io import ModelFileError
 from aprm_jax.models.lora import LoraConfig
@@ -348,11 +348,11 @@ def test_any_block_is_that_of_the_whole(rows, columns, dora, bases):
     rng = np.random.default_rng(0)
     lengths = np.abs(rng.normal(size=37)).astype(np.float32) if dora else None
     a, b = (rng.normal(size=s).astype(np.float32) for s in ((3, 32), (37, 3)))
-    delta = peft.Delta(a, b, 0.5, lengths)
-    adapter = peft.Adapter("", {"lm_head.weight": delta}, {}, {}, {}, {})
+    delta = Delta(a, b, 0.5, lengths)
+    adapter = Adapter("", {"lm_head.weight": delta}, {}, {}, {}, {})
     with Checkpoint.open(bases("llama", False)) as checkpoint:
         plain = checkpoint.read("lm_head.weight")
-        merged = peft.Adapted(checkpoint, adapter)
+        merged = Adapted(checkpoint, adapter)
         got = merged.read("lm_head.weight", (rows, columns))
         into = np.empty(got.shape, np.float32)
         merged.read("lm_head.weight", (rows, columns), into)

@@ -15,9 +15,9 @@ import tiny
 from aprm_jax.config import ConfigError, default_config, jobs, set_field, validate
 from aprm_jax.evals.records import Record, write_results
 from aprm_jax.hf import prm_layouts
+from aprm_jax.hf.adapters import AdapterMismatchError
 from aprm_jax.hf.export import ExportError, Origin
 from aprm_jax.hf.load import load_backbone, read_architecture
-from aprm_jax.hf.peft import AdapterMismatchError
 from aprm_jax.hf.safetensors_io import Checkpoint
 from aprm_jax.jobs import export, pipeline, start
 from aprm_jax.jobs.context import Context
