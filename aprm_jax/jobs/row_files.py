@@ -12,7 +12,7 @@ import json
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
@@ -178,7 +178,9 @@ class RowJob(Generic[Row]):
     def _write(
         self, rows: Iterator[Row], tally: Counter[str], done: int, total: int
     ) -> None:
-        verifier = run_verifier(self.context, self.config)
+        verifier = run_verifier(
+            self.context, self.config.verifiers, self.config.combine
+        )
         progress = _Progress(self.context.stage, verifier, done, total)
         try:
             with self.output.open("ab") as file:
@@ -273,15 +275,15 @@ def located(context: Context, name: str) -> str:
     return f"{scheme}:{folder}" if scheme else str(folder)
 
 
-def run_verifier(context: Context, config: Any) -> Verifier:
+def run_verifier(context: Context, names: Sequence[str], combine: str) -> Verifier:
     """The verifier that a job's settings name, on the run's devices.
 
     Raises:
       UnknownVerifierError, ModelFileError, DataError: see `open_verifier`.
     """
     return open_verifier(
-        [located(context, name) for name in config.verifiers],
-        config.combine,
+        [located(context, name) for name in names],
+        combine,
         oracle=lambda: _oracle(context),
         place=context.place,
     )

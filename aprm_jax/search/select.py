@@ -37,20 +37,34 @@ def weighted_vote(
     """
     if len(answers) != len(weights):
         raise ValueError(f"{len(answers)} answers but {len(weights)} weights")
-    totals: dict[Answer, float] = {}
-    group: dict[Answer, Answer] = {}  # of a spelling: the one that it counts with
-    for answer, weight in zip(answers, weights, strict=True):
+    totals: dict[int, float] = {}
+    for group, weight in zip(groups(answers, same), weights, strict=True):
         if not weight >= 0.0:  # NaN as well
             raise ValueError(f"a vote's weight is {weight}")
-        if answer is None:
-            continue
-        if answer not in group:
-            known = (first for first in totals if same(answer, first))
-            group[answer] = next(known, answer)
-        first = group[answer]
-        totals[first] = totals.get(first, 0.0) + weight
+        if group is not None:
+            totals[group] = totals.get(group, 0.0) + weight
     # max keeps the first of equals, and a dict keeps the order of first occurrence.
-    return max(totals, key=lambda answer: totals[answer]) if totals else None
+    return answers[max(totals, key=lambda group: totals[group])] if totals else None
+
+
+def groups(
+    answers: Sequence[Answer | None],
+    same: Callable[[Answer, Answer], bool] = operator.eq,
+) -> list[int | None]:
+    """For each answer the place of the first one that means the same; None for None.
+
+    `same` is asked once about a pair of spellings.
+    """
+    firsts: dict[Answer, int] = {}
+    of_spelling: dict[Answer, int] = {}
+    for place, answer in enumerate(answers):
+        if answer is None or answer in of_spelling:
+            continue
+        known = (at for first, at in firsts.items() if same(answer, first))
+        of_spelling[answer] = at = next(known, place)
+        if at == place:
+            firsts[answer] = place
+    return [None if a is None else of_spelling[a] for a in answers]
 
 
 def majority_vote(

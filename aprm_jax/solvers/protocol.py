@@ -134,8 +134,13 @@ class StepSolver(Protocol[Rows]):
         """Of a forward pass, 2 for each parameter that multiplies; 0 if unknown."""
         ...
 
-    def begin(self, starts: Sequence[Start]) -> Rows:
-        """A row for each start. A tree method enters a branch anew with its path."""
+    def begin(self, starts: Sequence[Start], rows: Rows | None = None) -> Rows:
+        """A row for each start. A tree method enters a branch anew with its path.
+
+        Args:
+          starts: (question, steps) of each.
+          rows: of a state that is not used again; what it holds need not be read anew.
+        """
         ...
 
     def extend(

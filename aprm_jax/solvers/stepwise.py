@@ -52,7 +52,7 @@ class UncachedSolver:
             solver.sampler.config,
         )
 
-    def begin(self, starts: Sequence[Start]) -> TextRows:
+    def begin(self, starts: Sequence[Start], rows: TextRows | None = None) -> TextRows:
         """See `StepSolver.begin`; nothing is read yet."""
         return TextRows((0,) * len(starts), starts=tuple(starts))
 

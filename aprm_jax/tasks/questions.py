@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Sequence
+from typing import Unpack
 
-from aprm_jax.data.jsonl import Limits
+from aprm_jax.data.jsonl import Limits, Rows
 from aprm_jax.data.labelled import question_id
 from aprm_jax.data.problem import Problem
 from aprm_jax.data.readers import ProblemSource, read_problems, sources
 from aprm_jax.data.readers.base import MathProblem
+from aprm_jax.data.readers.questions import parse_asked
+from aprm_jax.data.sources import read_source
 from aprm_jax.oracle.steps.calculator import FINAL, is_final
 from aprm_jax.tasks.text import TextDomain
 
@@ -42,6 +45,22 @@ def reader_of(text: str) -> tuple[str, str]:
     if colon and isinstance(sources().get(name), ProblemSource):
         return name, source
     return READER, text
+
+
+def read_asked(text: str, **limits: Unpack[Limits]) -> Rows[MathProblem]:
+    """Questions that somebody wants answered; an answer of "" is none that is known.
+
+    Args:
+      text: "READER:SOURCE", or a source of questions whose answers may be missing.
+      limits: what is done about bad rows.
+
+    Raises:
+      DataError: it cannot be used, or too many rows are bad.
+    """
+    name, source = reader_of(text)
+    if name != READER:
+        return read_problems(source, name, **limits)
+    return read_source(source, "", parse_asked, **limits)
 
 
 def _problems(rows: Iterable[MathProblem], source: str) -> list[Problem]:

@@ -80,11 +80,13 @@ class StepVerifier(Protocol[Rows]):
         """Of a forward pass, 2 for each parameter that multiplies; 0 if unknown."""
         ...
 
-    def begin(self, starts: Sequence[Start]) -> tuple[Rows, Float[np.ndarray, " N"]]:
+    def begin(
+        self, starts: Sequence[Start], rows: Rows | None = None
+    ) -> tuple[Rows, Float[np.ndarray, " N"]]:
         """A row for each start, and the score of what it ends with.
 
         That is its last step, or the bare question, which has no score (NaN) but where
-        a verifier says how good a question is.
+        a verifier says how good a question is. `rows` are as of `StepSolver.begin`.
         """
         ...
 

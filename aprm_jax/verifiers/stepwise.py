@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Float
@@ -14,7 +14,7 @@ from aprm_jax.models.flops import forward_flops
 from aprm_jax.oracle.verdict import Label
 from aprm_jax.solvers.protocol import Start, StepRows
 from aprm_jax.solvers.stepwise import TextRows, whole_attention
-from aprm_jax.tasks.protocols import StepOracle
+from aprm_jax.tasks.protocols import Grader, StepOracle
 from aprm_jax.verifiers.models import ModelVerifier
 from aprm_jax.verifiers.protocol import Scale, Verifier, logit
 
@@ -56,7 +56,7 @@ class UncachedVerifier:
         return self.verifier.scale
 
     def begin(
-        self, starts: Sequence[Start]
+        self, starts: Sequence[Start], rows: TextRows | None = None
     ) -> tuple[TextRows, Float[np.ndarray, " N"]]:
         """See `StepVerifier.begin`."""
         return self._read([(question, tuple(steps)) for question, steps in starts])
@@ -100,14 +100,22 @@ class OracleSteps:
     """Implements `StepVerifier` by the oracle, each step judged once.
 
     An undecidable step is as likely right as wrong: a search must not drop it.
+
+    Attributes:
+      oracle: judges.
+      answers: the right answer of a question, where it is known: what concludes a
+        solution is then right if it arrives there, by whatever way. An upper bound.
+      grader: compares answers; needed for `answers`.
     """
 
     oracle: StepOracle
+    answers: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    grader: Grader | None = None
     scale: Scale = Scale.LOG_ODDS
     flops_per_token: float = 0.0
 
     def begin(
-        self, starts: Sequence[Start]
+        self, starts: Sequence[Start], rows: JudgedRows | None = None
     ) -> tuple[JudgedRows, Float[np.ndarray, " N"]]:
         """See `StepVerifier.begin`; the steps of a prefix are judged, one by one."""
         bare = tuple((question, ()) for question, _ in starts)
@@ -134,18 +142,28 @@ class OracleSteps:
         starts, wrong, stated, calls = [], [], [], []
         for parent, step in zip(parents, steps, strict=True):
             (question, before), bad = rows.starts[parent], rows.wrong[parent]
-            label = Label.INCORRECT
-            asked = step is not None and not bad
-            if asked:
+            label, judged = Label.INCORRECT, 0
+            known = None if step is None else self._arrives(question, before, step)
+            if known is not None:
+                label = Label.CORRECT if known else Label.INCORRECT
+            elif step is not None and not bad:
+                judged = 1
                 label = self.oracle.judge(question, before, None, step).label
                 bad = label == Label.INCORRECT
             starts.append((question, before if step is None else (*before, step)))
             wrong.append(bad)
             stated.append(_STATED[label])
-            calls.append(int(asked))
+            calls.append(judged)
         zeros = (0,) * len(starts)
         after = JudgedRows(zeros, 0, tuple(calls), tuple(starts), tuple(wrong))
         return after, logit(np.array(stated, float))
+
+    def _arrives(self, question: str, before: Sequence[str], step: str) -> bool | None:
+        """Whether a step concludes with the right answer; None where that is open."""
+        answer, grader = self.answers.get(question), self.grader
+        if not answer or grader is None or not grader.is_final(step):
+            return None
+        return grader.same_answer(grader.answer([*before, step]), answer)
 
 
 _STATED = {Label.CORRECT: 1.0, Label.INCORRECT: 0.0, Label.UNDECIDABLE: 0.5}

@@ -38,6 +38,7 @@ def _blocks(page: Path) -> list[str]:
 def finished(tmp_path_factory) -> Path:
     """A folder with what the examples load: the models of a run, tiny ones."""
     root = tmp_path_factory.mktemp("docs")
+    tiny.save(root / "runs/mine/solver/model", "solver", max_new_tokens=6)
     models = root / "runs/mine/aprm"
     tiny.save(models / "model", "prm")
     tiny.save(models / "generator/model", "generator", max_new_tokens=6)

@@ -34,6 +34,14 @@ _SOLUTION = ("solution", "steps", "Solution")
 _FINAL = "####"
 
 
+def parse_asked(row: dict) -> MathProblem:
+    """A question, whose answer may be missing and is "" then."""
+    if any(row.get(field) not in (None, "", []) for field in (*_ANSWER, *_SOLUTION)):
+        return parse(row)[0]
+    question = chat_question(row, _field(row, _QUESTION) or _QUESTION[0]).strip()
+    return MathProblem(question, "")
+
+
 def parse(row: dict) -> list[MathProblem]:
     """A problem; its steps are those of its solution, () where it has none."""
     if "labels" in row and "completions" in row:

@@ -1,0 +1,203 @@
+"""`aprm_jax.search`: better answers from a solver that stays as it is.
+
+found = aprm_jax.search(
+    "2 + 3 * 4", solver="runs/mine/solver", verifier="runs/mine/aprm", method="beam"
+)
+found.answer, found.solution, found.scores  # "14", ("2 + 12", "14"), (0.99, 0.98)
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Iterable
+from typing import Any, overload
+
+import jax
+
+from aprm_jax.api import PRM
+from aprm_jax.config.fields import nearest
+from aprm_jax.config.schema import settings as settings_of_config
+from aprm_jax.data import given
+from aprm_jax.hf.builders import open_writer
+from aprm_jax.hf.locate import load_any
+from aprm_jax.jobs.records.search import SearchConfig, check_search
+from aprm_jax.sampling.sampler import Sampler
+from aprm_jax.search.build import make_engine
+from aprm_jax.search.outcome import Outcome, outcome
+from aprm_jax.solvers.local import LocalSolver
+from aprm_jax.solvers.protocol import Solver, StepSolver
+from aprm_jax.tasks.arithmetic import ArithmeticDomain
+from aprm_jax.tasks.graders import AnswerGrader
+from aprm_jax.tasks.protocols import Grader
+from aprm_jax.verifiers.named import open_verifier, verifier_of
+from aprm_jax.verifiers.protocol import StepVerifier, Verifier
+
+Name = str | os.PathLike[str]
+
+BATCH_ROWS = (16, 64, 256)  # that are compiled for
+
+# What of the job's settings is no option here.
+_OF_THE_JOB = (
+    "solver",
+    "verifiers",
+    "combine",
+    "questions",
+    "splits",
+    "problems",
+    "output",
+    "trees",
+    "bootstrap",
+)
+
+
+@overload
+def search(
+    question: str,
+    *,
+    solver: Name | Solver | StepSolver,
+    verifier: Name | PRM | Verifier | StepVerifier | None = None,
+    method: str = "beam",
+    seed: int = 0,
+    max_steps: int = 40,
+    grader: Grader | None = None,
+    **options: Any,
+) -> Outcome: ...
+
+
+@overload
+def search(
+    question: Iterable[str],
+    *,
+    solver: Name | Solver | StepSolver,
+    verifier: Name | PRM | Verifier | StepVerifier | None = None,
+    method: str = "beam",
+    seed: int = 0,
+    max_steps: int = 40,
+    grader: Grader | None = None,
+    **options: Any,
+) -> list[Outcome]: ...
+
+
+def search(
+    question: Any,
+    *,
+    solver: Any,
+    verifier: Any = None,
+    method: str = "beam",
+    seed: int = 0,
+    max_steps: int = 40,
+    grader: Grader | None = None,
+    **options: Any,
+) -> Outcome | list[Outcome]:
+    """Searches for the answer to a question, or to each of several.
+
+    Args:
+      question: one text, or several, which are searched side by side; what one gets
+        does not depend on the others.
+      solver: who writes: a folder or OWNER/NAME as of `PRM.load`, or a solver.
+      verifier: who scores: likewise, another name of `verifiers.named`, a PRM or a
+        verifier; None for `method="best_of_n", pick="majority"`.
+      method: "best_of_n", "beam", "dvts", "rebase" or "mcts".
+      seed: the same seed gives the same.
+      max_steps: most steps of a solution.
+      grader: reads and compares answers; by default as suits the solver's domain.
+      **options: n, m, pick, aggregation, temperature and the other settings of
+        `search` in docs/config.md.
+
+    Raises:
+      TypeError, ValueError: an argument is of another type, or out of range; the
+        message names it and what would be right.
+      ConfigError: options that do not go together.
+      ModelFileError: there is no such model, or it is of another kind.
+    """
+    one = isinstance(question, str)
+    if not isinstance(question, Iterable):
+        kind = type(question).__name__
+        raise TypeError(f"question must be text or a list of texts, not {kind}")
+    questions = [
+        given.text(q, "the question" if one else f"question {k}")
+        for k, q in enumerate([question] if isinstance(question, str) else question)
+    ]
+    if any(not q.strip() for q in questions):
+        raise ValueError("a question is empty")
+    given.whole(seed, "seed", least=0)
+    given.whole(max_steps, "max_steps", least=1)
+    c = _settings(method, verifier is not None, options)
+    writer = _solver(solver)
+    reads = grader or _grader(writer)
+    engine = make_engine(c, writer, _verifier(verifier), max_steps)
+    out: list[Outcome] = []
+    for start in range(0, len(questions), c.batch):
+        part = questions[start : start + c.batch]
+        trees = engine.search(part, jax.random.key(seed))
+        out += [outcome(tree, engine, reads, c.pick) for tree in trees]
+    return out[0] if one else out
+
+
+def _settings(method: str, scored: bool, options: dict[str, Any]) -> SearchConfig:
+    """The job's settings, with these options."""
+    fields = {f.name: f.default for f in dataclasses.fields(SearchConfig)}
+    known = [name for name in fields if name not in _OF_THE_JOB]
+    for name, value in (options | {"method": method}).items():
+        if name not in known:
+            raise TypeError(
+                f"search() has no option {name!r}; there are {', '.join(known)}."
+                f"{nearest(name, known)}"
+            )
+        kind: Any = type(fields[name])
+        if isinstance(value, bool) or not isinstance(
+            value, (int, float) if kind is float else kind
+        ):
+            raise TypeError(f"{name} must be {kind.__name__}, not {value!r:.60}")
+        if fault := settings_of_config()[f"search.{name}"].limits.fault(value):
+            raise ValueError(f"{name} {fault}")
+    chosen = options | {"method": method, "verifiers": ("given",) if scored else ()}
+    c = dataclasses.replace(SearchConfig(), **chosen)
+    check_search(c, "")
+    return c
+
+
+def _solver(solver: Any) -> Solver | StepSolver:
+    if isinstance(solver, Solver | StepSolver):
+        return solver
+    if not isinstance(solver, str | os.PathLike):
+        raise TypeError(
+            "solver must be a folder, OWNER/NAME on the hub or a solver, not "
+            f"{type(solver).__name__}"
+        )
+    return _loaded_solver(os.fspath(solver))
+
+
+def _loaded_solver(name: str) -> LocalSolver:
+    params, spec, tokenizer = load_any(name, "solver")
+    writer = open_writer(spec, tokenizer)
+    sampler = Sampler(
+        spec.decoder,
+        stop_ids=writer.replies.stop_ids,
+        pad_id=writer.pad_id,
+        prompt_buckets=writer.buckets,
+        max_new_tokens=spec.max_new_tokens or writer.buckets[0],
+        batch_buckets=BATCH_ROWS,
+        positions=writer.positions,
+    )
+    grader = ArithmeticDomain(0) if spec.domain == "arithmetic" else AnswerGrader()
+    return LocalSolver(sampler, params["backbone"], grader, writer)
+
+
+def _grader(solver: Solver | StepSolver) -> Grader:
+    found = getattr(solver, "grader", None)
+    return found if isinstance(found, Grader) else AnswerGrader()
+
+
+def _verifier(verifier: Any) -> Verifier | StepVerifier | None:
+    if isinstance(verifier, str | os.PathLike):
+        return open_verifier([os.fspath(verifier)])
+    if isinstance(verifier, PRM):
+        return verifier_of(verifier.params, verifier.spec, verifier.builder.tokenizer)
+    if verifier is None or isinstance(verifier, Verifier | StepVerifier):
+        return verifier
+    raise TypeError(
+        "verifier must be a folder, OWNER/NAME on the hub, a PRM or a verifier, not "
+        f"{type(verifier).__name__}"
+    )

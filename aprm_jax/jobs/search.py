@@ -1,0 +1,385 @@
+"""Searches for better answers: questions in, a line a question out, resumable."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from aprm_jax.config import ConfigError, nearest
+from aprm_jax.data.jsonl import DataError
+from aprm_jax.evals import intervals
+from aprm_jax.evals.records import Record, by_name, metric_records, write_results
+from aprm_jax.files import (
+    atomic_write,
+    cannot_write,
+    damaged,
+    read_sealed,
+    sealed,
+    to_json,
+    unsealed,
+    write_sealed,
+)
+from aprm_jax.jobs.backbones import ENDPOINT
+from aprm_jax.jobs.context import Context, JobError, log
+from aprm_jax.jobs.row_files import check_names, located, run_verifier
+from aprm_jax.jobs.solvers import open_solver
+from aprm_jax.jobs.step_data import LIKELIHOOD
+from aprm_jax.models.io import ModelFileError
+from aprm_jax.search.build import make_engine
+from aprm_jax.search.engine import Engine
+from aprm_jax.search.outcome import outcome, tree_json
+from aprm_jax.tasks.questions import read_asked
+from aprm_jax.training.console import duration
+from aprm_jax.verifiers.models import BrokenModelError
+from aprm_jax.verifiers.named import fingerprint_of
+from aprm_jax.verifiers.protocol import Verifier
+from aprm_jax.verifiers.stepwise import OracleSteps
+
+SOLUTIONS, MADE_BY = "solutions.jsonl", "made_by.json"
+SET = "search"  # of the records
+ORACLE = "oracle"  # the domain's
+_KEY = 60  # of the random key, beside those of other stages
+_SECONDS = 10.0  # between lines of progress
+_SUMMED = ("index", "split", "answer", "why", "correct", "curve", "ledger")
+# What changes nothing that a row says.
+_ASIDE = ("output", "bootstrap", "batch", "problems", "splits", "questions", "trees")
+
+
+@dataclasses.dataclass(frozen=True)
+class Asked:
+    """A question of the run.
+
+    Attributes:
+      split: of the domain, or the file's name.
+      question: the text.
+      reference: the right answer; "" where nobody says.
+    """
+
+    split: str
+    question: str
+    reference: str = ""
+
+
+def check(context: Context, earlier: Mapping[str, str]) -> None:
+    """The questions can be read; before anything is made.
+
+    Raises:
+      DataError, ConfigError: names the field and what would be right.
+    """
+    c = context.config.search
+    check_names(context, earlier, "search", _names(c))
+    if c.questions:
+        _file_questions(context)
+
+
+def run(context: Context) -> dict[str, Any]:
+    """Searches what is missing; returns the counts that `done.json` keeps."""
+    questions = _questions(context)
+    output = Path(context.config.search.output or context.directory / SOLUTIONS)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    _check_made_by(context, output)
+    rows = _resumed(output, questions, context.config.search.batch)
+    if len(rows) < len(questions):
+        rows += _search(context, questions, output, rows)
+    return _summary(context, rows, output)
+
+
+def _questions(context: Context) -> list[Asked]:
+    """What is asked, in order."""
+    c = context.config.search
+    if c.questions:
+        return _file_questions(context)
+    domain, out = context.domain, []
+    for split in c.splits:
+        if split not in domain.splits:
+            raise ConfigError(
+                f"search.splits: {domain.name} has no split {split!r}, only "
+                f"{', '.join(domain.splits)}.{nearest(split, list(domain.splits))}"
+            )
+        problems = domain.problems(split, c.problems)
+        out += [Asked(split, p.question, p.answer) for p in problems]
+    if not out:
+        raise DataError(f"search.splits: there is no problem in {', '.join(c.splits)}")
+    return out
+
+
+def _file_questions(context: Context) -> list[Asked]:
+    c = context.config.search
+    rows = read_asked(c.questions, **context.limits)
+    name = Path(c.questions.rpartition(":")[2]).name.partition(".")[0] or "questions"
+    asked = [Asked(name, row.question, row.answer) for row in rows]
+    return asked[: c.problems or None]
+
+
+def _engine(context: Context, questions: Sequence[Asked]) -> Engine:
+    c = context.config.search
+    solver = open_solver(context, c.solver, "search.solver")
+    verifier = _verifier(context, questions) if c.verifiers else None
+    return make_engine(c, solver, verifier, context.config.builder.max_steps)
+
+
+def _verifier(context: Context, questions: Sequence[Asked]) -> Verifier | OracleSteps:
+    names = _names(context.config.search)
+    if names == [ORACLE]:  # alone it is an upper bound
+        answers = {a.question: a.reference for a in questions if a.reference}
+        return OracleSteps(context.domain.oracle, answers, context.domain)
+    return run_verifier(context, names, context.config.search.combine)
+
+
+def _names(c: Any) -> list[str]:
+    """The verifiers, as `verifiers.named` knows them."""
+    own = f"{LIKELIHOOD}:{c.solver}"
+    return [own if name == LIKELIHOOD else name for name in c.verifiers]
+
+
+def _search(
+    context: Context,
+    questions: Sequence[Asked],
+    output: Path,
+    done: Sequence[Mapping[str, Any]],
+) -> list[dict[str, Any]]:
+    """Rows of the questions that are not done, written batch by batch."""
+    c, domain = context.config.search, context.domain
+    engine, key = _engine(context, questions), context.key(_KEY)
+    progress = _Progress(context.stage, len(questions), done)
+    rows: list[dict[str, Any]] = []
+    for start in range(len(done), len(questions), c.batch):
+        part = questions[start : start + c.batch]
+        try:
+            trees = engine.search([a.question for a in part], key, progress.tokens)
+        except BrokenModelError as error:
+            raise JobError(f"{', '.join(c.verifiers)}: {error}") from error
+        new = []
+        for k, (asked, tree) in enumerate(zip(part, trees, strict=True), start):
+            found = outcome(tree, engine, domain, c.pick).to_json()
+            row = {"index": k, "split": asked.split, **_graded(found, asked, domain)}
+            if k < c.trees:
+                row["tree"] = tree_json(tree)
+            new.append(sealed(row))
+        _append(output, new)
+        rows += map(_kept, new)
+        progress.add(new)
+    return rows
+
+
+def _kept(row: Mapping[str, Any]) -> dict[str, Any]:
+    """What the summary needs of a row: the candidates of all would fill the memory."""
+    return {name: row[name] for name in _SUMMED}
+
+
+def _graded(found: dict[str, Any], asked: Asked, grader: Any) -> dict[str, Any]:
+    """A row with what is right in it, where the reference is known."""
+    if not asked.reference:
+        return found | {"reference": None, "correct": None}
+
+    def right(answer: str | None) -> bool:
+        return bool(grader.same_answer(answer, asked.reference))
+
+    known = {None: False}
+    for answer in (*(p["answer"] for p in found["curve"]), found["answer"]):
+        if answer not in known:
+            known[answer] = right(answer)
+    curve = [point | {"correct": known[point["answer"]]} for point in found["curve"]]
+    correct = known[found["answer"]]
+    return found | {"reference": asked.reference, "correct": correct, "curve": curve}
+
+
+def _append(output: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    text = "".join(json.dumps(row) + "\n" for row in rows)
+    try:
+        with output.open("ab") as file:
+            file.write(text.encode())
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise cannot_write(output, error) from error
+
+
+def _resumed(
+    output: Path, questions: Sequence[Asked], batch: int
+) -> list[dict[str, Any]]:
+    """The rows that are there, whole batches of them; what follows is cut off.
+
+    A batch is redone whole: the rounding of a row depends on who lies beside it.
+
+    Raises:
+      DamagedFileError: a row is not what was written.
+      JobError: a row is of another question.
+    """
+    if not output.exists():
+        return []
+    rows: list[dict[str, Any]] = []
+    sizes: list[int] = []
+    with output.open("rb") as file:
+        while (line := file.readline()).endswith(b"\n"):
+            rows.append(_read_row(output, line, len(rows), questions))
+            sizes.append(len(line))
+    kept = len(rows) if len(rows) == len(questions) else len(rows) // batch * batch
+    try:
+        os.truncate(output, sum(sizes[:kept]))
+    except OSError as error:
+        raise cannot_write(output, error) from error
+    log.info("%s: %d of %d questions are there already", output, kept, len(questions))
+    return rows[:kept]
+
+
+def _read_row(
+    output: Path, line: bytes, index: int, questions: Sequence[Asked]
+) -> dict[str, Any]:
+    remedy = "Delete this line and all after it: they are searched again."
+    row = unsealed(line)
+    if row is None:
+        raise damaged(f"{output}, line {index + 1}", "is not what was written", remedy)
+    asked = questions[index] if index < len(questions) else None
+    if asked is None or (row["index"], row["question"]) != (index, asked.question):
+        raise JobError(
+            f"{output}, line {index + 1} is of another question than the run asks: "
+            "delete the file, or name another search.output"
+        )
+    return _kept(row)
+
+
+def _check_made_by(context: Context, output: Path) -> None:
+    """Nothing that is there was made otherwise; what it was made by is kept."""
+    c = context.config
+    made_by = {f"search.{k}": v for k, v in c.search.items() if k not in _ASIDE}
+    made_by |= {"seed": c.seed, "builder": c.builder.to_dict()}
+    if c.search.solver == ENDPOINT:
+        made_by["endpoint"] = [c.solver.endpoint, c.endpoint.model, c.endpoint.layout]
+    names = [f"{LIKELIHOOD}:{c.search.solver}", *_names(c.search)]
+    found = [located(context, name) for name in dict.fromkeys(names)]
+    made_by["models"] = [_fingerprint(name) for name in found]
+    made_by = json.loads(to_json(made_by))
+    record = output.with_name(
+        MADE_BY if output.name == SOLUTIONS else f"{output.name}.{MADE_BY}"
+    )
+    if not output.exists():
+        write_sealed(record, made_by)
+        return
+    remedy = f"Delete it and {output}, or name another search.output."
+    known = read_sealed(record, remedy)
+    if other := sorted(k for k in made_by if known.get(k) != made_by[k]):
+        raise JobError(
+            f"{output} was made with other {', '.join(other)}: delete it, or name "
+            "another search.output"
+        )
+
+
+def _fingerprint(name: str) -> str:
+    """What changes where a verifier does; of the oracle, or no folder, the name."""
+    try:
+        return name if name == ORACLE else fingerprint_of(name)
+    except ModelFileError:  # the backbone that the config names
+        return name
+
+
+class _Progress:
+    """Now and then a line: questions, tokens a second, accuracy, what is left."""
+
+    def __init__(self, name: str, total: int, done: Sequence[Mapping[str, Any]]):
+        self._name, self._total, self._before = name, total, len(done)
+        self._right = [r["correct"] for r in done if r["correct"] is not None]
+        self._done, self._drawn, self._of_batch = len(done), 0, 0
+        self._began = self._said = time.monotonic()
+
+    def tokens(self, drawn: int) -> None:
+        """So many tokens were drawn for the batch up to now."""
+        self._drawn += drawn - self._of_batch
+        self._of_batch = drawn
+        if time.monotonic() - self._said >= _SECONDS:
+            self._say()
+
+    def add(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """These questions are done."""
+        self._done, self._of_batch = self._done + len(rows), 0
+        self._right += [r["correct"] for r in rows if r["correct"] is not None]
+        if self._done == self._total or time.monotonic() - self._said >= _SECONDS:
+            self._say()
+
+    def _say(self) -> None:
+        self._said = time.monotonic()
+        seconds = max(self._said - self._began, 1e-9)
+        parts = [f"{self._done}/{self._total} questions"]
+        parts.append(f"{self._drawn / seconds:,.0f} tokens/s")
+        if self._right:
+            share = sum(self._right) / len(self._right)
+            parts.append(f"accuracy {share:.3f} of {len(self._right)}")
+        if new := self._done - self._before:
+            left = seconds / new * (self._total - self._done)
+            parts.append(f"{duration(left)} left")
+        log.info("[%s] %s", self._name, " | ".join(parts))
+
+
+def _summary(
+    context: Context, rows: Sequence[Mapping[str, Any]], output: Path
+) -> dict[str, Any]:
+    """Writes the records of all rows, says them, and returns the counts."""
+    c = context.config.search
+    records: list[Record] = []
+    for split in dict.fromkeys(row["split"] for row in rows):
+        of_split = [row for row in rows if row["split"] == split]
+        records += _records(c, split, of_split)
+    write_results(context.directory / "results.json", records)
+    atomic_write(context.directory / "summary.json", to_json(by_name(records)))
+    unanswered = [row for row in rows if row["answer"] is None]
+    for why in dict.fromkeys(row["why"] for row in unanswered):
+        these = [row["index"] for row in unanswered if row["why"] == why]
+        log.warning(
+            "%s: %d of %d questions have no answer, the first in line %d: %s",
+            context.stage,
+            len(these),
+            len(rows),
+            these[0] + 1,
+            why,
+        )
+    for record in records:
+        if record.metric in ("accuracy", "answered"):
+            ends = f" [{record.low:.3f}, {record.high:.3f}]"
+            shown = f"{record.value:.3f}{ends if record.low == record.low else ''}"
+            log.info("%s: %s %s %s", context.stage, record.split, record.metric, shown)
+    log.info("%s: %s", context.stage, output)
+    counts = {"questions": len(rows), "answered": len(rows) - len(unanswered)}
+    return counts | {"elsewhere": [output] if c.output else []}
+
+
+def _records(c: Any, split: str, rows: Sequence[Mapping[str, Any]]) -> list[Record]:
+    """Accuracy with its interval, the curve, and the mean cost of a question."""
+    of = (SET, split, "+".join(c.verifiers))
+    known = [row for row in rows if row["correct"] is not None]
+    answered = [row["answer"] is not None for row in rows]
+    records = metric_records(
+        *of, {"questions": float(len(rows)), "answered": float(np.mean(answered))}
+    )
+    if known:
+        right = np.array([row["correct"] for row in known], np.float64)
+        interval = intervals.bootstrap(right, resamples=c.bootstrap)
+        records += metric_records(*of, {"accuracy": interval})
+        records += metric_records(*of, _curve([row["curve"] for row in known]))
+    costs = {
+        name: float(np.mean([row["ledger"][name] for row in rows]))
+        for name in rows[0]["ledger"]
+    }
+    return records + metric_records(*of, costs, part="cost")
+
+
+def _curve(curves: Sequence[Sequence[Mapping[str, Any]]]) -> dict[str, float]:
+    """Accuracy at each budget; a question is at the last that it has, until the next.
+
+    Named "accuracy@8 slots", or rounds.
+    """
+    unit = "slots" if "slots" in curves[0][0] else "rounds"
+    out = {}
+    for budget in sorted({point[unit] for curve in curves for point in curve}):
+        right = [
+            next((p["correct"] for p in reversed(curve) if p[unit] <= budget), False)
+            for curve in curves
+        ]
+        out[f"accuracy@{budget} {unit}"] = float(np.mean(right))
+    return out

@@ -1,0 +1,83 @@
+"""A search from its settings."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from aprm_jax.search.aggregate import Aggregation
+from aprm_jax.search.engine import Engine
+from aprm_jax.search.mcts import MCTS
+from aprm_jax.search.methods import DVTS, Beam, BestOfN, Method, Rebase
+from aprm_jax.solvers.protocol import Solver, StepSolver
+from aprm_jax.solvers.stepwise import UncachedSolver
+from aprm_jax.verifiers.protocol import StepVerifier, Verifier
+from aprm_jax.verifiers.stated import OracleVerifier
+from aprm_jax.verifiers.stepwise import OracleSteps, UncachedVerifier
+
+
+def make_method(c: Any) -> Method:
+    """The method that settings name; see `jobs.records.search.SearchConfig`."""
+    match c.method:
+        case "best_of_n":
+            return BestOfN(c.n)
+        case "beam":
+            return Beam(c.n, c.m)
+        case "dvts":
+            return DVTS(c.n, c.m)
+        case "rebase":
+            return Rebase(c.n, c.rebase_temperature)
+        case "mcts":
+            return MCTS(
+                iterations=c.iterations,
+                branch=c.branch,
+                roll_steps=c.roll_steps,
+                roll_branch=c.roll_branch,
+                exploration=c.exploration,
+                unvisited=c.unvisited,
+                alpha=c.roll_weight,
+                end=c.end,
+            )
+    raise ValueError(f"method {c.method!r} is none")
+
+
+def make_engine(
+    c: Any,
+    solver: Solver | StepSolver,
+    verifier: Verifier | StepVerifier | None,
+    max_steps: int,
+) -> Engine:
+    """An engine; who keeps no cache reads again.
+
+    Args:
+      c: settings, as of `make_method`.
+      solver: writes.
+      verifier: scores.
+      max_steps: most steps of a solution.
+    """
+    return Engine(
+        solver if isinstance(solver, StepSolver) else UncachedSolver.of(solver),
+        _step_verifier(verifier),
+        make_method(c),
+        make_aggregation(c, verifier),
+        max_steps,
+        c.temperature,
+    )
+
+
+def make_aggregation(c: Any, verifier: Any) -> Aggregation:
+    """The one that settings name, or that suits the verifier.
+
+    The least step tells whether all are right; a value is what the last one says, and
+    so is the oracle's verdict, which counts what follows an error as wrong.
+    """
+    own = "last" if isinstance(verifier, OracleVerifier | OracleSteps) else "min"
+    how = c.aggregation or getattr(verifier, "aggregation", own)
+    return Aggregation(how, c.alpha, c.prover)
+
+
+def _step_verifier(verifier: Verifier | StepVerifier | None) -> StepVerifier | None:
+    if isinstance(verifier, OracleVerifier):
+        return OracleSteps(verifier.oracle)
+    if verifier is None or isinstance(verifier, StepVerifier):
+        return verifier
+    return UncachedVerifier.of(verifier)

@@ -1,0 +1,273 @@
+"""job=search on a tiny run: rows, resumption to the bit, and every wrong input."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import tiny
+import tiny_game
+from tiny_game import DOMAIN
+
+from aprm_jax.config import ConfigError, default_config, set_field, validate
+from aprm_jax.data.jsonl import DataError
+from aprm_jax.evals.records import Results, read_results
+from aprm_jax.files import DamagedFileError
+from aprm_jax.jobs import search
+from aprm_jax.jobs.context import Context, JobError
+from aprm_jax.models import heads
+from aprm_jax.models.io import ModelSpec, save_model
+from aprm_jax.tasks.questions import read_asked
+
+TIMES = ("seconds", "peak_kv_bytes")
+
+
+def config(**fields):
+    c = default_config()
+    small = {
+        "compilation_cache": "",
+        "model.d_model": 16,
+        "model.num_layers": 1,
+        "model.num_heads": 2,
+        "model.num_kv_heads": 1,
+        "model.head_dim": 8,
+        "model.d_ff": 32,
+        "builder.buckets": (64,),
+        "builder.line_stride": 0,
+        "builder.max_steps": 3,
+        "search.verifiers": ("prm",),
+        "search.splits": ("dev",),
+        "search.problems": 5,
+        "search.n": 4,
+        "search.m": 2,
+        "search.batch": 2,
+        "search.trees": 1,
+        "search.bootstrap": 50,
+    }
+    for name, value in small.items():
+        set_field(c, name, value)
+    for name, value in fields.items():
+        set_field(c, f"search.{name}", value)
+    validate(c)
+    return c
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("run")
+    decoder = tiny.decoder(len(DOMAIN.tokenizer))
+    backbone = tiny_game.generator()["backbone"]
+    params = {
+        "solver": {"backbone": backbone},
+        "prm": heads.init_prm(tiny_game.jax.random.key(1), backbone, 16, "token"),
+    }
+    for kind, tree in params.items():
+        spec = ModelSpec(
+            kind=kind,
+            decoder=decoder,
+            head="token" if kind == "prm" else None,
+            window=1,
+            buckets=(64,),
+            domain="arithmetic",
+        )
+        save_model(folder / kind / "model", tree, spec, DOMAIN.tokenizer)
+    return folder
+
+
+def _run(root: Path, stage: str, **fields) -> list[dict]:
+    context = Context(config(**fields), root, stage)
+    search.check(context, {})
+    search.run(context)
+    return _rows(root / stage / "solutions.jsonl")
+
+
+def _rows(path: Path) -> list[dict]:
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    for row in rows:
+        row.pop("sha256")
+        for field in TIMES:
+            row["ledger"].pop(field)
+    return rows
+
+
+@pytest.fixture(scope="module")
+def whole(root) -> list[dict]:
+    return _run(root, "whole")
+
+
+def test_every_question_has_a_row_with_all_that_came_of_it(root, whole):
+    problems = DOMAIN.problems("dev", 5)
+    assert [row["index"] for row in whole] == list(range(5))
+    for row in whole:
+        assert row["split"] == "dev" and row["correct"] in (True, False)
+        assert row["ledger"]["decoded"] > 0 and row["ledger"]["flops"] > 0
+        assert row["ledger"]["verifier_tokens"] > 0
+        assert row["answer"] is not None or row["why"]
+        assert row["curve"][-1]["answer"] == row["answer"]
+        assert row["curve"][-1]["correct"] == row["correct"]
+        for candidate in row["candidates"]:
+            assert len(candidate["scores"]) == len(candidate["steps"])
+            assert candidate["count"] >= 1
+    assert {row["reference"] for row in whole} <= {
+        p.answer for p in tiny_game.ArithmeticDomain(0).problems("dev", 5)
+    } | {p.answer for p in problems}
+    assert "tree" in whole[0] and "tree" not in whole[1]
+    records, _ = read_results(root / "whole" / "results.json", "")
+    results = Results(records)
+    accuracy = results.find("search", "dev", "prm", "accuracy")
+    assert accuracy is not None
+    assert accuracy.value == sum(row["correct"] for row in whole) / 5
+    assert accuracy.low <= accuracy.value <= accuracy.high
+    mean = sum(row["ledger"]["decoded"] for row in whole) / 5
+    assert results.value("search", "dev", "prm", "decoded", part="cost") == mean
+
+
+def test_a_search_that_was_killed_goes_on_to_the_same_rows(root, whole, monkeypatch):
+    path = root / "killed" / "solutions.jsonl"
+    searched: list[int] = []
+    inner = search.Engine.search
+
+    def dies(self, questions, key, told):
+        if len(searched) == 1:
+            raise KeyboardInterrupt
+        searched.append(len(questions))
+        return inner(self, questions, key, told)
+
+    monkeypatch.setattr(search.Engine, "search", dies)
+    with pytest.raises(KeyboardInterrupt):
+        _run(root, "killed")
+    assert len(_rows(path)) == 2
+    monkeypatch.setattr(search.Engine, "search", inner)
+    # Torn in the middle of a line, and of a batch: the batch is redone, no more.
+    lines = (root / "whole" / "solutions.jsonl").read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(lines[:3]) + lines[3][:40])
+
+    def counts(self, questions, key, told):
+        searched.append(len(questions))
+        return inner(self, questions, key, told)
+
+    monkeypatch.setattr(search.Engine, "search", counts)
+    assert _run(root, "killed") == whole
+    assert searched == [2, 2, 1]
+    assert _run(root, "killed") == whole and len(searched) == 3  # nothing is left
+
+
+def test_rows_that_are_there_are_checked(root, whole):
+    path = root / "damaged" / "solutions.jsonl"
+    _run(root, "damaged")
+    text = path.read_text()
+    lines = text.splitlines()
+    path.write_text(
+        "\n".join([lines[0], lines[1].replace("answer", "answe_", 1)]) + "\n"
+    )
+    with pytest.raises(DamagedFileError, match=r"solutions.jsonl, line 2 is not what"):
+        _run(root, "damaged")
+    path.write_text(f"{lines[1]}\n{lines[0]}\n")
+    with pytest.raises(JobError, match="line 1 is of another question"):
+        _run(root, "damaged")
+    path.write_text(text)
+    with pytest.raises(JobError, match=r"was made with other search\.n: delete it"):
+        _run(root, "damaged", n=8)
+    # More questions are no other settings.
+    assert _run(root, "damaged", problems=6)[:5] == whole
+
+
+def test_questions_without_answers_are_answered(root, tmp_path):
+    file = tmp_path / "mine.jsonl"
+    file.write_text('{"question": "1 + 2"}\n{"question": "3 + 4 * 2", "answer": 11}\n')
+    output = tmp_path / "out" / "answers.jsonl"
+    context = Context(config(questions=str(file), output=str(output)), root, "asked")
+    search.check(context, {})
+    info = search.run(context)
+    assert info["questions"] == 2 and info["elsewhere"] == [output]
+    one, two = _rows(output)
+    assert one["correct"] is None and one["reference"] is None
+    assert two["correct"] in (True, False) and two["reference"] == "11"
+    assert {row["split"] for row in (one, two)} == {"mine"}
+    read = read_asked(str(file))
+    assert [(r.question, r.answer) for r in read] == [
+        ("1 + 2", ""),
+        ("3 + 4 * 2", "11"),
+    ]
+
+
+def test_a_question_that_is_longer_than_the_model_is_named(root, tmp_path, caplog):
+    file = tmp_path / "long.jsonl"
+    long = " + ".join("1" * 60)
+    file.write_text(json.dumps({"question": long}) + '\n{"question": "1 + 2"}\n')
+    (tmp_path / "out").mkdir()
+    with caplog.at_level("WARNING", "aprm_jax"):
+        rows = _run(root, "long", questions=str(file))
+    assert rows[0]["answer"] is None and rows[0]["candidates"] == []
+    assert rows[0]["why"] == "the question does not fit the solver"
+    assert "first in line 1: the question does not fit the solver" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "the file is empty"),
+        ('{"answer": 3}\n', "question"),
+        ("not json\n", "not JSON"),
+        ('{"question": ""}\n', "empty"),
+    ],
+)
+def test_a_file_without_questions_is_refused_before_a_model_is_loaded(
+    root, tmp_path, text, said
+):
+    file = tmp_path / "bad.jsonl"
+    file.write_text(text)
+    context = Context(config(questions=str(file)), root, "bad")
+    with pytest.raises(DataError, match=said):
+        search.check(context, {})
+    with pytest.raises(DataError, match="no such file"):
+        search.check(Context(config(questions="nowhere.jsonl"), root, "bad"), {})
+
+
+def test_the_oracle_as_verifier_reaches_the_ceiling(root):
+    """Best of N by the oracle is right wherever any of the N is."""
+    rows = _run(root, "oracle", verifiers=("oracle",), method="best_of_n", n=16)
+    for row in rows:
+        right = [
+            DOMAIN.same_answer(c["answer"], row["reference"]) for c in row["candidates"]
+        ]
+        assert row["correct"] == any(right)
+        assert row["ledger"]["oracle_calls"] > 0
+        assert row["ledger"]["verifier_tokens"] == 0
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"method": "dvts"},
+        {"method": "rebase", "pick": "vote"},
+        {"method": "mcts", "iterations": 3},
+        {"method": "best_of_n", "verifiers": (), "pick": "majority"},
+        {"method": "beam", "verifiers": ("likelihood",), "aggregation": "mean"},
+    ],
+    ids=lambda f: "-".join(map(str, f.values())),
+)
+def test_every_method_runs(root, fields):
+    rows = _run(root, "-".join(map(str, fields.values())) or "x", problems=2, **fields)
+    assert len(rows) == 2 and all(row["ledger"]["decoded"] for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"n": 10, "m": 4}, r"search.n \(10\) must be a multiple of search.m \(4\)"),
+        ({"verifiers": ()}, "without scores there is"),
+        ({"method": "beams"}, "must be one of best_of_n, beam, dvts"),
+        ({"method": "mcts", "aggregation": "effective"}, "needs a value"),
+        ({"splits": ()}, "are both empty"),
+        ({"solver": "endpoint", "verifiers": ("likelihood",)}, "an endpoint has none"),
+        ({"problems": 0}, "a split has no end"),
+    ],
+)
+def test_settings_that_do_not_go_together_are_named(fields, said):
+    with pytest.raises(ConfigError, match=said):
+        config(**fields)
+    with pytest.raises(ConfigError, match=r"has no split 'tests', only.*Did you mean"):
+        context = Context(config(splits=("tests",)), Path(), "x")
+        search._questions(context)

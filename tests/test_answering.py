@@ -1,0 +1,122 @@
+"""`aprm_jax.search` on tiny models: names and objects, lists, and wrong arguments."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import tiny
+
+import aprm_jax
+from aprm_jax.config import ConfigError
+from aprm_jax.models.io import ModelFileError
+from aprm_jax.search.outcome import Outcome
+from aprm_jax.solvers.protocol import Solution
+
+QUESTIONS = ["1 + 2 * 3 =", "7 - 7 =", "( 4 + 5 ) * 2 ="]
+SMALL = {"n": 4, "m": 2, "max_steps": 3}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("run")
+    tiny.save(root / "solver" / "model", "solver", max_new_tokens=6)
+    tiny.save(root / "aprm" / "model", "prm")
+    return root
+
+
+@pytest.fixture(scope="module")
+def found(run) -> list[Outcome]:
+    return aprm_jax.search(QUESTIONS, solver=run / "solver", verifier=run, **SMALL)
+
+
+def _told(outcome: Outcome):
+    told = outcome.to_json()
+    for field in ("seconds", "peak_kv_bytes"):
+        told["ledger"].pop(field)
+    return told
+
+
+def test_a_list_is_searched_as_each_alone(run, found):
+    assert [o.question for o in found] == QUESTIONS
+    one = aprm_jax.search(
+        QUESTIONS[1], solver=str(run / "solver"), verifier=str(run), **SMALL
+    )
+    assert isinstance(one, Outcome) and one.answer == found[1].answer
+    assert [c.steps for c in one.candidates] == [c.steps for c in found[1].candidates]
+    assert all(o.ledger.decoded > 0 and o.ledger.verifier_tokens > 0 for o in found)
+    other = aprm_jax.search(
+        QUESTIONS, solver=run / "solver", verifier=run, seed=1, **SMALL
+    )
+    assert [_told(o) for o in other] != [_told(o) for o in found]
+
+
+def test_a_prm_that_is_loaded_and_whatever_is_a_solver(run, found):
+    prm = aprm_jax.PRM.load(run)
+    again = aprm_jax.search(QUESTIONS, solver=run / "solver", verifier=prm, **SMALL)
+    assert [_told(o) for o in again] == [_told(o) for o in found]
+
+    class Always:
+        """A `Solver` of somebody's own, without tokens and caches."""
+
+        def solve(self, starts, count, key, *, max_steps, **options):
+            solved = [Solution(q, (*steps, "#### 7"), True) for q, steps in starts]
+            return [[solution] * count for solution in solved]
+
+    mine = aprm_jax.search("6 + 1", solver=Always(), verifier=prm, n=4, m=2)
+    assert mine.answer == "7" and mine.solution == ("#### 7",)
+    (candidate,) = mine.candidates
+    assert len(candidate.slots) == 4
+    assert mine.scores == pytest.approx(prm.score("6 + 1", ["#### 7"]).tolist())
+
+
+def test_a_majority_needs_no_verifier(run):
+    outcome = aprm_jax.search(
+        QUESTIONS[0],
+        solver=run / "solver",
+        method="best_of_n",
+        pick="majority",
+        n=8,
+        max_steps=3,
+    )
+    assert outcome.scores == () and [p["slots"] for p in outcome.curve] == [1, 2, 4, 8]
+
+
+def test_the_package_of_the_same_name_is_the_function_too():
+    import aprm_jax.search.engine
+
+    assert callable(aprm_jax.search)
+    with pytest.raises(TypeError, match="solver must be a folder"):
+        aprm_jax.search("1 + 1", solver=3, verifier="nowhere")
+
+
+@pytest.mark.parametrize(
+    ("question", "options", "error", "said"),
+    [
+        (3, {}, TypeError, "must be text or a list of texts, not int"),
+        ([b"1"], {}, TypeError, "question 0 must be text, not bytes"),
+        ("  ", {}, ValueError, "a question is empty"),
+        ("1", {"nn": 3}, TypeError, "no option 'nn'; there are method, n, m"),
+        ("1", {"n": 2.5}, TypeError, "n must be int, not 2.5"),
+        ("1", {"n": 0}, ValueError, "n must be at least 1, not 0"),
+        ("1", {"n": True}, TypeError, "n must be int, not True"),
+        ("1", {"method": "beem"}, ValueError, "must be one of best_of_n, beam"),
+        ("1", {"n": 6, "m": 4}, ConfigError, r"n \(6\) must be a multiple of m \(4\)"),
+        ("1", {"verifier": None}, ConfigError, "verifiers is empty"),
+        ("1", {"verifier": 7}, TypeError, "verifier must be a folder"),
+        ("1", {"seed": -1}, ValueError, "seed must be at least 0"),
+        ("1", {"max_steps": 0}, ValueError, "max_steps must be at least 1"),
+        ("1", {"temperature": float("nan")}, ValueError, "temperature must not be"),
+    ],
+)
+def test_wrong_arguments_are_named(run, question, options, error, said):
+    given = {"solver": run / "solver", "verifier": run} | options
+    with pytest.raises(error, match=said):
+        aprm_jax.search(question, **given)
+
+
+def test_a_model_of_the_wrong_kind_is_named(run):
+    with pytest.raises(ModelFileError, match="prm"):
+        aprm_jax.search("1", solver=run / "aprm" / "model", verifier=run)
+    with pytest.raises(ModelFileError, match="solver"):
+        aprm_jax.search("1", solver=run / "solver", verifier=run / "solver" / "model")
