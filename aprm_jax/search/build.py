@@ -12,7 +12,7 @@ from aprm_jax.solvers.protocol import Solver, StepSolver
 from aprm_jax.solvers.stepwise import UncachedSolver
 from aprm_jax.verifiers.protocol import StepVerifier, Verifier
 from aprm_jax.verifiers.stated import OracleVerifier
-from aprm_jax.verifiers.stepwise import OracleSteps, UncachedVerifier
+from aprm_jax.verifiers.stepwise import OracleSteps, by_steps
 
 
 def make_method(c: Any) -> Method:
@@ -56,7 +56,7 @@ def make_engine(
     """
     return Engine(
         solver if isinstance(solver, StepSolver) else UncachedSolver.of(solver),
-        _step_verifier(verifier),
+        None if verifier is None else by_steps(verifier),
         make_method(c),
         make_aggregation(c, verifier),
         max_steps,
@@ -73,11 +73,3 @@ def make_aggregation(c: Any, verifier: Any) -> Aggregation:
     own = "last" if isinstance(verifier, OracleVerifier | OracleSteps) else "min"
     how = c.aggregation or getattr(verifier, "aggregation", own)
     return Aggregation(how, c.alpha, c.prover)
-
-
-def _step_verifier(verifier: Verifier | StepVerifier | None) -> StepVerifier | None:
-    if isinstance(verifier, OracleVerifier):
-        return OracleSteps(verifier.oracle)
-    if verifier is None or isinstance(verifier, StepVerifier):
-        return verifier
-    return UncachedVerifier.of(verifier)

@@ -74,9 +74,10 @@ class CombinedVerifier:
     def score(self, solutions: Pairs) -> list[Float[np.ndarray, " _"]]:
         """See `Verifier.score`."""
         rows = [verifier.score(solutions) for verifier in self.verifiers]
-        return [self._combined(of_all) for of_all in zip(*rows, strict=True)]
+        return [self.combined(of_all) for of_all in zip(*rows, strict=True)]
 
-    def _combined(self, rows: Sequence[np.ndarray]) -> Float[np.ndarray, " _"]:
+    def combined(self, rows: Sequence[np.ndarray]) -> Float[np.ndarray, " _"]:
+        """The scores of some steps from those that each verifier gives them."""
         pairs = zip(self.verifiers, rows, strict=True)
         logs = np.array([v.scale.log_probability(row) for v, row in pairs])
         pairs = zip(self.verifiers, rows, strict=True)

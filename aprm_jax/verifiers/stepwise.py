@@ -1,10 +1,11 @@
-"""Verifiers step by step, without a cache."""
+"""Verifiers step by step: any, the oracle, and several as one."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -15,8 +16,21 @@ from aprm_jax.oracle.verdict import Label
 from aprm_jax.solvers.protocol import Start, StepRows
 from aprm_jax.solvers.stepwise import TextRows, whole_attention
 from aprm_jax.tasks.protocols import Grader, StepOracle
+from aprm_jax.verifiers.combined import CombinedVerifier
 from aprm_jax.verifiers.models import ModelVerifier
-from aprm_jax.verifiers.protocol import Scale, Verifier, logit
+from aprm_jax.verifiers.protocol import Scale, StepVerifier, Verifier, logit
+from aprm_jax.verifiers.stated import OracleVerifier
+
+
+def by_steps(verifier: Verifier | StepVerifier) -> StepVerifier:
+    """A verifier as one that reads step by step, from its cache where it has one."""
+    if isinstance(verifier, OracleVerifier):
+        return OracleSteps(verifier.oracle)
+    if isinstance(verifier, CombinedVerifier):
+        return CombinedSteps(verifier, tuple(map(by_steps, verifier.verifiers)))
+    if isinstance(verifier, StepVerifier):
+        return verifier
+    return UncachedVerifier.of(verifier)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -164,6 +178,76 @@ class OracleSteps:
         if not answer or grader is None or not grader.is_final(step):
             return None
         return grader.same_answer(grader.answer([*before, step]), answer)
+
+
+@dataclasses.dataclass
+class CombinedRows(StepRows):
+    """Rows of several verifiers.
+
+    Attributes:
+      parts: of each verifier.
+    """
+
+    parts: tuple[Any, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class CombinedSteps:
+    """Implements `StepVerifier` by several, each from its own cache.
+
+    Attributes:
+      combined: says what becomes of their scores.
+      verifiers: the same, step by step.
+      flops_per_token: 0, as theirs differ: what all of them spend is counted as
+        `StepRows.attention`.
+    """
+
+    combined: CombinedVerifier
+    verifiers: tuple[StepVerifier, ...]
+    flops_per_token: float = dataclasses.field(default=0.0, init=False)
+
+    @property
+    def scale(self) -> Scale:
+        """Of the combined scores."""
+        return self.combined.scale
+
+    @property
+    def aggregation(self) -> str:
+        """The combined verifier's."""
+        return self.combined.aggregation
+
+    def begin(
+        self, starts: Sequence[Start], rows: CombinedRows | None = None
+    ) -> tuple[CombinedRows, Float[np.ndarray, " N"]]:
+        """See `StepVerifier.begin`."""
+        before = rows.parts if rows else (None,) * len(self.verifiers)
+        pairs = zip(self.verifiers, before, strict=True)
+        return self._together([v.begin(starts, of_v) for v, of_v in pairs])
+
+    def read(
+        self, rows: CombinedRows, parents: Sequence[int], steps: Sequence[str]
+    ) -> tuple[CombinedRows, Float[np.ndarray, " N"]]:
+        """See `StepVerifier.read`."""
+        pairs = zip(self.verifiers, rows.parts, strict=True)
+        return self._together([v.read(of_v, parents, steps) for v, of_v in pairs])
+
+    def _together(
+        self, read: Sequence[tuple[Any, np.ndarray]]
+    ) -> tuple[CombinedRows, Float[np.ndarray, " N"]]:
+        parts, scores = zip(*read, strict=True)
+        tokens = np.array([part.prefilled for part in parts], int)
+        none = (0,) * tokens.shape[1]
+        calls = np.array([part.oracle_calls or none for part in parts], int)
+        spent = np.array([part.attention or none for part in parts], float)
+        rates = np.array([v.flops_per_token for v in self.verifiers])
+        rows = CombinedRows(
+            tuple(tokens.sum(axis=0).tolist()),
+            sum(part.num_bytes for part in parts),
+            tuple(calls.sum(axis=0).tolist()),
+            parts=parts,
+            attention=tuple((spent.sum(axis=0) + rates @ tokens).tolist()),
+        )
+        return rows, self.combined.combined(scores)
 
 
 _STATED = {Label.CORRECT: 1.0, Label.INCORRECT: 0.0, Label.UNDECIDABLE: 0.5}

@@ -5,14 +5,16 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import pytest
 import tiny_game
 from tiny_game import DECODER, DOMAIN
 
 from aprm_jax.oracle.verdict import correct, incorrect, undecidable
+from aprm_jax.verifiers.combined import CombinedVerifier
 from aprm_jax.verifiers.models import prm_verifier
 from aprm_jax.verifiers.protocol import StepVerifier
 from aprm_jax.verifiers.stated import OracleVerifier
-from aprm_jax.verifiers.stepwise import OracleSteps, UncachedVerifier
+from aprm_jax.verifiers.stepwise import OracleSteps, UncachedVerifier, by_steps
 
 RIGHT = ("1 + 2 + 3 + 1", ("3 + 3 + 1", "6 + 1", "7"))
 WRONG = ("1 + 2 + 3 + 1", ("3 + 3 + 1", "5 + 1", "6"))
@@ -75,3 +77,24 @@ def test_an_undecidable_step_is_neither_right_nor_wrong():
     scores = _one_by_one(verifier, [("q", ("yes", "?", "no")), ("q", ("?", "no", "a"))])
     assert scores[0][1] == scores[1][0] == 0.0
     assert scores[0][0] > 20 and max(scores[0][2], scores[1][1], scores[1][2]) < -20
+
+
+@pytest.mark.parametrize("how", ["mean", "min", "product"])
+def test_several_verifiers_read_step_by_step_as_whole(how):
+    rows = tiny_game.builder()
+    one = prm_verifier(DECODER, "token", tiny_game.prm(), rows, max_steps=8)
+    combined = CombinedVerifier([one, OracleVerifier(DOMAIN.oracle)], how)
+    verifier = by_steps(combined)
+    assert verifier.scale is combined.scale
+    np.testing.assert_allclose(
+        _one_by_one(verifier, [RIGHT, WRONG]),
+        combined.score([RIGHT, WRONG]),
+        atol=1e-4,
+        rtol=1e-4,
+    )
+    begun, _ = verifier.begin([RIGHT, WRONG])
+    alone, _ = by_steps(one).begin([RIGHT, WRONG])
+    assert begun.prefilled == alone.prefilled and begun.oracle_calls == (3, 2)
+    spent = np.array(alone.attention) + one.flops_per_token * np.array(alone.prefilled)
+    np.testing.assert_allclose(begun.attention, spent)
+    assert begun.num_bytes == alone.num_bytes
