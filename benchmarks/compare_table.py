@@ -31,6 +31,7 @@ TITLES = {
     "majority@{n}": "majority of {n}",
     "likelihood.{how}@{n}": "solver's own likelihood",
     "prm_static.{how}@{n}": "PRM, static corruptions",
+    "orm.last@{n}": "ORM, at the last step",
     "prm_monte_carlo.{how}@{n}": "PRM, Monte-Carlo labels",
     "prm_frozen.{how}@{n}": "PRM, frozen Generator",
     "aprm.{how}@{n}": "**APRM**",

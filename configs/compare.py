@@ -4,9 +4,11 @@ docs/results.md.
 All PRMs start from one warm-up and get as many updates of as many steps. They differ
 in where their wrong steps come from: static corruptions, a frozen Generator, the
 solver's own samples labelled by Monte-Carlo completions, the same labelled by the
-exact oracle (an upper bound), and the Generator that learns. The problems count modulo
-10: every result is its last digit. All settings are those of the published table, and
-where the quickstart has others since, they stand in `PUBLISHED`.
+exact oracle (an upper bound), and the Generator that learns. An ORM learns from whole
+samples by their answers alone, in as many updates, and judges a solution at its end.
+The problems count modulo 10: every result is its last digit. All settings are those of
+the published table, and where the quickstart has others since, they stand in
+`PUBLISHED`.
 
     for seed in 0 1 2; do
       python -m aprm_jax.main --config=configs/compare.py --config.seed=$seed \\
@@ -56,6 +58,7 @@ def get_config(arg: str = ""):
         "prm_static:prm",
         "prm_monte_carlo:prm",
         "prm_oracle:prm",
+        "orm:prm",
         "prm_frozen:aprm",
         "aprm:aprm",
         "evaluate",
@@ -64,8 +67,11 @@ def get_config(arg: str = ""):
     set_stages(c, stages)
     override(c, "prm_monte_carlo", {"prm.negatives": "monte_carlo"})
     override(c, "prm_oracle", {"prm.negatives": "oracle"})
+    # It reads whole solutions, as no other PRM here does: it starts from the solver.
+    whole = {"builder.window": 0, "prm.init_from": "solver", "prm.hard_share": 0.0}
+    override(c, "orm", {"prm.negatives": "outcome", **whole})
     override(c, "prm_frozen", {"game.freeze_generator": True})
-    c.evaluate.prms = PRMS
+    c.evaluate.prms = (*PRMS, "orm")
     c.evaluate.attack_prms = PRMS
     c.evaluate.samples = (8, 32)
     c.evaluate.problems = 200

@@ -15,6 +15,7 @@ from aprm_jax.game.rollouts import prm_batch, situations, static_rows
 from aprm_jax.game.update import game_optimiser
 from aprm_jax.jobs.context import Context, JobError, log
 from aprm_jax.jobs.prm_labels import label_batches
+from aprm_jax.jobs.records.prm import SAMPLED
 from aprm_jax.jobs.solvers import open_solver
 from aprm_jax.models import heads
 from aprm_jax.training.ahead import Ahead
@@ -27,13 +28,16 @@ from aprm_jax.verifiers.monte_carlo import (
     LabelledStep,
     monte_carlo_labels,
     oracle_labels,
+    outcome_labels,
 )
 from aprm_jax.verifiers.objective import PrmObjective
 from aprm_jax.verifiers.scoring import Scorer, prm_scorer
 from aprm_jax.verifiers.step_loss import PrmBatch, make_prm_update
 
+OUTCOME = "outcome"  # negatives of whole solutions
 
-def run(context: Context) -> dict[str, float]:
+
+def run(context: Context) -> dict[str, int]:
     """Trains R, saves `model/`, and returns what to keep of the run."""
     context, c = context.of("prm"), context.config.prm
     params = initial_prm(context, c.init_from, "prm.init_from", c.head)
@@ -41,10 +45,13 @@ def run(context: Context) -> dict[str, float]:
     size = -(-c.batch_size // multiple) * multiple
     if c.negatives == "labels":
         params = _train(context, params, label_batches(context, size), 8)
-    else:
-        params = _train(context, params, _batches(context, size), 5)
-    context.save(params, "prm", c.head)
-    return {}
+        context.save(params, "prm", c.head)
+        return {}
+    pool = _pool(context) if c.negatives in SAMPLED else ()
+    params = _train(context, params, _batches(context, size, pool), 5)
+    aggregation = "last" if c.negatives == OUTCOME else "min"
+    context.save(params, "prm", c.head, aggregation=aggregation)
+    return {"labels": len(pool), "wrong_labels": _count_wrong(pool)} if pool else {}
 
 
 def _train(
@@ -86,6 +93,9 @@ def _train(
             )
         metrics = dict(metrics)
         metrics.pop("prm/accuracy_replayed", None)  # nothing is replayed here
+        if c.negatives == OUTCOME:  # rows of one source, right ones and wrong ones
+            for source in ("clean", "fresh"):
+                metrics.pop(f"prm/accuracy_{source}", None)
         return StepOutput(state, metrics, batch)
 
     state = run_loop(
@@ -98,10 +108,11 @@ def _train(
     return state.params
 
 
-def _batches(context: Context, size: int) -> Callable[[Any, int, PhaseTimer], PrmBatch]:
-    """Batches of `size` rows: correct steps, and corruptions or a solver's samples."""
+def _batches(
+    context: Context, size: int, pool: Sequence[LabelledStep]
+) -> Callable[[Any, int, PhaseTimer], PrmBatch]:
+    """Batches of `size` rows: correct steps, and corruptions or the pool's samples."""
     c = context.config.prm
-    pool = _pool(context) if c.negatives != "static" else ()
     score = prm_scorer(context.decoder, c.head)
     scorer = Scorer(score, context.builder, max_steps=1)
 
@@ -143,7 +154,12 @@ def initial_prm(context: Context, source: str, field: str, head: str) -> Any:
 
 
 def _clean(context: Context, step: int, size: int) -> list[StepRow]:
-    """The half of an update's rows that are correct steps of training solutions."""
+    """The half of an update's rows that are correct steps of training solutions.
+
+    An ORM has none: it learns from whole solutions alone.
+    """
+    if context.config.prm.negatives == OUTCOME:
+        return []
     builder, first = context.builder, step * size
     points = situations(
         context.domain, range(first, first + size // 2), context.config.seed
@@ -157,13 +173,16 @@ def _labelled(
 ) -> tuple[list[StepRow], list[StepRow], int]:
     """What makes up the other half of an update.
 
+    Of outcomes it is all of them, half right and half wrong.
+
     Returns:
       Wrong steps in the order that they were drawn in; right ones, of a pool; how many
       of the wrong ones to learn from. With a hard share there are more than these.
     """
     c, builder = context.config, context.builder
     rng = np.random.default_rng([c.seed, 31, step])
-    wanted = size - size // 2
+    outcome = c.prm.negatives == OUTCOME
+    wanted = size if outcome else size - size // 2
     if not pool:
         drawn = max(wanted, c.prm.hard_pool) if c.prm.hard_share > 0 else wanted
         first = step * size + size // 2
@@ -179,6 +198,8 @@ def _labelled(
     good = [s for s in pool if s.label >= 0.5]
     # Half of the batch is clean anyway: a pool of wrong steps alone will do.
     take = wanted * 3 // 4 if good else wanted
+    if outcome:  # both labels alike
+        take = wanted // 2
     drawn = max(take, c.prm.hard_pool) if c.prm.hard_share > 0 else take
     wrong = [bad[int(i)] for i in rng.integers(len(bad), size=drawn)]
     right = [good[int(i)] for i in rng.integers(max(len(good), 1), size=wanted - take)]
@@ -188,6 +209,10 @@ def _labelled(
 def _fitting(builder: RowFormat, part: Sequence[LabelledStep]) -> list[StepRow]:
     rows = [builder.step(s.question, s.prefix, s.step, s.label) for s in part]
     return [row for row in rows if builder.fits(row)]
+
+
+def _count_wrong(pool: Sequence[LabelledStep]) -> int:
+    return sum(step.label < 0.5 for step in pool)
 
 
 def _hardest(
@@ -214,6 +239,8 @@ def _pool(context: Context) -> list[LabelledStep]:
     solutions = [s for group in groups for s in group if s.finished]
     if c.prm.negatives == "oracle":
         pool = oracle_labels(solutions, context.domain.oracle)
+    elif c.prm.negatives == OUTCOME:
+        pool = outcome_labels(solutions, problems, context.domain)
     else:
         pool = monte_carlo_labels(
             solutions,
@@ -225,8 +252,13 @@ def _pool(context: Context) -> list[LabelledStep]:
             soft=c.prm.mc_soft,
             **common,
         )
-    bad = sum(s.label < 0.5 for s in pool)
+    bad = _count_wrong(pool)
     log.info("%s: %d labelled steps, %d below 0.5", context.stage, len(pool), bad)
+    if c.prm.negatives == OUTCOME and bad == len(pool):
+        raise JobError(
+            f"none of the solver's {len(pool)} finished samples has the right answer: "
+            "raise prm.pool_problems or prm.pool_samples, or use another solver"
+        )
     if not bad:
         raise JobError(
             f"none of the solver's {len(pool)} labelled steps is wrong: raise "

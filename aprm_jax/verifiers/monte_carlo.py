@@ -53,6 +53,29 @@ def oracle_labels(
     return out
 
 
+def outcome_labels(
+    solutions: Sequence[Solution], problems: Sequence[Problem], grader: Grader
+) -> list[LabelledStep]:
+    """The last step of each solution, labelled by its answer alone: 1 right, 0 wrong.
+
+    What an outcome reward model (ORM) learns from (Cobbe et al. 2021,
+    arXiv:2110.14168): nothing is said of the steps before.
+
+    Args:
+      solutions: finished ones.
+      problems: the problem of each, for its answer.
+      grader: reads answers.
+    """
+    answers = {p.question: p.answer for p in problems}
+    out = []
+    for s in solutions:
+        right = grader.same_answer(grader.answer(s.steps), answers[s.question])
+        *prefix, last = s.steps
+        label = LabelledStep(s.question, tuple(prefix), last, float(right), "outcome")
+        out.append(label)
+    return out
+
+
 def monte_carlo_labels(
     solutions: Sequence[Solution],
     problems: Sequence[Problem],

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tiny
 import tiny_game
 
-from aprm_jax.config import default_config, set_field
+import aprm_jax
+from aprm_jax.config import ConfigError, default_config, set_field, validate
 from aprm_jax.game.rollouts import situations, static_rows
 from aprm_jax.jobs import prm
-from aprm_jax.jobs.context import Context
+from aprm_jax.jobs.context import Context, JobError
+from aprm_jax.solvers.protocol import Solution
 from aprm_jax.verifiers.monte_carlo import LabelledStep
 from aprm_jax.verifiers.scoring import Scorer, prm_scorer
 
@@ -63,3 +67,89 @@ def test_the_hard_share_is_what_this_prm_believes_most():
     kept = prm._hardest(scorer, model, rows, 4, 0.5)
     rest = [i for i in range(len(rows)) if i not in order[:2]][:2]
     assert _ids(kept) == _ids([rows[i] for i in [*order[:2], *rest]])
+
+
+def _outcome(root: Path) -> Context:
+    config = default_config()
+    fields = {
+        "stages": ("solver:sft", "orm:prm"),
+        "prm.negatives": "outcome",
+        "prm.head": "two_class",
+        "prm.updates": 60,
+        "prm.batch_size": 16,
+        "prm.learning_rate": 1e-2,
+        "prm.warmup": 2,
+        "builder.window": 0,
+        "builder.buckets": (64,),
+        "builder.line_stride": 0,
+        "model.d_model": 32,
+        "model.num_layers": 1,
+        "model.num_heads": 2,
+        "model.num_kv_heads": 1,
+        "model.d_ff": 64,
+        "metrics.tensorboard": False,
+    }
+    for name, value in fields.items():
+        set_field(config, name, value)
+    validate(config)
+    return Context(config, root, "orm")
+
+
+def test_an_orm_learns_from_whole_solutions_half_of_them_wrong():
+    context = _outcome(Path("nowhere"))
+    assert prm._clean(context, 3, SIZE) == []
+    long = ("1 + 6", "7")
+    pool = [LabelledStep("1 + 2 * 3", long[:1], "7", 1.0, "outcome")]
+    pool += [LabelledStep("1 + 2 * 3", long[:1], f"{k}", 0.0, "") for k in (4, 5, 9)]
+    wrong, right, count = prm._labelled(context, 3, SIZE, pool)
+    assert count == len(wrong) == len(right) == SIZE // 2
+    assert all(row.labels.tolist() == [0.0] for row in wrong)
+    whole = context.builder.step("1 + 2 * 3", long[:1], "7", 1.0)
+    assert _ids(right) == [whole.tokens.tolist()] * len(right)
+    # The whole solution is there to be read, and its last step alone is scored.
+    assert len(whole) == len(context.builder.solution("1 + 2 * 3", long))
+    assert (whole.step_ids >= 0).sum() == len(context.builder.encode("7")) + 1
+
+
+def test_an_orm_learns_which_answers_are_right(tmp_path, monkeypatch):
+    context = _outcome(tmp_path)
+    solver = dataclasses.replace(context, stage="solver")
+    solver.save(
+        {"backbone": tiny.backbone(context.decoder_config, spread=1.0)}, "solver"
+    )
+    pool = [
+        LabelledStep(f"{a} + {b}", (f"{b} + {a}",), last, float(last == "7"), "outcome")
+        for a, b in ((3, 4), (5, 2), (6, 1))
+        for last in ("7", "8", "4")
+    ]
+    monkeypatch.setattr(prm, "_pool", lambda context: pool)
+    assert prm.run(context) == {"labels": 9, "wrong_labels": 6}
+    orm = aprm_jax.PRM.load(tmp_path / "orm")
+    assert (orm.spec.aggregation, orm.spec.window) == ("last", None)
+    for question, first in (("3 + 4", "4 + 3"), ("6 + 1", "1 + 6")):
+        found = orm.rank(question, [[first, "8"], [first, "7"], [first, "4"]])
+        assert found[0].index == 1 and found[0].score > 0.8 > 0.2 > found[1].score
+
+
+def test_what_an_orm_cannot_learn_from_is_said(tmp_path, monkeypatch):
+    context = _outcome(tmp_path)
+    for field, value, said in (
+        ("builder.window", 1, "judges whole solutions: set builder.window=0 .*, not 1"),
+        ("prm.negatives", "outcomes", "Did you mean 'outcome'"),
+    ):
+        config = context.config.copy_and_resolve_references()
+        set_field(config, field, value)
+        with pytest.raises(ConfigError, match=said):
+            validate(config)
+
+    class Wrong:
+        """Never arrives at an answer."""
+
+        def solve(self, starts, count, key, **options):
+            return [[Solution(q, ("1 + 1",), True)] * count for q, _ in starts]
+
+    monkeypatch.setattr(prm, "open_solver", lambda *args: Wrong())
+    with pytest.raises(
+        JobError, match="none of the solver's 1600 finished samples has"
+    ):
+        prm._pool(context)

@@ -15,6 +15,7 @@ from aprm_jax.verifiers.monte_carlo import (
     LabelledStep,
     monte_carlo_labels,
     oracle_labels,
+    outcome_labels,
 )
 
 QUESTION = "1 + 2 + 3 + 1"
@@ -46,6 +47,18 @@ def test_the_oracle_labels_up_to_the_first_error():
         (("3 + 3 + 1",), "5 + 1", 0.0),
     ]
     assert wrong[-1].kind == "wrong_result"
+
+
+def test_the_final_answer_alone_decides_the_label_of_an_outcome():
+    lucky = _solution("9 + 9", "7")  # wrong on the way
+    unlucky = _solution("3 + 3 + 1", "6 + 1", "8")  # right up to the end
+    silent = _solution("3 + 3 + 1", "6 + 1")
+    found = outcome_labels([lucky, unlucky, silent], [PROBLEM], DOMAIN)
+    assert _summary(found) == [
+        (("9 + 9",), "7", 1.0),
+        (("3 + 3 + 1", "6 + 1"), "8", 0.0),
+        (("3 + 3 + 1",), "6 + 1", 0.0),
+    ]
 
 
 def test_an_undecidable_step_ends_the_labels_without_one():

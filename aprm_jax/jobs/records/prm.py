@@ -11,6 +11,7 @@ from aprm_jax.config.job import Curves, Job, Lazy
 from aprm_jax.config.setting import setting
 
 OBJECTIVES = ("expected", "ppo", "cross_entropy")
+SAMPLED = ("monte_carlo", "oracle", "outcome")  # negatives of the solver's samples
 NEUTRAL = ("correct", "incorrect", "ignore", "class")
 
 
@@ -30,8 +31,9 @@ class PrmConfig:
     negatives: str = setting(
         "static",
         "where wrong steps come from: corruptions, the solver's samples labelled by "
-        "completions or by the oracle, people's labels",
-        choices=("static", "monte_carlo", "oracle", "labels"),
+        "completions or by the oracle, people's labels; outcome: an ORM, of whole "
+        "samples labelled by their answers",
+        choices=("static", "monte_carlo", "oracle", "labels", "outcome"),
     )
     data: tuple[str, ...] = setting(
         (), 'labels: "READER:SOURCE" each; () = the labelled domain\'s own'
@@ -75,9 +77,9 @@ class PrmConfig:
         least=1,
     )
     pool_problems: int = setting(
-        400, "monte_carlo, oracle: problems the solver is sampled on"
+        400, "of negatives that are sampled: problems the solver is sampled on"
     )
-    pool_samples: int = setting(4, "monte_carlo, oracle: solutions a problem")
+    pool_samples: int = setting(4, "of negatives that are sampled: solutions a problem")
     mc_completions: int = setting(8, "monte_carlo: completions from every prefix")
     mc_soft: bool = setting(
         True, "monte_carlo: label = share of right completions, else > 0"
@@ -93,6 +95,11 @@ def _validate(config: Any) -> None:
             f"prm.neutral={c.neutral!r} and prm.head={c.head!r}: a class "
             "of neutral steps needs prm.neutral='class' and prm.head='three_class'"
         )
+    if c.negatives == "outcome" and config.builder.window:
+        raise ConfigError(
+            "prm.negatives='outcome' judges whole solutions: set builder.window=0 for "
+            f"its stage, not {config.builder.window}"
+        )
     plain = c.objective == "cross_entropy" and c.beta == c.eta == 0
     if c.head == "three_class" and not plain:
         raise ConfigError(
@@ -103,7 +110,7 @@ def _validate(config: Any) -> None:
 
 def _sources(config: Any) -> Iterator[tuple[str, str]]:
     yield "prm.init_from", config.prm.init_from
-    if config.prm.negatives in ("monte_carlo", "oracle"):
+    if config.prm.negatives in SAMPLED:
         yield "prm.solver", config.prm.solver
 
 
