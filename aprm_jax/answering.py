@@ -15,27 +15,24 @@ from typing import Any, overload
 
 import jax
 
+from aprm_jax import api
 from aprm_jax.api import PRM
 from aprm_jax.config.fields import nearest
 from aprm_jax.config.schema import settings as settings_of_config
 from aprm_jax.data import given
-from aprm_jax.hf.builders import open_writer
 from aprm_jax.hf.locate import load_any
 from aprm_jax.jobs.records.search import SearchConfig, check_search
-from aprm_jax.sampling.sampler import Sampler
 from aprm_jax.search.build import make_engine
 from aprm_jax.search.outcome import Outcome, outcome
 from aprm_jax.solvers.local import LocalSolver
+from aprm_jax.solvers.named import solver_of
 from aprm_jax.solvers.protocol import Solver, StepSolver
-from aprm_jax.tasks.arithmetic import ArithmeticDomain
 from aprm_jax.tasks.graders import AnswerGrader
 from aprm_jax.tasks.protocols import Grader
-from aprm_jax.verifiers.named import open_verifier, verifier_of
+from aprm_jax.verifiers.named import open_verifier
 from aprm_jax.verifiers.protocol import StepVerifier, Verifier
 
 Name = str | os.PathLike[str]
-
-BATCH_ROWS = (16, 64, 256)  # that are compiled for
 
 # What of the job's settings is no option here.
 _OF_THE_JOB = (
@@ -159,6 +156,13 @@ def _settings(method: str, scored: bool, options: dict[str, Any]) -> SearchConfi
 
 
 def _solver(solver: Any) -> Solver | StepSolver:
+    if isinstance(solver, api.Solver):
+        return solver.local
+    if isinstance(solver, PRM | api.Generator):
+        raise TypeError(
+            f"solver: this is a {solver.kind}, and a solver is wanted: "
+            "aprm_jax.Solver.load(...), a folder or OWNER/NAME on the hub"
+        )
     if isinstance(solver, Solver | StepSolver):
         return solver
     if not isinstance(solver, str | os.PathLike):
@@ -171,18 +175,7 @@ def _solver(solver: Any) -> Solver | StepSolver:
 
 def _loaded_solver(name: str) -> LocalSolver:
     params, spec, tokenizer = load_any(name, "solver")
-    writer = open_writer(spec, tokenizer)
-    sampler = Sampler(
-        spec.decoder,
-        stop_ids=writer.replies.stop_ids,
-        pad_id=writer.pad_id,
-        prompt_buckets=writer.buckets,
-        max_new_tokens=spec.max_new_tokens or writer.buckets[0],
-        batch_buckets=BATCH_ROWS,
-        positions=writer.positions,
-    )
-    grader = ArithmeticDomain(0) if spec.domain == "arithmetic" else AnswerGrader()
-    return LocalSolver(sampler, params["backbone"], grader, writer)
+    return solver_of(params, spec, tokenizer)
 
 
 def _grader(solver: Solver | StepSolver) -> Grader:
@@ -194,7 +187,7 @@ def _verifier(verifier: Any) -> Verifier | StepVerifier | None:
     if isinstance(verifier, str | os.PathLike):
         return open_verifier([os.fspath(verifier)])
     if isinstance(verifier, PRM):
-        return verifier_of(verifier.params, verifier.spec, verifier.builder.tokenizer)
+        return verifier.verifier
     if verifier is None or isinstance(verifier, Verifier | StepVerifier):
         return verifier
     raise TypeError(

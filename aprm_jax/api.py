@@ -1,7 +1,10 @@
 """The Python API: load a trained model from a folder and use it on text.
 
+solver = aprm_jax.Solver.load("runs/mine/solver")
+solutions = solver.solve("2 + 3 * 4", n=8)  # each has steps, and whether it is finished
 prm = aprm_jax.PRM.load("runs/mine/aprm/model")
 prm.score("2 + 3 * 4", ["2 + 12", "14"])  # float32[2]: P(correct) of each step
+prm.rank("2 + 3 * 4", [s.steps for s in solutions])[0].steps  # of the best solution
 
 A model judges the kind of text that it was trained on. The quickstart's is arithmetic
 in natural numbers: a step writes the line before it again, with one operation carried
@@ -12,6 +15,7 @@ every result is its last digit instead, and `2 + 12` is wrong where `2 + 2` is r
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal, Self
@@ -28,15 +32,33 @@ from aprm_jax.hf.locate import load_any
 from aprm_jax.models.decoder import Decoder
 from aprm_jax.models.io import Kind, ModelSpec
 from aprm_jax.oracle.answers import grade
+from aprm_jax.sampling.methods import Truncation
 from aprm_jax.sampling.sampler import Sampler
-from aprm_jax.verifiers.scoring import Scorer, prm_scorer
+from aprm_jax.search.aggregate import AGGREGATIONS
+from aprm_jax.search.choice import solution_scores
+from aprm_jax.solvers.named import solver_of
+from aprm_jax.solvers.protocol import Solution
+from aprm_jax.verifiers.named import BATCH_SIZES, verifier_of
 
-__all__ = ["PRM", "Generator", "grade"]
+__all__ = ["PRM", "Generator", "Ranked", "Solver", "grade"]
 
-# Batches are padded to one of these numbers of rows and to this number of steps, so
-# that few programs are compiled whatever arrives. Steps cost next to nothing.
-BATCH_SIZES = (1, 8, 64)
-MAX_STEPS = 64
+
+@dataclasses.dataclass(frozen=True)
+class Ranked:
+    """A candidate in its place.
+
+    Attributes:
+      index: of it among those that were given.
+      steps: its steps.
+      scores: float32 [S], P(correct) of each; NaN for one that does not fit the model.
+      score: of the whole, their aggregate; NaN of a candidate without steps, and of
+        one that does not fit: these come last.
+    """
+
+    index: int
+    steps: tuple[str, ...]
+    scores: Float32[np.ndarray, " S"]
+    score: float
 
 
 class _Model:
@@ -73,7 +95,8 @@ class _Model:
 class PRM(_Model):
     """A process reward model: how likely each step of a solution is correct.
 
-    `spec.threshold` is the probability from which a step counts as correct.
+    `spec.threshold` is the probability from which a step counts as correct;
+    `verifier` is the same PRM as `aprm_jax.verifiers.protocol.Verifier`.
     """
 
     kind = "prm"
@@ -84,12 +107,9 @@ class PRM(_Model):
         super().__init__(params, spec, tokenizer)
         if spec.head is None:
             raise ValueError("a PRM's spec must say how it is read")
-        self._scorer = Scorer(
-            prm_scorer(self.decoder, spec.head),
-            self.builder,
-            max_steps=MAX_STEPS,
-            batch_sizes=BATCH_SIZES,
-        )
+        self.verifier = verifier_of(params, spec, tokenizer)
+        self._scorer = self.verifier.scorer
+        self.builder = self._scorer.builder
 
     def score(
         self, question: str, steps: Sequence[str]
@@ -133,6 +153,43 @@ class PRM(_Model):
             scores[i][:] = np.exp(-np.logaddexp(0.0, -logit))
         return scores
 
+    def rank(
+        self,
+        question: str,
+        candidates: Iterable[str | Sequence[str]],
+        *,
+        aggregation: str = "",
+    ) -> list[Ranked]:
+        """The candidate solutions of a question, the best first; ties as they came.
+
+        Args:
+          question: the problem.
+          candidates: any number; each a list of steps, or a text whose lines they are.
+          aggregation: of the scores of its steps to that of a solution: "min",
+            "product", "mean" or "last"; "" for the model's own (`spec.aggregation`):
+            "min", or "last" of a PRM that was trained on outcomes.
+
+        Raises:
+          TypeError, ValueError: as of `score_batch`; `aggregation` is another word.
+        """
+        given.choice(aggregation, "aggregation", ("", *AGGREGATIONS))
+        question = given.text(question, "the question")
+        steps = given.candidates(candidates)
+        rows = self.verifier.score([(question, texts) for texts in steps])
+        logs = [self.verifier.scale.log_probability(row) for row in rows]
+        totals = solution_scores(steps, logs, aggregation or self.spec.aggregation)
+        order = np.argsort(np.where(np.isnan(totals), np.inf, -totals), kind="stable")
+        states = self.verifier.scale.probability
+        return [
+            Ranked(
+                int(k),
+                steps[k],
+                states(rows[k]).astype(np.float32),
+                float(np.exp(totals[k])),
+            )
+            for k in order
+        ]
+
     def _fits(
         self, index: int, question: str, steps: Sequence[str], too_long: str
     ) -> bool:
@@ -152,6 +209,70 @@ class PRM(_Model):
                 f"{self.builder.buckets[-1]} of the model's longest bucket"
             )
         return fits
+
+
+class Solver(_Model):
+    """Writes solutions, step by step; `local` is the same for code that batches."""
+
+    kind = "solver"
+
+    def __init__(
+        self, params: Any, spec: ModelSpec, tokenizer: PreTrainedTokenizerFast
+    ):
+        super().__init__(params, spec, tokenizer)
+        self.local = solver_of(params, spec, tokenizer)
+        self.builder = self.local.builder
+
+    def solve(
+        self,
+        question: str,
+        n: int = 1,
+        *,
+        max_steps: int = 40,
+        temperature: float = 1.0,
+        top_p: float = 1.0,
+        seed: int = 0,
+    ) -> list[Solution]:
+        """Samples `n` solutions.
+
+        A model that was trained on a domain concludes as its problems do; any other
+        with `#### ANSWER` or a box. A language model that nothing was trained on is
+        told in words to write one step after another.
+
+        Args:
+          question: the problem.
+          n: how many; the first ones of more are the same.
+          max_steps: a solution that has not concluded by then is not `finished`.
+          temperature: of the sampling; 0 takes the most likely token.
+          top_p: the share of the most likely tokens that may be drawn, in (0, 1].
+          seed: the same seed gives the same solutions.
+
+        Returns:
+          `n` of `solvers.protocol.Solution`: `steps`, `finished`, and the drawn
+          `tokens` of each step with their `logprobs`.
+
+        Raises:
+          TooLongError: the question does not fit the model's longest bucket.
+          TypeError, ValueError: something is no text, or a number out of range; the
+            message names it.
+        """
+        question = given.text(question, "the question")
+        given.whole(n, "n", least=1)
+        given.whole(max_steps, "max_steps", least=1)
+        given.whole(seed, "seed", least=0)
+        given.not_negative(temperature, "temperature")
+        given.share(top_p, "top_p")
+        writer = self.local.builder
+        writer.bucket(len(writer.context(question, ())))
+        [found] = self.local.solve(
+            [(question, ())],
+            int(n),
+            jax.random.key(seed),
+            max_steps=int(max_steps),
+            temperature=float(temperature),
+            truncation=None if top_p == 1 else Truncation(top_p=float(top_p)),
+        )
+        return found
 
 
 class Generator(_Model):

@@ -55,6 +55,13 @@ def test_a_prm_that_is_loaded_and_whatever_is_a_solver(run, found):
     prm = aprm_jax.PRM.load(run)
     again = aprm_jax.search(QUESTIONS, solver=run / "solver", verifier=prm, **SMALL)
     assert [_told(o) for o in again] == [_told(o) for o in found]
+    solver = aprm_jax.Solver.load(run / "solver")
+    again = aprm_jax.search(QUESTIONS, solver=solver, verifier=run, **SMALL)
+    assert [_told(o) for o in again] == [_told(o) for o in found]
+    with pytest.raises(TypeError, match="this is a prm, and a solver is wanted: aprm"):
+        aprm_jax.search("1", solver=prm, verifier=prm)
+    with pytest.raises(TypeError, match="a PRM or a verifier, not Solver"):
+        aprm_jax.search("1", solver=solver, verifier=solver)
 
     class Always:
         """A `Solver` of somebody's own, without tokens and caches."""

@@ -15,6 +15,7 @@ import aprm_jax
 from aprm_jax.data.rows import TooLongError
 from aprm_jax.models import heads
 from aprm_jax.models.io import ModelFileError
+from aprm_jax.testing.tiny import write_tiny
 
 
 @pytest.fixture(scope="module")
@@ -26,6 +27,13 @@ def prm(tmp_path_factory) -> aprm_jax.PRM:
 def generator(tmp_path_factory) -> aprm_jax.Generator:
     folder = tmp_path_factory.mktemp("m") / "generator"
     return aprm_jax.Generator.load(tiny.save(folder, "generator", max_new_tokens=6))
+
+
+@pytest.fixture(scope="module")
+def solver(tmp_path_factory) -> aprm_jax.Solver:
+    folder = tmp_path_factory.mktemp("m") / "run" / "solver" / "model"
+    tiny.save(folder, "solver", max_new_tokens=6)
+    return aprm_jax.Solver.load(folder.parents[1])
 
 
 def test_score_is_the_sigmoid_of_the_training_graphs_logits(prm):
@@ -79,13 +87,15 @@ def test_one_string_is_not_a_list_of_steps(prm, generator):
 _REFUSALS = """
 import numpy as np, sys, aprm_jax
 prm, generator = aprm_jax.PRM.load(sys.argv[1]), aprm_jax.Generator.load(sys.argv[2])
-q, perturb = "1 + 1 =", generator.perturb
+q, perturb, grade = "1 + 1 =", generator.perturb, aprm_jax.grade
+rank, solve = prm.rank, aprm_jax.Solver.load(sys.argv[3]).solve
 for call in {calls}:
     try:
         print("ACCEPTED", eval(call))
     except (TypeError, ValueError) as error:
         print(type(error).__name__, error)
 """
+KINDS = ("prm", "generator", "solver")
 _CALLS = [
     line.split(" -> ")
     for line in """\
@@ -124,6 +134,30 @@ perturb(q, [], '2', temperature=-1) -> ValueError temperature must be finite and
 perturb(q, [], '2', temperature=float('nan')) -> ValueError temperature must be fi
 perturb(q, [], '2', temperature='hot') -> TypeError temperature must be a number
 len(perturb(q, (), '2', n=np.int64(2), seed=np.int32(1))) -> ACCEPTED 2
+rank(q, '2') -> TypeError candidates must be a list of solutions, not one string
+rank(q, {'2': 1}) -> TypeError candidates must be a list of solutions, not dict
+rank(q, [['2'], 7]) -> TypeError candidates[1]: steps must be a list of steps, not int
+rank(q, [['2', None]]) -> TypeError candidates[0]: steps[1] must be text, not None
+[bool(np.isfinite(r.score)) for r in rank(q, [['2', ' ']])] -> ACCEPTED [True]
+rank(q, ['\\ud800']) -> ValueError candidates[0] is no text: a lone surrogate
+rank(7, []) -> TypeError the question must be text, not int 7
+rank(q, [], aggregation='median') -> ValueError aggregation must be '' or 'min' or
+[r.index for r in rank(q, ['', [], '2'])] -> ACCEPTED [2, 0, 1]
+rank(q, []) -> ACCEPTED []
+solve(['1 + 1 =']) -> TypeError the question must be text, not list ['1 + 1 =']
+solve(q, n=0) -> ValueError n must be at least 1, not 0
+solve(q, max_steps=0) -> ValueError max_steps must be at least 1, not 0
+solve(q, max_steps=2.0) -> TypeError max_steps must be a whole number, not float 2.0
+solve(q, temperature=-1) -> ValueError temperature must be finite and not negative
+solve(q, top_p=0) -> ValueError top_p must be in (0, 1], not 0
+solve(q, top_p='all') -> TypeError top_p must be a number, not str 'all'
+solve(q, seed=-1) -> ValueError seed must be at least 0, not -1
+solve('1 ' * 40) -> TooLongError a row of
+len(solve(q, n=np.int64(2), max_steps=np.int32(1), top_p=np.float32(1))) -> ACCEPTED 2
+grade(7, '7') -> TypeError given must be text, not int 7
+grade('7', 7) -> TypeError reference must be text, not int 7
+grade('7', None) -> TypeError reference must be text, not NoneType None
+(grade(None, '7'), grade('It is 7.', '7')) -> ACCEPTED (False, True)
 prm.score(q, tuple('23')).shape -> ACCEPTED (2,)
 prm.score(np.str_(q), np.array(['2', '3'])).shape -> ACCEPTED (2,)
 prm.score(q, (s for s in '23')).shape -> ACCEPTED (2,)
@@ -133,7 +167,7 @@ prm.score('', ['2']).shape -> ACCEPTED (1,)
 
 
 def test_what_is_no_text_is_refused_where_it_stands(tmp_path):
-    folders = [str(tiny.save(tmp_path / kind, kind)) for kind in ("prm", "generator")]
+    folders = [str(tiny.save(tmp_path / kind, kind)) for kind in KINDS]
     done = subprocess.run(
         [
             sys.executable,
@@ -176,5 +210,62 @@ def test_perturb_refuses_what_it_cannot_do(generator):
 
 def test_loading_the_wrong_kind_says_which_it_is(tmp_path):
     folder = tiny.save(tmp_path / "generator", "generator")
-    with pytest.raises(ModelFileError, match="holds a generator"):
+    wanted = "holds a generator, and a prm is wanted: a run or stage of job=prm or"
+    with pytest.raises(ModelFileError, match=wanted):
         aprm_jax.PRM.load(folder)
+    tiny.save(tmp_path / "run" / "aprm" / "model", "prm")
+    with pytest.raises(
+        ModelFileError, match="no model of the kind 'solver'; there are"
+    ):
+        aprm_jax.Solver.load(tmp_path / "run")
+    with pytest.raises(
+        ModelFileError, match="holds a prm, and a solver is wanted: a r"
+    ):
+        aprm_jax.Solver.load(tmp_path / "run" / "aprm" / "model")
+
+
+def test_the_best_candidate_comes_first(prm):
+    question, candidates = "1 + 2 * 3 =", [["1 + 6", "7"], "3 * 3\n9", ["7"], "1 " * 50]
+    read = [["1 + 6", "7"], ["3 * 3", "9"], ["7"]]
+    scores = [prm.score(question, steps) for steps in read]
+    orders = set()
+    for how, total in (("", np.min), ("product", np.prod), ("last", lambda s: s[-1])):
+        found = prm.rank(question, [*candidates, [], candidates[0]], aggregation=how)
+        totals = [float(total(s)) for s in scores]
+        best = sorted([0, 1, 2, 5], key=lambda k: -[*totals, 0, 0, totals[0]][k])
+        assert [r.index for r in found] == [*best, 3, 4]
+        for ranked in found[:4]:
+            k = ranked.index % 5
+            assert ranked.steps == tuple(read[k])
+            np.testing.assert_allclose(ranked.scores, scores[k], rtol=1e-5)
+            assert ranked.score == pytest.approx(totals[k], rel=1e-5)
+        assert all(np.isnan(ranked.score) for ranked in found[4:])
+        orders.add(tuple(best))
+    assert len(orders) > 1  # or the aggregation would have changed nothing
+
+
+def test_a_solver_writes_solutions_that_its_seed_decides(solver):
+    question = "1 + 2 * 3 ="
+    found = solver.solve(question, n=5, max_steps=3)
+    assert len(found) == 5 and all(1 <= len(s.steps) <= 3 for s in found)
+    assert {s.question for s in found} == {question}
+    assert len({s.steps for s in found}) > 1
+    for solution in found:
+        assert len(solution.tokens) == len(solution.logprobs) == len(solution.steps)
+    again = solver.solve(question, n=2, max_steps=3, seed=0)
+    assert [s.steps for s in again] == [s.steps for s in found[:2]]
+    other = solver.solve(question, n=5, max_steps=3, seed=1)
+    assert [s.steps for s in other] != [s.steps for s in found]
+    greedy = solver.solve(question, n=3, max_steps=3, temperature=0.0)
+    narrow = solver.solve(question, n=3, max_steps=3, top_p=1e-6)
+    assert len({s.steps for s in [*greedy, *narrow]}) == 1
+
+
+def test_a_language_model_is_a_solver_that_is_told_in_words(tmp_path):
+    write_tiny(tmp_path / "lm", "qwen2", ["2 + 3 = 5", "#### 7"])
+    solver = aprm_jax.Solver.load(tmp_path / "lm")
+    found = solver.solve("What is 3 + 4?", n=8, max_steps=2)
+    assert any(s.steps and "=" in s.steps[0] for s in found)
+    write_tiny(tmp_path / "prm", "qwen2", ["2 + 3 = 5"], layout="qwen2_prm")
+    with pytest.raises(ModelFileError, match="holds a prm, and a solver is wanted"):
+        aprm_jax.Solver.load(tmp_path / "prm")

@@ -99,9 +99,10 @@ def test_importing_the_package_leaves_jax_alone():
     use = "aprm_jax.grade('It is 1/2.', '0.5')"
     done = _python(f"import sys, aprm_jax; print({use}, 'jax' in sys.modules)")
     assert done.stdout == "True False\n", done.stderr
-    assert set(dir(aprm_jax)) == {"PRM", "Generator", "__version__", "grade"}
-    with pytest.raises(AttributeError, match="Solver"):
-        aprm_jax.Solver  # noqa: B018  # pyright: ignore[reportAttributeAccessIssue]
+    public = {"PRM", "Generator", "Solver", "__version__", "grade", "search"}
+    assert set(dir(aprm_jax)) == public
+    with pytest.raises(AttributeError, match="Critic"):
+        aprm_jax.Critic  # noqa: B018  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def test_the_api_imports_no_torch_even_where_it_is_installed(tmp_path):

@@ -9,6 +9,8 @@ import math
 from collections.abc import Iterable, Mapping, Set
 from typing import Any
 
+from aprm_jax.data.solutions import split_text
+
 
 def solutions(given: object) -> list[tuple[str, list[str]]]:
     """Pairs of a question and its steps, from 0.
@@ -33,6 +35,23 @@ def steps(given: object, where: str = "", name: str = "steps") -> list[str]:
         step(item, f"{where}{name}[{index}]")
         for index, item in enumerate(_items(given, f"{where}{name}", "steps"))
     ]
+
+
+def candidates(given: object) -> list[tuple[str, ...]]:
+    """Solutions of one question: lists of steps, or texts whose lines they are.
+
+    One without any step is allowed, and so is a blank step: solvers write such, and a
+    verifier says what it is worth. Other errors as of `solutions`.
+    """
+    found = []
+    for index, item in enumerate(_items(given, "candidates", "solutions")):
+        where = f"candidates[{index}]"
+        if isinstance(item, str):
+            found.append(split_text(text(item, where), "lines"))
+        else:
+            items = enumerate(_items(item, f"{where}: steps", "steps"))
+            found.append(tuple(text(s, f"{where}: steps[{k}]") for k, s in items))
+    return found
 
 
 def step(given: object, where: str) -> str:
@@ -80,6 +99,14 @@ def not_negative(given: object, name: str) -> None:
         raise TypeError(f"{name} must be a number, not {_shown(given)}")
     if not 0 <= float(number) < math.inf:
         raise ValueError(f"{name} must be finite and not negative, not {given}")
+
+
+def share(given: object, name: str) -> None:
+    """A number in (0, 1]."""
+    not_negative(given, name)
+    number: Any = given
+    if not 0 < float(number) <= 1:
+        raise ValueError(f"{name} must be in (0, 1], not {given}")
 
 
 def _items(given: object, where: str, what: str) -> Iterable[object]:

@@ -3,6 +3,11 @@
 {"prompt": "3 + 4 * 2?", "completions": ["4 * 2 = 8", "3 + 8 = 11"]}
 {"question": "3 + 4 * 2?", "steps": ["4 * 2 = 8", "3 + 8 = 11"], "id": "a-1"}
 {"question": "3 + 4 * 2?", "reply": "4 * 2 = 8\\n3 + 8 = 11"}     text="reply"
+
+or several solutions of one question, to choose from, each a list, a text or an object:
+
+    {"question": "3 + 4 * 2?", "candidates": [["4 * 2 = 8", "3 + 8 = 11"], "3 + 8"]}
+    {"question": "3 + 4 * 2?", "candidates": [{"steps": ["3 + 8", "11"]}], "answer": 11}
 """
 
 from __future__ import annotations
@@ -14,13 +19,21 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from aprm_jax.data.jsonl import RowError, require_str
-from aprm_jax.data.readers.base import chat_question, spelt_list, texts_of
+from aprm_jax.data.jsonl import RowError, require_str, require_strings
+from aprm_jax.data.readers.base import (
+    chat_question,
+    number_text,
+    spelt_list,
+    texts_of,
+)
 
 SPLITS = ("lines", "paragraphs")
 _SEPARATORS = {"lines": re.compile("\n"), "paragraphs": re.compile(r"\n[ \t\r]*\n")}
 _QUESTION = ("question", "prompt", "problem")
 _STEPS = ("completions", "steps")
+_TEXTS = ("text", "reply", "response", "solution")
+_CANDIDATES = ("candidates", "solutions", "samples", "responses")
+_REFERENCE = ("reference", "expected_answer", "answer", "final_answer")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,8 +65,11 @@ class GivenSolution:
 
 def solution_key(question: str, steps: tuple[str, ...]) -> str:
     """Half of the SHA-256 of a solution's texts, in hexadecimal digits."""
-    text = json.dumps([question, *steps])
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
+    return _digest([question, *steps])
+
+
+def _digest(texts: list[Any]) -> str:
+    return hashlib.sha256(json.dumps(texts).encode()).hexdigest()[:32]
 
 
 def parse_solution(
@@ -78,6 +94,78 @@ def parse_solution(
         field = first_of(row, _STEPS)
         steps = tuple(texts_of(spelt_list(row, field), field)) if row[field] else ()
     return GivenSolution(line, question, steps, given_name(row))
+
+
+@dataclasses.dataclass(frozen=True)
+class GivenCandidates:
+    """A question of somebody's file and solutions of it.
+
+    Attributes:
+      line: of the file, from 1.
+      question: the problem.
+      candidates: the steps of each solution, () of one without any.
+      reference: the right answer; None where nobody says.
+      name: the row's own `id`; None where it has none.
+    """
+
+    line: int
+    question: str
+    candidates: tuple[tuple[str, ...], ...]
+    reference: str | None = None
+    name: str | int | None = None
+
+    @property
+    def key(self) -> str:
+        """What tells its texts from others."""
+        return _digest([self.question, *map(list, self.candidates)])
+
+    @property
+    def num_chars(self) -> int:
+        """Of its texts."""
+        steps = (step for steps in self.candidates for step in steps)
+        return len(self.question) + sum(map(len, steps))
+
+
+def parse_candidates(
+    row: Mapping[str, Any], line: int, split: str = "lines"
+) -> GivenCandidates:
+    """The candidates of a row; see `parse_solution`.
+
+    Raises:
+      RowError: a field is missing or of another type; names the candidate.
+    """
+    row = dict(row)
+    field = first_of(row, _CANDIDATES)
+    listed = row[field]
+    if not isinstance(listed, list):
+        raise RowError(f"field {field!r} must be a list, not {listed!r:.60}")
+    found = []
+    for k, candidate in enumerate(listed):
+        try:
+            found.append(_steps(candidate, split))
+        except RowError as error:
+            raise RowError(f"{field}[{k}]: {error}") from None
+    stated = next((name for name in _REFERENCE if name in row), "")
+    given = row[stated] if stated else None
+    reference = None if given is None else number_text(given, stated)
+    question = given_question(row)
+    return GivenCandidates(line, question, tuple(found), reference, given_name(row))
+
+
+def _steps(candidate: Any, split: str) -> tuple[str, ...]:
+    """Of one candidate: a list of them, a text, an object with either.
+
+    A blank step stays: solvers write such, and it is for a verifier to judge.
+    """
+    if isinstance(candidate, dict):
+        candidate = candidate[first_of(candidate, (*_STEPS, *_TEXTS))]
+    if isinstance(candidate, str):
+        text = require_str({"text": candidate}, "text", allow_empty=True)
+        return split_text(text, split)
+    if not isinstance(candidate, list):
+        kind = type(candidate).__name__
+        raise RowError(f"must be a list of steps, a text or an object, not {kind}")
+    return tuple(require_strings({"steps": candidate}, "steps", allow_empty=True))
 
 
 def given_question(row: dict[str, Any]) -> str:

@@ -41,6 +41,7 @@ FREE = (
     "export",
     "report",
     "score",
+    "select",
     "mesh",
     "domain.max_bad_share",
     "endpoint.http",

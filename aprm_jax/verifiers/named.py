@@ -36,7 +36,8 @@ from aprm_jax.verifiers.stated import OracleVerifier
 
 # Batches are padded to one of these numbers of rows and to this number of steps, so
 # that few programs are compiled whatever arrives. Steps cost next to nothing.
-ROWS: dict[str, Any] = {"batch_sizes": (1, 8, 64), "max_steps": 64}
+BATCH_SIZES = (1, 8, 64)
+ROWS: dict[str, Any] = {"batch_sizes": BATCH_SIZES, "max_steps": 64}
 ORACLES: dict[str, Callable[[], StepOracle]] = {
     "arithmetic": ArithmeticOracle,
     "arithmetic10": lambda: ArithmeticOracle(10),
@@ -107,7 +108,11 @@ def fingerprint_of(name: str) -> str:
 
 
 def _described(folder: Path) -> list[tuple[str, str]]:
-    """Each of a model's files: a description's content, of weights the size."""
+    """Each of a model's files: a description's content, of weights the size.
+
+    Models of ours have a description with checksums of all that they consist of.
+    """
+    ours = any(folder.rglob(SPEC_FILE))
     return [
         (
             path.relative_to(folder).as_posix(),
@@ -115,8 +120,8 @@ def _described(folder: Path) -> list[tuple[str, str]]:
             if path.suffix == ".safetensors"
             else str(fingerprint(path)["sha256"]),
         )
-        for pattern in (SPEC_FILE, "*config.json", "*.safetensors")
-        for path in sorted(folder.rglob(pattern))
+        for pattern in ([f"**/{SPEC_FILE}"] if ours else ["*.json", "*.safetensors"])
+        for path in sorted(folder.glob(pattern))
     ]
 
 

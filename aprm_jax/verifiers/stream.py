@@ -8,7 +8,7 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 import numpy as np
 from jaxtyping import Float
 
-from aprm_jax.data.solutions import GivenSolution
+from aprm_jax.data.solutions import GivenCandidates, GivenSolution
 from aprm_jax.verifiers.protocol import Scored, StepScores, Verifier
 from aprm_jax.verifiers.score_file import written_scores
 
@@ -58,6 +58,10 @@ def scored_row(
     solution: GivenSolution, probabilities: Float[np.ndarray, " _"]
 ) -> dict[str, Any]:
     """What is written of a solution; `ScoreFileVerifier` reads it."""
-    named = {} if solution.name is None else {"id": solution.name}
-    scores = written_scores(probabilities)
-    return {"line": solution.line, **named, "key": solution.key, "scores": scores}
+    return written_name(solution) | {"scores": written_scores(probabilities)}
+
+
+def written_name(row: GivenSolution | GivenCandidates) -> dict[str, Any]:
+    """What tells in an output which row of the input it is of."""
+    named = {} if row.name is None else {"id": row.name}
+    return {"line": row.line, **named, "key": row.key}

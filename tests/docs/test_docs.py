@@ -42,6 +42,7 @@ def finished(tmp_path_factory) -> Path:
     models = root / "runs/mine/aprm"
     tiny.save(models / "model", "prm")
     tiny.save(models / "generator/model", "generator", max_new_tokens=6)
+    tiny.save(root / "runs/mine/solver/model", "solver", max_new_tokens=6)
     return root
 
 

@@ -112,8 +112,20 @@ def grade(given: str | None, reference: str) -> bool:
         True
 
     An answer that is missing, unreadable or beyond what can be decided is not right;
-    `same_answer` tells these apart. Needs no JAX, and never raises on any text.
+    `same_answer` tells these apart, as one of three outcomes. Needs no JAX, and never
+    raises on any text.
+
+    Args:
+      given: an answer or a solution; None for none.
+      reference: the right answer.
+
+    Raises:
+      TypeError: something is no text; a number is to be written as one, `str(7)`.
     """
+    for name, value in (("given", given or ""), ("reference", reference)):
+        if not isinstance(value, str):
+            kind = type(value).__name__
+            raise TypeError(f"{name} must be text, not {kind} {value!r:.60}")
     return same_answer(given, reference).equal
 
 
