@@ -30,6 +30,8 @@ from aprm_jax.training.orbax_noise import quieten
 
 MANIFEST = "MANIFEST.json"
 _ORBAX_TEMPORARY = ".orbax-checkpoint-tmp"
+# Orbax gives a save up by the wall clock, whose jump is no sign of a save that hangs.
+_PATIENCE = 100 * 365 * 86_400
 
 
 class CheckpointError(UserError, RuntimeError):
@@ -89,7 +91,7 @@ class Checkpointer:
                 quieten()
                 # Random weights do not compress; trying costs the training its CPU.
                 handler = ocp.PyTreeCheckpointHandler(use_compression=False)
-                self._orbax = ocp.AsyncCheckpointer(handler)
+                self._orbax = ocp.AsyncCheckpointer(handler, timeout_secs=_PATIENCE)
             self._orbax.save(self._dir / str(step), args=ocp.args.PyTreeSave(leaves))
         except Exception as error:
             raise self._failed(step, error) from error

@@ -2,6 +2,7 @@ import json
 import math
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -16,9 +17,11 @@ import pytest
 from training import toy_job
 
 from aprm_jax.training.checkpoints import Checkpointer, CheckpointError
+from aprm_jax.training.lock import locked
 from aprm_jax.training.loop import LoopConfig, NonFiniteError, StepOutput, run_loop
 from aprm_jax.training.metrics import MeanMetric, read_metrics
 from aprm_jax.training.signals import Interrupted, deferred_stop, prompt_stop
+from aprm_jax.training.workdir import WorkdirError
 
 
 def assert_same(left, right):
@@ -112,6 +115,37 @@ def test_a_signal_saves_where_no_checkpoint_was_due(tmp_path, whole, capsys):
     assert Checkpointer(tmp_path / "checkpoints").latest() == 8
     assert "SIGINT after step 8" in capsys.readouterr().out
     assert_same(toy_job.train(tmp_path), whole[0])
+
+
+def test_a_jump_of_the_clock_changes_nothing(tmp_path, whole, monkeypatch, capsys):
+    """Forth by a year in the midst of the run, then back by two."""
+    year = 365 * 86_400
+    clock, clock_ns, offset = time.time, time.time_ns, {7: year, 20: -year}
+    shift = [0]
+    monkeypatch.setattr(time, "time", lambda: clock() + shift[0])
+    monkeypatch.setattr(time, "time_ns", lambda: clock_ns() + shift[0] * 10**9)
+
+    def jump(text):
+        shift[0] = offset.get(int(text.split()[1]), shift[0])
+
+    with locked(tmp_path):
+        state = toy_job.train(
+            tmp_path, say=jump, tensorboard=True, log_every=4, keep_last=3
+        )
+        with pytest.raises(WorkdirError, match="in use"), locked(tmp_path):
+            pass
+    assert_same(state, whole[0])
+    assert untimed(tmp_path) == whole[1]
+    assert Checkpointer(tmp_path / "checkpoints").steps() == [30, 35, 40]
+    seconds = [
+        v for row in read_metrics(tmp_path) for k, v in row.items() if "time/" in k
+    ]
+    assert len(seconds) >= 3 * toy_job.STEPS and all(0 <= s < 3_600 for s in seconds)
+    lines = [x for x in capsys.readouterr().out.splitlines() if " left" in x]
+    assert len(lines) == 10
+    for line in lines:  # "... 0.01 s/step: sample 40% update 60% | 2s left"
+        assert re.search(r"\| (\d+m)?\d+s left$", line), line
+        assert sum(map(int, re.findall(r" (\d+)%", line))) == 100, line
 
 
 def test_the_loop_runs_outside_the_main_thread(tmp_path, whole):
