@@ -9,17 +9,19 @@ size of number, names that lead out of the folder.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from aprm_jax.config.errors import UserError
 
 _SEAL = "sha256"
+_REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 FILES = "files.json"  # of a folder that `seal_folder` recorded
 
 
@@ -58,11 +60,29 @@ def atomic_write(path: str | os.PathLike[str], content: str | bytes) -> None:
 
 def cannot_write(path: str | os.PathLike[str], error: Exception) -> FileError:
     """What to raise where the system refuses to write a file."""
-    reason = getattr(error, "strerror", None) or error
+    reason = getattr(error, "strerror", None) or " ".join(str(error).split())
     return FileError(
         f"Cannot write {os.fspath(path)}: {reason}. Is the folder writable, and is "
         "there space left on the disk? The same command goes on from what was finished."
     )
+
+
+@contextlib.contextmanager
+def writing(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Around what a library writes: each has an error of its own for a full disk.
+
+    Raises:
+      FileError: the folder is unwritable or the disk is full.
+    """
+    try:
+        yield
+    except Exception as error:
+        # Of Rust's libraries "(os error 28)", of C++'s a RuntimeError with the words.
+        said = ("(os error ", *(os.strerror(code) for code in _REFUSALS))
+        refused = isinstance(error, OSError) or any(text in str(error) for text in said)
+        if isinstance(error, UserError) or not refused:
+            raise
+        raise cannot_write(path, error) from error
 
 
 def parse_json(text: str | bytes) -> Any:

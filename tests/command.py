@@ -21,6 +21,14 @@ GSM8K = f"--config={REPOSITORY / 'configs' / 'gsm8k.py'}:runlocal"
 # Of the command in a fresh Python: the package is found from any folder.
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(REPOSITORY)}
 
+# The command where no file may grow past so many bytes: it fails as on a full disk.
+LIMITED = """
+import resource, sys
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv.pop(1)),) * 2)
+from aprm_jax.main import entry
+entry()
+"""
+
 # The server has imported the package, but has started no JAX backend: forks are safe.
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(["aprm_jax.main", "aprm_jax.jobs.start"])

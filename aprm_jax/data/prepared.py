@@ -32,6 +32,7 @@ from aprm_jax.files import (
     parse_json,
     seal_folder,
     sealed_files,
+    writing,
 )
 
 NAME = "prepared"
@@ -87,11 +88,26 @@ def write_prepared(
 
     Raises:
       DataError: no split has a row.
+      FileError: the folder is unwritable or the disk is full.
     """
-    tfds = _tfds()
     scratch = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(scratch, ignore_errors=True)
-    target = scratch / VERSION
+    try:
+        with writing(folder):
+            _write(scratch / VERSION, splits, metadata, rows_per_file)
+            shutil.rmtree(folder, ignore_errors=True)
+            scratch.rename(folder)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _write(
+    target: Path,
+    splits: Mapping[str, Iterable[PreparedRow]],
+    metadata: Callable[[], Mapping[str, Any]],
+    rows_per_file: int,
+) -> None:
+    tfds = _tfds()
     target.mkdir(parents=True)
     identity = tfds.core.dataset_info.DatasetIdentity(
         name=NAME,
@@ -114,13 +130,12 @@ def write_prepared(
         if counts["rows"]:
             known["splits"][name] = counts
     if not known["splits"]:
-        shutil.rmtree(scratch)
-        raise DataError(f"{folder}: nothing is left to write: no split has a row")
+        raise DataError(
+            f"{target.parent}: nothing is left to write: no split has a row"
+        )
     known.update(metadata())
     writer.close_all()
     seal_folder(target)
-    shutil.rmtree(folder, ignore_errors=True)
-    scratch.rename(folder)
 
 
 def read_metadata(folder: str | Path) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from aprm_jax.hf.builders import open_builder
 from aprm_jax.hf.export import Origin
 from aprm_jax.jobs import backbones
 from aprm_jax.models.decoder import Decoder, DecoderConfig
-from aprm_jax.models.io import Kind, ModelSpec, load_model, save_model
+from aprm_jax.models.io import Kind, ModelSpec, load_model, save_model, written_whole
 from aprm_jax.models.lora import LoraConfig
 from aprm_jax.oracle.pool import EquivalencePool, PoolConfig
 from aprm_jax.oracle.steps.text import TextOracle
@@ -388,10 +388,9 @@ def _open_domain(fields: tuple[tuple[str, Any], ...], seed: int, root: Path) -> 
         else:
             domain = Gsm8kDomain(strip_annotations=c["strip_annotations"], **common)
     if not saved.is_dir():
-        scratch = saved.with_name(f".{saved.name}.part")
-        save_tokenizer(domain.tokenizer, scratch)
-        seal_folder(scratch)
-        scratch.rename(saved)
+        with written_whole(saved) as scratch:
+            save_tokenizer(domain.tokenizer, scratch)
+            seal_folder(scratch)
     return domain
 
 

@@ -26,7 +26,7 @@ import safetensors.flax
 from transformers import PreTrainedTokenizerFast
 
 from aprm_jax.config.errors import UserError
-from aprm_jax.files import cannot_write
+from aprm_jax.files import writing
 from aprm_jax.models.decoder import DecoderConfig
 
 Kind = Literal["solver", "generator", "prm"]
@@ -138,20 +138,14 @@ def written_whole(directory: str | os.PathLike[str]) -> Iterator[Path]:
         shutil.rmtree(left_behind, ignore_errors=True)
     scratch = Path(tempfile.mkdtemp(prefix=prefix, dir=target.parent))
     try:
-        os.chmod(scratch, 0o777 & ~_umask())  # mkdtemp lets nobody else read
-        yield scratch
-        for path in scratch.iterdir():
-            if path.is_file():  # whose library may have written it for us alone
-                os.chmod(path, 0o666 & ~_umask())
-            _sync(path)
-        _replace(scratch, target)
-    except Exception as error:
-        # Rust's libraries raise exceptions of their own for what the system says.
-        if isinstance(error, UserError) or not (
-            isinstance(error, OSError) or "(os error " in str(error)
-        ):
-            raise
-        raise cannot_write(target, error) from error
+        with writing(target):
+            os.chmod(scratch, 0o777 & ~_umask())  # mkdtemp lets nobody else read
+            yield scratch
+            for path in scratch.iterdir():
+                if path.is_file():  # whose library may have written it for us alone
+                    os.chmod(path, 0o666 & ~_umask())
+                _sync(path)
+            _replace(scratch, target)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 

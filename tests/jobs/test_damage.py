@@ -132,15 +132,6 @@ def test_a_damaged_model_is_refused(whole, tmp_path):
     assert str(file) in str(caught.value)
 
 
-# No file may grow past so many bytes: a write fails as on a full disk.
-_FULL = """
-import resource, sys
-resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv.pop(1)),) * 2)
-from aprm_jax.main import entry
-entry()
-"""
-
-
 @pytest.mark.parametrize(
     ("limit", "job", "file"),
     [
@@ -152,7 +143,7 @@ def test_a_full_disk_is_one_message(whole, tmp_path, limit, job, file):
     run = shutil.copytree(whole, tmp_path / "run")
     done = subprocess.run(
         [
-            *(sys.executable, "-c", _FULL, str(limit), "--workdir=run"),
+            *(sys.executable, "-c", command.LIMITED, str(limit), "--workdir=run"),
             *(f"--config.job={job[0]}", *job[1:]),
         ],
         cwd=tmp_path,
