@@ -227,21 +227,19 @@ def ogda_adam(
       Methods for Saddle Point Problems <https://arxiv.org/abs/1901.08511>`_, AISTATS
       2020.
     """
-    # Under optax.inject_hyperparams the numbers are arrays, which cannot decide what
-    # the chain is made of: only plain Python zeros take the short cuts.
-    no_momentum = isinstance(b1, (int, float)) and b1 == 0
-    no_decay = isinstance(weight_decay, (int, float)) and weight_decay == 0
-    stages = []
-    if clip_norm is not None:
-        stages.append(optax.clip_by_global_norm(clip_norm))
-    if no_momentum:
-        stages.append(
-            optax.scale_by_rms(b2, eps, eps_in_sqrt=False, bias_correction=True)
-        )
+    stages = [] if clip_norm is None else [optax.clip_by_global_norm(clip_norm)]
+    if _is_plain_zero(b1):
+        scale = optax.scale_by_rms(b2, eps, eps_in_sqrt=False, bias_correction=True)
     else:
-        stages.append(optax.scale_by_adam(b1=b1, b2=b2, eps=eps))
-    stages.append(scale_by_ogda())
-    if not no_decay:
+        scale = optax.scale_by_adam(b1=b1, b2=b2, eps=eps)
+    stages += [scale, scale_by_ogda()]
+    if not _is_plain_zero(weight_decay):
         stages.append(optax.add_decayed_weights(weight_decay))
-    stages.append(optax.scale_by_learning_rate(learning_rate))
-    return optax.chain(*stages)
+    return optax.chain(*stages, optax.scale_by_learning_rate(learning_rate))
+
+
+def _is_plain_zero(value: Scalar) -> bool:
+    """Under optax.inject_hyperparams the numbers are arrays, which cannot decide what
+    a chain is made of: only plain Python zeros take the short cuts.
+    """
+    return isinstance(value, (int, float)) and value == 0

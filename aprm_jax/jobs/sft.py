@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import flax.struct
@@ -33,6 +33,9 @@ from aprm_jax.training.loop import StepOutput, run_loop
 from aprm_jax.training.masked import MeanMetric, SumMetric
 from aprm_jax.training.mesh import batch_shards, init_sharded, shard_batch
 from aprm_jax.training.schedules import warmup_cosine
+
+# A batch, how many rows did not fit it, and where prepared data go on.
+Drawn = tuple[StepBatch, int, np.ndarray]
 
 
 @flax.struct.dataclass
@@ -75,9 +78,7 @@ def run(context: Context) -> dict[str, float]:
         ),
     )
     params = _initial(context)
-    pool = _pool(context, params["backbone"]) if perturbing else ()
-    prepared = _prepared(context) if c.data else None
-    texts = None if perturbing or c.data else _texts(context)
+    batch_at = _batches(context, params["backbone"])
     state = SftLoopState(
         sft=LearnerState(params, context.place(tx.init(params))),
         position=np.zeros(2, np.int64),
@@ -88,54 +89,10 @@ def run(context: Context) -> dict[str, float]:
         context.mesh,
         microbatches=c.microbatches,
     )
-    shards = batch_shards(context.mesh)
-    size = c.batch_size
-    shards *= c.microbatches
-    multiple = -(-2 // shards) * shards
-    num_rows = -(-size // shards) * shards
-
-    def text_batch(step: int) -> tuple[StepBatch, int]:
-        """A batch of the domain's text, and how many rows did not fit it."""
-        if perturbing:
-            rows = _perturbation_rows(context, step, size, pool)
-        else:
-            rows = _solution_rows(context, step, size)
-        kept = [row for row in rows if context.builder.fits(row)]
-        if not kept:
-            raise TooLongError(
-                f"step {step}: none of {len(rows)} rows fits the longest bucket "
-                f"({context.builder.buckets[-1]} tokens); raise builder.buckets"
-            )
-        # Longest first: what is short fills what long rows leave free.
-        kept.sort(key=len, reverse=True)
-        packed = pack(kept, context.builder.buckets[-1])
-        # Few shapes to compile: the number of packed rows is rounded up.
-        batch = context.builder.collate(
-            packed,
-            length=context.builder.buckets[-1],
-            max_steps=context.config.builder.max_steps * size,
-            batch_size=-(-len(packed) // multiple) * multiple,
-        )
-        return batch, len(rows) - len(kept)
-
-    def given_batch(step: int) -> tuple[StepBatch, int]:
-        """A batch of whatever is a function of the step alone."""
-        if texts is None:
-            return text_batch(step)
-        drawn = texts.take(step * size, size)
-        rows = context.builder.collate(drawn, batch_size=num_rows, **row_shape(context))
-        return rows, 0
-
-    batches = Ahead(given_batch, c.updates)
 
     def step_fn(state: SftLoopState, step: int, timer) -> StepOutput:
         with timer("data"):
-            position, left_out = state.position, 0
-            if prepared is None:
-                batch, left_out = batches(step)
-            else:
-                batch, *after = prepared.batch_at(*(int(i) for i in position))
-                position = np.asarray(after, np.int64)
+            batch, left_out, position = batch_at(step, state.position)
         with timer("update"):
             sft, metrics = update(state.sft, shard_batch(context.mesh, batch))
         metrics = dict(metrics) | {"left_out": float(left_out)}
@@ -151,6 +108,75 @@ def run(context: Context) -> dict[str, float]:
     kind = "generator" if perturbing else "solver"
     context.save(state.sft.params, kind)
     return {}
+
+
+def _batches(context: Context, backbone: Any) -> Callable[[int, np.ndarray], Drawn]:
+    """Batches by (step, position) of what the config learns from.
+
+    `backbone` is whose samples G learns to write.
+    """
+    c = context.config.sft
+    if c.data:
+        prepared = _prepared(context)
+
+        def read(step: int, position: np.ndarray) -> Drawn:
+            batch, *after = prepared.batch_at(*(int(i) for i in position))
+            return batch, 0, np.asarray(after, np.int64)
+
+        return read
+    if c.task == "perturb":
+        pool = _pool(context, backbone)
+        draw = functools.partial(_perturbation_batch, context, pool)
+    else:
+        draw = functools.partial(_solution_batch, context, _texts(context))
+    drawn = Ahead(draw, c.updates)  # a function of the step alone
+    return lambda step, position: (*drawn(step), position)
+
+
+def _perturbation_batch(
+    context: Context, pool: Sequence[tuple[Situation, str]], step: int
+) -> tuple[StepBatch, int]:
+    size = context.config.sft.batch_size
+    return _packed(context, step, _perturbation_rows(context, step, size, pool))
+
+
+def _solution_batch(
+    context: Context, texts: PackedEpochs | None, step: int
+) -> tuple[StepBatch, int]:
+    size = context.config.sft.batch_size
+    if texts is None:
+        return _packed(context, step, _solution_rows(context, step, size))
+    shards = batch_shards(context.mesh) * context.config.sft.microbatches
+    num_rows = -(-size // shards) * shards
+    drawn = texts.take(step * size, size)
+    batch = context.builder.collate(drawn, batch_size=num_rows, **row_shape(context))
+    return batch, 0
+
+
+def _packed(
+    context: Context, step: int, rows: Sequence[StepRow]
+) -> tuple[StepBatch, int]:
+    """A batch of the rows that fit, and how many do not."""
+    builder, c = context.builder, context.config
+    kept = [row for row in rows if builder.fits(row)]
+    if not kept:
+        raise TooLongError(
+            f"step {step}: none of {len(rows)} rows fits the longest bucket "
+            f"({builder.buckets[-1]} tokens); raise builder.buckets"
+        )
+    # Longest first: what is short fills what long rows leave free.
+    kept.sort(key=len, reverse=True)
+    packed = pack(kept, builder.buckets[-1])
+    # Few shapes to compile: the number of packed rows is rounded up.
+    shards = batch_shards(context.mesh) * c.sft.microbatches
+    multiple = -(-2 // shards) * shards
+    batch = builder.collate(
+        packed,
+        length=builder.buckets[-1],
+        max_steps=c.builder.max_steps * c.sft.batch_size,
+        batch_size=-(-len(packed) // multiple) * multiple,
+    )
+    return batch, len(rows) - len(kept)
 
 
 def _prepared(context: Context) -> PackedBatches:

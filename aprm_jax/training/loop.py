@@ -7,6 +7,7 @@ import dataclasses
 import io
 import os
 import pathlib
+import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
@@ -110,10 +111,9 @@ def run_loop(
       CheckpointError, FileError, WorkdirError: as their messages say.
     """
     workdir = pathlib.Path(workdir)
+    folder = workdir / "checkpoints"
     checkpointer = Checkpointer(
-        workdir / "checkpoints",
-        keep_last=config.keep_last,
-        async_=config.async_checkpoints,
+        folder, keep_last=config.keep_last, async_=config.async_checkpoints
     )
     state, start = _restore(state, checkpointer, config)
     if start == config.num_steps:
@@ -151,15 +151,22 @@ def run_loop(
         if log.gave_up:
             raise log.nonfinite_error()
         if stop.signal is not None:
-            interrupted = Interrupted(
-                f"Stopped by {stop.signal.name} after step {log.step}, which is "
-                "saved. The same command goes on from there.",
-                stop.signal,
-            )
-            screen.say(str(interrupted))
-            interrupted.said = console
-            raise interrupted
+            raise _interrupted(stop.signal, log.step, screen, console)
     return state
+
+
+def _interrupted(
+    received: signal.Signals, step: int, screen: Console, console: bool
+) -> Interrupted:
+    """What to raise where a signal came, once the screen has said so."""
+    interrupted = Interrupted(
+        f"Stopped by {received.name} after step {step}, which is saved. The same "
+        "command goes on from there.",
+        received,
+    )
+    screen.say(str(interrupted))
+    interrupted.said = console
+    return interrupted
 
 
 def _restore(
