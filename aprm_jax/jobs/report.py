@@ -34,6 +34,7 @@ from aprm_jax.jobs import charts, comparison, set_tables, tables
 from aprm_jax.jobs.aprm import PERTURBATIONS
 from aprm_jax.jobs.context import Context, log
 from aprm_jax.jobs.evaluate import part_path, read_part
+from aprm_jax.jobs.search_trees import search_trees
 from aprm_jax.jobs.verifier_tables import GIVEN, Verifier, verifiers
 from aprm_jax.models.io import SPEC_FILE
 from aprm_jax.report.contents import (
@@ -117,6 +118,7 @@ def run(context: Context) -> dict[str, Any]:
         progression=charts.progression(trained[game]) if game else None,
         perturbations=_perturbations(root / game) if game else (),
         solutions=_solutions(context, parts),
+        trees=search_trees(root),
         timings=_timings(context, trained, evaluation),
         summary=numbers,
         config=json.dumps(config.to_dict(), indent=2),

@@ -177,6 +177,56 @@ class Solution:
 
 
 @dataclasses.dataclass(frozen=True)
+class Branch:
+    """A step of a search tree, and what followed it.
+
+    Attributes:
+      text: the step.
+      score: what the search ordered by, as a probability; NaN where it was not read.
+      count: samples that it stands for.
+      finished: whether it concludes a solution.
+      dropped: whether the search gave it up.
+      won: whether it is a step of the solution that was chosen.
+      children: the best first.
+      left_out: further children, that the page has no room for.
+    """
+
+    text: str
+    score: float
+    count: int
+    finished: bool
+    dropped: bool
+    won: bool
+    children: Sequence[Branch] = ()
+    left_out: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class SearchTree:
+    """The search for one question's answer.
+
+    Attributes:
+      question: the root.
+      branches: its first steps, the best first.
+      answer: the one chosen; None for none.
+      expected: the right one; None where nobody says.
+      correct: whether they are the same; None where nobody says.
+      why: what decided, or what was in the way.
+      method: what searched with what.
+      left_out: as of a branch.
+    """
+
+    question: str
+    branches: Sequence[Branch]
+    answer: str | None
+    expected: str | None
+    correct: bool | None
+    why: str
+    method: str
+    left_out: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
 class Timing:
     """Where a job's wall time went: phase → seconds."""
 
@@ -200,6 +250,7 @@ class ReportData:
       progression: the progression of negatives.
       perturbations: samples over time.
       solutions: scored solutions.
+      trees: of searches.
       timings: one a job.
       summary: dotted name → number, all of `summary.json`.
       config: the config as text.
@@ -216,6 +267,7 @@ class ReportData:
     progression: Progression | None = None
     perturbations: Sequence[Perturbation] = ()
     solutions: Sequence[Solution] = ()
+    trees: Sequence[SearchTree] = ()
     timings: Sequence[Timing] = ()
     summary: Mapping[str, float] = dataclasses.field(default_factory=dict)
     config: str = ""

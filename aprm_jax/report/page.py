@@ -269,6 +269,10 @@ def _solutions(data: ReportData) -> dict[str, Any] | None:
     return {"all": data.solutions[:_MAX_SOLUTIONS], "labelled": labelled}
 
 
+def _trees(data: ReportData) -> dict[str, Any] | None:
+    return {"all": data.trees} if data.trees else None
+
+
 def _time(data: ReportData) -> dict[str, Any] | None:
     timings = [t for t in data.timings if sum(t.phases.values()) > 0]
     if not timings:
@@ -309,6 +313,7 @@ _SECTIONS = (
     ("curves", "Training curves", _curves),
     ("perturbations", "Sampled perturbations", _perturbations),
     ("solutions", "Scored solutions", _solutions),
+    ("trees", "Search trees", _trees),
     ("tables", "More tables", _tables),
     ("time", "Where the time went", _time),
     ("numbers", "Numbers and configuration", _numbers),
