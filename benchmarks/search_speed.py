@@ -342,15 +342,20 @@ def kept(beams: list[Beamed], setting: Setting) -> list[Beamed]:
     return out
 
 
+def padded(builder: StepBuilder, beams: list[Beamed], side: str) -> tuple[Any, Any]:
+    """Ids of all beams, padded on one side, and where they are."""
+    pad = torch.nn.utils.rnn.pad_sequence
+    rows = [torch.tensor(beam.ids) for beam in beams]
+    ids = pad(rows, True, builder.pad_id, padding_side=side)
+    mask = pad([torch.ones_like(row) for row in rows], True, 0, padding_side=side)
+    return ids, mask
+
+
 @torch.inference_mode()
 def generate(model: Any, builder: StepBuilder, beams: list[Beamed]) -> int:
     """One more step of each beam, from its whole prefix; the tokens drawn."""
-    width = max(len(beam.ids) for beam in beams)
-    ids = torch.full((len(beams), width), builder.pad_id)
-    mask = torch.zeros_like(ids)
-    for row, beam in enumerate(beams):  # padded on the left
-        ids[row, width - len(beam.ids) :] = torch.tensor(beam.ids)
-        mask[row, width - len(beam.ids) :] = 1
+    ids, mask = padded(builder, beams, "left")
+    width = ids.shape[1]
     out = model.generate(
         ids, attention_mask=mask, max_new_tokens=NEW, do_sample=True, top_k=0, top_p=1.0
     )
@@ -365,12 +370,7 @@ def generate(model: Any, builder: StepBuilder, beams: list[Beamed]) -> int:
 @torch.inference_mode()
 def score(model: Any, builder: StepBuilder, beams: list[Beamed]) -> None:
     """The score of each beam's last step, from its whole row."""
-    width = max(len(beam.ids) for beam in beams)
-    ids = torch.full((len(beams), width), builder.pad_id)
-    mask = torch.zeros_like(ids)
-    for row, beam in enumerate(beams):
-        ids[row, : len(beam.ids)] = torch.tensor(beam.ids)
-        mask[row, : len(beam.ids)] = 1
+    ids, mask = padded(builder, beams, "right")
     logits = model(ids, attention_mask=mask).logits
     for row, beam in enumerate(beams):
         last = logits[row, len(beam.ids) - 1]
