@@ -19,6 +19,7 @@ from aprm_jax.solvers.endpoint import (
     WordLayout,
 )
 from aprm_jax.solvers.journal import Journal
+from aprm_jax.solvers.local import LocalSolver
 from aprm_jax.solvers.protocol import Solver
 
 JOURNAL = "endpoint.jsonl"  # in the stage's folder
@@ -37,7 +38,11 @@ def open_solver(context: Context, source: str, field: str) -> Solver:
     """
     if source == ENDPOINT:
         return _endpoint(context)
-    return context.local_solver(source, field)
+    of_role = context.solver(source)
+    params, _ = of_role.load(source, field, "solver")
+    return LocalSolver(
+        of_role.sampler, params["backbone"], of_role.domain, of_role.writer
+    )
 
 
 def check_endpoint(config: ml_collections.ConfigDict, field: str, job: str) -> None:

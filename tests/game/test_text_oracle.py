@@ -15,7 +15,7 @@ import tiny_game
 from aprm_jax.config import default_config, set_field, validate
 from aprm_jax.data.steps import StepBuilder
 from aprm_jax.game.rounds import Rounds
-from aprm_jax.jobs import context
+from aprm_jax.jobs import domains
 from aprm_jax.models import heads
 from aprm_jax.models.decoder import Decoder
 from aprm_jax.oracle.pool import PoolConfig
@@ -63,8 +63,8 @@ def domain(tmp_path_factory):
     validate(config)
     with pytest.MonkeyPatch.context() as patch:  # a busy machine may take its time
         patient = functools.partial(PoolConfig, deadline_s=60.0)
-        patch.setattr(context, "PoolConfig", patient)
-        return context.open_domain(config, folder)
+        patch.setattr(domains, "PoolConfig", patient)
+        return domains.open_domain(config, folder)
 
 
 def test_a_round_with_the_text_oracle(domain, monkeypatch):

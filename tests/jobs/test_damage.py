@@ -11,7 +11,7 @@ import pytest
 from aprm_jax.config import read_config_file, set_field
 from aprm_jax.config.errors import UserError
 from aprm_jax.jobs import of_run, start
-from aprm_jax.jobs.context import open_domain
+from aprm_jax.jobs.domains import open_domain
 
 
 def _flip(data):

@@ -14,8 +14,9 @@ from aprm_jax.config import (
     set_field,
     validate,
 )
+from aprm_jax.config.groups import ASKS
 from aprm_jax.jobs import samples, start, verifier_tables, verifiers
-from aprm_jax.jobs.changes import FREE
+from aprm_jax.jobs.changes import FREE, as_read_by
 from aprm_jax.jobs.context import Context
 from aprm_jax.jobs.solvers import open_solver
 from aprm_jax.solvers import completions
@@ -131,6 +132,16 @@ def test_how_a_server_is_asked_redoes_nothing_and_what_it_is_asked_does(tmp_path
         assert is_read_by(jobs()["evaluate"], name)
         assert not is_read_by(jobs()["sft"], name)
         assert not is_read_by(jobs()["aprm"], name)
+
+
+@pytest.mark.parametrize("job", ASKS)
+def test_a_stage_sees_all_that_it_asks_a_server_by(job, tmp_path):
+    """A stage's config has no field that its job does not say it reads."""
+    whole = context(tmp_path, endpoint__logprobs=True)
+    seen = Context(as_read_by(whole.config, jobs()[job]), tmp_path, job)
+    solver = open_solver(seen, "endpoint", "f.solver")
+    assert isinstance(solver, EndpointSolver) and solver.logprobs
+    assert solver.completions.url == f"{URL}/completions"
 
 
 def test_the_samples_of_a_job_are_the_servers(tmp_path, monkeypatch):
