@@ -103,6 +103,7 @@ def test_what_computes_nothing_may_differ(finished, field):
     found = plan(config, finished)
     assert not found.longer and found.again in ((), ("export",))
     assert not list(found.carry_out("0.1"))
+    config.report.runs = ()  # a comparison is of one start
     assert flat(get_config(str(finished))) == flat(config)
 
 
