@@ -18,7 +18,7 @@ from typing import IO, TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from aprm_jax.data.jsonl import RawRow
 
-_FAILED, _BAD_ROWS = 1, 1
+_FAILED, _BAD_ROWS, _USAGE = 1, 1, 2
 _ROWS = 64  # of a batch: the most that the models' programs take at once
 
 _EPILOG = """\
@@ -36,20 +36,22 @@ exit codes: 0 all lines are scored; 1 some are not, or an error; 2 wrong usage;
 def main(argv: Sequence[str] | None = None) -> int:
     """Scores stdin to its end; the exit code."""
     arguments = _parser().parse_args(argv)
-    if sys.stdin.isatty():
-        print(
-            "aprm_jax.score: error: nothing is piped in: python -m aprm_jax.score "
-            "MODEL < in.jsonl > out.jsonl",
-            file=sys.stderr,
-        )
-        return 2
+    # Either is None where the shell has closed it.
+    if sys.stdin is None or sys.stdin.isatty():
+        usage = "python -m aprm_jax.score MODEL < in.jsonl > out.jsonl"
+        return _failed(f"nothing is piped in: {usage}", _USAGE)
+    if sys.stdout is None:
+        return _failed("stdout is closed, and the scores are written there")
     # Quiet, and before these libraries are imported.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     from aprm_jax.config.errors import UserError
 
     try:
-        return _score(arguments, sys.stdin.buffer, sys.stdout.buffer)
+        # A file of its own: the thread that waits for a line locks it, and Python takes
+        # the lock of `sys.stdin` as it ends.
+        lines = os.fdopen(sys.stdin.fileno(), "rb", closefd=False)
+        return _score(arguments, lines, sys.stdout.buffer)
     except UserError as error:
         return _failed(str(error))
     except BrokenPipeError:
@@ -164,9 +166,9 @@ def _say(message: str, bar: Any) -> None:
     bar.write(f"aprm_jax.score: {message}", file=sys.stderr)
 
 
-def _failed(message: str) -> int:
+def _failed(message: str, code: int = _FAILED) -> int:
     print(f"aprm_jax.score: error: {message}", file=sys.stderr)
-    return _FAILED
+    return code
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 
@@ -13,6 +14,7 @@ import tiny
 
 import aprm_jax
 from aprm_jax import score
+from aprm_jax.data.solutions import solution_key
 
 COMMAND = [sys.executable, "-m", "aprm_jax.score"]
 GOOD = {"prompt": "2 + 3 * 4", "completions": ["2 + 12", "13"], "id": "x"}
@@ -75,6 +77,40 @@ def test_a_reader_that_leaves_is_no_error():
         process.stdin.close()
         errors = process.stderr.read()
     assert (process.returncode, errors) == (141, b"")
+
+
+def test_ctrl_c_and_an_error_end_while_more_may_be_piped_in(tmp_path):
+    """The thread that waits for more must not keep the process, or crash its end."""
+    with _start("oracle:arithmetic") as process:
+        assert process.stdin and process.stdout and process.stderr
+        process.stdin.write(_line(GOOD))
+        process.stdin.flush()
+        assert process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        assert (process.wait(60), process.stderr.read()) == (130, b"")
+    known = {"key": solution_key(GOOD["prompt"], tuple(GOOD["completions"]))}
+    (tmp_path / "scores").write_bytes(_line(known | {"scores": [1]}))
+    with _start(f"scores:{tmp_path / 'scores'}") as process:
+        assert process.stdin and process.stderr
+        process.stdin.write(_line(GOOD))
+        process.stdin.flush()
+        assert process.wait(60) == 1
+        assert process.stderr.read().endswith(b": 1 scores of 2 steps\n")
+
+
+@pytest.mark.parametrize(
+    ("closed", "code", "said"),
+    [("<&-", 2, b"nothing is piped in"), ("</dev/null >&-", 1, b"stdout is closed")],
+)
+def test_pipes_that_are_closed_are_told(closed, code, said):
+    line = f'"$0" -m aprm_jax.score oracle:arithmetic {closed}'
+    done = subprocess.run(
+        ["sh", "-c", line, sys.executable],
+        stderr=subprocess.PIPE,
+        env=command.ENVIRONMENT,
+    )
+    assert done.returncode == code and said in done.stderr
+    assert done.stderr.count(b"\n") == 1
 
 
 @pytest.mark.parametrize(
