@@ -12,11 +12,13 @@ import concurrent.futures
 import contextlib
 import dataclasses
 import email.utils
+import json
 import logging
 import math
 import os
 import random
 import re
+import sys
 import time
 from collections.abc import Coroutine, Mapping, Sequence
 from typing import Any, TypeVar
@@ -32,6 +34,8 @@ from aprm_jax.solvers.journal import Journal
 
 T = TypeVar("T")
 
+# Shorter keys guard nothing ("EMPTY", "x"), and solutions may well spell them.
+_LEAST_KEY = 8
 _PASSING = (408, 425, 429)  # and 5xx: the same request may be answered later
 _NO_ROOM = re.compile(
     r"context[ _-]?(length|size|window)|max(imum)?[ _](model[ _])?len|too many tokens",
@@ -287,7 +291,9 @@ class Completions:
     def _choice(self, choice: Any) -> Choice:
         if not isinstance(choice, dict):
             raise ValueError("a choice that is no JSON object")
-        text = self._redacted(require_str(choice, "text", allow_empty=True))
+        text = require_str(choice, "text", allow_empty=True)
+        if len(self._key) >= _LEAST_KEY:
+            text = self._redacted(text)
         logprobs: Any = []
         if choice.get("logprobs") is not None:
             logprobs = require_dict(choice, "logprobs").get("token_logprobs") or []
@@ -303,7 +309,11 @@ class Completions:
         )
 
     def _redacted(self, text: str) -> str:
-        return text.replace(self._key, "***") if self._key else text
+        """Without the key, as it is and as JSON may spell it."""
+        spelt = json.dumps(self._key)[1:-1]
+        for key in (self._key, spelt, spelt.replace("/", "\\/")) if self._key else ():
+            text = text.replace(key, "***")
+        return text
 
     def _shown(self, said: str | bytes) -> str:
         """The beginning of what a server said, fit for a terminal."""
@@ -326,8 +336,10 @@ def retry_after(header: str) -> float | None:
 
 
 def _is_logprob(value: Any) -> bool:
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return number and math.isfinite(value)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    # No `isfinite`: whole numbers may be too large for it.
+    return abs(value) <= sys.float_info.max
 
 
 def _run(work: Coroutine[Any, Any, T]) -> T:

@@ -327,6 +327,8 @@ BROKEN: dict[str, Reply] = {
     "logprobs that are NaN": completion(
         "x", logprobs={"token_logprobs": [float("nan")]}
     ),
+    "logprobs beyond all numbers": b'{"choices": [{"text": "x", "logprobs": '
+    b'{"token_logprobs": [-1' + b"0" * 400 + b"]}}]}",
     "logprobs that are no object": completion("x", logprobs=[1]),
     "a number without end": b'{"choices": ' + b"9" * 9999 + b"}",
     "gzip": (200, {"Content-Encoding": "gzip"}, b"\x1f\x8b\x08"),
@@ -592,6 +594,23 @@ def test_a_key_goes_to_the_server_and_nowhere_else(answer, tmp_path, caplog):
     assert server.headers[0]["authorization"] == f"Bearer {SECRET}"
     said = everything_said(tmp_path, caplog, *errors) + repr(made) + repr(asked)
     assert said.strip() and SECRET not in said
+
+
+@pytest.mark.parametrize("key", ["sk-a/b+c/d==secret", 'sk-a"b\\c-secret'])
+def test_a_key_that_json_spells_otherwise_is_in_no_message(key, tmp_path):
+    spelt = json.dumps({"error": key}).replace("/", "\\/").encode()
+    with (
+        serving(lambda *_: (401, {}, spelt)) as server,
+        pytest.raises(EndpointError, match=r"status 401.*\*\*\*") as said,
+    ):
+        ask(server, tmp_path, key=key)
+    assert "secret" not in str(said.value) and "sk-a" not in str(said.value)
+
+
+def test_a_key_that_stands_for_none_changes_no_text(tmp_path):
+    """People set `x` or `1` for servers that want some key; solutions have those."""
+    with serving(lambda *_: completion("x = 1")) as server:
+        assert ask(server, tmp_path, key="x")[0][0].text == "x = 1"
 
 
 def test_a_redirect_is_not_followed(tmp_path):
