@@ -28,7 +28,7 @@ class Candidate:
       order: higher is better; -inf where the verifier did not read all.
       reward: the same as a probability.
       slots: hypotheses that arrived at it; their number is its multiplicity.
-      round: in which it was first drawn.
+      rounds: in which each of them did.
     """
 
     node: int
@@ -39,7 +39,7 @@ class Candidate:
     order: float
     reward: float
     slots: tuple[int, ...]
-    round: int
+    rounds: tuple[int, ...]
 
 
 def candidates(
@@ -72,7 +72,7 @@ def candidates(
             order=orders[k],
             reward=rewards[k],
             slots=tuple(tree[node].slots),
-            round=tree[node].round,
+            rounds=tuple(tree[node].rounds),
         )
         for k, node in enumerate(nodes)
     ]
@@ -110,8 +110,8 @@ def anytime(
     """What would have been answered at smaller budgets, from the same search.
 
     Of a method with independent parts: with 1, 2, 4, ... of them, exactly what a search
-    with so few slots gives. Of another: had it stopped after a round; rounds without a
-    new candidate are left out.
+    with so few slots gives. Of another: had it stopped after a round; rounds in which
+    no solution was concluded are left out.
 
     Args:
       tree: of the search.
@@ -126,15 +126,28 @@ def anytime(
         total = 1 + max((s for n in tree.nodes for s in n.slots), default=0)
         sizes = [group << k for k in range(total.bit_length()) if group << k < total]
         return [_with_slots(tree, found, how, n) for n in (*sizes, total)]
-    rounds = sorted({c.round for c in found} | {len(tree.spent) - 1})
+    rounds = sorted({r for c in found for r in c.rounds} | {len(tree.spent) - 1})
     return [
         {
             "rounds": r + 1,
             "tokens": tree.spent[r],
-            "answer": _answer([c for c in found if c.round <= r], how),
+            "answer": _answer(_until(found, r), how),
         }
         for r in rounds
         if r >= 0
+    ]
+
+
+def _until(found: Sequence[Candidate], last: int) -> list[Candidate]:
+    """What had been drawn by the end of a round, as often as it was."""
+    return [
+        dataclasses.replace(c, slots=slots)
+        for c in found
+        if (
+            slots := tuple(
+                s for s, r in zip(c.slots, c.rounds, strict=True) if r <= last
+            )
+        )
     ]
 
 

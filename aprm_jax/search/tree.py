@@ -23,9 +23,9 @@ class Node:
       lane: the independent part of the search that it belongs to.
       closed: whether another step can follow.
       finished: whether it concludes a solution.
-      round: of the search, in which it was first drawn.
       slots: numbers of the hypotheses that drew it: its multiplicity is their count.
       drawn: tokens that each of them drew for it.
+      rounds: of the search, in which each of them drew it.
       score: the verifier's, NaN where it was not read.
       order: of the solution up to it: higher is better; -inf where not all was read.
       reward: the same as a probability, or what stands for one.
@@ -39,9 +39,9 @@ class Node:
     lane: int = 0
     closed: bool = True
     finished: bool = False
-    round: int = 0
     slots: list[int] = dataclasses.field(default_factory=list)
     drawn: list[int] = dataclasses.field(default_factory=list)
+    rounds: list[int] = dataclasses.field(default_factory=list)
     score: float = math.nan
     order: float = 0.0
     reward: float = 0.0
@@ -96,12 +96,12 @@ class Tree:
                     lane,
                     step.closed and before.depth + 1 < self._max_steps,
                     step.finished,
-                    self.round,
                 )
             )
             before.children.append(node)
         self.nodes[node].slots.append(slot)
         self.nodes[node].drawn.append(len(step.tokens))
+        self.nodes[node].rounds.append(self.round)
         return node
 
     def path(self, node: int) -> list[int]:

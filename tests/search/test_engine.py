@@ -16,7 +16,8 @@ from aprm_jax.search.aggregate import Aggregation
 from aprm_jax.search.mcts import MCTS
 from aprm_jax.search.methods import DVTS, Beam, BestOfN, Rebase
 from aprm_jax.search.pick import anytime, candidates, pick
-from aprm_jax.search.tree import ROOT
+from aprm_jax.search.tree import ROOT, Tree
+from aprm_jax.solvers.protocol import Written
 from aprm_jax.verifiers.protocol import Scale
 from aprm_jax.verifiers.stepwise import OracleSteps
 
@@ -226,6 +227,23 @@ def test_the_curve_of_a_beam_is_what_it_had_after_each_round():
         best = pick(_found(tree), "best")
         assert points[-1]["answer"] == (best and best.answer)
         assert points[0]["rounds"] >= 2  # no solution has one step
+
+
+def test_the_curve_knows_no_vote_that_was_cast_later():
+    """MCTS* draws from a node again: an equal child of an earlier one is its vote."""
+    tree = Tree("q", 8)
+    drawn = [["= 1"], ["= 2", "= 2"], ["= 1", "= 1"]]
+    for texts in drawn:
+        for slot, text in enumerate(texts):
+            tree.add(ROOT, 0, slot, Written(text, (0,), finished=True))
+        tree.spent.append(0)
+    found = candidates(tree, Answers(), None, Aggregation("min"))
+    points = anytime(tree, found, "majority", 0)
+    assert [(p["rounds"], p["answer"]) for p in points] == [
+        (1, "1"),
+        (2, "2"),
+        (3, "1"),
+    ]
 
 
 def test_the_bare_questions_score_is_kept():
