@@ -19,7 +19,7 @@ from aprm_jax.data import prompts
 from aprm_jax.data.steps import StepBuilder
 from aprm_jax.sampling.methods import Truncation
 from aprm_jax.solvers.completions import Choice, Completions
-from aprm_jax.solvers.protocol import Solution, Solver, Start
+from aprm_jax.solvers.protocol import Solution, Solver, Start, numbered
 from aprm_jax.tasks.protocols import Grader
 
 
@@ -164,7 +164,7 @@ class EndpointSolver(Solver):
         """
         wanted = [start for start in starts for _ in range(count)]
         if draws is None:
-            draws = [i << 16 | k for i in range(len(starts)) for k in range(count)]
+            draws = numbered(len(starts), count)
         solutions = [
             _Open(question, list(prefix), draw)
             for (question, prefix), draw in zip(wanted, draws, strict=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -15,7 +14,7 @@ from aprm_jax.models.flops import forward_flops
 from aprm_jax.sampling.methods import Truncation
 from aprm_jax.sampling.sampler import Sampler
 from aprm_jax.sampling.session import Session
-from aprm_jax.solvers.protocol import Solution, Solver, Start, Written
+from aprm_jax.solvers.protocol import Solution, Solver, Start, Written, numbered
 from aprm_jax.solvers.sessions import SessionRows
 from aprm_jax.tasks.protocols import Grader
 
@@ -89,8 +88,7 @@ class LocalSolver(Solver):
         Prompts that go on from those of the step before are read from there.
         """
         if draws is None:
-            pairs = itertools.product(range(len(starts)), range(count))
-            draws = [(i << 16 | k) % (1 << 32) for i, k in pairs]
+            draws = numbered(len(starts), count)
         wanted = [start for start in starts for _ in range(count)]
         partial = [
             _Partial(question, list(prefix), draw)

@@ -81,6 +81,15 @@ class Solver(Protocol):
         ...
 
 
+def numbered(starts: int, count: int) -> list[int]:
+    """The draw of each solution, start by start: no two are alike.
+
+    It is made of (start, solution), and up to 2^16 of either not of how many there are.
+    """
+    width = 1 << 16 if max(starts, count) <= 1 << 16 else count
+    return [i * width + k for i in range(starts) for k in range(count)]
+
+
 @dataclasses.dataclass(frozen=True)
 class Written:
     """One sampled step of a row.

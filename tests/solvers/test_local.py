@@ -9,6 +9,7 @@ from scripted import ScriptedSampler
 from tiny_game import DOMAIN
 
 from aprm_jax.solvers.local import LocalSolver
+from aprm_jax.solvers.protocol import numbered
 
 KEY = jax.random.key(0)
 
@@ -70,6 +71,16 @@ def test_a_solutions_randomness_depends_on_its_problem_and_number_alone():
         assert len(set(first)) == 2 * count
         assert second == first[count:]  # the other problem is done
     assert first[:3] == [0, 1, 2] and first[3] == second[0] == 1 << 16
+
+
+@pytest.mark.parametrize(
+    ("starts", "count"), [(3, 5), (2, (1 << 16) + 1), ((1 << 16) + 1, 2)]
+)
+def test_no_two_solutions_share_their_randomness(starts, count):
+    draws = numbered(starts, count)
+    assert len(set(draws)) == len(draws) == starts * count
+    assert min(draws) >= 0
+    assert max(draws) < 1 << 32
 
 
 @pytest.mark.parametrize("cut", ["3 + 3...", "6...", "6<eos>"])
