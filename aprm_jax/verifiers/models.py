@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Float, Shaped
 
 from aprm_jax.data.steps import RowFormat
+from aprm_jax.data.trees import steps_that_fit
 from aprm_jax.models.decoder import Decoder
 from aprm_jax.solvers.protocol import Start
 from aprm_jax.verifiers.protocol import Pairs, Scale
@@ -136,20 +137,19 @@ def padded(
 
 def _fitting(builder: RowFormat, solutions: Pairs) -> list[tuple[str, tuple[str, ...]]]:
     """Solutions without the steps from the first that does not fit a row."""
+    if (window := builder.window) is None:
+        most = [steps_that_fit(builder, *s, builder.buckets[-1]) for s in solutions]
+        return [(q, tuple(s[:n])) for (q, s), n in zip(solutions, most, strict=True)]
     known: dict[tuple[tuple[str, ...], str], bool] = {}  # what a step sees, and it
 
     def fits(question: str, steps: Sequence[str], k: int) -> bool:
-        seen = [question, *steps[:k]]
-        key = (tuple(seen[-(builder.window or len(seen)) :]), steps[k])
+        key = (tuple([question, *steps[:k]][-window:]), steps[k])
         if key not in known:
             known[key] = builder.fits(builder.step(question, steps[:k], steps[k]))
         return known[key]
 
     out = []
     for question, steps in solutions:
-        order: Sequence[int] = range(len(steps))
-        if steps and builder.window is None and fits(question, steps, order[-1]):
-            order = ()  # the longest row fits, and so do the others
-        until = (k for k in order if not fits(question, steps, k))
+        until = (k for k in range(len(steps)) if not fits(question, steps, k))
         out.append((question, tuple(steps[: next(until, len(steps))])))
     return out

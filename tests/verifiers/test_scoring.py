@@ -10,6 +10,7 @@ from tiny_game import DECODER, DOMAIN
 
 from aprm_jax.data.rows import TooLongError
 from aprm_jax.models import heads
+from aprm_jax.verifiers.models import _fitting
 from aprm_jax.verifiers.scoring import Scorer, likelihood_scorer, prm_scorer
 
 PROBLEMS = [DOMAIN.train(i) for i in range(4)]
@@ -141,3 +142,17 @@ def test_what_solutions_share_is_read_once_and_scores_the_same(window, branch):
     question, steps = SOLUTIONS[0]
     fits = short.trees(params, [(question, (steps[0], "9 " * 20, steps[0]))])
     assert [len(row) for row in fits] == [1]
+
+
+def test_where_a_long_solution_stops_fitting_takes_few_layouts():
+    """Each is as long as the solution: one a step would be a square of its length."""
+    rows, laid = tiny_game.builder(window=None), []
+    whole = rows._lay_out
+    rows._lay_out = lambda *args: laid.append(args) or whole(*args)
+    steps = ("1 + 2",) * 400
+    [(_, fitting)] = _fitting(rows, [("1 + 2", steps)])
+    assert len(laid) <= 2 + np.log2(len(steps))
+    assert 0 < len(fitting) < 400
+    assert rows.fits(whole("1 + 2", fitting, range(len(fitting)), [1.0] * len(fitting)))
+    more = steps[: len(fitting) + 1]
+    assert not rows.fits(whole("1 + 2", more, range(len(more)), [1.0] * len(more)))
