@@ -103,10 +103,12 @@ class JudgedRows(StepRows):
     Attributes:
       starts: (question, steps) of each.
       wrong: whether each has an incorrect step: all that follows is wrong, too.
+      verdicts: of (question, steps) on their last one, all that a search has asked for.
     """
 
     starts: tuple[Start, ...] = ()
     wrong: tuple[bool, ...] = ()
+    verdicts: dict[Start, Label] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,9 +133,11 @@ class OracleSteps:
     def begin(
         self, starts: Sequence[Start], rows: JudgedRows | None = None
     ) -> tuple[JudgedRows, Float[np.ndarray, " N"]]:
-        """See `StepVerifier.begin`; the steps of a prefix are judged, one by one."""
+        """See `StepVerifier.begin`; of a prefix what `rows` have not seen is judged."""
         bare = tuple((question, ()) for question, _ in starts)
-        rows = JudgedRows((0,) * len(starts), 0, (), bare, (False,) * len(starts))
+        verdicts = {} if rows is None else rows.verdicts
+        none = (0,) * len(starts), (False,) * len(starts)
+        rows = JudgedRows(none[0], 0, (), bare, none[1], verdicts)
         scores = np.full(len(starts), math.nan)
         calls = np.zeros(len(starts), int)
         for depth in range(max((len(steps) for _, steps in starts), default=0)):
@@ -161,15 +165,21 @@ class OracleSteps:
             if known is not None:
                 label = Label.CORRECT if known else Label.INCORRECT
             elif step is not None and not bad:
-                judged = 1
-                label = self.oracle.judge(question, before, None, step).label
+                asked = question, (*before, step)
+                judged = int(asked not in rows.verdicts)
+                if judged:
+                    verdict = self.oracle.judge(question, before, None, step)
+                    rows.verdicts[asked] = verdict.label
+                label = rows.verdicts[asked]
                 bad = label == Label.INCORRECT
             starts.append((question, before if step is None else (*before, step)))
             wrong.append(bad)
             stated.append(_STATED[label])
             calls.append(judged)
         zeros = (0,) * len(starts)
-        after = JudgedRows(zeros, 0, tuple(calls), tuple(starts), tuple(wrong))
+        after = JudgedRows(
+            zeros, 0, tuple(calls), tuple(starts), tuple(wrong), rows.verdicts
+        )
         return after, logit(np.array(stated, float))
 
     def _arrives(self, question: str, before: Sequence[str], step: str) -> bool | None:

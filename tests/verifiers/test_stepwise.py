@@ -60,10 +60,14 @@ def test_the_oracle_is_asked_once_about_a_step_and_never_after_an_error():
     verifier = OracleSteps(Counting())
     whole = OracleVerifier(DOMAIN.oracle).score([RIGHT, WRONG])
     assert _one_by_one(verifier, [RIGHT, WRONG]) == [list(x) for x in whole]
-    assert len(asked) == 5 and len(set(asked)) == 4  # the first step is both's
+    assert len(asked) == len(set(asked)) == 4  # the first step is both's
     rows, scores = verifier.begin([WRONG, (RIGHT[0], ())])
     assert rows.oracle_calls == (2, 0)
     assert scores[0] == whole[1][2] and math.isnan(scores[1])
+    # A branch that a tree search enters again was judged when it was drawn.
+    rows, scores = verifier.begin([WRONG, RIGHT], rows)
+    assert rows.oracle_calls == (0, 2)
+    assert scores.tolist() == [whole[1][2], whole[0][2]]
 
 
 def test_an_undecidable_step_is_neither_right_nor_wrong():
@@ -94,7 +98,7 @@ def test_several_verifiers_read_step_by_step_as_whole(how):
     )
     begun, _ = verifier.begin([RIGHT, WRONG])
     alone, _ = by_steps(one).begin([RIGHT, WRONG])
-    assert begun.prefilled == alone.prefilled and begun.oracle_calls == (3, 2)
+    assert begun.prefilled == alone.prefilled and begun.oracle_calls == (3, 1)
     spent = np.array(alone.attention) + one.flops_per_token * np.array(alone.prefilled)
     np.testing.assert_allclose(begun.attention, spent)
     assert begun.num_bytes == alone.num_bytes
