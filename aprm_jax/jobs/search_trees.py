@@ -26,6 +26,8 @@ def search_trees(root: Path) -> list[SearchTree]:
     for path in sorted(root.glob(f"*/{SOLUTIONS}")):
         with path.open("rb") as file:
             for number, line in zip(range(1, _TREES + 1), file, strict=False):
+                if not line.endswith(b"\n"):
+                    break  # a kill tore it; the search goes on there
                 row = unsealed(line)
                 if row is None:
                     remedy = "Delete this line and all after it, and search again."
@@ -100,12 +102,17 @@ def _won(
 
 def _decided(row: Mapping[str, Any]) -> str:
     """What the winner had and the others had not."""
-    alike = [c for c in row["candidates"] if c["answer"] == row["answer"]]
-    samples = sum(c["count"] for c in alike)
-    total = sum(c["count"] for c in row["candidates"])
-    text = f"score {row['score']:.2f}; {samples} of {total} whole samples say so"
-    others = [c for c in row["candidates"] if c["answer"] != row["answer"]]
+    # Rows of an earlier version have no groups.
+    every = [{"group": c["answer"]} | c for c in row["candidates"]]
+    won = next((c["group"] for c in every if c["answer"] == row["answer"]), None)
+    alike = [c for c in every if c["group"] == won]
+    others = [c for c in every if c["group"] != won and c["score"] is not None]
+    samples, total = (sum(c["count"] for c in cs) for cs in (alike, every))
+    text = f"{samples} of {total} whole samples say so"
+    if row["score"] is not None:
+        text = f"score {row['score']:.2f}; {text}"
     if others:
         best = max(others, key=lambda c: c["score"])
-        text += f", the best of the others is {best['answer']} with {best['score']:.2f}"
+        said = "one without an answer" if best["answer"] is None else best["answer"]
+        text += f", the best of the others is {said} with {best['score']:.2f}"
     return text

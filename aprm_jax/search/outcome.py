@@ -22,7 +22,7 @@ class Outcome:
       answer: the one that won; None where no solution was whole, or none was read.
       solution: the steps of the best solution that arrives at it; () without one.
       scores: P(correct) of these steps, as the verifier states it; () without one.
-      score: of the solution, as a probability.
+      score: of the solution, as a probability; NaN where nobody says.
       why: what was in the way where there is no answer, else "".
       candidates: every whole solution, the best first.
       curve: what would have been answered at smaller budgets; see `pick.anytime`.
@@ -48,12 +48,13 @@ class Outcome:
             "answer": self.answer,
             "solution": list(self.solution) if self.answer is not None else None,
             "scores": listed(self.scores),
-            "score": self.score,
+            "score": listed((self.score,))[0],
             "why": self.why,
             "candidates": [
                 {
                     "answer": c.answer,
-                    "score": c.reward,
+                    "group": c.group,
+                    "score": listed((c.stated,))[0],
                     "count": len(c.slots),
                     "steps": list(c.steps),
                     "scores": listed(c.scores),
@@ -82,7 +83,7 @@ def outcome(tree: Tree, engine: Engine, grader: Grader, how: str) -> Outcome:
         answer=best.answer if best else None,
         solution=best.steps if best else (),
         scores=best.scores if best else (),
-        score=best.reward if best else 0.0,
+        score=best.stated if best else math.nan,
         why="" if best else _why(tree, found),
         candidates=found,
         curve=anytime(tree, found, how, engine.method.group),

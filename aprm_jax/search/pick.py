@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -40,6 +41,11 @@ class Candidate:
     reward: float
     slots: tuple[int, ...]
     rounds: tuple[int, ...]
+
+    @property
+    def stated(self) -> float:
+        """The reward; NaN where there was no verifier, or it did not read all."""
+        return self.reward if self.scores and self.order > -math.inf else math.nan
 
 
 def candidates(
@@ -93,7 +99,7 @@ def pick(found: Sequence[Candidate], how: str) -> Candidate | None:
         raise ValueError(f"pick {how!r} is none of {', '.join(PICKS)}")
     usable = [c for c in found if c.group is not None]
     if how != "majority":
-        usable = [c for c in usable if c.order > float("-inf")]
+        usable = [c for c in usable if c.order > -math.inf]
     if how == "best":
         return next(iter(usable), None)
     totals: dict[int | None, float] = {}

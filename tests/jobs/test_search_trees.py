@@ -47,9 +47,9 @@ def row(tree=TREE, **changes):
         "why": "",
         "score": 0.8,
         "candidates": [
-            {"answer": "7", "score": 0.8, "count": 2},
-            {"answer": "8", "score": 0.4, "count": 1},
-            {"answer": "9", "score": 0.1, "count": 1},
+            {"answer": "7", "group": 0, "score": 0.8, "count": 2},
+            {"answer": "8", "group": 1, "score": 0.4, "count": 1},
+            {"answer": "9", "group": 2, "score": 0.1, "count": 1},
         ],
     } | changes
 
@@ -75,6 +75,32 @@ def test_what_won_is_a_path_and_what_was_given_up_stays(tmp_path):
         "score 0.80; 2 of 4 whole samples say so, the best of the others is 8 with 0.40"
     )
     assert (tree.answer, tree.expected, tree.correct) == ("7", "7", True)
+
+
+def test_answers_that_mean_the_same_say_the_same(tmp_path):
+    """However they are spelt; and what nobody scored has no score."""
+    given = [("7", 0, 0.8), ("8", 1, 0.4), ("7.0", 0, 0.7), (None, None, None)]
+    made = [
+        {"answer": a, "group": g, "score": s, "count": 1, "steps": [a or "?"]}
+        for a, g, s in given
+    ]
+    write(tmp_path, row(candidates=made))
+    (tree,) = search_trees(tmp_path)
+    assert tree.why == (
+        "score 0.80; 2 of 4 whole samples say so, the best of the others is 8 with 0.40"
+    )
+    unscored = [c | {"score": None} for c in made]
+    (tmp_path / "search/solutions.jsonl").unlink()
+    (tmp_path / "search").rmdir()
+    write(tmp_path, row(candidates=unscored, score=None))
+    (tree,) = search_trees(tmp_path)
+    assert tree.why == "2 of 4 whole samples say so"
+
+
+def test_a_line_that_a_kill_tore_is_no_damage(tmp_path):
+    path = write(tmp_path, row(), row(index=1))
+    path.write_bytes(path.read_bytes()[:-20])
+    assert len(search_trees(tmp_path)) == 1
 
 
 def test_a_winner_that_the_search_gave_up_is_not_folded_away(tmp_path):

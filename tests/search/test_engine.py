@@ -15,6 +15,7 @@ from tiny_search import Answers, FakeSolver, FakeVerifier, distribution, engine,
 from aprm_jax.search.aggregate import Aggregation
 from aprm_jax.search.mcts import MCTS
 from aprm_jax.search.methods import DVTS, Beam, BestOfN, Rebase
+from aprm_jax.search.outcome import outcome
 from aprm_jax.search.pick import anytime, candidates, pick
 from aprm_jax.search.tree import ROOT, Tree
 from aprm_jax.solvers.protocol import Written
@@ -163,6 +164,21 @@ def test_what_the_verifier_did_not_read_wins_by_no_score(how):
         for tree in engine(method, says).search(QUESTIONS[:30], 0):
             best = pick(_found(tree), how)
             assert best is None or "b" not in best.steps
+
+
+def test_what_nobody_scored_has_no_score():
+    """A row says null: 0 would be the verifier's word that it is wrong."""
+    says = [None, lambda steps: math.nan]
+    for verifier in (None, FakeVerifier(says[1])):
+        searcher = engine(BestOfN(4), verifier=verifier)
+        (tree,) = searcher.search(["q"], 0)
+        row = outcome(tree, searcher, Answers(), "majority").to_json()
+        assert row["answer"] is not None and row["score"] is None
+        assert {c["score"] for c in row["candidates"]} == {None}
+    searcher = engine(BestOfN(4), share)
+    (tree,) = searcher.search(["q"], 0)
+    row = outcome(tree, searcher, Answers(), "best").to_json()
+    assert row["score"] == row["candidates"][0]["score"] > 0
 
 
 def test_without_a_verifier_the_majority_wins():
