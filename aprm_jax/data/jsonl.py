@@ -188,10 +188,16 @@ def require_strings(
     return values
 
 
+def present(row: Mapping[str, Any]) -> str:
+    """Some names of a row's fields, fit for a terminal."""
+    names = sorted(map(str, row))[:8]
+    shown = (n[:40] if n.isprintable() else f"{n[:40]!r}" for n in names)
+    return ", ".join(shown) or "none"
+
+
 def _require(row: Mapping[str, Any], field: str, kind: type[T], name: str) -> T:
     if field not in row:
-        present = ", ".join(sorted(map(str, row))[:8]) or "none"
-        raise RowError(f"field {field!r} is missing (present: {present})")
+        raise RowError(f"field {field!r} is missing (present: {present(row)})")
     value = row[field]
     if not isinstance(value, kind):
         raise RowError(f"field {field!r} must be {name}, not {type(value).__name__}")

@@ -19,7 +19,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from aprm_jax.data.jsonl import RowError, require_str, require_strings
+from aprm_jax.data.jsonl import RowError, present, require_str, require_strings
 from aprm_jax.data.readers.base import (
     chat_question,
     number_text,
@@ -92,7 +92,8 @@ def parse_solution(
         steps = split_text(require_str(row, text, allow_empty=True), split)
     else:
         field = first_of(row, _STEPS)
-        steps = tuple(texts_of(spelt_list(row, field), field)) if row[field] else ()
+        none = row[field] is None or row[field] in ("", [])
+        steps = () if none else tuple(texts_of(spelt_list(row, field), field))
     return GivenSolution(line, question, steps, given_name(row))
 
 
@@ -145,9 +146,8 @@ def parse_candidates(
             found.append(_steps(candidate, split))
         except RowError as error:
             raise RowError(f"{field}[{k}]: {error}") from None
-    stated = next((name for name in _REFERENCE if name in row), "")
-    given = row[stated] if stated else None
-    reference = None if given is None else number_text(given, stated)
+    stated = next((name for name in _REFERENCE if row.get(name) is not None), "")
+    reference = number_text(row[stated], stated) if stated else None
     question = given_question(row)
     return GivenCandidates(line, question, tuple(found), reference, given_name(row))
 
@@ -190,16 +190,17 @@ def given_name(row: Mapping[str, Any]) -> str | int | None:
 
 
 def first_of(row: Mapping[str, Any], fields: tuple[str, ...]) -> str:
-    """The first of some fields that a row has.
+    """The first of some fields that a row has, one that is null where all are.
+
+    Tables have every column in every row.
 
     Raises:
       RowError: it has none of them.
     """
-    for field in fields:
-        if field in row:
-            return field
-    present = ", ".join(sorted(map(str, row))[:8]) or "none"
-    raise RowError(f"no field {' or '.join(fields)} (present: {present})")
+    found = [field for field in fields if field in row]
+    if not found:
+        raise RowError(f"no field {' or '.join(fields)} (present: {present(row)})")
+    return next((field for field in found if row[field] is not None), found[0])
 
 
 def split_text(text: str, split: str) -> tuple[str, ...]:

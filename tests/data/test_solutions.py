@@ -9,7 +9,7 @@ import json
 import pytest
 
 from aprm_jax.data.jsonl import DataError, RowError
-from aprm_jax.data.solutions import parse_solution
+from aprm_jax.data.solutions import parse_candidates, parse_solution
 from aprm_jax.data.stream import Parsed, line_rows, stream_rows
 
 
@@ -22,6 +22,13 @@ from aprm_jax.data.stream import Parsed, line_rows, stream_rows
         ({"prompt": [{"role": "user", "content": "q"}], "steps": ["a"]}, (), ("a",)),
         ({"question": "q", "steps": []}, (), ()),
         ({"question": "q", "steps": None}, (), ()),
+        ({"question": "q", "steps": ""}, (), ()),
+        # A table has every column in every row.
+        (
+            {"prompt": None, "question": "q", "completions": None, "steps": ["a"]},
+            (),
+            ("a",),
+        ),
         (
             {"question": "q", "reply": "a\r\n\n b\u2028c \n"},
             ("reply",),
@@ -53,11 +60,28 @@ def test_forms(row, more, steps):
         ({"question": "q", "steps": ["a", " "]}, "item 1 is no text: ' '"),
         ({"question": "q", "steps": ["\ud800"]}, "lone surrogate"),
         ({"question": "q", "steps": ["a"], "id": True}, "'id' must be text"),
+        ({"question": "q", "steps": 0}, "'steps' must be a list, not 0"),
+        ({"question": "q", "steps": False}, "'steps' must be a list, not False"),
+        ({"\x1b[31m" + "q" * 99: "q"}, r"present: '\\x1b\[31mq{35}'\)$"),
+        ({"question": "q", "w" * 99: 1}, r"present: question, w{40}\)$"),
     ],
 )
 def test_what_is_no_solution_says_why(row, reason):
     with pytest.raises(RowError, match=reason):
         parse_solution(row, 1)
+
+
+def test_candidates_and_references_that_are_null_stand_for_none():
+    row = {
+        "question": "q",
+        "candidates": None,
+        "samples": [{"steps": None, "text": "a\nb"}, {"steps": ["c"], "text": None}],
+        "reference": None,
+        "answer": 7.0,
+    }
+    found = parse_candidates(row, 1)
+    assert (found.candidates, found.reference) == ((("a", "b"), ("c",)), "7")
+    assert parse_candidates(row | {"answer": None}, 1).reference is None
 
 
 def test_texts_tell_solutions_apart():

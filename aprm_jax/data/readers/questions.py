@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from aprm_jax.data.jsonl import RowError
+from aprm_jax.data.jsonl import RowError, present
 from aprm_jax.data.readers.base import (
     MathProblem,
     ProblemSource,
@@ -62,8 +62,7 @@ def parse(row: dict) -> list[MathProblem]:
         answer = answer or final.removeprefix(_FINAL).strip()
     answer = answer or last_box("\n".join(steps))
     if not answer:
-        present = ", ".join(sorted(map(str, row))[:8]) or "none"
-        raise RowError(f"no field {' or '.join(_ANSWER[:3])} (present: {present})")
+        raise RowError(f"no field {' or '.join(_ANSWER[:3])} (present: {present(row)})")
     return [
         MathProblem(
             question,
