@@ -24,7 +24,6 @@ from aprm_jax.hf.locate import load_any
 from aprm_jax.jobs.records.search import SearchConfig, check_search
 from aprm_jax.search.build import make_engine
 from aprm_jax.search.outcome import Outcome, outcome
-from aprm_jax.solvers.local import LocalSolver
 from aprm_jax.solvers.named import solver_of
 from aprm_jax.solvers.protocol import Solver, StepSolver
 from aprm_jax.tasks.graders import AnswerGrader
@@ -118,8 +117,9 @@ def search(
     ]
     if any(not q.strip() for q in questions):
         raise ValueError("a question is empty")
-    given.whole(seed, "seed", least=0)
+    given.seed(seed)
     given.whole(max_steps, "max_steps", least=1)
+    _check_kinds(solver, verifier)  # what is cheap to see first
     c = _settings(method, verifier is not None, options)
     writer = _solver(solver)
     reads = grader or _grader(writer)
@@ -155,26 +155,34 @@ def _settings(method: str, scored: bool, options: dict[str, Any]) -> SearchConfi
     return c
 
 
-def _solver(solver: Any) -> Solver | StepSolver:
-    if isinstance(solver, api.Solver):
-        return solver.local
+def _check_kinds(solver: Any, verifier: Any) -> None:
+    """What is given may be a solver and a verifier; nothing is loaded yet."""
+    if isinstance(solver, str | os.PathLike):
+        given.name(solver, "solver")
     if isinstance(solver, PRM | api.Generator):
         raise TypeError(
             f"solver: this is a {solver.kind}, and a solver is wanted: "
             "aprm_jax.Solver.load(...), a folder or OWNER/NAME on the hub"
         )
-    if isinstance(solver, Solver | StepSolver):
-        return solver
-    if not isinstance(solver, str | os.PathLike):
+    if not isinstance(solver, api.Solver | Solver | StepSolver | str | os.PathLike):
         raise TypeError(
             "solver must be a folder, OWNER/NAME on the hub or a solver, not "
             f"{type(solver).__name__}"
         )
-    return _loaded_solver(os.fspath(solver))
+    known = PRM | Verifier | StepVerifier | str | os.PathLike
+    if verifier is not None and not isinstance(verifier, known):
+        raise TypeError(
+            "verifier must be a folder, OWNER/NAME on the hub, a PRM or a verifier, "
+            f"not {type(verifier).__name__}"
+        )
 
 
-def _loaded_solver(name: str) -> LocalSolver:
-    params, spec, tokenizer = load_any(name, "solver")
+def _solver(solver: Any) -> Solver | StepSolver:
+    if isinstance(solver, api.Solver):
+        return solver.local
+    if not isinstance(solver, str | os.PathLike):
+        return solver
+    params, spec, tokenizer = load_any(solver, "solver")
     return solver_of(params, spec, tokenizer)
 
 
@@ -186,11 +194,4 @@ def _grader(solver: Solver | StepSolver) -> Grader:
 def _verifier(verifier: Any) -> Verifier | StepVerifier | None:
     if isinstance(verifier, str | os.PathLike):
         return open_verifier([os.fspath(verifier)])
-    if isinstance(verifier, PRM):
-        return verifier.verifier
-    if verifier is None or isinstance(verifier, Verifier | StepVerifier):
-        return verifier
-    raise TypeError(
-        "verifier must be a folder, OWNER/NAME on the hub, a PRM or a verifier, not "
-        f"{type(verifier).__name__}"
-    )
+    return verifier.verifier if isinstance(verifier, PRM) else verifier

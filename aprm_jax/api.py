@@ -38,6 +38,7 @@ from aprm_jax.search.aggregate import AGGREGATIONS
 from aprm_jax.search.choice import solution_scores
 from aprm_jax.solvers.named import solver_of
 from aprm_jax.solvers.protocol import Solution
+from aprm_jax.verifiers.models import check_finite
 from aprm_jax.verifiers.named import BATCH_SIZES, verifier_of
 
 __all__ = ["PRM", "Generator", "Ranked", "Solver", "grade"]
@@ -88,7 +89,9 @@ class _Model:
             says what was found, and what would be right.
           UnsupportedModelError, CheckpointMismatchError, AdapterMismatchError,
             LayoutError: a model of Hugging Face that cannot be used.
+          TypeError, ValueError: `name` is of another type, or empty.
         """
+        given.name(name, "name")
         return cls(*load_any(name, cls.kind))
 
 
@@ -118,7 +121,7 @@ class PRM(_Model):
 
         Raises:
           TooLongError: the solution does not fit the model's longest bucket.
-          TypeError, ValueError: as of `score_batch`.
+          BrokenModelError, TypeError, ValueError: as of `score_batch`.
         """
         return self.score_batch([(question, steps)])[0]
 
@@ -140,6 +143,7 @@ class PRM(_Model):
 
         Raises:
           TooLongError: a solution does not fit, and `too_long` is "raise".
+          BrokenModelError: a score is not finite.
           TypeError, ValueError: `too_long` is another word, or something is no text,
             no list, or an empty step; the message names the solution and the step.
         """
@@ -147,6 +151,7 @@ class PRM(_Model):
         solutions = given.solutions(solutions)
         kept = [i for i, s in enumerate(solutions) if self._fits(i, *s, too_long)]
         logits = self._scorer.solutions(self.params, [solutions[i] for i in kept])
+        check_finite(logits)
         scores = [np.full(len(steps), np.nan, np.float32) for _, steps in solutions]
         for i, logit in zip(kept, logits, strict=True):
             # The sigmoid, without overflow far from zero.
@@ -170,7 +175,8 @@ class PRM(_Model):
             "min", or "last" of a PRM that was trained on outcomes.
 
         Raises:
-          TypeError, ValueError: as of `score_batch`; `aggregation` is another word.
+          BrokenModelError, TypeError, ValueError: as of `score_batch`; `aggregation` is
+            another word.
         """
         given.choice(aggregation, "aggregation", ("", *AGGREGATIONS))
         question = given.text(question, "the question")
@@ -259,7 +265,7 @@ class Solver(_Model):
         question = given.text(question, "the question")
         given.whole(n, "n", least=1)
         given.whole(max_steps, "max_steps", least=1)
-        given.whole(seed, "seed", least=0)
+        given.seed(seed)
         given.not_negative(temperature, "temperature")
         given.share(top_p, "top_p")
         writer = self.local.builder
@@ -326,7 +332,7 @@ class Generator(_Model):
         prefix = given.steps(prefix, name="prefix")
         step = given.step(step, "the step")
         given.whole(n, "n", least=1)
-        given.whole(seed, "seed", least=0)
+        given.seed(seed)
         given.not_negative(temperature, "temperature")
         prompt = self._writer.perturb_context(question, prefix, step)
         self.builder.bucket(len(prompt))

@@ -59,7 +59,7 @@ def test_a_prm_that_is_loaded_and_whatever_is_a_solver(run, found):
     again = aprm_jax.search(QUESTIONS, solver=solver, verifier=run, **SMALL)
     assert [_told(o) for o in again] == [_told(o) for o in found]
     with pytest.raises(TypeError, match="this is a prm, and a solver is wanted: aprm"):
-        aprm_jax.search("1", solver=prm, verifier=prm)
+        aprm_jax.search("1", solver=prm)
     with pytest.raises(TypeError, match="a PRM or a verifier, not Solver"):
         aprm_jax.search("1", solver=solver, verifier=solver)
 
@@ -111,7 +111,9 @@ def test_the_package_of_the_same_name_is_the_function_too():
         ("1", {"n": 6, "m": 4}, ConfigError, r"n \(6\) must be a multiple of m \(4\)"),
         ("1", {"verifier": None}, ConfigError, "verifiers is empty"),
         ("1", {"verifier": 7}, TypeError, "verifier must be a folder"),
+        ("1", {"solver": ""}, ValueError, "solver is empty: a folder or OWNER/NAME"),
         ("1", {"seed": -1}, ValueError, "seed must be at least 0"),
+        ("1", {"seed": 1 << 32}, ValueError, "seed must be at most 4294967295"),
         ("1", {"max_steps": 0}, ValueError, "max_steps must be at least 1"),
         ("1", {"temperature": float("nan")}, ValueError, "temperature must not be"),
     ],

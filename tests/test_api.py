@@ -16,6 +16,7 @@ from aprm_jax.data.rows import TooLongError
 from aprm_jax.models import heads
 from aprm_jax.models.io import ModelFileError
 from aprm_jax.testing.tiny import write_tiny
+from aprm_jax.verifiers.reading import BrokenModelError
 
 
 @pytest.fixture(scope="module")
@@ -130,6 +131,7 @@ perturb(q, [], '2', n=1.5) -> TypeError n must be a whole number, not float 1.5
 perturb(q, [], '2', n=True) -> TypeError n must be a whole number, not bool True
 perturb(q, [], '2', seed='x') -> TypeError seed must be a whole number, not str
 perturb(q, [], '2', seed=-1) -> ValueError seed must be at least 0, not -1
+perturb(q, [], '2', seed=1 << 32) -> ValueError seed must be at most 4294967295, not
 perturb(q, [], '2', temperature=-1) -> ValueError temperature must be finite and
 perturb(q, [], '2', temperature=float('nan')) -> ValueError temperature must be fi
 perturb(q, [], '2', temperature='hot') -> TypeError temperature must be a number
@@ -152,6 +154,10 @@ solve(q, temperature=-1) -> ValueError temperature must be finite and not negati
 solve(q, top_p=0) -> ValueError top_p must be in (0, 1], not 0
 solve(q, top_p='all') -> TypeError top_p must be a number, not str 'all'
 solve(q, seed=-1) -> ValueError seed must be at least 0, not -1
+solve(q, seed=1 << 70) -> ValueError seed must be at most 4294967295, not 118
+aprm_jax.PRM.load(None) -> TypeError name must be a folder or OWNER/NAME on the hub, not
+aprm_jax.Solver.load(prm) -> TypeError name must be a folder or OWNER/NAME on the hub
+aprm_jax.Generator.load('') -> ValueError name is empty: a folder or OWNER/NAME
 solve('1 ' * 40) -> TooLongError a row of
 len(solve(q, n=np.int64(2), max_steps=np.int32(1), top_p=np.float32(1))) -> ACCEPTED 2
 grade(7, '7') -> TypeError given must be text, not int 7
@@ -222,6 +228,14 @@ def test_loading_the_wrong_kind_says_which_it_is(tmp_path):
         ModelFileError, match="holds a prm, and a solver is wanted: a r"
     ):
         aprm_jax.Solver.load(tmp_path / "run" / "aprm" / "model")
+
+
+def test_a_broken_model_scores_nothing(prm):
+    broken = jax.tree.map(lambda x: x * np.nan, prm.params)
+    model = aprm_jax.PRM(broken, prm.spec, prm.builder.tokenizer)
+    for call in (lambda: model.score("2", ["2"]), lambda: model.rank("2", ["2"])):
+        with pytest.raises(BrokenModelError, match="not finite"):
+            call()
 
 
 def test_the_best_candidate_comes_first(prm):

@@ -6,10 +6,13 @@ Every error names the place: which solution, which of its steps.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterable, Mapping, Set
 from typing import Any
 
 from aprm_jax.data.solutions import split_text
+
+_MOST_SEED = 0xFFFFFFFF
 
 
 def solutions(given: object) -> list[tuple[str, list[str]]]:
@@ -90,6 +93,24 @@ def whole(given: object, name: str, least: int) -> None:
     number: Any = given
     if number < least:
         raise ValueError(f"{name} must be at least {least}, not {given}")
+
+
+def seed(given: object) -> None:
+    """A seed: a whole number of 32 bits, of more of which JAX drops the rest."""
+    whole(given, "seed", least=0)
+    number: Any = given
+    if number > _MOST_SEED:
+        raise ValueError(f"seed must be at most {_MOST_SEED}, not {given}")
+
+
+def name(given: object, what: str) -> None:
+    """What a model is found by."""
+    if not isinstance(given, str | os.PathLike):
+        raise TypeError(
+            f"{what} must be a folder or OWNER/NAME on the hub, not {_shown(given)}"
+        )
+    if not os.fspath(given):
+        raise ValueError(f"{what} is empty: a folder or OWNER/NAME on the hub")
 
 
 def not_negative(given: object, name: str) -> None:

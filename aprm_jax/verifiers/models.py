@@ -67,8 +67,7 @@ class ModelVerifier:
         else:
             fitting = _fitting(self.scorer.builder, solutions)
             scores = self.scorer.solutions(self.params, fitting)
-        if not all(np.isfinite(row).all() for row in scores):
-            raise BrokenModelError("a score is not finite: the model is broken")
+        check_finite(scores)
         return padded(scores, [len(steps) for _, steps in solutions])
 
     @functools.cached_property
@@ -121,6 +120,12 @@ def _verifier(score, scale, decoder, reading, params, builder, rows) -> ModelVer
     of_verifier = {k: rows.pop(k) for k in _OF_VERIFIER if k in rows}
     scorer = Scorer(score, builder, **rows)
     return ModelVerifier(scorer, params, scale, decoder, reading, **of_verifier)
+
+
+def check_finite(scores: Sequence[Shaped[np.ndarray, " _"]]) -> None:
+    """Raises `BrokenModelError` where a model's score is no number."""
+    if not all(np.isfinite(row).all() for row in scores):
+        raise BrokenModelError("a score is not finite: the model is broken")
 
 
 def padded(
