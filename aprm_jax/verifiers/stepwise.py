@@ -19,11 +19,21 @@ from aprm_jax.tasks.protocols import Grader, StepOracle
 from aprm_jax.verifiers.combined import CombinedVerifier
 from aprm_jax.verifiers.models import ModelVerifier
 from aprm_jax.verifiers.protocol import Scale, StepVerifier, Verifier, logit
+from aprm_jax.verifiers.score_file import ScoreFileVerifier
 from aprm_jax.verifiers.stated import OracleVerifier
 
 
 def by_steps(verifier: Verifier | StepVerifier) -> StepVerifier:
-    """A verifier as one that reads step by step, from its cache where it has one."""
+    """A verifier as one that reads step by step, from its cache where it has one.
+
+    Raises:
+      ValueError: a file of scores, which has none of steps that are written now.
+    """
+    if isinstance(verifier, ScoreFileVerifier):
+        raise ValueError(
+            f"verifier: {verifier.path} has scores of whole solutions, and a search "
+            "writes others: choose among the file's own with job=select"
+        )
     if isinstance(verifier, OracleVerifier):
         return OracleSteps(verifier.oracle)
     if isinstance(verifier, CombinedVerifier):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from aprm_jax.oracle.verdict import correct, incorrect, undecidable
 from aprm_jax.verifiers.combined import CombinedVerifier
 from aprm_jax.verifiers.models import prm_verifier
 from aprm_jax.verifiers.protocol import StepVerifier
+from aprm_jax.verifiers.score_file import ScoreFileVerifier
 from aprm_jax.verifiers.stated import OracleVerifier
 from aprm_jax.verifiers.stepwise import OracleSteps, UncachedVerifier, by_steps
 
@@ -68,6 +70,14 @@ def test_the_oracle_is_asked_once_about_a_step_and_never_after_an_error():
     rows, scores = verifier.begin([WRONG, RIGHT], rows)
     assert rows.oracle_calls == (0, 2)
     assert scores.tolist() == [whole[1][2], whole[0][2]]
+
+
+def test_a_file_of_scores_cannot_search():
+    """No step that is written now is in it: all would be unread, and nothing win."""
+    file = ScoreFileVerifier(Path("mine.jsonl"), {})
+    for verifier in (file, CombinedVerifier([OracleVerifier(DOMAIN.oracle), file])):
+        with pytest.raises(ValueError, match=r"mine\.jsonl has scores of whole"):
+            by_steps(verifier)
 
 
 def test_an_undecidable_step_is_neither_right_nor_wrong():

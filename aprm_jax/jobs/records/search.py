@@ -99,6 +99,11 @@ def _validate(config: Any) -> None:
             "search.verifiers: 'likelihood' is read from the parameters of "
             "search.solver, and an endpoint has none"
         )
+    if given := [x for x in config.search.verifiers if x.startswith("scores:")]:
+        raise ConfigError(
+            f"search.verifiers: {given[0]!r}: a file has scores of whole solutions, "
+            "and a search writes others: choose among the file's own with job=select"
+        )
     if not config.search.questions and not config.search.splits:
         raise ConfigError("search.questions and search.splits are both empty")
     if not config.search.questions and not config.search.problems:
