@@ -119,8 +119,7 @@ class RowJob(Generic[Row]):
             **{name: self.config[name] for name in ("combine", *self.own)},
         }
         if "oracle" in names:
-            domain = self.context.config.domain
-            made_by["oracle"] = [domain.name, domain.modulus, domain.oracle]
+            made_by["oracle"] = judged_in(self.context)
         made_by = json.loads(json.dumps(made_by))
         record = self.output.with_name(f"{self.output.name}.made_by.json")
         remedy = f"Delete {self.output} and it, or name another {self.group}.output."
@@ -243,6 +242,30 @@ def check_input(field: str, path: str) -> None:
             f"{field}: {path} is a pipe, which cannot be read twice: "
             "python -m aprm_jax.score reads pipes"
         )
+
+
+def check_output(field: str, output: str, source: str) -> None:
+    """What is read is not written over.
+
+    Args:
+      field: of the output, for messages.
+      output: a file; "" is one in the stage's folder.
+      source: a file, or "READER:FILE".
+
+    Raises:
+      ConfigError: they are the same file.
+    """
+    read = {Path(name).resolve() for name in (source, source.partition(":")[2])}
+    if output and Path(output).resolve() in read:
+        raise ConfigError(
+            f"{field}: {output} is read: name another file for what is made"
+        )
+
+
+def judged_in(context: Context) -> list[Any]:
+    """What of the domain decides how steps are judged and answers compared."""
+    c = context.config.domain
+    return [c.name, c.modulus, c.oracle]
 
 
 def check_names(

@@ -9,7 +9,7 @@ from typing import Any
 from aprm_jax.data.jsonl import RowError
 from aprm_jax.data.solutions import GivenSolution, parse_solution
 from aprm_jax.jobs.context import Context
-from aprm_jax.jobs.row_files import RowJob, check_input, check_names
+from aprm_jax.jobs.row_files import RowJob, check_input, check_names, check_output
 from aprm_jax.verifiers.protocol import Verifier
 from aprm_jax.verifiers.score_file import parse_scores
 from aprm_jax.verifiers.stream import score_stream, scored_row
@@ -19,6 +19,7 @@ def check(context: Context, earlier: Mapping[str, str]) -> None:
     """The input is there, and the verifiers may be."""
     c = context.config.score
     check_input("score.input", c.input)
+    check_output("score.output", c.output, c.input)
     check_names(context, earlier, "score", c.verifiers)
 
 

@@ -28,7 +28,13 @@ from aprm_jax.files import (
 )
 from aprm_jax.jobs.backbones import ENDPOINT
 from aprm_jax.jobs.context import Context, JobError, log
-from aprm_jax.jobs.row_files import check_names, located, run_verifier
+from aprm_jax.jobs.row_files import (
+    check_names,
+    check_output,
+    judged_in,
+    located,
+    run_verifier,
+)
 from aprm_jax.jobs.solvers import open_solver
 from aprm_jax.jobs.step_data import LIKELIHOOD
 from aprm_jax.models.io import ModelFileError
@@ -76,6 +82,7 @@ def check(context: Context, earlier: Mapping[str, str]) -> None:
     c = context.config.search
     check_names(context, earlier, "search", _names(c))
     if c.questions:
+        check_output("search.output", c.output, c.questions)
         _file_questions(context)
 
 
@@ -95,7 +102,16 @@ def _questions(context: Context) -> list[Asked]:
     """What is asked, in order."""
     c = context.config.search
     if c.questions:
-        return _file_questions(context)
+        asked = _file_questions(context)
+        if len(asked) > (most := c.problems or len(asked)):
+            log.warning(
+                "%s: the first %d of %d questions are searched; for all of them set "
+                "search.problems=0",
+                c.questions,
+                most,
+                len(asked),
+            )
+        return asked[:most]
     domain, out = context.domain, []
     for split in c.splits:
         if split not in domain.splits:
@@ -114,8 +130,7 @@ def _file_questions(context: Context) -> list[Asked]:
     c = context.config.search
     rows = read_asked(c.questions, **context.limits)
     name = Path(c.questions.rpartition(":")[2]).name.partition(".")[0] or "questions"
-    asked = [Asked(name, row.question, row.answer) for row in rows]
-    return asked[: c.problems or None]
+    return [Asked(name, row.question, row.answer) for row in rows]
 
 
 def _engine(context: Context, questions: Sequence[Asked]) -> Engine:
@@ -238,10 +253,11 @@ def _read_row(
     if row is None:
         raise damaged(f"{output}, line {index + 1}", "is not what was written", remedy)
     asked = questions[index] if index < len(questions) else None
-    if asked is None or (row["index"], row["question"]) != (index, asked.question):
+    found = row["index"], row["question"], row["reference"] or ""
+    if asked is None or found != (index, asked.question, asked.reference):
         raise JobError(
-            f"{output}, line {index + 1} is of another question than the run asks: "
-            "delete the file, or name another search.output"
+            f"{output}, line {index + 1} is of another question or answer than the run "
+            "has: delete the file, or name another search.output"
         )
     return _kept(row)
 
@@ -251,6 +267,7 @@ def _check_made_by(context: Context, output: Path) -> None:
     c = context.config
     made_by = {f"search.{k}": v for k, v in c.search.items() if k not in _ASIDE}
     made_by |= {"seed": c.seed, "builder": c.builder.to_dict()}
+    made_by["domain"] = judged_in(context)
     if c.search.solver == ENDPOINT:
         made_by["endpoint"] = [c.solver.endpoint, c.endpoint.model, c.endpoint.layout]
     names = [f"{LIKELIHOOD}:{c.search.solver}", *_names(c.search)]

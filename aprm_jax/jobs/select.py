@@ -10,7 +10,7 @@ import numpy as np
 
 from aprm_jax.data.solutions import GivenCandidates, parse_candidates
 from aprm_jax.jobs.context import Context, log
-from aprm_jax.jobs.row_files import RowJob, check_input, check_names
+from aprm_jax.jobs.row_files import RowJob, check_input, check_names, check_output
 from aprm_jax.oracle import answers
 from aprm_jax.search.choice import choose, solution_scores
 from aprm_jax.tasks.arithmetic import ArithmeticDomain
@@ -33,6 +33,7 @@ def check(context: Context, earlier: Mapping[str, str]) -> None:
     """The input is there, and the verifiers may be."""
     c = context.config.select
     check_input("select.input", c.input)
+    check_output("select.output", c.output, c.input)
     check_names(context, earlier, "select", c.verifiers)
 
 

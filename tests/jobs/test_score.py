@@ -197,6 +197,7 @@ def test_what_is_missing_is_named_before_anything_is_made(run, tmp_path):
         ({"score.input": "gone.jsonl"}, DataError, "gone.jsonl: no such file"),
         ({"score.input": "/dev/null"}, DataError, "is a pipe"),
         ({"score.input": source, "score.verifiers": ()}, ConfigError, "is empty"),
+        ({"score.input": source, "score.output": source}, ConfigError, "is read"),
         (
             {"score.input": source, "score.verifiers": ("aprn",)},
             ConfigError,

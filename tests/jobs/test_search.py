@@ -164,7 +164,7 @@ def test_rows_that_are_there_are_checked(root, whole):
     with pytest.raises(DamagedFileError, match=r"solutions.jsonl, line 2 is not what"):
         _run(root, "damaged")
     path.write_text(f"{lines[1]}\n{lines[0]}\n")
-    with pytest.raises(JobError, match="line 1 is of another question"):
+    with pytest.raises(JobError, match="line 1 is of another question or answer"):
         _run(root, "damaged")
     path.write_text(text)
     with pytest.raises(JobError, match=r"was made with other search\.n: delete it"):
@@ -190,6 +190,28 @@ def test_questions_without_answers_are_answered(root, tmp_path):
         ("1 + 2", ""),
         ("3 + 4 * 2", "11"),
     ]
+    # What is there was graded by this answer, and in this domain.
+    c = context.config.copy_and_resolve_references()
+    c.domain.modulus = 10
+    with pytest.raises(JobError, match="was made with other domain"):
+        search.run(Context(c, root, "asked"))
+    file.write_text(file.read_text().replace("11", "12"))
+    with pytest.raises(JobError, match=r"line 2 is of another question or answer"):
+        search.run(context)
+
+
+def test_a_file_is_not_cut_silently_nor_written_over(root, tmp_path, caplog):
+    file = tmp_path / "mine.jsonl"
+    file.write_text('{"question": "1 + 2"}\n{"question": "3 + 4"}\n')
+    context = Context(config(questions=str(file), problems=1), root, "cut")
+    with caplog.at_level("WARNING", "aprm_jax"):
+        assert len(search._questions(context)) == 1
+    assert "the first 1 of 2 questions" in caplog.text
+    assert "search.problems=0" in caplog.text
+    for name in (str(file), f"questions:{file}"):
+        fields = {"questions": name, "output": str(tmp_path / "." / "mine.jsonl")}
+        with pytest.raises(ConfigError, match=r"search\.output: .*mine\.jsonl is read"):
+            search.check(Context(config(**fields), root, "cut"), {})
 
 
 def test_a_question_that_is_longer_than_the_model_is_named(root, tmp_path, caplog):
@@ -263,6 +285,7 @@ def test_every_method_runs(root, fields):
         ({"splits": ()}, "are both empty"),
         ({"solver": "endpoint", "verifiers": ("likelihood",)}, "an endpoint has none"),
         ({"problems": 0}, "a split has no end"),
+        ({"verifiers": ("aprm", "scores:a.jsonl")}, "whole solutions.*job=select"),
     ],
 )
 def test_settings_that_do_not_go_together_are_named(fields, said):
