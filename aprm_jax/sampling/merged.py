@@ -67,6 +67,7 @@ def sample_merged(
         if not len(live) or step == width - 1:
             break
         begun, row = np.unique(np.stack([row, tokens]), axis=1, return_inverse=True)
+        row = row.reshape(-1)  # NumPy 2.0 keeps the axes of what it merged
         session.gather(begun[0].tolist())
         session.read(begun[1][:, None].tolist(), count_on=True)
     return out

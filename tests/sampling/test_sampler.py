@@ -9,6 +9,7 @@ import pytest
 import scipy.stats
 from tiny_decoder import CONFIGS, SMALL, forward, make_params
 
+from aprm_jax.sampling.merged import sample_merged
 from aprm_jax.sampling.methods import Truncation, draw, row_uniforms
 from aprm_jax.sampling.sampler import Sampler
 from aprm_jax.sampling.session import Session
@@ -335,6 +336,47 @@ def test_equal_beginnings_are_decoded_once(params, monkeypatch):
     ]
     assert read == [len(texts) for texts in begun if texts]
     assert sum(read) < samples.lengths.sum() / 2
+
+
+def test_draws_merge_whatever_shape_numpys_inverse_has(monkeypatch):
+    """In NumPy 2.0 it has the axes of what was merged, in 2.1 one axis."""
+
+    class Scripted(Session):
+        def __init__(self):
+            self.held: list[list[int]] = [[]]
+
+        def draw(self, rows, draws, decided, step, steps):
+            tokens = (draws % 2 + step + 1).astype(np.int32)
+            return tokens, np.zeros(len(rows), np.float32)
+
+        def gather(self, rows):
+            self.held = [list(self.held[row]) for row in rows]
+
+        def read(self, tokens, *, count_on=False):
+            for row, new in zip(self.held, tokens, strict=True):
+                row.extend(new)
+
+    unique, session = np.unique, Scripted()
+
+    def of_2_0(*args, **options):
+        found, inverse = unique(*args, **options)
+        return found, inverse.reshape(1, -1)
+
+    monkeypatch.setattr("numpy.unique", of_2_0)
+    found = sample_merged(
+        session,
+        np.zeros(5, int),
+        jax.random.key(0),
+        stop_ids=(),
+        pad_id=0,
+        max_new_tokens=3,
+        temperature=1.0,
+        truncation=None,
+        draws=np.arange(5, dtype=np.uint32),
+    )
+    expected = [[k % 2 + step + 1 for step in range(3)] for k in range(5)]
+    assert found.tokens.tolist() == expected
+    assert session.held == [[1, 2], [2, 3]]
 
 
 def test_stop_position_of_a_merged_draw_is_that_of_a_row(params, monkeypatch):
