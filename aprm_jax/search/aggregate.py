@@ -102,6 +102,7 @@ def aggregate_lists(
 
 
 EFFECTIVE = "effective"
+_CERTAIN = 1e30  # for an infinite score: finite, and so are sums of many
 
 
 @dataclasses.dataclass(frozen=True)
@@ -154,7 +155,10 @@ class Aggregation:
         if self.how == EFFECTIVE:
             order = reward = self._effective(scale, paths, starts)
         else:
-            known = [np.nan_to_num(path, nan=-1.0) for path in paths]
+            known = [
+                np.nan_to_num(path, nan=-1.0, posinf=_CERTAIN, neginf=-_CERTAIN)
+                for path in paths
+            ]
             logs = [scale.log_probability(path) for path in known]
             order = aggregate_lists(logs, self.how)
             reward = np.exp(order)

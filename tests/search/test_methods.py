@@ -237,6 +237,15 @@ def test_what_was_not_read_comes_last():
     assert reward[0] == reward[2] == 0.0
 
 
+@pytest.mark.parametrize("how", AGGREGATIONS)
+def test_certainty_is_no_silence(how):
+    """A probability of 0 or 1 is a score, also of several steps together."""
+    paths = [[-np.inf, -np.inf], [0.0, 0.0], [np.nan, 0.0]]
+    order, reward = Aggregation(how)(Scale.LOG_PROBABILITY, paths, [np.nan] * 3)
+    assert order[1] > order[0] > order[2] == -np.inf
+    assert reward == [0.0, 1.0, 0.0]
+
+
 def test_an_unknown_aggregation_is_named():
     with pytest.raises(ValueError, match="'median' is none of min, product, mean"):
         Aggregation("median")
