@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, overload
 
 import jax
@@ -108,7 +108,8 @@ def search(
       ModelFileError: there is no such model, or it is of another kind.
     """
     one = isinstance(question, str)
-    if not isinstance(question, Iterable):
+    # A row of a file would be searched for by its fields' names.
+    if not isinstance(question, Iterable) or isinstance(question, Mapping):
         kind = type(question).__name__
         raise TypeError(f"question must be text or a list of texts, not {kind}")
     questions = [

@@ -102,6 +102,7 @@ def test_the_package_of_the_same_name_is_the_function_too():
     [
         (3, {}, TypeError, "must be text or a list of texts, not int"),
         ([b"1"], {}, TypeError, "question 0 must be text, not bytes"),
+        ({"question": "1"}, {}, TypeError, "must be text or a list of texts, not dict"),
         ("  ", {}, ValueError, "a question is empty"),
         ("1", {"nn": 3}, TypeError, "no option 'nn'; there are method, n, m"),
         ("1", {"n": 2.5}, TypeError, "n must be int, not 2.5"),
