@@ -121,6 +121,7 @@ def _batches(context: Context, backbone: Any) -> Callable[[int, np.ndarray], Dra
 
         def read(step: int, position: np.ndarray) -> Drawn:
             batch, *after = prepared.batch_at(*(int(i) for i in position))
+            assert batch is not None  # it begins again where it ends
             return batch, 0, np.asarray(after, np.int64)
 
         return read

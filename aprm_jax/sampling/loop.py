@@ -47,7 +47,7 @@ class Draws:
     """
 
     key: Key[Array, ""] | UInt32[Array, "2"]
-    rows: UInt32[Array, " B"]
+    rows: UInt32[Array | np.ndarray, " B"]
     temperature: Float32[Array | np.ndarray, ""] | np.float32
     rules: Rules | None
 

@@ -62,7 +62,9 @@ class Rules(NamedTuple):
 
 
 def row_uniforms(
-    key: Key[Array, ""] | UInt32[Array, "2"], rows: UInt32[Array, " B"], count: int
+    key: Key[Array, ""] | UInt32[Array, "2"],
+    rows: UInt32[Array | np.ndarray, " B"],
+    count: int,
 ) -> Float32[Array, "B T"]:
     """`count` uniforms in [0, 1) for each row, from (key, row) alone."""
     return jax.vmap(
