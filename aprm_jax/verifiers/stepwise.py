@@ -22,6 +22,9 @@ from aprm_jax.verifiers.protocol import Scale, StepVerifier, Verifier, logit
 from aprm_jax.verifiers.score_file import ScoreFileVerifier
 from aprm_jax.verifiers.stated import OracleVerifier
 
+# Steps that are remembered: more than MCTS* draws, and a few tens of megabytes.
+_MOST_KNOWN = 1 << 16
+
 
 def by_steps(verifier: Verifier | StepVerifier) -> StepVerifier:
     """A verifier as one that reads step by step, from its cache where it has one.
@@ -41,6 +44,18 @@ def by_steps(verifier: Verifier | StepVerifier) -> StepVerifier:
     if isinstance(verifier, StepVerifier):
         return verifier
     return UncachedVerifier.of(verifier)
+
+
+@dataclasses.dataclass
+class ScoredRows(TextRows):
+    """Rows of text whose last steps have a score.
+
+    Attributes:
+      known: the score of the last step of (question, steps), all that a search has
+        asked for: a branch that it enters again is not read again.
+    """
+
+    known: dict[Start, float] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,30 +95,34 @@ class UncachedVerifier:
         return self.verifier.scale
 
     def begin(
-        self, starts: Sequence[Start], rows: TextRows | None = None
-    ) -> tuple[TextRows, Float[np.ndarray, " N"]]:
+        self, starts: Sequence[Start], rows: ScoredRows | None = None
+    ) -> tuple[ScoredRows, Float[np.ndarray, " N"]]:
         """See `StepVerifier.begin`."""
-        return self._read([(question, tuple(steps)) for question, steps in starts])
+        wanted = [(question, tuple(steps)) for question, steps in starts]
+        return self._read(wanted, {} if rows is None else rows.known)
 
     def read(
-        self, rows: TextRows, parents: Sequence[int], steps: Sequence[str]
-    ) -> tuple[TextRows, Float[np.ndarray, " N"]]:
+        self, rows: ScoredRows, parents: Sequence[int], steps: Sequence[str]
+    ) -> tuple[ScoredRows, Float[np.ndarray, " N"]]:
         """See `StepVerifier.read`."""
         before = [rows.starts[parent] for parent in parents]
-        return self._read(
-            [(q, (*b, step)) for (q, b), step in zip(before, steps, strict=True)]
-        )
+        wanted = [(q, (*b, step)) for (q, b), step in zip(before, steps, strict=True)]
+        return self._read(wanted, rows.known)
 
     def _read(
-        self, solutions: list[tuple[str, tuple[str, ...]]]
-    ) -> tuple[TextRows, Float[np.ndarray, " N"]]:
-        whole = [pair for pair in solutions if pair[1]]
-        scored = iter(self.verifier.score(whole))
-        scores = [float(next(scored)[-1]) if s else math.nan for _, s in solutions]
-        read = [self.row_tokens(q, s) if s else 0 for q, s in solutions]
-        rows = TextRows(tuple(read), starts=tuple(solutions))
+        self, solutions: list[tuple[str, tuple[str, ...]]], known: dict[Start, float]
+    ) -> tuple[ScoredRows, Float[np.ndarray, " N"]]:
+        if len(known) >= _MOST_KNOWN:
+            known.clear()
+        asked = (pair for pair in solutions if pair[1] and pair not in known)
+        new = list(dict.fromkeys(asked))
+        scored = self.verifier.score(new)
+        known |= {p: float(row[-1]) for p, row in zip(new, scored, strict=True)}
+        costs = {pair: self.row_tokens(*pair) for pair in new}
+        read = [costs.pop(pair, 0) for pair in solutions]  # the first of equals pays
+        rows = ScoredRows(tuple(read), starts=tuple(solutions), known=known)
         rows.attention = whole_attention(self.config, read)
-        return rows, np.array(scores)
+        return rows, np.array([known.get(pair, math.nan) for pair in solutions])
 
 
 @dataclasses.dataclass
@@ -167,6 +186,8 @@ class OracleSteps:
         self, rows: JudgedRows, parents: Sequence[int], steps: Sequence[str | None]
     ) -> tuple[JudgedRows, Float[np.ndarray, " N"]]:
         """Judges a step of each row; None leaves the row as it is."""
+        if len(rows.verdicts) >= _MOST_KNOWN:
+            rows.verdicts.clear()
         starts, wrong, stated, calls = [], [], [], []
         for parent, step in zip(parents, steps, strict=True):
             (question, before), bad = rows.starts[parent], rows.wrong[parent]

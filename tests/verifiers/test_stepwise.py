@@ -11,12 +11,18 @@ import tiny_game
 from tiny_game import DECODER, DOMAIN
 
 from aprm_jax.oracle.verdict import correct, incorrect, undecidable
+from aprm_jax.verifiers import stepwise
 from aprm_jax.verifiers.combined import CombinedVerifier
 from aprm_jax.verifiers.models import prm_verifier
-from aprm_jax.verifiers.protocol import StepVerifier
+from aprm_jax.verifiers.protocol import Scale, StepVerifier
 from aprm_jax.verifiers.score_file import ScoreFileVerifier
 from aprm_jax.verifiers.stated import OracleVerifier
-from aprm_jax.verifiers.stepwise import OracleSteps, UncachedVerifier, by_steps
+from aprm_jax.verifiers.stepwise import (
+    JudgedRows,
+    OracleSteps,
+    UncachedVerifier,
+    by_steps,
+)
 
 RIGHT = ("1 + 2 + 3 + 1", ("3 + 3 + 1", "6 + 1", "7"))
 WRONG = ("1 + 2 + 3 + 1", ("3 + 3 + 1", "5 + 1", "6"))
@@ -70,6 +76,49 @@ def test_the_oracle_is_asked_once_about_a_step_and_never_after_an_error():
     rows, scores = verifier.begin([WRONG, RIGHT], rows)
     assert rows.oracle_calls == (0, 2)
     assert scores.tolist() == [whole[1][2], whole[0][2]]
+
+
+class _Fixed:
+    """A `Verifier` that says each step's number; remembers what it was asked."""
+
+    scale = Scale.LOG_ODDS
+
+    def __init__(self):
+        self.asked: list[tuple[str, tuple[str, ...]]] = []
+
+    def score(self, solutions):
+        self.asked.extend(solutions)
+        return [np.arange(len(steps), dtype=float) for _, steps in solutions]
+
+
+def test_a_branch_that_is_entered_again_is_not_scored_again():
+    """By a verifier without a cache, which samples, say, to score a step."""
+
+    fixed = _Fixed()
+    verifier, asked = by_steps(fixed), fixed.asked
+    _one_by_one(verifier, [RIGHT, WRONG])
+    assert len(asked) == len(set(asked)) == 5  # the first step is both's
+    asked.clear()
+    rows, scores = verifier.begin([RIGHT, ("1 + 1", ())])
+    assert scores[0] == 2.0 and math.isnan(scores[1])
+    rows, scores = verifier.begin([("1 + 1", ()), RIGHT], rows)
+    assert math.isnan(scores[0]) and scores[1] == 2.0
+    rows, scores = verifier.read(rows, [0, 0], ["2", "2"])
+    assert scores.tolist() == [0.0, 0.0]
+    assert asked == [RIGHT, ("1 + 1", ("2",))]
+
+
+def test_what_is_remembered_of_steps_is_bounded(monkeypatch):
+    verifiers = [OracleSteps(DOMAIN.oracle), by_steps(_Fixed())]
+    expected = [_one_by_one(v, [RIGHT, WRONG]) for v in verifiers]
+    monkeypatch.setattr(stepwise, "_MOST_KNOWN", 1)
+    assert [_one_by_one(v, [RIGHT, WRONG]) for v in verifiers] == expected
+    for verifier in verifiers:
+        rows, _ = verifier.begin([(RIGHT[0], ())])
+        for step in RIGHT[1]:
+            rows, _ = verifier.read(rows, [0], [step])
+            held = rows.verdicts if isinstance(rows, JudgedRows) else rows.known
+            assert len(held) == 1
 
 
 def test_a_file_of_scores_cannot_search():
