@@ -12,7 +12,14 @@ import json
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import (
+    Callable,
+    Collection,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
@@ -26,7 +33,12 @@ from aprm_jax.oracle.steps.text import TextOracle
 from aprm_jax.tasks.arithmetic import ArithmeticConfig, ArithmeticDomain
 from aprm_jax.tasks.protocols import StepOracle
 from aprm_jax.training.console import duration
-from aprm_jax.verifiers.named import fingerprint_of, open_verifier, split_name
+from aprm_jax.verifiers.named import (
+    check_name,
+    fingerprint_of,
+    open_verifier,
+    split_name,
+)
 from aprm_jax.verifiers.protocol import Verifier
 
 _SECONDS = 10.0  # between lines of progress
@@ -245,7 +257,7 @@ def check_input(field: str, path: str) -> None:
 
 
 def check_output(field: str, output: str, source: str) -> None:
-    """What is read is not written over.
+    """What is read is not written over, and what is written can be a file.
 
     Args:
       field: of the output, for messages.
@@ -253,8 +265,10 @@ def check_output(field: str, output: str, source: str) -> None:
       source: a file, or "READER:FILE".
 
     Raises:
-      ConfigError: they are the same file.
+      ConfigError: they are the same file, or the output is a folder.
     """
+    if output and Path(output).is_dir():
+        raise ConfigError(f"{field}: {output} is a folder: name a file in it")
     read = {Path(name).resolve() for name in (source, source.partition(":")[2])}
     if output and Path(output).resolve() in read:
         raise ConfigError(
@@ -269,15 +283,19 @@ def judged_in(context: Context) -> list[Any]:
 
 
 def check_names(
-    context: Context, earlier: Iterable[str], group: str, names: Iterable[str]
+    context: Context, earlier: Collection[str], group: str, names: Iterable[str]
 ) -> None:
     """Each verifier's name may be one: a stage, a folder, a name on the hub.
 
     Raises:
-      ConfigError: names the field and what could have been meant.
+      ConfigError, UnknownVerifierError, DataError: names the field or the name, and
+        what could have been meant.
     """
     for name in names:
+        check_name(name, oracle=True)
         scheme, rest = split_name(name)
+        if scheme == "scores" and not earlier and not Path(rest).exists():
+            raise DataError(f"{group}.verifiers: {name}: no such file")
         if scheme in ("oracle", "scores") or "/" in rest or rest in earlier:
             continue
         if not (context.root / rest).is_dir() and not Path(rest).is_dir():

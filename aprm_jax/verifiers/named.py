@@ -92,7 +92,7 @@ def verifier_of(
 
 
 def fingerprint_of(name: str) -> str:
-    """What changes where the verifier of a name does; of weights, their sizes too.
+    """What changes where the verifier of a name does.
 
     Raises:
       ModelFileError, DataError: see `open_verifier`.
@@ -108,18 +108,13 @@ def fingerprint_of(name: str) -> str:
 
 
 def _described(folder: Path) -> list[tuple[str, str]]:
-    """Each of a model's files: a description's content, of weights the size.
+    """Each of a model's files and its checksum.
 
     Models of ours have a description with checksums of all that they consist of.
     """
     ours = any(folder.rglob(SPEC_FILE))
     return [
-        (
-            path.relative_to(folder).as_posix(),
-            str(path.stat().st_size)
-            if path.suffix == ".safetensors"
-            else str(fingerprint(path)["sha256"]),
-        )
+        (path.relative_to(folder).as_posix(), str(fingerprint(path)["sha256"]))
         for pattern in ([f"**/{SPEC_FILE}"] if ours else ["*.json", "*.safetensors"])
         for path in sorted(folder.glob(pattern))
     ]
@@ -133,24 +128,39 @@ def split_name(name: str) -> tuple[str, str]:
     return "", name
 
 
-def _open(
-    name: str,
-    oracle: Callable[[], StepOracle] | None,
-    place: Callable[[Any], Any],
-) -> Verifier:
+def check_name(name: str, oracle: bool) -> None:
+    """What is seen of a name without a look at any file.
+
+    Args:
+      name: of a verifier.
+      oracle: whether `oracle` alone means one.
+
+    Raises:
+      UnknownVerifierError: it means no verifier.
+    """
     scheme, rest = split_name(name)
     if scheme == "oracle":
-        made = ORACLES.get(rest) if rest else oracle
-        if made is None:
+        if rest not in ORACLES and (rest or not oracle):
             known = ", ".join(f"oracle:{known}" for known in ORACLES)
             raise UnknownVerifierError(f"{name!r}: no such oracle; there are {known}")
-        return OracleVerifier(made())
-    if not rest:
+    elif not rest:
         raise UnknownVerifierError(
             f"{name!r} names no verifier: a PRM (a run, a stage, a model's folder, an "
             "export, OWNER/NAME on the hub), likelihood:SOLVER, scores:FILE or "
             "oracle:NAME"
         )
+
+
+def _open(
+    name: str,
+    oracle: Callable[[], StepOracle] | None,
+    place: Callable[[Any], Any],
+) -> Verifier:
+    check_name(name, oracle is not None)
+    scheme, rest = split_name(name)
+    if scheme == "oracle":
+        made: Any = ORACLES.get(rest, oracle)
+        return OracleVerifier(made())
     if scheme == "scores":
         return ScoreFileVerifier.read(rest)
     params, spec, tokenizer = load_any(rest, "solver" if scheme else "prm")

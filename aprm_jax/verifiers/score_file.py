@@ -25,6 +25,8 @@ from aprm_jax.data.solutions import parse_solution, solution_key
 from aprm_jax.data.stream import stream_rows
 from aprm_jax.verifiers.protocol import Pairs, Scale, logit
 
+_ROUNDING = 0.02  # between two batches that one model read, of half precision at most
+
 
 @dataclasses.dataclass(frozen=True)
 class ScoreFileVerifier:
@@ -43,7 +45,7 @@ class ScoreFileVerifier:
 
         Raises:
           DataError: a row is malformed, names no solution, or names one again with
-            other scores; names the file and the line.
+            other scores than rounding explains; names the file and the line.
         """
         found: dict[str, np.ndarray] = {}
         for row in stream_rows(path):
@@ -53,7 +55,10 @@ class ScoreFileVerifier:
             except RowError as error:
                 raise DataError(f"{where}: {error}") from None
             known = found.setdefault(key, scores)
-            if not np.array_equal(known, scores, equal_nan=True):
+            close = known.shape == scores.shape and np.allclose(
+                known, scores, rtol=0, atol=_ROUNDING, equal_nan=True
+            )
+            if not close:
                 raise DataError(f"{where}: the solution is there twice, scored anew")
         if not found:
             raise DataError(f"{path}: no rows")

@@ -16,6 +16,7 @@ from aprm_jax.jobs import row_files, start
 from aprm_jax.jobs.context import JobError
 from aprm_jax.training.workdir import done_info
 from aprm_jax.verifiers.models import ModelVerifier
+from aprm_jax.verifiers.named import UnknownVerifierError
 
 SOLUTIONS = [(question, list(steps)) for question, steps, _ in tiny.solutions()] * 4
 
@@ -198,6 +199,26 @@ def test_what_is_missing_is_named_before_anything_is_made(run, tmp_path):
         ({"score.input": "/dev/null"}, DataError, "is a pipe"),
         ({"score.input": source, "score.verifiers": ()}, ConfigError, "is empty"),
         ({"score.input": source, "score.output": source}, ConfigError, "is read"),
+        (
+            {"score.input": source, "score.output": str(tmp_path)},
+            ConfigError,
+            "is a folder: name a file in it",
+        ),
+        (
+            {"score.input": source, "score.verifiers": ("oracle:chess",)},
+            UnknownVerifierError,
+            "no such oracle; there are",
+        ),
+        (
+            {"score.input": source, "score.verifiers": ("",)},
+            UnknownVerifierError,
+            "a P",
+        ),
+        (
+            {"score.input": source, "score.verifiers": ("scores:gone.jsonl",)},
+            DataError,
+            "score.verifiers: scores:gone.jsonl: no such file",
+        ),
         (
             {"score.input": source, "score.verifiers": ("aprn",)},
             ConfigError,

@@ -12,6 +12,7 @@ import aprm_jax
 from aprm_jax.data.jsonl import DataError
 from aprm_jax.data.solutions import solution_key
 from aprm_jax.models.io import ModelFileError
+from aprm_jax.testing.tiny import write_tiny
 from aprm_jax.verifiers.named import (
     UnknownVerifierError,
     fingerprint_of,
@@ -145,3 +146,27 @@ def test_a_fingerprint_changes_with_what_it_is_of(tmp_path):
     tiny.save(folder, "prm", threshold=0.75)
     _file(tmp_path, [{"key": "k", "scores": [0]}])
     assert all(fingerprint_of(n) != b for n, b in zip(names, before, strict=True))
+
+
+def test_a_fingerprint_tells_weights_of_the_same_size_apart(tmp_path):
+    """As of a model of Hugging Face that was trained on in its place."""
+    found = {
+        fingerprint_of(str(write_tiny(tmp_path / "hub", "llama", ["1"], seed=seed)))
+        for seed in (0, 1, 0)
+    }
+    assert len(found) == 2
+
+
+def test_a_solution_that_was_scored_in_two_batches_is_no_contradiction(tmp_path):
+    """Sums of other shapes differ in their last digits."""
+    rows = [
+        {"key": "k", "scores": scores}
+        for scores in ([0.5, None], [0.500001, None], [0.5, None])
+    ]
+    found = ScoreFileVerifier.read(_file(tmp_path, rows)).scores["k"]
+    np.testing.assert_array_equal(found, [0.5, np.nan])
+    for other in ([0.55, None], [0.5, 0.5], [0.5]):
+        with pytest.raises(DataError, match="line 4: the solution is there twice"):
+            ScoreFileVerifier.read(
+                _file(tmp_path, [*rows, rows[0] | {"scores": other}])
+            )
