@@ -148,13 +148,15 @@ class Rebase:
             ended += sum(len(tree[n].slots) for n in set(nodes) - set(live))
             if ended >= self.width or not live:
                 return
+            # What was not read cannot win by its score.
+            read = [n for n in live if tree[n].order > -math.inf] or live
             counts = allocation(
-                [tree[n].reward for n in live],
-                [len(tree[n].slots) for n in live],
+                [tree[n].reward for n in read],
+                [len(tree[n].slots) for n in read],
                 self.width - ended,
                 self.temperature,
             )
-            chosen = dict(zip(live, counts, strict=True))
+            chosen = dict.fromkeys(live, 0) | dict(zip(read, counts, strict=True))
             tree.drop([n for n, count in chosen.items() if not count])
             new = yield _expansions({n: c for n, c in chosen.items() if c})
 

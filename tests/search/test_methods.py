@@ -159,6 +159,17 @@ def test_rebase_spends_one_place_on_each_leaf_that_ended():
     assert len(play.tree.finished()) == 3
 
 
+def test_rebase_spends_nothing_on_what_was_not_read():
+    """It can win by no score, nor can what follows it; a low score is better."""
+    play = Played(Rebase(8))
+    play.draw([("a", 0.2)] * 4 + [("b", 0.0)] * 4)
+    assert play.named() == [("a", list(range(8)))]
+    assert play.tree[2].dropped
+    play = Played(Rebase(4))
+    play.draw([("a", 0.0)] * 2 + [("b", 0.0)] * 2)
+    assert play.named() == [("a", [0, 1]), ("b", [2, 3])]
+
+
 # The guide of a whole search: one option, one other answer.
 _PATHS = {
     ("a",): 0.6,
