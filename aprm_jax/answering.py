@@ -1,8 +1,6 @@
 """`aprm_jax.search`: better answers from a solver that stays as it is.
 
-found = aprm_jax.search(
-    "2 + 3 * 4", solver="runs/mine/solver", verifier="runs/mine/aprm", method="beam"
-)
+found = aprm_jax.search("2 + 3 * 4", solver="runs/mine/solver", verifier="runs/mine")
 found.answer, found.solution, found.scores  # "14", ("2 + 12", "14"), (0.99, 0.98)
 """
 

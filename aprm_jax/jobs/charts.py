@@ -11,7 +11,6 @@ import ml_collections
 from aprm_jax.config import jobs, stages
 from aprm_jax.evals import selection
 from aprm_jax.evals.records import Results
-from aprm_jax.jobs import tables
 from aprm_jax.jobs.step_data import CHANCE
 from aprm_jax.jobs.verifier_tables import verifiers
 from aprm_jax.report.contents import Chart, Progression, Series
@@ -41,7 +40,7 @@ def pressure(config: ml_collections.ConfigDict, results: Results) -> list[Chart]
     c = config.evaluate
     if config.domain.name == "labelled" or len(c.samples) < 3:
         return []
-    lines = [(v.name, v.key, tables.MAIN_AGGREGATION) for v in verifiers(config)]
+    lines = [(v.name, v.key, v.aggregation) for v in verifiers(config)]
     lines += [("majority", "", "majority"), ("any is right", "", "pass")]
     places = [(split, "") for split in c.splits]
     places += [(split, solver) for solver in c.solvers for split in c.solver_splits]

@@ -15,6 +15,7 @@ from aprm_jax.evals.records import Record, Results
 from aprm_jax.files import damaged
 from aprm_jax.jobs import set_tables
 from aprm_jax.jobs.verifier_tables import (
+    MAIN_AGGREGATION,
     NO_TRAINING,
     UPPER_BOUND,
     Figure,
@@ -23,8 +24,6 @@ from aprm_jax.jobs.verifier_tables import (
     verifiers,
 )
 from aprm_jax.report.contents import Cell, Column, Row, Table
-
-MAIN_AGGREGATION = "min"
 
 
 def main_table(config: ml_collections.ConfigDict, results: Results) -> Table:
@@ -51,7 +50,7 @@ def main_table(config: ml_collections.ConfigDict, results: Results) -> Table:
     ]
     for v in verifiers(config):
         for n in sizes:
-            method, note = (v.key, f"{MAIN_AGGREGATION}@{n}"), f"best of {n}, {v.key}"
+            method, note = (v.key, f"{v.aggregation}@{n}"), f"best of {n}, {v.key}"
             name = v.name if n == sizes[0] else f"{v.name}, best of {n}"
             rows.append((method, name, v.group, note, v.own))
     rows += [
@@ -66,7 +65,8 @@ def main_table(config: ml_collections.ConfigDict, results: Results) -> Table:
     return Table(
         title=f"Share of {_problems(config, results)} problems a split that are "
         "solved, with 95 % intervals over problems. Best-of-n takes the sample whose "
-        f"least step score is highest; n is {sizes[0]} where nothing else is said."
+        "least step score (of an ORM, the last) is highest; n is "
+        f"{sizes[0]} where nothing else is said."
         f"{found}",
         corner="The answer is chosen by",
         columns=[column for column, *_ in columns],
@@ -117,7 +117,9 @@ def differences(
         for n in _shown_sizes(config):
             method = f"{MAIN_AGGREGATION}@{n}"
             others = [("", f"majority@{n}")]
-            others += [(v.key, method) for v in verifiers(config) if not v.own]
+            others += [
+                (v.key, f"{v.aggregation}@{n}") for v in verifiers(config) if not v.own
+            ]
             if n == config.evaluate.samples[0]:  # it draws one sample, at any n
                 others.append(("", "greedy"))
             records += selection.difference_records(
@@ -209,7 +211,7 @@ def _differences(config: ml_collections.ConfigDict, results: Results) -> Table:
     for v in verifiers(config):
         for n in () if v.own else sizes:
             name = v.name if n == sizes[0] else f"{v.name}, best of {n}"
-            methods.append(((v.key, f"{MAIN_AGGREGATION}@{n}"), name))
+            methods.append(((v.key, f"{v.aggregation}@{n}"), name))
     return Table(
         title="APRM minus the others at the same n, problem by problem",
         columns=[Column(split, "points", "") for split in config.evaluate.splits],

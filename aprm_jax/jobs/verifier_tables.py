@@ -18,11 +18,13 @@ from aprm_jax.report.contents import Cell, Column, Row, Table
 
 NO_TRAINING, TRAINED, UPPER_BOUND = "No training", "PRM", "Upper bound"
 NO_MODEL, GIVEN = "No model", "Scores from a file"
+MAIN_AGGREGATION = "min"
 _NEGATIVES = {
     "static": "PRM, static corruptions",
     "monte_carlo": "PRM, Monte-Carlo labels",
     "oracle": "PRM, oracle labels",
     "labels": "PRM, labels of the data",
+    "outcome": "ORM, answers of the solver's samples",
 }
 
 
@@ -35,12 +37,14 @@ class Verifier:
       name: for people.
       group: heading that it stands under.
       own: whether it is APRM.
+      aggregation: of its step scores, in tables that show one alone.
     """
 
     key: str
     name: str
     group: str
     own: bool = False
+    aggregation: str = MAIN_AGGREGATION
 
 
 def verifiers(config: ml_collections.ConfigDict) -> list[Verifier]:
@@ -79,7 +83,11 @@ def _trained(config: ml_collections.ConfigDict) -> list[Verifier]:
         elif job == "prm":
             negatives = stage.prm.negatives
             group = UPPER_BOUND if negatives == "oracle" else TRAINED
-            trained.append(Verifier(key, _NEGATIVES[negatives], group))
+            # An ORM judges whole solutions, where they end.
+            whole = negatives == "outcome" and "last" in config.evaluate.aggregations
+            how = "last" if whole else MAIN_AGGREGATION
+            name = _NEGATIVES[negatives]
+            trained.append(Verifier(key, name, group, aggregation=how))
         else:
             name = "PRM, as published" if key == BACKBONE else f"PRM {_short(key)}"
             trained.append(Verifier(key, name, TRAINED))

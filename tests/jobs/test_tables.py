@@ -2,7 +2,10 @@
 
 from pathlib import Path
 
+import pytest
+
 from aprm_jax.config import default_config, override, set_field
+from aprm_jax.config.schema import settings
 from aprm_jax.evals.records import Record, Results
 from aprm_jax.jobs import charts, tables
 from aprm_jax.jobs.evaluate import arrays_path, part_path
@@ -25,6 +28,19 @@ def test_each_kind_of_prm_has_a_name_for_people():
         "PRM, frozen Generator",
         "APRM",
     ]
+
+
+@pytest.mark.parametrize("negatives", settings()["prm.negatives"].limits.choices)
+def test_every_way_to_train_a_prm_has_a_name(negatives):
+    config = named("a", stages=("a:prm",))
+    override(config, "a", {"prm.negatives": negatives})
+    (row,) = [v for v in tables.verifiers(config) if v.key == "a"]
+    assert row.name and row.name != "a"
+    # An ORM says something of the last step alone.
+    assert row.aggregation == ("last" if negatives == "outcome" else "min")
+    set_field(config, "evaluate.aggregations", ("min",))
+    (row,) = [v for v in tables.verifiers(config) if v.key == "a"]
+    assert row.aggregation == "min"  # nothing else is measured
 
 
 def test_rows_of_one_kind_are_told_apart_by_their_stages():
