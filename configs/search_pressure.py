@@ -46,6 +46,7 @@ def get_config(arg: str = ""):
     verifiers |= {name: name for name in ("likelihood", "oracle")}
     if arg == "runlocal":
         widths = (4,)
+        del verifiers["likelihood"]
     searches = {
         f"{name}_{method}_{width}": {
             "search.verifiers": (verifier,),
