@@ -8,7 +8,7 @@ Each stage writes a line a problem, `search_beam/solutions.jsonl`, and its accur
 search with a run that is finished, no config file is needed: docs/search.md.
 
 Hardware: 2 CPU cores, no GPU. Time and scores: not measured yet.
-A cut of every stage, under a minute: --config=configs/search.py:runlocal
+A cut of every stage, about a minute: --config=configs/search.py:runlocal
 """
 
 from pathlib import Path

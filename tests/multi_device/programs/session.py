@@ -11,6 +11,7 @@ from tiny_decoder import SMALL, make_params
 
 from aprm_jax.models.decoder import Decoder
 from aprm_jax.sampling.programs import Programs
+from aprm_jax.sampling.sampler import Sampler
 from aprm_jax.sampling.session import Session
 from aprm_jax.sampling.stops import Stops
 from aprm_jax.training.mesh import MeshConfig, make_mesh, param_shardings
@@ -39,4 +40,25 @@ for turn, rows in enumerate([[6, 6, 0, 3, 1], [4, 0, 2], [2, 1, 1, 0, 0, 2, 2, 0
     scores = session.read([[7 + k, 9, 11][: k % 4] for k in range(len(rows))])
     assert scores is not None
     found.append([samples.logprobs.tolist(), [x.tolist() for x in scores]])
-print(json.dumps({"ids": session.ids, "found": found}))
+
+# Prompts that are drawn from so often that what replies begin with is shared.
+sampler = Sampler(
+    SMALL,
+    stop_ids=(5, 6),
+    pad_id=0,
+    prompt_buckets=(6,),
+    max_new_tokens=5,
+    batch_buckets=(4, 16),
+    mesh=mesh,
+)
+often = [*[[7, 8, 9]] * 150, [11], *[[12, 13]] * 131]
+merged = sampler.sample(params, often, jax.random.key(3))
+print(
+    json.dumps(
+        {
+            "ids": session.ids,
+            "found": found,
+            "merged": [merged.tokens.tolist(), merged.logprobs.tolist()],
+        }
+    )
+)
