@@ -42,6 +42,7 @@ _OF_THE_JOB = (
     "output",
     "trees",
     "bootstrap",
+    "prover_values",  # here a verifier may be a `verifiers.pav.Pav`
 )
 
 

@@ -12,7 +12,7 @@ DOMAINS = ("arithmetic", "gsm8k", "questions", "labelled")
 AUTHORS = ("first", "second")  # of the embedded problems' corpus
 ORACLES = ("calculator", "text")  # of the text domain
 DTYPES = ("float32", "bfloat16")
-ASKS = ("prm", "evaluate", "search")  # jobs that may ask an endpoint
+ASKS = ("prm", "pav", "evaluate", "search")  # jobs that may ask an endpoint
 
 
 @dataclasses.dataclass(frozen=True)

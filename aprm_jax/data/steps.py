@@ -91,6 +91,13 @@ class RowFormat(Batcher, abc.ABC):
         """One step after its prefix: it alone is read."""
         return self._lay_out(question, [*prefix, step], [len(prefix)], [label])
 
+    def bare(self, question: str, label: float = UNLABELLED) -> StepRow:
+        """The question alone, read where it ends, as one step: how good it is.
+
+        Here that is the separator which would close an empty first step.
+        """
+        return self._lay_out(question, [""], [0], [label])
+
     @abc.abstractmethod
     def _lay_out(
         self,
@@ -203,6 +210,11 @@ class StepBuilder(RowFormat):
             ids.extend(self.encode(line))
             ids.append(self.step_id)
         return ids
+
+    def bare(self, question: str, label: float = UNLABELLED) -> StepRow:
+        """See `RowFormat.bare`; it ends with the question's own `<step>`."""
+        ids = self.context(question, ())
+        return self._row([(ids, [-1] * (len(ids) - 1) + [0])], [label])
 
     def context_text(self, question: str, prefix: Sequence[str]) -> str:
         """The same prompt as text, for a server with this tokenizer.

@@ -24,7 +24,7 @@ from aprm_jax.training.mesh import MeshConfig, make_mesh
 
 _DEPTH = 4  # folders from a run to a model: arm, stage, role, "model"
 _WANTED = {
-    "prm": "a run or stage of job=prm or job=aprm, an export of one, a published PRM",
+    "prm": "a run or stage of job=prm, pav or aprm, an export of one, a published PRM",
     "generator": "a run or stage that has a generator: job=aprm, or job=sft's perturb",
     "solver": "a run or stage of job=sft, an export of one, a language model",
 }

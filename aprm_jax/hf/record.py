@@ -84,7 +84,8 @@ def read_record(
         )
     try:
         written = current_names(fields["model"])
-        model = {name: written[name] for name in _FIELDS}
+        # What an older version did not know has its default.
+        model = {name: written[name] for name in _FIELDS if name in written}
         model["buckets"] = tuple(map(int, model["buckets"]))
         head = {name: float(value) for name, value in fields["head"].items()}
         spec = ModelSpec(decoder=decoder, **model)

@@ -285,7 +285,7 @@ class Context:
         head: str | None = None,
         folder: str = "model",
         on: str = backbones.BACKBONE,
-        aggregation: str = "min",
+        **reads: Any,
     ) -> Path:
         """Writes a model of the stage and returns its folder.
 
@@ -296,10 +296,10 @@ class Context:
           folder: in the stage's own.
           on: what an adapter was trained on; it names the base of Hugging Face only
             where that was it.
-          aggregation: of a PRM, see `ModelSpec`.
+          **reads: `aggregation` and `values` of a PRM, see `ModelSpec`.
         """
         path = self.directory / folder
-        spec = dataclasses.replace(self.spec(kind, head), aggregation=aggregation)
+        spec = dataclasses.replace(self.spec(kind, head), **reads)
         if "lora" in params:
             adapters = LoraConfig.of(self.config.lora)
             assert adapters is not None  # else there would be no such tree

@@ -41,20 +41,26 @@ def run(context: Context) -> dict[str, int]:
     """Trains R, saves `model/`, and returns what to keep of the run."""
     context, c = context.of("prm"), context.config.prm
     params = initial_prm(context, c.init_from, "prm.init_from", c.head)
-    multiple = batch_shards(context.mesh) * c.microbatches
-    size = -(-c.batch_size // multiple) * multiple
+    size = whole_batch(context)
     if c.negatives == "labels":
-        params = _train(context, params, label_batches(context, size), 8)
+        params = train(context, params, label_batches(context, size), 8)
         context.save(params, "prm", c.head)
         return {}
     pool = _pool(context) if c.negatives in SAMPLED else ()
-    params = _train(context, params, _batches(context, size, pool), 5)
+    params = train(context, params, _batches(context, size, pool), 5)
     aggregation = "last" if c.negatives == OUTCOME else "min"
     context.save(params, "prm", c.head, aggregation=aggregation)
     return {"labels": len(pool), "wrong_labels": _count_wrong(pool)} if pool else {}
 
 
-def _train(
+def whole_batch(context: Context) -> int:
+    """Rows of a batch: `prm.batch_size`, up to what devices and microbatches share."""
+    c = context.config.prm
+    multiple = batch_shards(context.mesh) * c.microbatches
+    return -(-c.batch_size // multiple) * multiple
+
+
+def train(
     context: Context,
     params: Any,
     batch_of: Callable[[Any, int, PhaseTimer], PrmBatch],

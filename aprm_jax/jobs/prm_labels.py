@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -40,13 +40,29 @@ def label_batches(
         raise JobError(
             f"prm.data: {error}, so there is nothing to tell apart"
         ) from None
+    return packed_batches(context, size, rows, weights)
+
+
+def packed_batches(
+    context: Context,
+    size: int,
+    rows: Sequence[StepRow],
+    weights: np.ndarray,
+    halves: bool = False,
+) -> Callable[[Any, int, PhaseTimer], PrmBatch]:
+    """Batches of `size` packed rows, again and again, each epoch in another order.
+
+    `weights` are those of the classes; for `halves` see `label_batch`.
+    """
+    c = context.config.prm
     shape = {**row_shape(context), "batch_size": size}
     seed = (context.config.seed, 33)
     epochs = PackedEpochs(rows, shape["length"], shape["max_steps"], seed)
 
     def labelled_batch(step: int) -> PrmBatch:
         drawn = epochs.take(step * c.batch_size, c.batch_size)
-        return PrmBatch(label_batch(drawn, weights, context.builder, **shape))
+        batch = label_batch(drawn, weights, context.builder, **shape, halves=halves)
+        return PrmBatch(batch)
 
     batches = Ahead(labelled_batch, c.updates)
 

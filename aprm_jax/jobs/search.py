@@ -38,7 +38,7 @@ from aprm_jax.jobs.row_files import (
 from aprm_jax.jobs.solvers import open_solver
 from aprm_jax.jobs.step_data import LIKELIHOOD
 from aprm_jax.models.io import ModelFileError
-from aprm_jax.search.build import make_engine
+from aprm_jax.search.build import EFFECTIVE, make_engine
 from aprm_jax.search.engine import Engine
 from aprm_jax.search.outcome import outcome, tree_json
 from aprm_jax.tasks.questions import read_asked
@@ -51,6 +51,7 @@ from aprm_jax.verifiers.stepwise import OracleSteps
 SOLUTIONS, MADE_BY = "solutions.jsonl", "made_by.json"
 SET = "search"  # of the records
 ORACLE = "oracle"  # the domain's
+_NO_VALUES = ("prm", "aprm")  # jobs whose PRMs say whether steps are correct
 _KEY = 60  # of the random key, beside those of other stages
 _SECONDS = 10.0  # between lines of progress
 _SUMMED = ("index", "split", "answer", "why", "correct", "curve", "ledger")
@@ -80,7 +81,14 @@ def check(context: Context, earlier: Mapping[str, str]) -> None:
       DataError, ConfigError: names the field and what would be right.
     """
     c = context.config.search
-    check_names(context, earlier, "search", _names(c))
+    check_names(context, earlier, "search", [*_names(c), *_prover(c)])
+    if c.aggregation == EFFECTIVE:
+        for name in (*c.verifiers, *_prover(c)):
+            if earlier.get(name) in _NO_VALUES:
+                raise ConfigError(
+                    f'search.aggregation="effective" needs values, and {name!r} is a '
+                    f"stage of job={earlier[name]}: name one of job=pav"
+                )
     if c.questions:
         check_output("search.output", c.output, c.questions)
         _file_questions(context)
@@ -137,7 +145,9 @@ def _engine(context: Context, questions: Sequence[Asked]) -> Engine:
     c = context.config.search
     solver = open_solver(context, c.solver, "search.solver")
     verifier = _verifier(context, questions) if c.verifiers else None
-    return make_engine(c, solver, verifier, context.config.builder.max_steps)
+    prover = run_verifier(context, _prover(c), "mean") if c.prover_values else None
+    most = context.config.builder.max_steps
+    return make_engine(c, solver, verifier, most, prover)
 
 
 def _verifier(context: Context, questions: Sequence[Asked]) -> Verifier | OracleSteps:
@@ -152,6 +162,11 @@ def _names(c: Any) -> list[str]:
     """The verifiers, as `verifiers.named` knows them."""
     own = f"{LIKELIHOOD}:{c.solver}"
     return [own if name == LIKELIHOOD else name for name in c.verifiers]
+
+
+def _prover(c: Any) -> list[str]:
+    """Who says the prover's values, where it is none of the verifiers."""
+    return [c.prover_values] if c.prover_values else []
 
 
 def _search(
@@ -270,7 +285,8 @@ def _check_made_by(context: Context, output: Path) -> None:
     made_by["domain"] = judged_in(context)
     if c.search.solver == ENDPOINT:
         made_by["endpoint"] = [c.solver.endpoint, c.endpoint.model, c.endpoint.layout]
-    names = [f"{LIKELIHOOD}:{c.search.solver}", *_names(c.search)]
+    own = f"{LIKELIHOOD}:{c.search.solver}"
+    names = [own, *_names(c.search), *_prover(c.search)]
     found = [located(context, name) for name in dict.fromkeys(names)]
     made_by["models"] = [_fingerprint(name) for name in found]
     made_by = json.loads(to_json(made_by))

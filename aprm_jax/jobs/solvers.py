@@ -22,6 +22,7 @@ from aprm_jax.solvers.journal import Journal
 from aprm_jax.solvers.local import LocalSolver
 from aprm_jax.solvers.protocol import Solver
 
+_WRITERS = ("solver", "solvers", "prover")  # fields that name who writes solutions
 JOURNAL = "endpoint.jsonl"  # in the stage's folder
 
 
@@ -52,7 +53,7 @@ def check_endpoint(config: ml_collections.ConfigDict, field: str, job: str) -> N
       ConfigError: says what is missing.
     """
     # Fine-tuning starts G from the parameters of prm.solver.
-    if job == "sft" or field.rpartition(".")[2] not in ("solver", "solvers"):
+    if job == "sft" or field.rpartition(".")[2] not in _WRITERS:
         raise ConfigError(
             f"{field}={ENDPOINT!r}: a server writes solutions, and has no parameters "
             "that could be trained or read here: name a stage or a model's folder"

@@ -88,6 +88,10 @@ def _trained(config: ml_collections.ConfigDict) -> list[Verifier]:
             how = "last" if whole else MAIN_AGGREGATION
             name = _NEGATIVES[negatives]
             trained.append(Verifier(key, name, group, aggregation=how))
+        elif job == "pav":
+            last = "last" in config.evaluate.aggregations
+            how = "last" if last else MAIN_AGGREGATION
+            trained.append(Verifier(key, "values (PAV)", TRAINED, aggregation=how))
         else:
             name = "PRM, as published" if key == BACKBONE else f"PRM {_short(key)}"
             trained.append(Verifier(key, name, TRAINED))

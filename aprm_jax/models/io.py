@@ -64,6 +64,8 @@ class ModelSpec:
       prompt: in words, to a Generator that is an instruction model; None for others.
       aggregation: of a PRM's step scores to a solution's, where nobody says another;
         "last" of one that was trained on outcomes, which has no say before the end.
+      values: whether a PRM's scores are values, of a policy that goes on from a step,
+        and the bare question has one too.
       extra: whatever else its maker wants to keep; must survive JSON.
     """
 
@@ -80,6 +82,7 @@ class ModelSpec:
     layout: str | None = None
     prompt: str | None = None
     aggregation: str = "min"
+    values: bool = False
     extra: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):

@@ -1,4 +1,4 @@
-"""Step scores to one solution score: min, product, mean, last, effective reward.
+"""Step scores to one solution score: min, product, mean, last.
 
 Every score here is a log-probability of "correct", log p <= 0, and so is every
 result. Log-probabilities keep their order where probabilities have rounded to 1 (two
@@ -101,81 +101,46 @@ def aggregate_lists(
     return aggregate(padded, mask, how)
 
 
-EFFECTIVE = "effective"
 _CERTAIN = 1e30  # for an infinite score: finite, and so are sums of many
 
 
 @dataclasses.dataclass(frozen=True)
 class Aggregation:
-    """What a search orders partial solutions by.
-
-    "effective" is PAV's effective reward of the last step (Setlur et al. 2024,
-    arXiv 2410.08146): Q + alpha A, where Q is the step's probability and A the
-    progress that the best of K completions makes by it,
-    A = (1 - Q before)^K - (1 - Q)^K; before the first step stands the bare
-    question, and without a score of that A is 0.
+    """What a search orders partial solutions by, where a verifier pays no reward.
 
     Attributes:
-      how: one of `AGGREGATIONS`, or "effective".
-      alpha: of the effective reward.
-      prover: its K.
+      how: one of `AGGREGATIONS`.
     """
 
     how: str
-    alpha: float = 0.5
-    prover: int = 4
 
     def __post_init__(self):
-        if self.how not in (*AGGREGATIONS, EFFECTIVE):
+        if self.how not in AGGREGATIONS:
             raise ValueError(
-                f"aggregation {self.how!r} is none of "
-                f"{', '.join((*AGGREGATIONS, EFFECTIVE))}"
+                f"aggregation {self.how!r} is none of {', '.join(AGGREGATIONS)}"
             )
 
-    @property
-    def final(self) -> Aggregation:
-        """What whole solutions are chosen by: of an effective reward, its Q."""
-        return Aggregation("last") if self.how == EFFECTIVE else self
-
     def __call__(
-        self, scale: Scale, paths: Sequence[Sequence[float]], starts: Sequence[float]
+        self, scale: Scale, paths: Sequence[Sequence[float]]
     ) -> tuple[list[float], list[float]]:
         """The order of each partial solution, and its reward.
 
         Args:
           scale: of the scores.
           paths: scores of the steps of each, NaN for one that was not read.
-          starts: score of each bare question, NaN for none.
 
         Returns:
           What is higher for a better one, -inf where not all was read; and the same
-          as a probability, 0 there, or the effective reward.
+          as a probability, 0 there.
         """
         read = np.array([not np.isnan(path).any() for path in paths], bool)
-        if self.how == EFFECTIVE:
-            order = reward = self._effective(scale, paths, starts)
-        else:
-            known = [
-                np.nan_to_num(path, nan=-1.0, posinf=_CERTAIN, neginf=-_CERTAIN)
-                for path in paths
-            ]
-            logs = [scale.log_probability(path) for path in known]
-            order = aggregate_lists(logs, self.how)
-            reward = np.exp(order)
+        known = [
+            np.nan_to_num(path, nan=-1.0, posinf=_CERTAIN, neginf=-_CERTAIN)
+            for path in paths
+        ]
+        logs = [scale.log_probability(path) for path in known]
+        order = aggregate_lists(logs, self.how)
         return (
             np.where(read, order, -np.inf).tolist(),
-            np.where(read, reward, 0.0).tolist(),
+            np.where(read, np.exp(order), 0.0).tolist(),
         )
-
-    def _effective(
-        self, scale: Scale, paths: Sequence[Sequence[float]], starts: Sequence[float]
-    ) -> Float[np.ndarray, " N"]:
-        last = scale.probability([path[-1] for path in paths])
-        before = scale.probability(
-            [
-                path[-2] if len(path) > 1 else s
-                for path, s in zip(paths, starts, strict=True)
-            ]
-        )
-        advantage = (1 - before) ** self.prover - (1 - last) ** self.prover
-        return last + self.alpha * np.nan_to_num(advantage, nan=0.0)

@@ -10,9 +10,12 @@ from aprm_jax.search.mcts import MCTS
 from aprm_jax.search.methods import DVTS, Beam, BestOfN, Method, Rebase
 from aprm_jax.solvers.protocol import Solver, StepSolver
 from aprm_jax.solvers.stepwise import UncachedSolver
+from aprm_jax.verifiers.pav import Pav
 from aprm_jax.verifiers.protocol import StepVerifier, Verifier
 from aprm_jax.verifiers.stated import OracleVerifier
 from aprm_jax.verifiers.stepwise import OracleSteps, by_steps
+
+EFFECTIVE = "effective"  # of the settings: a PAV's rewards; whole solutions by its Q
 
 
 def make_method(c: Any) -> Method:
@@ -45,6 +48,7 @@ def make_engine(
     solver: Solver | StepSolver,
     verifier: Verifier | StepVerifier | None,
     max_steps: int,
+    prover: Verifier | StepVerifier | None = None,
 ) -> Engine:
     """An engine; who keeps no cache reads again.
 
@@ -53,7 +57,14 @@ def make_engine(
       solver: writes.
       verifier: scores.
       max_steps: most steps of a solution.
+      prover: of effective rewards, the prover's values; None for the best of
+        `c.prover`.
+
+    Raises:
+      NoValuesError: effective rewards of a verifier that has no values.
     """
+    if c.aggregation == EFFECTIVE and verifier is not None:
+        verifier = Pav(verifier, c.prover if prover is None else prover, c.alpha)
     return Engine(
         solver if isinstance(solver, StepSolver) else UncachedSolver.of(solver),
         None if verifier is None else by_steps(verifier),
@@ -71,5 +82,5 @@ def make_aggregation(c: Any, verifier: Any) -> Aggregation:
     so is the oracle's verdict, which counts what follows an error as wrong.
     """
     own = "last" if isinstance(verifier, OracleVerifier | OracleSteps) else "min"
-    how = c.aggregation or getattr(verifier, "aggregation", own)
-    return Aggregation(how, c.alpha, c.prover)
+    given = "" if c.aggregation == EFFECTIVE else c.aggregation
+    return Aggregation(given or getattr(verifier, "aggregation", own))

@@ -11,6 +11,7 @@ What a question gets depends on the key and on its own text, not on the others.
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 import zlib
 from collections import Counter
@@ -178,9 +179,10 @@ class _Batch:
         for (i, n), score in zip(places, scores.tolist(), strict=True):
             trees[i][n].score = score
         paths = [[trees[i][k].score for k in trees[i].path(n)] for i, n in places]
-        starts = [trees[i][ROOT].score for i, _ in places]
-        found = engine.aggregation(engine.verifier.scale, paths, starts)
-        for (i, n), order, reward in zip(places, *found, strict=True):
+        found = engine.aggregation(engine.verifier.scale, paths)
+        for row, ((i, n), order, reward) in enumerate(zip(places, *found, strict=True)):
+            if self._read.rewards and order > -math.inf:
+                order = reward = self._read.rewards[row]
             trees[i][n].order, trees[i][n].reward = order, reward
 
     def _charge_reading(self, i: int, row: int) -> None:

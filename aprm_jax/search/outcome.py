@@ -76,7 +76,7 @@ def outcome(tree: Tree, engine: Engine, grader: Grader, how: str) -> Outcome:
       how: of `pick.PICKS`.
     """
     scale = engine.verifier.scale if engine.verifier else None
-    found = candidates(tree, grader, scale, engine.aggregation.final)
+    found = candidates(tree, grader, scale, engine.aggregation)
     best = pick(found, how)
     return Outcome(
         question=tree.question,

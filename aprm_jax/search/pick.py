@@ -9,7 +9,7 @@ from typing import Any
 
 from aprm_jax.search.aggregate import Aggregation
 from aprm_jax.search.select import groups
-from aprm_jax.search.tree import ROOT, Tree
+from aprm_jax.search.tree import Tree
 from aprm_jax.tasks.protocols import Grader
 from aprm_jax.verifiers.protocol import Scale
 
@@ -64,7 +64,7 @@ def candidates(
     orders = rewards = [0.0] * len(nodes)
     stated: list[list[float]] = [[] for _ in nodes]
     if scale is not None and nodes:
-        orders, rewards = aggregation(scale, paths, [tree[ROOT].score] * len(nodes))
+        orders, rewards = aggregation(scale, paths)
         stated = [scale.probability(path).tolist() for path in paths]
     answers = [grader.answer(tree.steps(node)) for node in nodes]
     alike = groups(answers, grader.same_answer)

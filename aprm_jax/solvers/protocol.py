@@ -120,12 +120,15 @@ class StepRows:
       oracle_calls: of each row, verdicts that the call asked for; empty for none.
       attention: of each row, the operations that the call spent on tokens that see
         others, beside those a token; empty where unknown.
+      rewards: of each row, what a verifier pays for its last step where that is not
+        its score; a search then orders by it. Empty for none.
     """
 
     prefilled: tuple[int, ...]
     num_bytes: int = 0
     oracle_calls: tuple[int, ...] = ()
     attention: tuple[float, ...] = dataclasses.field(default=(), kw_only=True)
+    rewards: tuple[float, ...] = dataclasses.field(default=(), kw_only=True)
 
 
 Rows = TypeVar("Rows", bound=StepRows)

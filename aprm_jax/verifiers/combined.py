@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from jaxtyping import Float
 
-from aprm_jax.verifiers.protocol import Pairs, Scale, Verifier
+from aprm_jax.verifiers.protocol import Pairs, Scale, Verifier, ends
 
 
 def _mean(log_p: np.ndarray, log_q: np.ndarray) -> np.ndarray:
@@ -67,6 +67,11 @@ class CombinedVerifier:
         return found.pop() if len(found) == 1 else "min"
 
     @property
+    def values(self) -> bool:
+        """Whether all of them have values."""
+        return all(getattr(v, "values", False) for v in self.verifiers)
+
+    @property
     def tokens_read(self) -> int:
         """By those that are models, so far."""
         return sum(getattr(v, "tokens_read", 0) for v in self.verifiers)
@@ -75,6 +80,11 @@ class CombinedVerifier:
         """See `Verifier.score`."""
         rows = [verifier.score(solutions) for verifier in self.verifiers]
         return [self.combined(of_all) for of_all in zip(*rows, strict=True)]
+
+    def questions(self, questions: Sequence[str]) -> Float[np.ndarray, " N"]:
+        """The score of each bare question, NaN where one of them has none."""
+        pairs = [(question, ()) for question in questions]
+        return self.combined([ends(verifier, pairs) for verifier in self.verifiers])
 
     def combined(self, rows: Sequence[np.ndarray]) -> Float[np.ndarray, " _"]:
         """The scores of some steps from those that each verifier gives them."""

@@ -165,6 +165,11 @@ def class_weights(
     return mass.sum() / (classes * mass) if balance else np.ones(classes)
 
 
+def by_half(labels: Float[np.ndarray, "*s"]) -> Float[np.ndarray, "*s"]:
+    """1 for labels of a half and above, else 0: the classes that PAV balances."""
+    return (np.asarray(labels) >= 0.5).astype(np.float64)
+
+
 def label_batch(
     rows: Sequence[StepRow],
     per_class: Float[np.ndarray, " C"],
@@ -173,11 +178,16 @@ def label_batch(
     length: int,
     max_steps: int,
     batch_size: int,
+    halves: bool = False,
 ) -> StepBatch:
-    """Rows padded to one shape; `label_mask` holds the weights of `class_weights`."""
+    """Rows padded to one shape; `label_mask` holds the weights of `class_weights`.
+
+    With `halves` a label's weight is that of the class of its half, see `by_half`.
+    """
     batch = builder.collate(
         rows, length=length, max_steps=max_steps, batch_size=batch_size
     )
-    weights = class_targets(batch.labels, len(per_class)) @ per_class
+    labels = by_half(batch.labels) if halves else batch.labels
+    weights = class_targets(labels, len(per_class)) @ per_class
     weighted = (batch.label_mask * weights).astype(np.float32)
     return dataclasses.replace(batch, label_mask=weighted)

@@ -14,7 +14,7 @@ from aprm_jax.data.steps import RowFormat
 from aprm_jax.data.trees import steps_that_fit
 from aprm_jax.models.decoder import Decoder
 from aprm_jax.solvers.protocol import Start
-from aprm_jax.verifiers.protocol import Pairs, Scale
+from aprm_jax.verifiers.protocol import Pairs, Scale, ends
 from aprm_jax.verifiers.reading import (
     BrokenModelError,
     ReadRows,
@@ -40,6 +40,7 @@ class ModelVerifier:
         branch where the architecture allows it: `branch`.
       branch: see `trees.tree_rows`.
       aggregation: of the scores of a solution's steps, where nobody says otherwise.
+      values: whether scores are values, and a bare question has one too.
     """
 
     scorer: Scorer
@@ -50,6 +51,7 @@ class ModelVerifier:
     shared: bool = False
     branch: bool = False
     aggregation: str = "min"
+    values: bool = False
 
     @property
     def tokens_read(self) -> int:
@@ -70,11 +72,30 @@ class ModelVerifier:
         check_finite(scores)
         return padded(scores, [len(steps) for _, steps in solutions])
 
+    def questions(self, questions: Sequence[str]) -> Float[np.ndarray, " N"]:
+        """The score of each bare question, V(x): NaN but of values, and where it fits.
+
+        Raises:
+          BrokenModelError: a score is not finite.
+        """
+        builder = self.scorer.builder
+        asked = dict.fromkeys(questions) if self.values else {}
+        rows = {question: builder.bare(question) for question in asked}
+        fitting = {question: row for question, row in rows.items() if builder.fits(row)}
+        found = self.scorer.rows(self.params, fitting)
+        check_finite(list(found.values()))
+        return np.array([found[q][0] if q in found else np.nan for q in questions])
+
     @functools.cached_property
     def steps(self) -> StepReader:
         """Reads step by step; its compiled programs."""
         return StepReader(
-            self.reading, self.decoder, self.params, self.scorer.builder, self.score
+            self.reading,
+            self.decoder,
+            self.params,
+            self.scorer.builder,
+            functools.partial(ends, self),
+            self.values,
         )
 
     @property
@@ -95,7 +116,7 @@ class ModelVerifier:
         return self.steps.read(rows, parents, steps)
 
 
-_OF_VERIFIER = ("shared", "branch", "aggregation")
+_OF_VERIFIER = ("shared", "branch", "aggregation", "values")
 
 
 def prm_verifier(

@@ -11,11 +11,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
-import numpy as np
 
 from aprm_jax.data.problem import Problem
 from aprm_jax.oracle.verdict import Label
-from aprm_jax.solvers.protocol import Solution, Solver
+from aprm_jax.solvers.protocol import Solution, Solver, Start
 from aprm_jax.tasks.protocols import Grader, StepOracle
 
 
@@ -76,6 +75,65 @@ def outcome_labels(
     return out
 
 
+@dataclasses.dataclass(frozen=True)
+class Arrivals:
+    """What became of the completions of one prefix.
+
+    Attributes:
+      right: how many arrive at the right answer.
+      tried: of how many.
+      answered: how many of them state an answer at all.
+      tokens: that were drawn for them, where the solver tells.
+    """
+
+    right: int
+    tried: int
+    answered: int
+    tokens: int
+
+
+def completed(
+    starts: Sequence[Start],
+    answers: Sequence[str],
+    solver: Solver,
+    grader: Grader,
+    key: Any,
+    *,
+    count: int,
+    max_steps: int,
+    temperature: float = 1.0,
+) -> list[Arrivals]:
+    """Completes each start `count` times, and counts what arrives.
+
+    What is not finished has not arrived, nor has what nobody could decide.
+
+    Args:
+      starts: (question, steps) of each, all different.
+      answers: the right answer of each.
+      solver: completes.
+      grader: reads answers.
+      key: of the whole request.
+      count: completions of each.
+      max_steps: most steps of a completed solution.
+      temperature: of the completions.
+    """
+    solutions = solver.solve(
+        starts, count, key, max_steps=max_steps, temperature=temperature
+    )
+    out = []
+    for expected, group in zip(answers, solutions, strict=True):
+        given = [grader.answer(s.steps) if s.finished else None for s in group]
+        out.append(
+            Arrivals(
+                sum(grader.same_answer(answer, expected) for answer in given),
+                len(group),
+                sum(answer is not None for answer in given),
+                sum(len(ids) for s in group for ids in s.tokens),
+            )
+        )
+    return out
+
+
 def monte_carlo_labels(
     solutions: Sequence[Solution],
     problems: Sequence[Problem],
@@ -113,21 +171,18 @@ def monte_carlo_labels(
             if not grader.is_final(s.steps[k])
         }
     )
-    completed = solver.solve(
+    found = completed(
         prefixes,
-        completions,
+        [answers[question] for question, _ in prefixes],
+        solver,
+        grader,
         jax.random.fold_in(key, 1),
+        count=completions,
         max_steps=max_steps,
         temperature=temperature,
     )
-    quality: dict[tuple[str, tuple[str, ...]], float] = {}
-    for (question, steps), ends in zip(prefixes, completed, strict=True):
-        right = [
-            end.finished
-            and grader.same_answer(grader.answer(end.steps), answers[question])
-            for end in ends
-        ]
-        quality[(question, steps)] = float(np.mean(right))
+    shares = (arrivals.right / arrivals.tried for arrivals in found)
+    quality = dict(zip(prefixes, shares, strict=True))
     out = []
     for solution in solutions:
         question = solution.question

@@ -86,9 +86,8 @@ def verifier_of(
     rows = ROWS | rows
     if spec.head is None:
         return likelihood_verifier(decoder, params, builder, **rows)
-    return prm_verifier(
-        decoder, spec.head, params, builder, aggregation=spec.aggregation, **rows
-    )
+    rows |= {"aggregation": spec.aggregation, "values": spec.values}
+    return prm_verifier(decoder, spec.head, params, builder, **rows)
 
 
 def fingerprint_of(name: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import math
 from collections.abc import Sequence
 from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
@@ -134,6 +135,23 @@ class Scored(Generic[Row]):
     def probabilities(self: Scored[StepScores]) -> list[StepScores]:
         """P(correct) of every step."""
         return [self.scale.probability(row) for row in self.rows]
+
+
+def ends(verifier: Verifier, solutions: Pairs) -> Float[np.ndarray, " N"]:
+    """The score of what each solution ends with: its last step, or the bare question.
+
+    The latter is NaN, but where a verifier has `questions`: scores of bare ones.
+    """
+    out = np.full(len(solutions), math.nan)
+    stepped = [i for i, (_, steps) in enumerate(solutions) if steps]
+    if stepped:
+        scored = verifier.score([solutions[i] for i in stepped])
+        out[stepped] = [row[-1] for row in scored]
+    bare = [i for i, (_, steps) in enumerate(solutions) if not steps]
+    read = getattr(verifier, "questions", None)
+    if bare and read is not None:
+        out[bare] = read([solutions[i][0] for i in bare])
+    return out
 
 
 def logit(probabilities: Any) -> Float[np.ndarray, "*shape"]:

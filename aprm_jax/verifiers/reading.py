@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Float
 
 from aprm_jax.config.errors import UserError
+from aprm_jax.data.rows import StepRow
 from aprm_jax.data.steps import RowFormat, StepBuilder
 from aprm_jax.models import heads
 from aprm_jax.models.decoder import Decoder
@@ -92,8 +93,9 @@ class StepReader:
       decoder: the model's.
       params: `{"backbone": ...}`, and a PRM's `"head"`.
       builder: makes the rows.
-      whole: scores of whole solutions, for rows that longrope reads in another way
-        than their beginnings.
+      whole: the score of what each solution ends with, for rows that longrope reads
+        in another way than their beginnings.
+      values: whether a bare question is scored too.
     """
 
     def __init__(
@@ -102,9 +104,11 @@ class StepReader:
         decoder: Decoder,
         params: Any,
         builder: RowFormat,
-        whole: Callable[[Pairs], Sequence[Float[np.ndarray, " _"]]],
+        whole: Callable[[Pairs], Float[np.ndarray, " N"]],
+        values: bool = False,
     ):
         self._reading, self._params, self._whole = reading, params, whole
+        self._values = values
         self._builder, self._config = builder, decoder.config
         self._programs = Programs(
             decoder.config,
@@ -159,7 +163,9 @@ class StepReader:
         return self._read(rows, parents, solutions, laid)
 
     def _laid(self, question: str, before: Sequence[str], step: str) -> _Laid:
-        row = self._builder.step(question, before, step)
+        return self._placed(self._builder.step(question, before, step))
+
+    def _placed(self, row: StepRow) -> _Laid:
         if not self._builder.fits(row):
             return None
         (read,) = np.nonzero(row.step_ids >= 0)
@@ -173,6 +179,8 @@ class StepReader:
                 return None
         if laid is not None:
             return laid
+        if self._values:
+            return self._placed(builder.bare(question))
         if isinstance(builder, StepBuilder):
             ids = builder.context(question, ())
         else:
@@ -238,7 +246,7 @@ class StepReader:
             attention_flops(self._config, n, n) for n in read.prefilled
         )
         scores = zip(stepped, found, strict=True)
-        return read, {i: float(steps[-1]) for i, steps in scores}
+        return read, {i: float(score) for i, score in scores}
 
     def _session(self, prompts: Sequence[Sequence[int]]) -> Session:
         return Session(

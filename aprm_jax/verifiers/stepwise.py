@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from jaxtyping import Float
@@ -18,7 +18,13 @@ from aprm_jax.solvers.stepwise import TextRows, whole_attention
 from aprm_jax.tasks.protocols import Grader, StepOracle
 from aprm_jax.verifiers.combined import CombinedVerifier
 from aprm_jax.verifiers.models import ModelVerifier
-from aprm_jax.verifiers.protocol import Scale, StepVerifier, Verifier, logit
+from aprm_jax.verifiers.protocol import (
+    Scale,
+    StepVerifier,
+    Verifier,
+    ends,
+    logit,
+)
 from aprm_jax.verifiers.score_file import ScoreFileVerifier
 from aprm_jax.verifiers.stated import OracleVerifier
 
@@ -114,10 +120,10 @@ class UncachedVerifier:
     ) -> tuple[ScoredRows, Float[np.ndarray, " N"]]:
         if len(known) >= _MOST_KNOWN:
             known.clear()
-        asked = (pair for pair in solutions if pair[1] and pair not in known)
-        new = list(dict.fromkeys(asked))
-        scored = self.verifier.score(new)
-        known |= {p: float(row[-1]) for p, row in zip(new, scored, strict=True)}
+        new = list(dict.fromkeys(pair for pair in solutions if pair not in known))
+        known |= dict(zip(new, ends(self.verifier, new).tolist(), strict=True))
+        # Of a bare question nothing is read but for its score.
+        new = [p for p in new if p[1] or not math.isnan(known[p])]
         costs = {pair: self.row_tokens(*pair) for pair in new}
         read = [costs.pop(pair, 0) for pair in solutions]  # the first of equals pays
         rows = ScoredRows(tuple(read), starts=tuple(solutions), known=known)
@@ -231,6 +237,25 @@ class CombinedRows(StepRows):
 
     parts: tuple[Any, ...] = ()
 
+    @classmethod
+    def of(
+        cls, parts: Sequence[Any], verifiers: Sequence[StepVerifier], **more: Any
+    ) -> Self:
+        """What the verifiers' rows come to together; `more` are fields of its own."""
+        tokens = np.array([part.prefilled for part in parts], int)
+        none = (0,) * tokens.shape[1]
+        calls = np.array([part.oracle_calls or none for part in parts], int)
+        spent = np.array([part.attention or none for part in parts], float)
+        rates = np.array([v.flops_per_token for v in verifiers])
+        return cls(
+            tuple(tokens.sum(axis=0).tolist()),
+            sum(part.num_bytes for part in parts),
+            tuple(calls.sum(axis=0).tolist()),
+            parts=tuple(parts),
+            attention=tuple((spent.sum(axis=0) + rates @ tokens).tolist()),
+            **more,
+        )
+
 
 @dataclasses.dataclass(frozen=True)
 class CombinedSteps:
@@ -276,18 +301,7 @@ class CombinedSteps:
         self, read: Sequence[tuple[Any, np.ndarray]]
     ) -> tuple[CombinedRows, Float[np.ndarray, " N"]]:
         parts, scores = zip(*read, strict=True)
-        tokens = np.array([part.prefilled for part in parts], int)
-        none = (0,) * tokens.shape[1]
-        calls = np.array([part.oracle_calls or none for part in parts], int)
-        spent = np.array([part.attention or none for part in parts], float)
-        rates = np.array([v.flops_per_token for v in self.verifiers])
-        rows = CombinedRows(
-            tuple(tokens.sum(axis=0).tolist()),
-            sum(part.num_bytes for part in parts),
-            tuple(calls.sum(axis=0).tolist()),
-            parts=parts,
-            attention=tuple((spent.sum(axis=0) + rates @ tokens).tolist()),
-        )
+        rows = CombinedRows.of(parts, self.verifiers)
         return rows, self.combined.combined(scores)
 
 

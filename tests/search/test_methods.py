@@ -196,7 +196,7 @@ def test_every_aggregation_changes_what_a_search_answers():
         return {f"= {'abcd'.index(steps[0]) + 1}": 1.0}
 
     answers = {}
-    for how in (*AGGREGATIONS, "effective"):
+    for how in AGGREGATIONS:
         search = engine(
             BestOfN(32), _PATHS.__getitem__, rule=rule, aggregation=Aggregation(how)
         )
@@ -208,41 +208,20 @@ def test_every_aggregation_changes_what_a_search_answers():
         "product": "= 2",
         "mean": "= 2",
         "last": "= 3",
-        "effective": "= 3",
     }
     # Where the sums of logs and of probabilities part: one bad step of three.
     one_bad, even = [0.99, 0.05, 0.99], [0.4, 0.4, 0.4]
     order = {
-        how: Aggregation(how)(
-            Scale.LOG_ODDS, logit([one_bad, even]).tolist(), [np.nan] * 2
-        )[0]
+        how: Aggregation(how)(Scale.LOG_ODDS, logit([one_bad, even]).tolist())[0]
         for how in ("product", "mean")
     }
     assert order["product"][0] < order["product"][1]
     assert order["mean"][0] > order["mean"][1]
 
 
-def test_the_effective_reward_compares_across_parents():
-    """PAV's worked example: alpha 0.5, best of 4."""
-    paths = [[0.0, 0.0], [0.0, 0.1], [0.2, 0.2], [0.2, 0.3]]
-    logits = logit(paths).tolist()
-    order, reward = Aggregation("effective")(Scale.LOG_ODDS, logits, [np.nan] * 4)
-    np.testing.assert_allclose(order, [0.0, 0.272, 0.2, 0.385], atol=5e-4)
-    assert order == reward
-    last, _ = Aggregation("last")(Scale.LOG_ODDS, logits, [np.nan] * 4)
-    assert sorted(np.argsort(last)[-2:]) == [2, 3]  # Q keeps 0.2 and 0.3
-    assert sorted(np.argsort(order)[-2:]) == [1, 3]  # PAV keeps 0.1 and 0.3
-    # The first step's progress is from the bare question, where that has a score.
-    first, _ = Aggregation("effective")(
-        Scale.LOG_ODDS, logit([[0.3]] * 2).tolist(), [*logit([0.2]).tolist(), np.nan]
-    )
-    np.testing.assert_allclose(first, [0.385, 0.3], atol=5e-4)
-    assert Aggregation("effective").final.how == "last"
-
-
 def test_what_was_not_read_comes_last():
     order, reward = Aggregation("mean")(
-        Scale.LOG_ODDS, [[np.nan, 9.0], [-9.0], [9.0, np.nan]], [np.nan] * 3
+        Scale.LOG_ODDS, [[np.nan, 9.0], [-9.0], [9.0, np.nan]]
     )
     assert order[0] == order[2] == -np.inf and order[1] > -np.inf
     assert reward[0] == reward[2] == 0.0
@@ -252,7 +231,7 @@ def test_what_was_not_read_comes_last():
 def test_certainty_is_no_silence(how):
     """A probability of 0 or 1 is a score, also of several steps together."""
     paths = [[-np.inf, -np.inf], [0.0, 0.0], [np.nan, 0.0]]
-    order, reward = Aggregation(how)(Scale.LOG_PROBABILITY, paths, [np.nan] * 3)
+    order, reward = Aggregation(how)(Scale.LOG_PROBABILITY, paths)
     assert order[1] > order[0] > order[2] == -np.inf
     assert reward == [0.0, 1.0, 0.0]
 

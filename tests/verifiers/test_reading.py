@@ -166,6 +166,45 @@ def test_steps_score_what_they_score_in_whole_rows(name):
     np.testing.assert_allclose(after, other, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("name", [name for name in MODELS if name != "prompted"])
+def test_a_bare_question_has_a_value_where_scores_are_values(name):
+    model = MODELS[name]()
+    model = model.cached if isinstance(model, _Alone) else model
+    questions = WORDS if name in LAYOUTS else QUESTIONS
+    step = SENTENCES[0] if name in LAYOUTS else TEXTS[0]
+    assert np.isnan(model.questions(questions)).all()
+    of_values = dataclasses.replace(model, values=True)
+    expected = of_values.questions(questions)
+    assert np.isfinite(expected).all() and expected[0] != expected[1]
+    # The same from the cache, from whole rows, and from the row that it is.
+    starts = [(question, ()) for question in questions]
+    rows, found = of_values.begin(starts)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+    _, anew = UncachedVerifier.of(of_values).begin(starts)
+    np.testing.assert_allclose(anew, expected, rtol=1e-5, atol=1e-5)
+    builder = model.scorer.builder
+    row = builder.bare(questions[0], 0.25)
+    assert row.labels.tolist() == [0.25] and (row.step_ids >= 0).sum() == 1
+    # What follows is read as if nobody had asked.
+    _, (after,) = of_values.read(rows, [1], [step])
+    _, (other,) = model.read(model.begin(starts)[0], [1], [step])
+    np.testing.assert_allclose(after, other, rtol=1e-5, atol=1e-5)
+
+
+def test_a_bare_question_ends_where_a_step_would_begin():
+    """In our own rows; and one that does not fit has no value."""
+    builder = _strided()
+    row = builder.bare(QUESTIONS[0])
+    assert row.tokens.tolist() == builder.context(QUESTIONS[0], ())
+    assert row.step_ids.tolist() == [-1] * (len(row) - 1) + [0]
+    model = _prm(tiny_game.builder(None, (24,)), values=True)
+    long = " + ".join("1" * 20)
+    asked = [QUESTIONS[0], long]
+    assert np.isnan(model.questions(asked)).tolist() == [False, True]
+    _, found = model.begin([(question, ()) for question in asked])
+    assert np.isnan(found).tolist() == [False, True]
+
+
 def test_each_token_is_read_once():
     """But for what a layout shows of no other step: the marker, and prompts' ends."""
     builder, texts = _strided(), ["1 + 6", "7", "5 6"]

@@ -34,13 +34,16 @@ class ScoreConfig:
     batch: int = setting(256, "rows that are held at once, at most", least=1)
 
 
-def stage_sources(config: Any, group: str) -> Iterator[tuple[str, str]]:
+def stage_sources(
+    config: Any, group: str, field: str = "verifiers"
+) -> Iterator[tuple[str, str]]:
     """Those of a group's verifiers that are stages of the run."""
     stages = {str(stage).partition(":")[0] for stage in config.stages}
-    for name in config[group].verifiers:
+    named = config[group][field]
+    for name in (named,) if isinstance(named, str) else named:
         source = name.removeprefix("likelihood:")
         if source.partition("/")[0] in stages:
-            yield f"{group}.verifiers", source
+            yield f"{group}.{field}", source
 
 
 def check_verifiers(config: Any, group: str) -> None:

@@ -57,6 +57,11 @@ class SearchConfig:
     )
     alpha: float = setting(0.5, "effective: weight of the progress", least=0)
     prover: int = setting(4, "effective: K of the prover, best of K", least=1)
+    prover_values: str = setting(
+        "",
+        "effective: another prover, by a verifier of its values (job=pav), in place of "
+        'the best of K; "" = none',
+    )
     temperature: float = setting(0.8, "of the solver's samples", least=0)
     rebase_temperature: float = setting(0.2, "rebase: of its softmax", above=0)
     iterations: int = setting(50, "mcts: at most", least=1)
@@ -94,6 +99,11 @@ def check_search(c: Any, prefix: str = "search.") -> None:
 
 def _validate(config: Any) -> None:
     check_search(config.search)
+    if config.search.prover_values and config.search.aggregation != "effective":
+        raise ConfigError(
+            f"search.prover_values={config.search.prover_values!r} is of effective "
+            'rewards alone: set search.aggregation="effective"'
+        )
     if config.search.solver == "endpoint" and "likelihood" in config.search.verifiers:
         raise ConfigError(
             "search.verifiers: 'likelihood' is read from the parameters of "
@@ -113,6 +123,7 @@ def _validate(config: Any) -> None:
 def _sources(config: Any) -> Iterator[tuple[str, str]]:
     yield "search.solver", config.search.solver
     yield from stage_sources(config, "search")
+    yield from stage_sources(config, "search", "prover_values")
 
 
 JOB = Job(
