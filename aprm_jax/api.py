@@ -125,6 +125,24 @@ class PRM(_Model):
         """
         return self.score_batch([(question, steps)])[0]
 
+    def value(self, question: str) -> float:
+        """The value of a bare question: how often the policy that it knows arrives.
+
+        Raises:
+          ValueError: the model has no values, or the question does not fit it.
+          BrokenModelError, TypeError: as of `score_batch`.
+        """
+        question = given.text(question, "the question")
+        if not self.spec.values:
+            raise ValueError(
+                "this PRM says whether steps are correct, and nothing of a bare "
+                "question: job=pav trains one that does"
+            )
+        (score,) = self.verifier.questions([question])
+        if np.isnan(score):
+            raise TooLongError("the question does not fit the model's longest bucket")
+        return float(self.verifier.scale.probability([score])[0])
+
     def score_batch(
         self,
         solutions: Iterable[tuple[str, Sequence[str]]],

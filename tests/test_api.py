@@ -77,6 +77,13 @@ def test_too_long_is_named_or_nan(prm):
     assert scores[1].shape == (2,) and np.isnan(scores[1]).all()
 
 
+def test_a_prm_that_has_no_values_says_so(prm):
+    with pytest.raises(ValueError, match="nothing of a bare question: job=pav trains"):
+        prm.value("1 + 2 =")
+    with pytest.raises(TypeError):
+        prm.value(3)
+
+
 def test_one_string_is_not_a_list_of_steps(prm, generator):
     with pytest.raises(TypeError, match="list"):
         prm.score("1 + 1 =", "2")

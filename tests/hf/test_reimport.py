@@ -209,14 +209,16 @@ def test_what_is_no_model_is_said(tmp_path):
         load_any(base, "prm")
 
 
-def test_a_record_with_an_older_name_is_read(tmp_path):
+def test_a_record_with_an_older_name_or_without_a_newer_field_is_read(tmp_path):
     config = tiny.decoder()
     params = {"backbone": tiny_decoder.make_params(config), "head": head_params()}
     out = export_model(tmp_path / "out", params, spec_of(config), tiny.tokenizer())
     fields = json.loads((out / RECORD_FILE).read_text())
     fields["model"]["reading"] = fields["model"].pop("head")
+    assert fields["model"].pop("values") is False  # of what was exported before
     (out / RECORD_FILE).write_text(json.dumps(fields))
-    assert aprm_jax.PRM.load(out).spec.head == "two_class"
+    spec = aprm_jax.PRM.load(out).spec
+    assert spec.head == "two_class" and not spec.values
 
 
 def test_a_damaged_record_is_named(tmp_path):

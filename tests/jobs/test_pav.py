@@ -166,6 +166,9 @@ def test_its_model_has_values_and_searches_by_effective_rewards(
     assert model.spec.values and model.spec.aggregation == "last"
     value = model.verifier.questions(["1 + 2", "3 * 4"])
     assert np.isfinite(value).all() and value[0] != value[1]
+    assert abs(model.value("1 + 2") - 1 / (1 + np.exp(-value[0]))) < 1e-6
+    with pytest.raises(ValueError, match="the question does not fit"):
+        model.value(" + ".join("1" * 60))
     context = Context(config(), root, "found")
     search.check(context, {"pav": "pav"})
     engine = search._engine(context, search._questions(context))

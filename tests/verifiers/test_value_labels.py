@@ -139,7 +139,7 @@ def test_first_pits_are_of_wrong_rollouts_and_end_where_none_arrives():
     problems = [Problem("q", (), "1")]
     solver = RuleSolver(_lost)
     (tree,) = _trees(
-        _sampler(solver, n_cov=64, n_mc=20, how="first_pit", high=0.2), problems
+        _sampler(solver, n_cov=64, n_mc=400, how="first_pit", high=0.2), problems
     )
     found = dict(tree.labels())
     # "b" is a pit, also after "a"; nothing behind is asked, nor what is right.
@@ -149,7 +149,7 @@ def test_first_pits_are_of_wrong_rollouts_and_end_where_none_arrives():
     assert asked == {(), ("a",), ("b",), ("a", "b")}
     # Of paths that never pass a high value nothing but the question is learned.
     (tree,) = _trees(
-        _sampler(solver, n_cov=64, n_mc=20, how="first_pit", high=0.9), problems
+        _sampler(solver, n_cov=64, n_mc=400, how="first_pit", high=0.9), problems
     )
     assert set(dict(tree.labels())) == {()}
 
