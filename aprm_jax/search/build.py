@@ -62,9 +62,15 @@ def make_engine(
 
     Raises:
       NoValuesError: effective rewards of a verifier that has no values.
+      ValueError: a method that needs values, and a verifier that pays rewards.
     """
     if c.aggregation == EFFECTIVE and verifier is not None:
         verifier = Pav(verifier, c.prover if prover is None else prover, c.alpha)
+    if isinstance(verifier, Pav) and c.method == "mcts":
+        raise ValueError(
+            'method="mcts" averages values, and a PAV pays rewards of single steps: '
+            "give it the PAV's base"
+        )
     return Engine(
         solver if isinstance(solver, StepSolver) else UncachedSolver.of(solver),
         None if verifier is None else by_steps(verifier),

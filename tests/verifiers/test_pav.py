@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 import tiny_game
 from tiny_game import DECODER, DOMAIN
-from tiny_search import Answers, FakeVerifier, engine
+from tiny_search import Answers, FakeSolver, FakeVerifier, engine
 
+from aprm_jax.jobs.records.search import SearchConfig
 from aprm_jax.search.aggregate import Aggregation
+from aprm_jax.search.build import make_engine
 from aprm_jax.search.methods import BestOfN
 from aprm_jax.search.outcome import outcome
 from aprm_jax.verifiers.combined import CombinedVerifier
@@ -164,6 +166,17 @@ def test_a_verifier_of_another_kind_is_named():
     Pav(OracleVerifier(DOMAIN.oracle))  # says nothing against it
     with pytest.raises(ValueError, match="the best of 0"):
         Pav(_model(), 0)
+
+
+def test_a_method_that_averages_values_does_not_take_rewards():
+    for method in ("mcts", "beam"):
+        c = dataclasses.replace(SearchConfig(), method=method)
+        if method == "mcts":
+            with pytest.raises(ValueError, match="give it the PAV's base"):
+                make_engine(c, FakeSolver(), Pav(_model()), 3)
+        else:
+            made = make_engine(c, FakeSolver(), Pav(_model()), 3)
+            assert made.aggregation.how == "last"
 
 
 def test_a_prover_that_is_the_base_is_warned_of(caplog):
