@@ -36,7 +36,7 @@ RESULTS = ROOT / "benchmarks/results/pav"
 BEAMS = (4, 8, 16, 32, 64, 128)
 EXPANSIONS = 3
 SWEPT = 16  # the beam that alpha is swept with
-ALPHAS = tuple(k / 10 for k in range(11))
+ALPHAS = tuple(range(11))  # in tenths
 SPLITS = ("test", "longer", "larger", "worded")
 LEDGER = ("decoded", "prefilled", "verifier_tokens", "flops")
 EFFECTIVE = {"search.aggregation": "effective"}
@@ -64,6 +64,7 @@ LABELS = {
     "first_pit": {"pav.n_cov": 8, "pav.n_mc": 8, "pav.sampling": "first_pit"},
     "random": {"pav.n_cov": 8, "pav.n_mc": 8, "pav.prefixes": 4},
 }
+TINY = ("cov4_mc4", "first_pit")
 
 
 def get_config(arg: str = ""):
@@ -74,21 +75,22 @@ def get_config(arg: str = ""):
     c.name = f"pav_{part}"
     c.search.splits = SPLITS if part == "search" else SPLITS[:2]
     c.search.trees, c.search.batch = 0, 50
-    beams = (4, 8) if tiny else BEAMS
     if part == "search":
-        trained, searches = _search_stages(c, beams, (0.0, 0.5) if tiny else ALPHAS)
+        sizes = ((2, 4), (0, 5)) if tiny else (BEAMS, ALPHAS)
+        trained, searches = _search_stages(c, *sizes)
     else:
-        trained, searches = _label_stages(c)
+        trained, searches = _label_stages(c, TINY if tiny else tuple(LABELS))
     set_stages(c, (*trained, *(f"{name}:search" for name in searches)))
     for name, fields in searches.items():
         override(c, name, fields)
     if tiny:
         run_local(c)
         c.builder.max_steps, c.search.problems, c.search.bootstrap = 4, 3, 50
+        c.search.splits = SPLITS[:1]
     return c
 
 
-def _search_stages(c: Any, beams: Sequence[int], alphas: Sequence[float]):
+def _search_stages(c: Any, beams: Sequence[int], alphas: Sequence[int]):
     c.stages = (*c.stages, "prover:sft", "pav_prover:pav")
     override(c, "prover", {"domain.authors": "second", "sft.init_from": ""})
     override(c, "pav_prover", {"pav.prover": "prover"})
@@ -99,23 +101,23 @@ def _search_stages(c: Any, beams: Sequence[int], alphas: Sequence[float]):
     }
     swept = min(SWEPT, max(beams))
     searches |= {
-        f"alpha_{alpha}": RANKED["bok"] | _width(swept, {}) | {"search.alpha": alpha}
-        for alpha in alphas
+        f"alpha_{a}": RANKED["bok"] | _width(swept, {}) | {"search.alpha": a / 10}
+        for a in alphas
     }
     trained = ("solver:sft", "prover:sft", "orm:prm", "pav:pav", "pav_prover:pav")
     return trained, searches
 
 
-def _label_stages(c: Any):
-    c.stages = (*c.stages, *(f"{name}:pav" for name in LABELS))
-    for name, fields in LABELS.items():
-        override(c, name, fields)
+def _label_stages(c: Any, names: Sequence[str]):
+    c.stages = (*c.stages, *(f"{name}:pav" for name in names))
+    for name in names:
+        override(c, name, LABELS[name])
     searches = {
         f"{how}_{name}": {"search.verifiers": (name,), **fields, **_width(8, fields)}
-        for name in LABELS
+        for name in names
         for how, fields in (("value", {}), ("bok", EFFECTIVE))
     }
-    return ("solver:sft", *(f"{name}:pav" for name in LABELS)), searches
+    return ("solver:sft", *(f"{name}:pav" for name in names)), searches
 
 
 def _width(beam: int, fields: dict[str, Any]) -> dict[str, Any]:
@@ -209,9 +211,9 @@ def _search_tables(seeds: Sequence[dict[str, Any]]) -> list[str]:
             for b in beams
         ]
         out.append(table([f"{split}: beam", *TITLES.values()], rows))
-    alphas = sorted({float(n.partition("_")[2]) for n in names if "alpha_" in n})
+    alphas = sorted(int(n.partition("_")[2]) for n in names if "alpha_" in n)
     rows = [
-        (f"{a:g}", [_cell(seeds, f"alpha_{a}/{split}") for split in splits])
+        (f"{a / 10:g}", [_cell(seeds, f"alpha_{a}/{split}") for split in splits])
         for a in alphas
     ]
     out.append(table([f"alpha, B = {min(SWEPT, max(beams))}", *splits], rows))
@@ -224,7 +226,7 @@ def _label_table(seeds: Sequence[dict[str, Any]]) -> list[str]:
     splits = list(dict.fromkeys(k.partition("/")[2] for k in seeds[0]["searches"]))
     ways = [(how, split) for split in splits for how in ("value", "bok")]
     rows = []
-    for name in LABELS:
+    for name in seeds[0]["labels"]:
         spent = [s["labels"][name]["labels"] for s in seeds]
         cost = [f"{np.mean([x[k] for x in spent]):,.0f}" for k in ("tokens", "labels")]
         cells = [_cell(seeds, f"{how}_{name}/{split}") for how, split in ways]
