@@ -88,7 +88,9 @@ class UncachedVerifier:
         builder, likelihood = verifier.scorer.builder, Scale.LOG_PROBABILITY
         return cls(
             verifier,
-            lambda question, steps: len(builder.solution(question, steps)),
+            lambda question, steps: len(
+                builder.solution(question, steps) if steps else builder.bare(question)
+            ),
             forward_flops(
                 verifier.params["backbone"], unembeds=verifier.scale is likelihood
             ),
