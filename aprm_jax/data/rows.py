@@ -164,7 +164,16 @@ def pack(
     """Packs rows first-fit into rows of at most `length` tokens.
 
     Segments and steps are renumbered, so that no row attends to another and each label
-    stays with its step.
+    stays with its step. Arguments and errors are those of `packing`.
+    """
+    parts = packing(rows, length, max_steps)
+    return [concatenate([rows[i] for i in part]) for part in parts]
+
+
+def packing(
+    rows: Sequence[StepRow], length: int, max_steps: int | None = None
+) -> list[list[int]]:
+    """Which rows stand together where rows are packed first-fit: their indices.
 
     Args:
       rows: any number of rows.
@@ -176,10 +185,10 @@ def pack(
     """
     # A step has at least its `<step>` token, so `length` limits nothing.
     most = length if max_steps is None else max_steps
-    bins: list[list[StepRow]] = []
+    bins: list[list[int]] = []
     free: list[int] = []
     free_steps: list[int] = []
-    for row in rows:
+    for number, row in enumerate(rows):
         size, steps = len(row), len(row.labels)
         if size > length:
             raise TooLongError(f"a row of {size} tokens does not fit {length}")
@@ -192,13 +201,29 @@ def pack(
             free.append(length)
             free_steps.append(most)
             index = len(bins) - 1
-        bins[index].append(row)
+        bins[index].append(number)
         free[index] -= size
         free_steps[index] -= steps
-    return [_concatenate(part) for part in bins]
+    return bins
 
 
-def _concatenate(rows: Sequence[StepRow]) -> StepRow:
+def one_of_few(count: int, multiple: int = 1) -> int:
+    """The least batch size of a few that holds `count` rows.
+
+    The sizes are 4, 6, 8, 12, 16, 24 ...: less than a third is padding, and what is
+    compiled for a size serves most batches.
+
+    Args:
+      count: rows, at least one.
+      multiple: sizes are rounded up to one of it.
+    """
+    step = 1 << max(0, (count - 1).bit_length() - 2)
+    size = -(-count // step) * step
+    return -(-size // multiple) * multiple
+
+
+def concatenate(rows: Sequence[StepRow]) -> StepRow:
+    """One row of several, whose segments and steps are numbered through."""
     segment_ids, step_ids, ends = [], [], []
     segments = steps = columns = 0
     for row in rows:

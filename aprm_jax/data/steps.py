@@ -270,17 +270,30 @@ class StepBuilder(RowFormat):
         context = self.perturb_context(question, prefix, step)
         return self._row([self._segment(context, candidate, 0)], [UNLABELLED])
 
-    def continuation(self, context: Sequence[int], reply: Sequence[int]) -> StepRow:
-        """A sampled reply, by its own ids, after the context that it was drawn for.
+    def continuation(self, context: Sequence[int], *replies: Sequence[int]) -> StepRow:
+        """Sampled replies, by their own ids, after the context they were drawn for.
 
-        Its positions count on from the context's last one, as the sampler's do,
-        whatever a hostile reply consists of.
+        Each is a step of the row. Of several, none sees another: the context branches,
+        and stands in the row once. Positions count on from the context's last one, as
+        the sampler's do, whatever a hostile reply consists of.
         """
         before = self.positions(context)
-        after = before[-1] + 1 + np.arange(len(reply), dtype=np.int32)
-        step_ids = [-1] * len(context) + [0] * len(reply)
-        row = self._row([([*context, *reply], step_ids)], [UNLABELLED])
-        return dataclasses.replace(row, positions=np.concatenate([before, after]))
+        after = [
+            before[-1] + 1 + np.arange(len(ids), dtype=np.int32) for ids in replies
+        ]
+        step_ids = [-1] * len(context)
+        for k, ids in enumerate(replies):
+            step_ids += [k] * len(ids)
+        tokens = [*context, *(i for ids in replies for i in ids)]
+        row = self._row([(tokens, step_ids)], [UNLABELLED] * len(replies))
+        ends = None
+        if len(replies) > 1:
+            sizes = np.array([len(ids) for ids in replies])
+            last = len(context) + np.cumsum(sizes) - 1
+            whole = np.full(len(context), len(tokens) - 1)
+            ends = np.concatenate([whole, np.repeat(last, sizes)]).astype(np.int32)
+        positions = np.concatenate([before, *after])
+        return dataclasses.replace(row, positions=positions, ends=ends)
 
     def _segment(
         self, context: Sequence[int], step: str, index: int

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import bisect
 import dataclasses
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -11,10 +10,16 @@ from difflib import SequenceMatcher
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Float32, Int32
 
 from aprm_jax.data.replies import Reply, ReplyFormat
-from aprm_jax.data.rows import StepRow
+from aprm_jax.data.rows import (
+    StepBatch,
+    StepRow,
+    concatenate,
+    one_of_few,
+    packing,
+)
 from aprm_jax.data.steps import RowFormat, StepBuilder
 from aprm_jax.game.rewards import RewardTable
 from aprm_jax.game.update import GeneratorBatch
@@ -23,6 +28,7 @@ from aprm_jax.sampling.sampler import Sampler, Samples
 from aprm_jax.tasks.protocols import Corruptor, Problems, StepOracle
 from aprm_jax.verifiers.step_loss import PrmBatch
 
+STEPS_A_ROW = 16  # at most, where several stand in one
 TOO_LONG = "too_long"  # for R's rows; of some builders also a reason of their own
 
 
@@ -71,6 +77,23 @@ class Perturbation:
     def situation(self) -> Situation:
         """What was perturbed, in words."""
         return self.prompt.situation
+
+
+@dataclasses.dataclass(frozen=True)
+class BatchSize:
+    """How many rows a batch has; an update is compiled for each number.
+
+    Attributes:
+      least: as many as earlier rounds had: what is compiled is used again.
+      multiple: devices and microbatches, which rows are dealt out to.
+    """
+
+    least: int = 0
+    multiple: int = 1
+
+    def of(self, count: int) -> int:
+        """Rows of a batch that holds `count`."""
+        return max(self.least, one_of_few(count, self.multiple))
 
 
 def situations(
@@ -201,8 +224,10 @@ def generator_batch(
     builder: StepBuilder,
     rng: np.random.Generator,
     most: int,
-    length: int,
-    batch_size: int | None = None,
+    *,
+    width: int,
+    size: BatchSize | None = None,
+    branch: bool = True,
 ) -> GeneratorBatch:
     """Up to `most` distinct perturbations, uniformly among those that do not fit.
 
@@ -212,39 +237,89 @@ def generator_batch(
       table: the rewards.
       builder: makes the rows.
       rng: chooses which are left out.
-      most: rows that are learned from.
-      length: T.
-      batch_size: B, with rows of padding; by default `most`.
+      most: replies that are learned from.
+      width: R, no less than the tokens of any reply.
+      size: gives B.
+      branch: whether replies to one prompt share it; else each repeats it.
     """
-    rows = most if batch_size is None else batch_size
     labels = np.array([int(p.verdict.label) for p in perturbations])
     reward = table.generator(labels, p_correct)
     no_step = np.array([bool(p.reply.reason) for p in perturbations])
     reward = np.where(no_step, table.generator_still_correct, reward)
     learnable = np.flatnonzero((labels != Label.UNDECIDABLE) | no_step)
     chosen = np.sort(rng.permutation(learnable)[:most])
-    made = []
-    sampler_logprobs = np.zeros((rows, length), np.float32)
-    weight = np.zeros(rows, np.float32)
-    group = np.zeros(rows, np.int32)
-    rewards = np.zeros((rows, length), np.float32)
-    for b, i in enumerate(chosen):
-        p = perturbations[i]
-        prompt, reply = p.prompt.ids, p.reply
-        made.append(builder.continuation(prompt, reply.ids))
-        end = len(prompt) + len(reply.ids)
-        sampler_logprobs[b, len(prompt) : end] = reply.logprobs
-        weight[b], group[b], rewards[b, end - 1] = p.count, p.group, reward[i]
-    if not made:  # nothing to learn from: a batch of padding, all weights 0
-        made.append(builder.continuation([builder.bos_id], [builder.step_id]))
+    together = _sharing([perturbations[i] for i in chosen], builder, branch)
+    made = [_replies_row([perturbations[chosen[k]] for k in t]) for t in together]
+    rows = [builder.continuation(*ids) for ids in made]
+    if not rows:  # nothing to learn from: a batch of padding, all weights 0
+        rows = [builder.continuation([builder.bos_id], [builder.step_id])]
+    batch, parts = _packed(rows, builder, size or BatchSize())
+    columns = _columns(batch, width)
+    rewards, sampler_logprobs = (np.zeros(columns.shape, np.float32) for _ in range(2))
+    weight = np.zeros(columns.shape[:2], np.float32)
+    group = np.zeros(columns.shape[:2], np.int32)
+    for b, part in enumerate(parts if together else ()):
+        for s, i in enumerate(chosen[k] for row in part for k in together[row]):
+            p = perturbations[i]
+            end = len(p.reply.ids)
+            sampler_logprobs[b, s, :end] = p.reply.logprobs
+            weight[b, s], group[b, s] = p.count, p.group
+            rewards[b, s, end - 1] = reward[i]
     return GeneratorBatch(
-        rows=builder.collate(made, length=length, max_steps=1, batch_size=rows),
+        rows=batch,
+        columns=columns,
         rewards=rewards,
         weight=weight,
         group=group,
         sampler_logprobs=sampler_logprobs,
         old_logprobs=None,
     )
+
+
+def _sharing(
+    perturbations: Sequence[Perturbation], builder: StepBuilder, branch: bool
+) -> list[list[int]]:
+    """Which perturbations share a row: replies to one prompt, as many as fit."""
+    together: list[list[int]] = []
+    group, free = -1, 0
+    for i, p in enumerate(perturbations):
+        size = len(p.reply.ids)
+        shared = branch and p.group == group and size <= free
+        if not shared or len(together[-1]) == STEPS_A_ROW:
+            together.append([])
+            group, free = p.group, builder.buckets[-1] - len(p.prompt.ids)
+        together[-1].append(i)
+        free -= size
+    return together
+
+
+def _packed(
+    rows: Sequence[StepRow], builder: RowFormat, size: BatchSize
+) -> tuple[StepBatch, list[list[int]]]:
+    """Rows of the longest bucket that hold `rows`, and which of them each holds."""
+    length = builder.buckets[-1]
+    parts = packing(rows, length, STEPS_A_ROW)
+    batch = builder.collate(
+        [concatenate([rows[i] for i in part]) for part in parts],
+        length=length,
+        max_steps=STEPS_A_ROW,
+        batch_size=size.of(len(parts)),
+    )
+    return batch, parts
+
+
+def _replies_row(perturbations: Sequence[Perturbation]) -> list[Sequence[int]]:
+    """The prompt of some perturbations, and their replies."""
+    return [perturbations[0].prompt.ids, *(p.reply.ids for p in perturbations)]
+
+
+def _columns(rows: StepBatch, width: int) -> Int32[np.ndarray, "B S R"]:
+    """Where each step's tokens stand in their row; -1 past its end."""
+    out = np.full((*rows.labels.shape, width), -1, np.int32)
+    for b, s in np.argwhere(rows.step_mask > 0):
+        at = np.flatnonzero(rows.step_ids[b] == s)
+        out[b, s, : len(at)] = at
+    return out
 
 
 def fresh_rows(
@@ -273,37 +348,24 @@ def prm_batch(
     fresh: Sequence[StepRow],
     replayed: Sequence[StepRow],
     builder: RowFormat,
-    rows: int,
-    length: int,
+    size: BatchSize | None = None,
 ) -> PrmBatch:
-    """R's mixture of one round, in the order of `SOURCES`."""
-    source = np.zeros(rows, np.int32)
-    start = 0
-    for index, part in enumerate((clean, fresh, replayed)):
-        source[start : start + len(part)] = index
-        start += len(part)
-    return PrmBatch(
-        rows=builder.collate(
-            [*clean, *fresh, *replayed], length=length, max_steps=1, batch_size=rows
-        ),
-        source=source,
-    )
-
-
-def paired_buckets(
-    longest: tuple[int, int], buckets: tuple[Sequence[int], Sequence[int]]
-) -> tuple[int, int]:
-    """Row lengths of G's and R's batches: buckets of the same rank.
-
-    Were each chosen alone, the joint update would be compiled for every pair.
+    """R's mixture of one round, packed; where it comes from in the order of `SOURCES`.
 
     Args:
-      longest: tokens of G's longest row, and of R's.
-      buckets: row lengths of either, ascending; the last one fits.
+      clean: correct steps.
+      fresh: steps of this round.
+      replayed: of earlier ones.
+      builder: pads the rows.
+      size: gives B.
     """
-    rank = max(bisect.bisect_left(b, n) for n, b in zip(longest, buckets, strict=True))
-    generator, prm = (b[min(rank, len(b) - 1)] for b in buckets)
-    return generator, prm
+    rows = [*clean, *fresh, *replayed]
+    origin = np.repeat(np.arange(3), [len(clean), len(fresh), len(replayed)])
+    batch, parts = _packed(rows, builder, size or BatchSize())
+    source = np.zeros(batch.labels.shape, np.int32)
+    for b, part in enumerate(parts):
+        source[b, : len(part)] = origin[part]
+    return PrmBatch(rows=batch, source=source)
 
 
 def static_rows(

@@ -12,6 +12,7 @@ import ml_collections
 import numpy as np
 import optax
 import scipy.special
+from jaxtyping import Int32
 
 from aprm_jax.data.rows import StepRow, TooLongError
 from aprm_jax.data.steps import RowFormat, StepBuilder
@@ -29,7 +30,7 @@ from aprm_jax.game.update import (
 from aprm_jax.models import lora
 from aprm_jax.models.decoder import Decoder
 from aprm_jax.oracle.verdict import Label
-from aprm_jax.policy.logprobs import read_policy
+from aprm_jax.policy.logprobs import read_replies
 from aprm_jax.sampling.sampler import Sampler
 from aprm_jax.tasks.protocols import Corruptor, Problems, StepOracle
 from aprm_jax.training.learner import LearnerState
@@ -139,10 +140,17 @@ class GameConfig:
 
 @flax.struct.dataclass
 class LoopState:
-    """What a game checkpoint holds."""
+    """What a game checkpoint holds.
+
+    Attributes:
+      game: the players.
+      replay: perturbations of earlier rounds.
+      batch_rows: of G's and R's batches, the most so far: see `rollouts.BatchSize`.
+    """
 
     game: GameState
     replay: ReplayBuffer
+    batch_rows: Int32[np.ndarray, " 2"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -272,6 +280,7 @@ class Rounds:
             replay=ReplayBuffer.empty(
                 config.replay_capacity, arena.prm_player.builder.buckets[-1]
             ),
+            batch_rows=np.zeros(2, np.int32),
         )
         self.scorer = Scorer(
             prm_scorer(arena.prm_player.decoder, head),
@@ -279,18 +288,18 @@ class Rounds:
             max_steps=1,
         )
         self.old_logprobs = jax.jit(
-            lambda params, rows: read_policy(arena.decoder, params, rows).logprobs
+            lambda params, batch: (
+                read_replies(arena.decoder, params, batch.rows, batch.columns).logprobs
+            )
         )
-        multiple = batch_shards(arena.mesh) * config.microbatches
-        self.generator_rows = -(-config.generator_rows // multiple) * multiple
-        total = config.prm_clean + config.prm_fresh + config.prm_replay
-        self.prm_rows = -(-total // multiple) * multiple
+        # Rows of both batches are dealt out to devices and microbatches.
+        self.multiple = batch_shards(arena.mesh) * config.microbatches
 
     def step_fn(self, state: LoopState, step: int, timer: PhaseTimer) -> StepOutput:
         """One round: both players play it, then learn from it."""
         played = self.play(state, step, timer)
         with timer("data"):
-            generator_batch, prm_batch = self._batches(played, state.replay)
+            generator_batch, prm_batch = self._batches(played, state)
         with timer("update") as phase:
             game, updated = self._update(state.game, generator_batch, prm_batch, step)
             phase.wait(game)  # the next round samples from it: waiting costs nothing
@@ -301,7 +310,7 @@ class Rounds:
             for row in logged(step, played.perturbations, played.p_correct):
                 self.sink(row)
         return StepOutput(
-            LoopState(game=game, replay=replay),
+            LoopState(game, replay, _row_counts(generator_batch, prm_batch)),
             played.metrics | dict(updated),
             {"generator": generator_batch, "prm": prm_batch},
         )
@@ -412,24 +421,28 @@ class Rounds:
         return np.array(logits, np.float32), np.array(of_static, np.float32)
 
     def _batches(
-        self, played: Played, replay: ReplayBuffer
+        self, played: Played, state: LoopState
     ) -> tuple[GeneratorBatch, PrmBatch]:
         """What either player learns from."""
-        builder, prm_builder = self.arena.builder, self.arena.prm_player.builder
-        mixture = self._mixture(played, replay)
-        lengths = self._lengths(played.perturbations, mixture)
+        c, arena = self.config, self.arena
+        sizes = [
+            rollouts.BatchSize(int(rows), self.multiple)
+            for rows in np.asarray(state.batch_rows)
+        ]
+        mixture = self._mixture(played, state.replay)
         generator_batch = rollouts.generator_batch(
             played.perturbations,
             played.p_correct,
-            self.config.rewards,
-            builder,
+            c.rewards,
+            arena.builder,
             played.rng,
-            self.config.generator_rows,
-            lengths[0],
-            self.generator_rows,
+            c.generator_rows,
+            width=arena.sampler.max_new_tokens,
+            size=sizes[0],
+            branch=arena.decoder.config.reads_branches,
         )
         return generator_batch, rollouts.prm_batch(
-            *mixture, prm_builder, self.prm_rows, lengths[1]
+            *mixture, arena.prm_player.builder, sizes[1]
         )
 
     def _mixture(
@@ -459,19 +472,6 @@ class Rounds:
         )
         return clean, fresh, replayed
 
-    def _lengths(
-        self,
-        perturbations: Sequence[rollouts.Perturbation],
-        mixture: Sequence[Sequence[StepRow]],
-    ) -> tuple[int, int]:
-        """Row lengths of G's and R's batches."""
-        builder, prm_builder = self.arena.builder, self.arena.prm_player.builder
-        longest = max(len(p.prompt.ids) + len(p.reply.ids) for p in perturbations)
-        prm_longest = max(len(row) for part in mixture for row in part)
-        return rollouts.paired_buckets(
-            (longest, prm_longest), (builder.buckets, prm_builder.buckets)
-        )
-
     def _update(self, game: GameState, generator_batch, prm_batch, step: int):
         mesh = self.arena.mesh
         generator_batch = shard_batch(mesh, generator_batch)
@@ -480,7 +480,7 @@ class Rounds:
             full = lora.materialise(
                 self.refs.generator, game.generator.params, self.config.lora
             )
-            old = self.old_logprobs(full, generator_batch.rows)
+            old = self.old_logprobs(full, generator_batch)
             generator_batch = dataclasses.replace(generator_batch, old_logprobs=old)
         metrics = {}
         for epoch in range(self.config.epochs):
@@ -516,6 +516,10 @@ def logged(step: int, perturbations, p_correct, count: int = 8) -> list[dict[str
             }
         )
     return rows
+
+
+def _row_counts(*batches: GeneratorBatch | PrmBatch) -> Int32[np.ndarray, " N"]:
+    return np.array([len(batch.rows.tokens) for batch in batches], np.int32)
 
 
 def _place(mesh: jax.sharding.Mesh, tree: Any) -> Any:

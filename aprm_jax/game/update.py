@@ -7,7 +7,6 @@ Sampling and the oracle sit outside it (see `aprm_jax.game.rollouts`).
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -23,7 +22,7 @@ from aprm_jax.game.ogda import ogda_adam
 from aprm_jax.models.decoder import Decoder
 from aprm_jax.models.lora import LoraConfig, materialise
 from aprm_jax.policy.advantages import gae, group_advantages
-from aprm_jax.policy.logprobs import PolicyTokens, read_policy, reply_mask
+from aprm_jax.policy.logprobs import PolicyTokens, read_replies
 from aprm_jax.policy.losses import clipped_surrogate, value_loss
 from aprm_jax.policy.rewards import regularised
 from aprm_jax.training.learner import (
@@ -69,18 +68,29 @@ class References:
 
 @flax.struct.dataclass
 class GeneratorBatch:
-    """Distinct perturbations of one round."""
+    """Distinct perturbations of one round: B rows of up to S replies of up to R tokens.
 
-    rows: StepBatch  # the reply is the scored step
+    Replies to one prompt branch off it where the model reads rows that branch: it is
+    then read once for all of them.
+    """
+
+    rows: StepBatch  # the replies are its steps
+    # Where in its row each token of a reply stands; -1 past its end.
+    columns: Int32[Array | np.ndarray, "B S R"]
     # r_G, expected over R's verdict, at the reply's last token; 0 elsewhere.
-    rewards: Float32[Array | np.ndarray, "B T"]
+    rewards: Float32[Array | np.ndarray, "B S R"]
     # How often it was drawn; 0 is padding, or masked.
-    weight: Float32[Array | np.ndarray, " B"]
-    group: Int32[Array | np.ndarray, " B"]  # index of its (Q, S, s), below B
-    # Of the sampler; 0 off the reply.
-    sampler_logprobs: Float32[Array | np.ndarray, "B T"]
+    weight: Float32[Array | np.ndarray, "B S"]
+    group: Int32[Array | np.ndarray, "B S"]  # index of its (Q, S, s), below B * S
+    # Of the sampler; 0 past the reply's end.
+    sampler_logprobs: Float32[Array | np.ndarray, "B S R"]
     # None: those of this iterate.
-    old_logprobs: Float32[Array | np.ndarray, "B T"] | None
+    old_logprobs: Float32[Array | np.ndarray, "B S R"] | None
+
+    @property
+    def mask(self) -> Float32[Array, "B S R"]:
+        """1 on the tokens of replies."""
+        return (jnp.asarray(self.columns) >= 0).astype(jnp.float32)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,7 +115,7 @@ class UpdateConfig:
 
 def generator_loss(
     params: Params,
-    ref_logprobs: Float32[Array, "B T"],
+    ref_logprobs: Float32[Array, "B S R"],
     batch: GeneratorBatch,
     decoder: Decoder,
     config: UpdateConfig,
@@ -114,7 +124,7 @@ def generator_loss(
 
     With several epochs `batch.old_logprobs` are those of the iterate that did.
     """
-    tokens = read_policy(decoder, params, batch.rows)
+    tokens = read_replies(decoder, params, batch.rows, batch.columns)
     old, values = jax.lax.stop_gradient((tokens.logprobs, tokens.values))
     plan = _plan(batch, ref_logprobs, old, values, config)
     return _planned_loss(tokens, plan, config)
@@ -125,10 +135,10 @@ class _Plan:
     """What G's loss needs of a whole round; each row can then be taken alone."""
 
     batch: GeneratorBatch
-    ref_logprobs: Float32[Array, "B T"]
-    old_logprobs: Float32[Array, "B T"]
-    advantages: Float32[Array, "B T"]
-    returns: Float32[Array, "B T"] | None  # of a critic
+    ref_logprobs: Float32[Array, "B S R"]
+    old_logprobs: Float32[Array, "B S R"]
+    advantages: Float32[Array, "B S R"]
+    returns: Float32[Array, "B S R"] | None  # of a critic
 
 
 def _plan(
@@ -139,7 +149,7 @@ def _plan(
     config: UpdateConfig,
 ) -> _Plan:
     """Rewards with both players' kind of regulariser, and the advantages of tokens."""
-    reply, weight = reply_mask(batch.rows), jnp.asarray(batch.weight)
+    reply, weight = batch.mask, jnp.asarray(batch.weight)
     old = here if batch.old_logprobs is None else jnp.asarray(batch.old_logprobs)
     rewards = regularised(
         jnp.asarray(batch.rewards),
@@ -152,15 +162,20 @@ def _plan(
     returns = None
     if config.advantage == "gae":
         assert values is not None
-        advantages, returns = gae(
-            rewards, values, reply, gamma=config.gamma, lam=config.gae_lambda
+        found = gae(
+            *(x.reshape(-1, x.shape[-1]) for x in (rewards, values, reply)),
+            gamma=config.gamma,
+            lam=config.gae_lambda,
         )
+        advantages, returns = (x.reshape(old.shape) for x in found)
     else:
-        totals = jnp.sum(rewards, axis=1)
-        advantage = group_advantages(totals, jnp.asarray(batch.group), weight)
-        advantages = jnp.broadcast_to(advantage[:, None], old.shape)
+        totals, group = jnp.sum(rewards, axis=-1), jnp.asarray(batch.group)
+        advantage = group_advantages(totals.ravel(), group.ravel(), weight.ravel())
+        advantages = jnp.broadcast_to(
+            advantage.reshape(weight.shape)[..., None], old.shape
+        )
     if config.normalise_advantage:
-        mask = reply * weight[:, None]
+        mask = reply * weight[..., None]
         mean = masked_mean(advantages, mask)
         spread = jnp.sqrt(masked_mean(jnp.square(advantages - mean), mask))
         advantages = advantages / (spread + 1e-6)
@@ -169,8 +184,8 @@ def _plan(
 
 def _planned_loss(tokens: PolicyTokens, plan: _Plan, config: UpdateConfig) -> Loss:
     batch = plan.batch
-    reply, weight = reply_mask(batch.rows), jnp.asarray(batch.weight)
-    mask = reply * weight[:, None]
+    reply, weight = batch.mask, jnp.asarray(batch.weight)
+    mask = reply * weight[..., None]
     surrogate, clipped = clipped_surrogate(
         tokens.logprobs, plan.old_logprobs, plan.advantages, mask, config.clip_ratio
     )
@@ -185,8 +200,8 @@ def _planned_loss(tokens: PolicyTokens, plan: _Plan, config: UpdateConfig) -> Lo
     kl = here - plan.ref_logprobs
     gap = jnp.abs(here - batch.sampler_logprobs)
     return loss, metrics | {
-        "reward": MeanMetric.of(jnp.sum(batch.rewards * reply, axis=1), weight),
-        "kl_sequence": MeanMetric.of(jnp.sum(kl * reply, axis=1), weight),
+        "reward": MeanMetric.of(jnp.sum(batch.rewards * reply, axis=-1), weight),
+        "kl_sequence": MeanMetric.of(jnp.sum(kl * reply, axis=-1), weight),
         "kl_token": MeanMetric.of(kl, mask),
         "entropy_token": MeanMetric.of(tokens.entropy, mask),
         "sampler_gap_mean": MeanMetric.of(gap, mask),
@@ -204,15 +219,17 @@ def _learn_generator(
 ):
     """G's step; in parts, its advantages are those of the whole round all the same."""
 
-    def read(params, rows) -> PolicyTokens:
+    def read(params) -> PolicyTokens:
         return by_microbatch(
-            functools.partial(read_policy, decoder, params), rows, config.microbatches
+            lambda part: read_replies(decoder, params, *part),
+            (batch.rows, batch.columns),
+            config.microbatches,
         )
 
     def model(trained):
         return materialise(ref, trained, config.lora)
 
-    ref_logprobs = read(ref, batch.rows).logprobs
+    ref_logprobs = read(ref).logprobs
     if config.microbatches == 1:
 
         def whole(trained, batch):
@@ -220,11 +237,12 @@ def _learn_generator(
             return generator_loss(params, ref_logprobs, batch, decoder, config)
 
         return learn(tx, state, whole, batch)
-    tokens = read(model(state.params), batch.rows)
+    tokens = read(model(state.params))
     plan = _plan(batch, ref_logprobs, tokens.logprobs, tokens.values, config)
 
     def part(trained, plan):
-        tokens = read_policy(decoder, model(trained), plan.batch.rows)
+        params, batch = model(trained), plan.batch
+        tokens = read_replies(decoder, params, batch.rows, batch.columns)
         return _planned_loss(tokens, plan, config)
 
     return learn(tx, state, part, plan, config.microbatches)

@@ -11,7 +11,12 @@ import numpy as np
 from aprm_jax.config import ConfigError
 from aprm_jax.data.rows import StepRow
 from aprm_jax.data.steps import RowFormat
-from aprm_jax.game.rollouts import prm_batch, situations, static_rows
+from aprm_jax.game.rollouts import (
+    BatchSize,
+    prm_batch,
+    situations,
+    static_rows,
+)
 from aprm_jax.game.update import game_optimiser
 from aprm_jax.jobs.context import Context, JobError, log
 from aprm_jax.jobs.prm_labels import label_batches
@@ -47,7 +52,8 @@ def run(context: Context) -> dict[str, int]:
         context.save(params, "prm", c.head)
         return {}
     pool = _pool(context) if c.negatives in SAMPLED else ()
-    params = train(context, params, _batches(context, size, pool), 5)
+    rows = BatchSize(multiple=multiple)
+    params = train(context, params, _batches(context, size, rows, pool), 5)
     aggregation = "last" if c.negatives == OUTCOME else "min"
     context.save(params, "prm", c.head, aggregation=aggregation)
     return {"labels": len(pool), "wrong_labels": _count_wrong(pool)} if pool else {}
@@ -115,9 +121,9 @@ def train(
 
 
 def _batches(
-    context: Context, size: int, pool: Sequence[LabelledStep]
+    context: Context, size: int, rows: BatchSize, pool: Sequence[LabelledStep]
 ) -> Callable[[Any, int, PhaseTimer], PrmBatch]:
-    """Batches of `size` rows: correct steps, and corruptions or the pool's samples."""
+    """Batches of `size` steps: right ones, and corruptions or the pool's samples."""
     c = context.config.prm
     score = prm_scorer(context.decoder, c.head)
     scorer = Scorer(score, context.builder, max_steps=1)
@@ -138,9 +144,7 @@ def _batches(
                 wrong = _hardest(scorer, prm, wrong, count, c.hard_share)
         with timer("data"):
             wrong = [*wrong, *right]
-            longest = max(len(row) for row in [*clean, *wrong])
-            length = context.builder.bucket(longest)
-            return prm_batch(clean, wrong, (), context.builder, size, length)
+            return prm_batch(clean, wrong, (), context.builder, rows)
 
     return batch_of
 

@@ -111,7 +111,7 @@ def step_logits(
     scores = token_scores(
         decoder,
         prm_params,
-        _before(hidden, batch) if first else None,
+        states_before(hidden, batch) if first else None,
         hidden[:, first:],
         jnp.asarray(tokens)[:, first:],
         head,
@@ -180,7 +180,7 @@ def token_logprobs(
     found = read_tokens(
         decoder,
         backbone_params,
-        _before(hidden, batch),
+        states_before(hidden, batch),
         jnp.asarray(batch.tokens)[:, 1:],
         jnp.asarray(batch.step_ids)[:, 1:] >= 0,
     )
@@ -201,7 +201,7 @@ def hidden_states(
     return cast(Array, hidden)
 
 
-def _before(hidden: Float[Array, "B T D"], batch: StepBatch) -> Array:
+def states_before(hidden: Float[Array, "B T D"], batch: StepBatch) -> Array:
     """[B, T-1, D]: the state that each column but the first is predicted from."""
     if batch.ends is None:
         return hidden[:, :-1]

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float32
+import numpy as np
+from jaxtyping import Array, Float32, Int32
 
 from aprm_jax.data.rows import StepBatch
 from aprm_jax.models import heads
@@ -16,9 +17,9 @@ from aprm_jax.models.token_logprobs import read_tokens
 class PolicyTokens(NamedTuple):
     """Of each token that the policy chose; 0 elsewhere."""
 
-    logprobs: Float32[Array, "B T"]
-    entropy: Float32[Array, "B T"]  # nats; has no gradient
-    values: Float32[Array, "B T"] | None  # of the prefix before the token
+    logprobs: Float32[Array, "*b T"]
+    entropy: Float32[Array, "*b T"]  # nats; has no gradient
+    values: Float32[Array, "*b T"] | None  # of the prefix before the token
 
 
 def reply_mask(rows: StepBatch) -> Float32[Array, "B T"]:
@@ -32,12 +33,14 @@ def read_policy(decoder: Decoder, params: Any, rows: StepBatch) -> PolicyTokens:
     Args:
       decoder: the backbone's module.
       params: `{"backbone"}`, with `"value_head"` where there is a critic.
-      rows: the reply is the step; its tokens have `step_ids >= 0`.
+      rows: replies are steps; their tokens have `step_ids >= 0`. Several replies to
+        one prompt may branch off it (`StepBuilder.continuation`).
 
     Returns:
       Values are None for a tree without a value head.
     """
-    hidden = heads.hidden_states(decoder, params["backbone"], rows)[:, :-1]
+    hidden = heads.hidden_states(decoder, params["backbone"], rows)
+    hidden = heads.states_before(hidden, rows)
     read = reply_mask(rows)[:, 1:] > 0
     tokens = jnp.asarray(rows.tokens)[:, 1:]
     found = read_tokens(decoder, params["backbone"], hidden, tokens, read)
@@ -49,3 +52,29 @@ def read_policy(decoder: Decoder, params: Any, rows: StepBatch) -> PolicyTokens:
     if "value_head" in params:
         values = place(jnp.where(read, heads.values(params["value_head"], hidden), 0.0))
     return PolicyTokens(place(found.logprobs), place(found.entropy), values)
+
+
+def read_replies(
+    decoder: Decoder,
+    params: Any,
+    rows: StepBatch,
+    columns: Int32[Array | np.ndarray, "B S R"],
+) -> PolicyTokens:
+    """What a model says of each reply: [B, S, R], S replies a row of R tokens at most.
+
+    Args:
+      decoder: the backbone's module.
+      params: as of `read_policy`.
+      rows: likewise.
+      columns: where in its row each token of a reply stands; -1 past its end.
+    """
+    tokens = read_policy(decoder, params, rows)
+    columns = jnp.asarray(columns)
+    flat = jnp.maximum(columns.reshape(columns.shape[0], -1), 0)
+
+    def cut(x: Array) -> Array:
+        picked = jnp.take_along_axis(x, flat, axis=1).reshape(columns.shape)
+        return jnp.where(columns >= 0, picked, 0.0)
+
+    values = None if tokens.values is None else cut(tokens.values)
+    return PolicyTokens(cut(tokens.logprobs), cut(tokens.entropy), values)

@@ -12,10 +12,10 @@ AGGREGATIONS = ("token", "sequence", "constant")
 
 
 def clipped_surrogate(
-    logprobs: Float32[Array, "B T"],
-    old_logprobs: Float32[Array, "B T"],
-    advantages: Float32[Array, "B T"],
-    mask: Float32[Array, "B T"],
+    logprobs: Float32[Array, "*b T"],
+    old_logprobs: Float32[Array, "*b T"],
+    advantages: Float32[Array, "*b T"],
+    mask: Float32[Array, "*b T"],
     clip_ratio: float,
 ) -> tuple[MeanMetric, MeanMetric]:
     """PPO's clipped objective, a weighted mean over tokens, and the clipped share.
@@ -123,9 +123,9 @@ def squared_kl(
 
 
 def value_loss(
-    values: Float32[Array, "B T"],
-    returns: Float32[Array, "B T"],
-    mask: Float32[Array, "B T"],
+    values: Float32[Array, "*b T"],
+    returns: Float32[Array, "*b T"],
+    mask: Float32[Array, "*b T"],
 ) -> MeanMetric:
     """Half the squared distance of a critic to the returns, a mean over tokens."""
     return MeanMetric.of(0.5 * jnp.square(values - returns), mask)

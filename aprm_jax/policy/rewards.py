@@ -24,14 +24,14 @@ def at_last_token(
 
 
 def regularised(
-    rewards: Float32[Array, "B T"],
-    logprobs: Float32[Array, "B T"],
-    ref_logprobs: Float32[Array, "B T"],
-    mask: Float32[Array, "B T"],
+    rewards: Float32[Array, "*b T"],
+    logprobs: Float32[Array, "*b T"],
+    ref_logprobs: Float32[Array, "*b T"],
+    mask: Float32[Array, "*b T"],
     *,
     beta: float,
     eta: float,
-) -> Float32[Array, "B T"]:
+) -> Float32[Array, "*b T"]:
     """Token rewards with KL to the reference and entropy among them.
 
     Args:

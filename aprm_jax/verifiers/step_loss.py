@@ -38,8 +38,8 @@ class PrmBatch:
     """Labelled steps for R; `rows.label_mask` holds their weights."""
 
     rows: StepBatch
-    # Index into SOURCES, where rows come from several.
-    source: Int32[Array | np.ndarray, " B"] | None = None
+    # Index into SOURCES, where steps come from several.
+    source: Int32[Array | np.ndarray, "B S"] | None = None
 
 
 @flax.struct.dataclass
@@ -97,7 +97,7 @@ def step_loss(
             del metrics["kl"]  # of no reference: nothing was measured
     parts = {"correct": labels > 0.5, "incorrect": labels < 0.5}
     if prepared.batch.source is not None:
-        source = jnp.asarray(prepared.batch.source)[:, None]
+        source = jnp.asarray(prepared.batch.source)
         parts |= {name: source == index for index, name in enumerate(SOURCES)}
     for name, part in parts.items():
         metrics[f"accuracy_{name}"] = MeanMetric.of(right, mask * part)

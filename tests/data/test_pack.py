@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny_game
 from tiny_game import DECODER, DOMAIN
 
-from aprm_jax.data.rows import StepRow, TooLongError, pack
+from aprm_jax.data.rows import StepRow, TooLongError, one_of_few, pack
 from aprm_jax.models import heads
+from aprm_jax.models.positions import causal_mask
 
 
 def _rows(window, line_stride: int = 0) -> tuple[list[StepRow], list[int]]:
@@ -106,3 +108,37 @@ def test_first_fit_and_what_does_not_fit():
     assert pack([], 8) == []
     with pytest.raises(TooLongError, match="5 tokens does not fit 4"):
         pack([row], 4)
+
+
+@pytest.mark.parametrize("multiple", [1, 2, 3, 8])
+def test_batch_sizes_are_few_and_none_is_much_too_large(multiple):
+    sizes = [one_of_few(count, multiple) for count in range(1, 1025)]
+    for count, size in enumerate(sizes, 1):
+        assert size % multiple == 0 and size >= count
+        assert size - multiple < 1.5 * count
+    assert sizes == sorted(sizes) and len(set(sizes)) <= 2 * 10
+    if multiple == 1:
+        assert sizes[2:14] == [3, 4, 6, 6, 8, 8, 12, 12, 12, 12, 16, 16]
+
+
+def test_replies_to_one_prompt_branch_off_it():
+    """Each sees the prompt and itself, at the places of a row of its own."""
+    builder = tiny_game.builder(line_stride=16)
+    context = builder.context("2 + 3 * 3", ())
+    replies = [builder.encode(text) for text in ("2 + 9", "5 * 3", "14")]
+    row = builder.continuation(context, *replies)
+    assert row.ends is not None and len(row.labels) == 3
+    mask = np.asarray(
+        causal_mask(
+            jnp.asarray(row.segment_ids)[None], ends=jnp.asarray(row.ends)[None]
+        )
+    )[0]
+    for k, ids in enumerate(replies):
+        alone = builder.continuation(context, ids)
+        assert alone.ends is None
+        last = np.flatnonzero(row.step_ids == k)[-1]
+        seen = np.flatnonzero(mask[last])
+        assert row.tokens[seen].tolist() == alone.tokens.tolist() == [*context, *ids]
+        assert row.positions[seen].tolist() == alone.positions.tolist()
+        assert row.segment_ids[seen].tolist() == alone.segment_ids.tolist()
+    assert (row.step_ids[: len(context)] == -1).all()

@@ -6,6 +6,7 @@ from collections import Counter
 from concurrent.futures import Future
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny_game
@@ -17,11 +18,14 @@ from aprm_jax.data.steps import StepBuilder
 from aprm_jax.game import rollouts
 from aprm_jax.game.rewards import RewardTable
 from aprm_jax.game.rollouts import (
+    BatchSize,
     OracleQueries,
     Perturbation,
     Prompt,
     Situation,
+    situations,
 )
+from aprm_jax.models.positions import causal_mask
 from aprm_jax.oracle.verdict import Label, Verdict
 from aprm_jax.sampling.sampler import Samples
 
@@ -94,7 +98,7 @@ def test_what_is_not_one_closed_step_is_undecidable_by_rule(monkeypatch, last, r
     # It never reaches R, and G pays for it as for a step that is still correct.
     table = RewardTable(generator_still_correct=-0.75)
     batch = _generator_batch([found], np.ones(1, np.float32), table)
-    assert batch.rewards[0].sum() == -0.75 and batch.weight[0] == 1
+    assert batch.rewards[0].sum() == -0.75 and batch.weight[0].tolist()[:2] == [1, 0]
 
 
 def test_a_reply_too_long_for_rs_rows_is_undecidable_by_rule(monkeypatch):
@@ -143,9 +147,10 @@ def _perturbation(text: str, label: Label, **changes) -> Perturbation:
     return Perturbation(**(fields | changes))
 
 
-def _generator_batch(found, p_correct, table=tiny_game.TABLE, rows=4, length=40):
-    rng = np.random.default_rng(0)
-    return rollouts.generator_batch(found, p_correct, table, BUILDER, rng, rows, length)
+def _generator_batch(found, p_correct, table=tiny_game.TABLE, **changes):
+    rng = changes.pop("rng", np.random.default_rng(0))
+    fields = {"most": 6, "width": 12} | changes
+    return rollouts.generator_batch(found, p_correct, table, BUILDER, rng, **fields)
 
 
 HAND = [
@@ -168,58 +173,82 @@ def test_rows_for_r_are_labelled_and_none_where_undecidable():
             assert row.tokens.tolist() == expected.tokens.tolist()
 
 
-def test_generator_batch_holds_what_can_be_learned_from():
-    batch = _generator_batch(HAND, P_CORRECT, rows=6)
-    # 4 of 5 (the undecidable one is left out), then padding.
-    assert batch.weight.tolist() == [3, 2, 1, 1, 0, 0]
-    assert batch.group.tolist() == [0, 0, 1, 1, 0, 0]
-    assert batch.rewards.sum(axis=1).tolist() == [0.25, -1, 0.75, -1, 0, 0]
-    assert batch.old_logprobs is None
+@pytest.mark.parametrize("branch", [True, False])
+def test_generator_batch_holds_what_can_be_learned_from(branch):
+    batch = _generator_batch(HAND, P_CORRECT, branch=branch)
+    # 4 of 5 (the undecidable one is left out); the rest is padding.
     kept = [HAND[i] for i in (0, 1, 3, 4)]
-    for b, p in enumerate(kept):
-        prompt = BUILDER.perturb_context(p.situation.question, (), p.situation.step)
-        ids = [*prompt, *p.reply.ids]
-        n = len(ids)
-        assert batch.rows.tokens[b, :n].tolist() == ids
-        before = BUILDER.positions(prompt)
-        after = before[-1] + 1 + np.arange(len(p.reply.ids))
-        np.testing.assert_array_equal(
-            batch.rows.positions[b, :n], np.concatenate([before, after])
-        )
-        reply = np.arange(40) >= len(prompt)
-        reply[n:] = False
-        assert (batch.rows.step_ids[b] >= 0).tolist() == reply.tolist()
-        assert np.flatnonzero(batch.rewards[b]).tolist() == [n - 1]  # its last token
-        np.testing.assert_array_equal(
-            batch.sampler_logprobs[b], np.where(reply, -0.5, 0).astype(np.float32)
-        )
-    assert (batch.rows.tokens[4:] == BUILDER.pad_id).all()
-    assert not batch.rows.segment_ids[4:].any() and not batch.sampler_logprobs[4:].any()
+    rewards = dict(zip(map(id, kept), (0.25, -1, 0.75, -1), strict=True))
+    places = {}
+    for b, s in np.argwhere(batch.weight):
+        places.setdefault(int(batch.group[b, s]), []).append((b, s))
+    assert batch.old_logprobs is None
+    assert batch.weight.sum() == 3 + 2 + 1 + 1 and (batch.weight > 0).sum() == 4
+    for p in kept:
+        b, s = places[p.group].pop(0)  # in the order of the perturbations
+        columns = batch.columns[b, s][batch.columns[b, s] >= 0]
+        assert batch.rows.tokens[b, columns].tolist() == list(p.reply.ids)
+        assert batch.weight[b, s] == p.count
+        last = len(columns) - 1
+        assert np.flatnonzero(batch.rewards[b, s]).tolist() == [last]
+        assert batch.rewards[b, s, last] == rewards[id(p)]
+        assert (batch.sampler_logprobs[b, s, : last + 1] == -0.5).all()
+        assert not batch.sampler_logprobs[b, s, last + 1 :].any()
+        # What the reply sees is its prompt and itself, as a row of its own would.
+        alone = BUILDER.continuation(p.prompt.ids, p.reply.ids)
+        seen = _seen(batch.rows, b, columns[-1])
+        assert batch.rows.tokens[b, seen].tolist() == alone.tokens.tolist()
+        np.testing.assert_array_equal(batch.rows.positions[b, seen], alone.positions)
+    assert not any(places.values())
+    off = batch.weight == 0
+    assert (batch.columns[off] == -1).all() and not batch.rewards[off].any()
+
+
+def _seen(rows, b: int, column: int) -> list[int]:
+    """The columns that a token of a row attends to."""
+    ends = None if rows.ends is None else jnp.asarray(rows.ends)
+    mask = causal_mask(jnp.asarray(rows.segment_ids), ends=ends)
+    return np.flatnonzero(mask[b, column]).tolist()
+
+
+def test_replies_share_their_prompt_as_far_as_a_row_holds_them():
+    """A row of the longest bucket, and no more steps than a row may have."""
+    many = [
+        _perturbation(f"{a} + {b}", Label.INCORRECT)
+        for a in range(2, 9)
+        for b in range(2, 9)
+    ]
+    p_correct = np.full(len(many), 0.5, np.float32)
+    batch = _generator_batch(many, p_correct, most=40)
+    assert (batch.weight > 0).sum() == 40
+    assert batch.rows.tokens.shape[1] == BUILDER.buckets[-1]
+    assert batch.weight.shape[1] == rollouts.STEPS_A_ROW
+    prompt, reply = len(many[0].prompt.ids), len(many[0].reply.ids)
+    fit = min((BUILDER.buckets[-1] - prompt) // reply, rollouts.STEPS_A_ROW)
+    held = (batch.weight > 0).sum(axis=1)
+    assert held.tolist() == [*[fit] * (40 // fit), 40 % fit][: len(held)]
+    # Nothing of the prompt stands twice in a row.
+    assert (batch.rows.step_ids[0] == -1)[: prompt + fit * reply].sum() == prompt
 
 
 def test_what_does_not_fit_is_left_out_uniformly():
     learnable = Counter()
     for seed in range(200):
-        batch = rollouts.generator_batch(
-            HAND,
-            P_CORRECT,
-            tiny_game.TABLE,
-            BUILDER,
-            np.random.default_rng(seed),
-            2,
-            40,
+        batch = _generator_batch(
+            HAND, P_CORRECT, most=2, rng=np.random.default_rng(seed)
         )
-        assert (batch.weight > 0).all()
-        paid = batch.rewards.sum(axis=1)
-        learnable.update(zip(batch.group.tolist(), paid.tolist(), strict=True))
+        there = batch.weight > 0
+        assert there.sum() == 2
+        paid = batch.rewards.sum(axis=-1)[there]
+        learnable.update(zip(batch.group[there].tolist(), paid.tolist(), strict=True))
     assert set(learnable) == {(0, 0.25), (0, -1), (1, 0.75), (1, -1)}
     assert min(learnable.values()) > 70  # 100 +- 7 each
 
 
 def test_a_round_without_a_decided_perturbation_gives_a_batch_of_weight_zero():
-    batch = _generator_batch([HAND[2]], P_CORRECT[:1])
+    batch = _generator_batch([HAND[2]], P_CORRECT[:1], size=BatchSize(multiple=2))
     assert not batch.weight.any() and not batch.rewards.any()
-    assert batch.rows.tokens.shape == (4, 40)
+    assert batch.rows.tokens.shape == (2, BUILDER.buckets[-1])
 
 
 def test_fresh_rows_are_distinct_first_then_as_often_as_drawn():
@@ -238,12 +267,21 @@ def test_fresh_rows_are_distinct_first_then_as_often_as_drawn():
     assert rollouts.fresh_rows([HAND[2]], [None], np.random.default_rng(0), 3) == []
 
 
-def test_prm_batch_says_where_its_rows_come_from():
+def test_prm_batch_says_where_its_steps_come_from():
     rows = [row for row in rollouts.prm_rows(HAND, BUILDER) if row]
-    batch = rollouts.prm_batch(rows[1:2], rows[:1], rows[2:], BUILDER, 5, 40)
-    assert np.asarray(batch.source)[:3].tolist() == [0, 1, 2]
-    assert batch.rows.labels[:, 0].tolist() == [1, 0, 0, 0, 0]
-    assert batch.rows.label_mask[:, 0].tolist() == [1, 1, 1, 0, 0]
+    batch = rollouts.prm_batch(
+        rows[1:2], rows[:1], rows[2:], BUILDER, BatchSize(multiple=2)
+    )
+    known = batch.rows.label_mask > 0
+    assert np.asarray(batch.source)[known].tolist() == [0, 1, 2]
+    assert batch.rows.labels[known].tolist() == [1, 0, 0]
+    assert batch.rows.tokens.shape[0] % 2 == 0
+    # Each step sees its own context, as in a row of its own.
+    expected = [rows[1], rows[0], rows[2]]
+    for (b, s), row in zip(np.argwhere(known), expected, strict=True):
+        last = np.flatnonzero(batch.rows.step_ids[b] == s)[-1]
+        seen = _seen(batch.rows, b, last)
+        assert batch.rows.tokens[b, seen].tolist() == row.tokens.tolist()
 
 
 def _static_rows(points, count: int):
@@ -405,17 +443,28 @@ def test_the_oracle_is_asked_while_others_are_sampled(monkeypatch):
     assert len({p.verdict.label for p in found}) > 1
 
 
-def test_row_lengths_of_both_players_come_in_few_pairs():
-    """One program a bucket, however long the rows of 300 rounds are."""
+def test_the_batches_of_300_rounds_have_few_shapes():
+    """However long and many the replies are: each pair is compiled for."""
     rng = np.random.default_rng(0)
-    mine, other = (24, 32, 40, 48, 64, 128), (48, 64, 256)
-    for buckets in ((mine, mine), (mine, other), (other, mine)):
-        seen = set()
-        for _ in range(300):
-            longest = tuple(int(rng.integers(1, b[-1] + 1)) for b in buckets)
-            pair = rollouts.paired_buckets(longest, buckets)
-            assert all(n <= room for n, room in zip(longest, pair, strict=True))
-            assert all(room in b for room, b in zip(pair, buckets, strict=True))
-            seen.add(pair)
-        assert 1 < len(seen) <= 6
-    assert rollouts.paired_buckets((24, 3), (mine, mine)) == (24, 24)
+    points = list(situations(DOMAIN, range(40), seed=2))
+    seen, rows_so_far = set(), (0, 0)
+    for _ in range(300):
+        chosen = [points[i] for i in rng.permutation(len(points))[:12]]
+        found = [
+            _perturbation(
+                " ".join("2 + " * int(rng.integers(0, 2)) + str(rng.integers(2, 99))),
+                Label.INCORRECT,
+                situation=point,
+                group=group,
+            )
+            for group, point in enumerate(chosen)
+            for _ in range(int(rng.integers(3, 7)))
+        ]
+        p_correct = np.full(len(found), 0.5, np.float32)
+        sizes = [BatchSize(least, 2) for least in rows_so_far]
+        batch = _generator_batch(found, p_correct, most=48, rng=rng, size=sizes[0])
+        rows = [row for row in rollouts.prm_rows(found, BUILDER) if row][:32]
+        prm = rollouts.prm_batch(rows, (), (), BUILDER, sizes[1])
+        rows_so_far = len(batch.rows.tokens), len(prm.rows.tokens)
+        seen.add((batch.rows.tokens.shape, prm.rows.tokens.shape))
+    assert len(seen) <= 3, seen

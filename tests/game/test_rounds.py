@@ -139,11 +139,11 @@ def test_a_generator_that_says_one_thing_is_one_row_a_group(monkeypatch):
     assert output.metrics["kind_share/malformed"] == 1.0
     assert output.metrics["game/distinct_rate"] == pytest.approx(1 / 6)
     weight = output.batch["generator"].weight
-    assert np.sort(weight).tolist() == [0.0] * 9 + [6.0] * 3
-    # One row a group enters the buffer; R's rows are padded up to their number.
+    assert weight[weight > 0].tolist() == [6.0] * 3
+    # One row a group enters the buffer; R's batch repeats them.
     assert int(output.state.replay.added) == 3
     source = np.asarray(output.batch["prm"].source)
-    labelled = np.asarray(output.batch["prm"].rows.label_mask)[:, 0] > 0
+    labelled = np.asarray(output.batch["prm"].rows.label_mask) > 0
     assert labelled.sum() == 12 and (source[labelled] == 1).sum() == 8
 
 

@@ -16,7 +16,7 @@ from tiny_game import DECODER, EASY
 
 from aprm_jax.game import rollouts
 from aprm_jax.game.ogda import ogda
-from aprm_jax.game.rollouts import Situation
+from aprm_jax.game.rollouts import BatchSize, Situation
 from aprm_jax.game.update import (
     GameState,
     GeneratorBatch,
@@ -28,14 +28,13 @@ from aprm_jax.game.update import (
 )
 from aprm_jax.models import heads
 from aprm_jax.models.decoder import Decoder
-from aprm_jax.policy.logprobs import read_policy
+from aprm_jax.policy.logprobs import read_policy, read_replies
 from aprm_jax.training import learner
 from aprm_jax.training.learner import LearnerState
 from aprm_jax.verifiers.objective import PrmObjective, prm_loss
 from aprm_jax.verifiers.step_loss import PrmBatch
 
 BUILDER = tiny_game.builder()
-LENGTH, ROWS = 32, 9  # as many rows as replies drawn, so that merged or not fits
 POINTS = (EASY, Situation("( 1 + 2 ) * 3", (), "3 * 3"))
 REPLIES = (
     (0, "2 + 3", 2),
@@ -68,20 +67,23 @@ def _draws(number: int) -> list:
     return out
 
 
-def _generator_batch(number: int = 0, rows: int = ROWS) -> GeneratorBatch:
-    """Merged replies: their weights are their counts, the last rows are padding."""
-    found = tiny_game.verified(_draws(number), POINTS, BUILDER)
-    p = np.linspace(0.1, 0.8, len(found), dtype=np.float32)
-    rng = np.random.default_rng(0)
+def _generator_batch(number: int = 0, **changes: Any) -> GeneratorBatch:
+    """Merged replies: their weights are their counts."""
+    return _batch_of(tiny_game.verified(_draws(number), POINTS, BUILDER), **changes)
+
+
+def _batch_of(found: list, **changes: Any) -> GeneratorBatch:
+    p = np.array([0.1 + 0.07 * len(x.reply.ids) for x in found], np.float32)
+    rng, width = np.random.default_rng(0), 10
     return rollouts.generator_batch(
-        found, p, tiny_game.TABLE, BUILDER, rng, rows, LENGTH
+        found, p, tiny_game.TABLE, BUILDER, rng, 99, width=width, **changes
     )
 
 
-def _prm_batch(number: int = 0) -> PrmBatch:
+def _prm_batch(number: int = 0, size: BatchSize | None = None) -> PrmBatch:
     clean = [BUILDER.step(p.question, p.prefix, p.step, 1.0) for p in POINTS]
     wrong = [BUILDER.step(EASY.question, (), f"2 + {n}", 0.0) for n in (3, 4 + number)]
-    return rollouts.prm_batch(clean, wrong, wrong[:1], BUILDER, 6, LENGTH)
+    return rollouts.prm_batch(clean, wrong, wrong[:1], BUILDER, size)
 
 
 def _state(head: str = "token") -> GameState:
@@ -117,7 +119,7 @@ def _generator_loss(config: UpdateConfig):
     """Compiled: (params, reference, batch) to ((loss, metrics), gradient)."""
 
     def run(params, ref_params, batch):
-        ref = read_policy(DECODER, ref_params, batch.rows).logprobs
+        ref = read_replies(DECODER, ref_params, batch.rows, batch.columns).logprobs
 
         def loss(params, batch):
             return generator_loss(params, ref, batch, DECODER, config)
@@ -147,9 +149,13 @@ def _update(config: UpdateConfig):
     return make_update(DECODER, config, *OPTIMISERS)
 
 
+_read_replies = jax.jit(read_replies, static_argnums=0)
+
+
 def test_policy_gives_log_probability_entropy_and_value_at_the_replys_tokens():
-    batch, params = _generator_batch(), tiny_game.generator()
+    batch, params = _generator_batch(branch=False), tiny_game.generator()
     rows = batch.rows
+    assert rows.ends is None
 
     @jax.jit
     def forward(params, rows):
@@ -168,18 +174,53 @@ def test_policy_gives_log_probability_entropy_and_value_at_the_replys_tokens():
         expected[2, b, t] = (np.asarray(hidden)[b, t - 1] @ kernel + bias)[0]
     got = jax.jit(read_policy, static_argnums=0)(DECODER, params, rows)
     np.testing.assert_allclose(np.stack(got), expected, atol=1e-4)
+    # The same by reply: its k-th token's place in the row, 0 past its end.
+    of_replies = np.stack(_read_replies(DECODER, params, rows, batch.columns))
+    for b, s, r in np.argwhere(batch.columns >= 0):
+        column = batch.columns[b, s, r]
+        assert rows.step_ids[b, column] == s
+        np.testing.assert_allclose(
+            of_replies[:, b, s, r], expected[:, b, column], atol=1e-4
+        )
+    assert not of_replies[:, batch.columns < 0].any()
+
+
+@pytest.mark.parametrize(("advantage", "normalise"), [("group", False), ("gae", True)])
+def test_a_prompt_that_replies_share_is_read_once_and_changes_nothing(
+    advantage, normalise
+):
+    """Loss, metrics and gradient are those of a row a reply."""
+    config = tiny_game.update_config(advantage=advantage, normalise_advantage=normalise)
+    shared, apart = _generator_batch(), _generator_batch(branch=False)
+    assert shared.rows.ends is not None and apart.rows.ends is None
+    count = [(batch.rows.segment_ids > 0).sum() for batch in (shared, apart)]
+    again = sum(
+        (sum(g == group for g, *_ in REPLIES) - 1)
+        * len(BUILDER.perturb_context(p.question, p.prefix, p.step))
+        for group, p in enumerate(POINTS)
+    )
+    assert count[1] - count[0] == again
+    run = _generator_loss(config)
+    params, ref = tiny_game.generator(), _refs().generator
+    (loss, metrics), gradient = run(params, ref, shared)
+    (loss_2, metrics_2), gradient_2 = run(params, ref, apart)
+    np.testing.assert_allclose(loss, loss_2, rtol=1e-5, atol=1e-6)
+    _close(metrics, metrics_2, rtol=1e-4)
+    _close(gradient, gradient_2, rtol=1e-4)
+    assert max(np.abs(leaf).max() for leaf in jax.tree.leaves(gradient)) > 1e-2
 
 
 @pytest.mark.parametrize(("advantage", "normalise"), [("group", False), ("gae", True)])
 def test_merging_equal_replies_is_exact(advantage, normalise):
-    """Counts as weights give the loss and the gradient of the rows one by one."""
+    """Counts as weights give the loss and the gradient of the replies one by one."""
     config = tiny_game.update_config(advantage=advantage, normalise_advantage=normalise)
-    merged = _generator_batch()
-    assert sorted(merged.weight.tolist()) == [0, 0, 0, 1, 1, 1, 1, 2, 3]
-    index = np.repeat(np.arange(ROWS), merged.weight.astype(int))
-    apart = jax.tree.map(lambda x: x[index], merged).replace(
-        weight=np.ones(len(index), np.float32)
+    found = tiny_game.verified(_draws(0), POINTS, BUILDER)
+    merged = _batch_of(found)
+    assert sorted(w for w in merged.weight.ravel() if w) == [1, 1, 1, 1, 2, 3]
+    apart = _batch_of(
+        [dataclasses.replace(p, count=1) for p in found for _ in range(p.count)]
     )
+    assert set(apart.weight.ravel()) == {0, 1} and apart.weight.sum() == 9
     run = _generator_loss(config)
     params, ref = tiny_game.generator(), _refs().generator
     (loss, metrics), gradient = run(params, ref, merged)
@@ -191,29 +232,17 @@ def test_merging_equal_replies_is_exact(advantage, normalise):
 
 
 @pytest.mark.parametrize(("advantage", "normalise"), [("group", False), ("gae", True)])
-def test_rows_of_weight_zero_have_no_influence(advantage, normalise):
+def test_replies_of_weight_zero_have_no_influence(advantage, normalise):
     config = tiny_game.update_config(advantage=advantage, normalise_advantage=normalise)
-    batch = _generator_batch()
-    off = np.flatnonzero(batch.weight == 0)
-    tokens, positions = batch.rows.tokens.copy(), batch.rows.positions.copy()
-    segments, steps = batch.rows.segment_ids.copy(), batch.rows.step_ids.copy()
-    tokens[off], positions[off], segments[off] = 5, np.arange(LENGTH), 1
-    steps[off, 7:] = 0
-    noise = np.random.default_rng(0).normal(size=(ROWS, LENGTH)).astype(np.float32)
+    batch = _generator_batch(size=BatchSize(multiple=3))
+    off = batch.weight[..., None] == 0
+    rng = np.random.default_rng(0)
+    noise = rng.normal(size=batch.columns.shape).astype(np.float32)
     other = batch.replace(
-        rows=dataclasses.replace(
-            batch.rows,
-            tokens=tokens,
-            positions=positions,
-            segment_ids=segments,
-            step_ids=steps,
-        ),
-        rewards=np.where(batch.weight[:, None] == 0, 77.0, batch.rewards).astype(
-            np.float32
-        ),
-        sampler_logprobs=np.where(
-            batch.weight[:, None] == 0, noise, batch.sampler_logprobs
-        ),
+        # Tokens of other replies, of prompts and of padding.
+        columns=np.where(off, rng.integers(1, 40, batch.columns.shape), batch.columns),
+        rewards=np.where(off, np.float32(77), batch.rewards),
+        sampler_logprobs=np.where(off, noise, batch.sampler_logprobs),
     )
     run = _generator_loss(config)
     params, ref = tiny_game.generator(), _refs().generator
@@ -226,18 +255,18 @@ def test_rows_of_weight_zero_have_no_influence(advantage, normalise):
 def test_generator_metrics_on_a_hand_checked_batch():
     batch, params, refs = _generator_batch(), tiny_game.generator(), _refs()
     config = tiny_game.update_config(advantage="gae")
-    read = jax.jit(read_policy, static_argnums=0)
     here, entropy, values = (
-        np.asarray(x, np.float64) for x in read(DECODER, params, batch.rows)
+        np.asarray(x, np.float64)
+        for x in _read_replies(DECODER, params, batch.rows, batch.columns)
     )
-    ref = np.asarray(read(DECODER, refs.generator, batch.rows)[0], np.float64)
-    reply = batch.rows.step_ids >= 0
-    weight = batch.weight[:, None] * reply
+    of_ref = _read_replies(DECODER, refs.generator, batch.rows, batch.columns)
+    ref = np.asarray(of_ref.logprobs, np.float64)
+    weight = batch.weight[..., None] * (batch.columns >= 0)
     (_, metrics), _ = _generator_loss(config)(params, refs.generator, batch)
     gap = np.abs(here - batch.sampler_logprobs)
     expected = {
-        "reward": np.average(batch.rewards.sum(1), weights=batch.weight),
-        "kl_sequence": np.average((here - ref).sum(1), weights=batch.weight),
+        "reward": np.average(batch.rewards.sum(-1), weights=batch.weight),
+        "kl_sequence": np.average((here - ref).sum(-1), weights=batch.weight),
         "kl_token": np.average(here - ref, weights=weight),
         "entropy_token": np.average(entropy, weights=weight),
         "sampler_gap_mean": np.average(gap, weights=weight),
@@ -247,15 +276,15 @@ def test_generator_metrics_on_a_hand_checked_batch():
         np.testing.assert_allclose(metrics[name], value, rtol=1e-4, err_msg=name)
     # The critic's loss: half the squared distance to lambda-returns, here by a loop.
     total = 0.0
-    for b in np.flatnonzero(batch.weight):
-        span = np.flatnonzero(reply[b])
+    for b, s in np.argwhere(batch.weight):
+        size = int((batch.columns[b, s] >= 0).sum())
         advantage = after = 0.0
-        for i, t in reversed(list(enumerate(span))):
-            reward = 0.1 * ref[b, t] - (0.1 + 0.03) * here[b, t]
-            reward += batch.rewards[b].sum() if i == len(span) - 1 else 0.0
-            residual = reward + 0.95 * after - values[b, t]
-            advantage, after = residual + 0.95 * 0.9 * advantage, values[b, t]
-            total += batch.weight[b] * 0.5 * advantage**2
+        for t in reversed(range(size)):
+            reward = 0.1 * ref[b, s, t] - (0.1 + 0.03) * here[b, s, t]
+            reward += batch.rewards[b, s].sum() if t == size - 1 else 0.0
+            residual = reward + 0.95 * after - values[b, s, t]
+            advantage, after = residual + 0.95 * 0.9 * advantage, values[b, s, t]
+            total += batch.weight[b, s] * 0.5 * advantage**2
     np.testing.assert_allclose(metrics["value_loss"], total / weight.sum(), rtol=1e-4)
 
 
@@ -362,7 +391,7 @@ def test_a_batch_that_is_not_finite_changes_nothing(broken):
         generator_batch = generator_batch.replace(rewards=rewards)
     else:
         labels = prm_batch.rows.labels.copy()
-        labels[1] = np.inf
+        labels[0, 1] = np.inf
         rows = dataclasses.replace(prm_batch.rows, labels=labels)
         prm_batch = prm_batch.replace(rows=rows)
     state, metrics = update(state, _refs(), generator_batch, prm_batch, KEY)
@@ -378,7 +407,7 @@ def test_several_epochs_clip_against_the_policy_that_drew():
     """With `old_logprobs` the ratio is not 1."""
     batch, params = _generator_batch(), tiny_game.generator()
     config = tiny_game.update_config()
-    here = jax.jit(read_policy, static_argnums=0)(DECODER, params, batch.rows).logprobs
+    here = _read_replies(DECODER, params, batch.rows, batch.columns).logprobs
     run, ref = _generator_loss(config), _refs().generator
     (at_once, _), gradient = run(params, ref, batch)
     same = batch.replace(old_logprobs=here)
@@ -386,7 +415,7 @@ def test_several_epochs_clip_against_the_policy_that_drew():
     np.testing.assert_allclose(loss, at_once, rtol=1e-5)
     _close(gradient, gradient_2)
     assert metrics["clipped"] == 0.0
-    reply = batch.rows.step_ids >= 0
+    reply = batch.columns >= 0
     old = np.where(reply, np.asarray(here) + 0.5, 0).astype(np.float32)
     (_, metrics), _ = run(params, ref, batch.replace(old_logprobs=jnp.array(old)))
     assert metrics["clipped"] == 1.0  # exp(-0.5) < 1 - 0.2 at every token
@@ -398,11 +427,16 @@ def test_accuracy_by_source_and_nothing_for_an_empty_one():
     logits = jax.jit(heads.step_logits, static_argnums=(0, 3))(
         DECODER, params, batch.rows, "token"
     )
-    right = (np.asarray(logits[:, 0]) > 0) == (batch.rows.labels[:, 0] > 0.5)
+    right = (np.asarray(logits) > 0) == (batch.rows.labels > 0.5)
+    known = batch.rows.label_mask > 0
     _, metrics = update(_state(), _refs(), _generator_batch(), batch, KEY)
-    for name, rows in (("clean", [0, 1]), ("fresh", [2, 3]), ("replayed", [4])):
+    for index, (name, count) in enumerate(
+        (("clean", 2), ("fresh", 2), ("replayed", 1))
+    ):
+        of_source = known & (np.asarray(batch.source) == index)
+        assert of_source.sum() == count
         np.testing.assert_allclose(
-            metrics[f"prm/accuracy_{name}"], right[rows].mean(), rtol=1e-6
+            metrics[f"prm/accuracy_{name}"], right[of_source].mean(), rtol=1e-6
         )
     no_replay = batch.replace(source=np.minimum(batch.source, 1))
     _, metrics = update(_state(), _refs(), _generator_batch(), no_replay, KEY)
@@ -423,7 +457,10 @@ def test_microbatches_give_the_step_of_the_whole_batch():
             microbatches=parts,
         )
         update = make_update(DECODER, config, *OPTIMISERS)
-        batches = _generator_batch(rows=12), _prm_batch()
+        batches = (
+            _generator_batch(size=BatchSize(multiple=3)),
+            _prm_batch(size=BatchSize(multiple=3)),
+        )
         assert len({w.sum() for w in np.split(batches[0].weight, 3)}) > 1
         state, metrics = update(_state(), _refs(), *batches, KEY)
         # Adam's state of the first step is the gradient's square: no preconditioner

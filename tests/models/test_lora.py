@@ -26,7 +26,7 @@ from aprm_jax.game.update import (
 )
 from aprm_jax.models import heads, lora
 from aprm_jax.models.lora import LoraConfig
-from aprm_jax.policy.logprobs import read_policy
+from aprm_jax.policy.logprobs import read_replies
 from aprm_jax.training import learner
 from aprm_jax.training.timing import PhaseTimer
 
@@ -159,7 +159,7 @@ def test_gradients_are_the_merged_weights_by_the_chain_rule():
 
 
 def _batches():
-    builder, length = tiny_game.builder(), 32
+    builder = tiny_game.builder()
     draws = []
     for reply, count in (("2 + 3", 2), ("2 + 2", 1), ("5 * 4", 1)):
         logprobs = -np.ones(len(builder.encode(reply)) + 1, np.float32)
@@ -167,11 +167,11 @@ def _batches():
     found = tiny_game.verified(draws, (tiny_game.EASY,), builder)
     rng, p = np.random.default_rng(0), np.linspace(0.2, 0.8, 3, dtype=np.float32)
     generator = rollouts.generator_batch(
-        found, p, tiny_game.TABLE, builder, rng, 4, length
+        found, p, tiny_game.TABLE, builder, rng, 4, width=10
     )
     clean = [builder.step(tiny_game.EASY.question, (), "2 + 2", 1.0)]
     wrong = [builder.step(tiny_game.EASY.question, (), "2 + 3", 0.0)]
-    return generator, rollouts.prm_batch(clean, wrong, (), builder, 2, length)
+    return generator, rollouts.prm_batch(clean, wrong, (), builder)
 
 
 # Without a warm-up, whose first step is zero.
@@ -204,7 +204,12 @@ def test_a_joint_update_moves_adapters_and_heads_alone():
     before = jax.tree.map(np.array, refs)
     state, generator_batch, prm_batch = _state(refs), *_batches()
     start = jax.tree.map(np.array, state)
-    ref = read_policy(tiny_game.DECODER, refs.generator, generator_batch.rows).logprobs
+    ref = read_replies(
+        tiny_game.DECODER,
+        refs.generator,
+        generator_batch.rows,
+        generator_batch.columns,
+    ).logprobs
 
     @jax.jit
     def by_merging(trained):

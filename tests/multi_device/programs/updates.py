@@ -27,7 +27,7 @@ from aprm_jax.training.mesh import (
 
 assert jax.device_count() == 8
 jax.config.update("jax_disable_most_optimizations", True)  # halves the compile time
-STEPS, LENGTH = 5, 40
+STEPS, ROWS = 5, rollouts.BatchSize(multiple=8)
 # Heads, feed-forward and vocabulary divide by eight, KV heads by four only.
 CONFIG = tiny.decoder(
     len(tiny_game.DOMAIN.tokenizer),
@@ -79,13 +79,20 @@ def perturbations(step):
     found = tiny_game.verified(draws, points, BUILDER)
     p_correct = rng.random(len(found)).astype(np.float32)
     generator = rollouts.generator_batch(
-        found, p_correct, tiny_game.TABLE, BUILDER, rng, 16, LENGTH
+        found,
+        p_correct,
+        tiny_game.TABLE,
+        BUILDER,
+        rng,
+        16,
+        width=10,
+        size=ROWS,
     )
     assert 8 < (generator.weight > 0).sum() <= 16
     rows = rollouts.prm_rows(found, BUILDER)
     clean = [BUILDER.step(p.question, p.prefix, p.step, 1.0) for p in points]
     fresh = rollouts.fresh_rows(found, rows, rng, 8)
-    return generator, rollouts.prm_batch(clean, fresh, (), BUILDER, 16, LENGTH)
+    return generator, rollouts.prm_batch(clean, fresh, (), BUILDER, ROWS)
 
 
 BATCHES = [(solutions(i), *perturbations(i)) for i in range(STEPS)]
