@@ -30,14 +30,14 @@ def clipped_surrogate(
 
 
 def token_objective(
-    logprobs: Float32[Array, "B T"],
-    old_logprobs: Float32[Array, "B T"],
-    advantages: Float32[Array, "B T"],
+    logprobs: Float32[Array, "*b T"],
+    old_logprobs: Float32[Array, "*b T"],
+    advantages: Float32[Array, "*b T"],
     *,
     low: float,
     high: float,
     dual: float = 0.0,
-) -> tuple[Float32[Array, "B T"], Float32[Array, "B T"]]:
+) -> tuple[Float32[Array, "*b T"], Float32[Array, "*b T"]]:
     """PPO's clipped objective of each token, and whether its ratio is outside.
 
     Args:
