@@ -52,7 +52,7 @@ def run(context: Context) -> dict[str, int]:
         context.save(params, "prm", c.head)
         return {}
     pool = _pool(context) if c.negatives in SAMPLED else ()
-    rows = BatchSize(multiple=multiple)
+    rows = BatchSize(multiple=_shares(context))
     params = train(context, params, _batches(context, size, rows, pool), 5)
     aggregation = "last" if c.negatives == OUTCOME else "min"
     context.save(params, "prm", c.head, aggregation=aggregation)
@@ -61,9 +61,13 @@ def run(context: Context) -> dict[str, int]:
 
 def whole_batch(context: Context) -> int:
     """Rows of a batch: `prm.batch_size`, up to what devices and microbatches share."""
-    c = context.config.prm
-    multiple = batch_shards(context.mesh) * c.microbatches
-    return -(-c.batch_size // multiple) * multiple
+    shares = _shares(context)
+    return -(-context.config.prm.batch_size // shares) * shares
+
+
+def _shares(context: Context) -> int:
+    """Parts that devices and microbatches cut a batch into."""
+    return batch_shards(context.mesh) * context.config.prm.microbatches
 
 
 def train(

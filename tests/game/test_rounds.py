@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 
 import jax
@@ -129,12 +130,18 @@ def _scripted(monkeypatch, reply: str):
     return place
 
 
-def test_a_generator_that_says_one_thing_is_one_row_a_group(monkeypatch):
-    place = _scripted(monkeypatch, "1 + + 1")
-    trained, *_ = _three_rounds()
+def _first_round(place):
+    """Of a new game, by the update that three rounds have compiled."""
+    trained, _, after, *_ = _three_rounds()
     rounds = tiny_game.rounds(place, tiny_game.game_config())
     rounds.update, rounds.scorer = trained.update, trained.scorer
-    output = rounds.step_fn(rounds.state, 0, PhaseTimer())
+    state = dataclasses.replace(rounds.state, batch_rows=after.batch_rows)
+    return rounds.step_fn(state, 0, PhaseTimer())
+
+
+def test_a_generator_that_says_one_thing_is_one_row_a_group(monkeypatch):
+    place = _scripted(monkeypatch, "1 + + 1")
+    output = _first_round(place)
     assert output.metrics["game/incorrect_rate"] == 1.0
     assert output.metrics["kind_share/malformed"] == 1.0
     assert output.metrics["game/distinct_rate"] == pytest.approx(1 / 6)
@@ -150,10 +157,7 @@ def test_a_generator_that_says_one_thing_is_one_row_a_group(monkeypatch):
 def test_a_round_without_a_decided_perturbation_goes_on(monkeypatch):
     """Copies of an empty step: nothing is fresh, nothing is replayed."""
     place = _scripted(monkeypatch, "")
-    trained, *_ = _three_rounds()
-    rounds = tiny_game.rounds(place, tiny_game.game_config())
-    rounds.update, rounds.scorer = trained.update, trained.scorer
-    output = rounds.step_fn(rounds.state, 0, PhaseTimer())
+    output = _first_round(place)
     assert output.metrics["game/undecidable_rate"] == 1.0
     assert "game/fool_rate" not in output.metrics
     assert to_scalar(output.metrics["nonfinite"]) == 0.0
