@@ -6,6 +6,8 @@ in where their wrong steps come from: static corruptions, a frozen Generator, th
 solver's own samples labelled by Monte-Carlo completions, the same labelled by the
 exact oracle (an upper bound), and the Generator that learns. An ORM learns from whole
 samples by their answers alone, in as many updates, and judges a solution at its end.
+ReST-MCTS* has two rounds: trees that a verifier guides, a value model of them, and a
+policy that writes the next trees; its value models have half of the updates each.
 The problems count modulo 10: every result is its last digit. All settings are those of
 the published table, and where the quickstart has others since, they stand in
 `PUBLISHED`.
@@ -45,6 +47,34 @@ PUBLISHED = {
 PRMS = ("prm_static", "prm_monte_carlo", "prm_frozen", "prm_oracle", "aprm")
 
 
+def set_rest_mcts(c) -> None:
+    """The rounds of ReST-MCTS*: each searches with the policy and values before it."""
+    policy, value, start = "solver", "prm_warmup", "solver"
+    for k in (1, 2):
+        trees = {
+            "search.method": "mcts",
+            "search.solver": policy,
+            "search.verifiers": (value,),
+            "search.splits": ("train",),
+            "search.problems": 200,
+            "search.trees": 200,
+            "search.batch": 64,
+            "search.exploration": 0.5,
+        }
+        override(c, f"rest_trees_{k}", trees)
+        made = {"prm.negatives": "values", "prm.data": (f"rest_trees_{k}",)}
+        # Values are of all steps up to one, and mean what they say: no balance.
+        made |= {"builder.window": 0, "prm.init_from": start, "prm.balance": False}
+        # Eight packed rows hold about as many steps as others have in a batch.
+        made |= {"prm.updates": c.prm.updates // 2, "prm.batch_size": 8}
+        override(c, f"rest_value_{k}", made)
+        value = start = f"rest_value_{k}"
+        policy = f"rest_policy_{k}"
+    tuned = {"sft.init_from": "solver", "sft.data": "rest_trees_1"}
+    tuned |= {"sft.updates": 200, "sft.learning_rate": 5e-4}
+    override(c, "rest_policy_1", tuned)
+
+
 def get_config(arg: str = ""):
     check_arg(arg)
     c = read_config_file(Path(__file__).with_name("quickstart.py"))
@@ -59,6 +89,11 @@ def get_config(arg: str = ""):
         "prm_monte_carlo:prm",
         "prm_oracle:prm",
         "orm:prm",
+        "rest_trees_1:search",
+        "rest_value_1:prm",
+        "rest_policy_1:sft",
+        "rest_trees_2:search",
+        "rest_value_2:prm",
         "prm_frozen:aprm",
         "aprm:aprm",
         "evaluate",
@@ -70,8 +105,9 @@ def get_config(arg: str = ""):
     # It reads whole solutions, as no other PRM here does: it starts from the solver.
     whole = {"builder.window": 0, "prm.init_from": "solver", "prm.hard_share": 0.0}
     override(c, "orm", {"prm.negatives": "outcome", **whole})
+    set_rest_mcts(c)
     override(c, "prm_frozen", {"game.freeze_generator": True})
-    c.evaluate.prms = (*PRMS, "orm")
+    c.evaluate.prms = (*PRMS, "orm", "rest_value_2")
     c.evaluate.attack_prms = PRMS
     c.evaluate.samples = (8, 32)
     c.evaluate.problems = 200

@@ -40,7 +40,4 @@ def get_config(arg: str = ""):
         run_local(c)
         c.builder.max_steps = 4
         c.search.problems = 3
-        c.search.n, c.search.m = 4, 2
-        c.search.iterations = 3
-        c.search.bootstrap = 100
     return c

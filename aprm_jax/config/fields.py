@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import ml_collections
@@ -102,6 +102,16 @@ def stages(config: ml_collections.ConfigDict) -> list[tuple[str, str]]:
     if twice:
         raise ConfigError(f"stages: {twice[0]!r} stands there twice")
     return out
+
+
+def among_stages(
+    config: ml_collections.ConfigDict, field: str, names: Iterable[str]
+) -> Iterator[tuple[str, str]]:
+    """(field, name) of those names that are stages of the run, or in their folders."""
+    known = {str(stage).partition(":")[0] for stage in config.stages}
+    for name in names:
+        if name.partition("/")[0] in known:
+            yield field, name
 
 
 def for_stage(

@@ -20,7 +20,7 @@ from aprm_jax.game.rollouts import (
 from aprm_jax.game.update import game_optimiser
 from aprm_jax.jobs.context import Context, JobError, log
 from aprm_jax.jobs.prm_labels import label_batches
-from aprm_jax.jobs.records.prm import SAMPLED
+from aprm_jax.jobs.records.prm import SAMPLED, VALUES
 from aprm_jax.jobs.solvers import open_solver
 from aprm_jax.models import heads
 from aprm_jax.training.ahead import Ahead
@@ -47,9 +47,10 @@ def run(context: Context) -> dict[str, int]:
     context, c = context.of("prm"), context.config.prm
     params = initial_prm(context, c.init_from, "prm.init_from", c.head)
     size = whole_batch(context)
-    if c.negatives == "labels":
+    if c.negatives in ("labels", VALUES):
         params = train(context, params, label_batches(context, size), 8)
-        context.save(params, "prm", c.head)
+        how = "last" if c.negatives == VALUES else "min"
+        context.save(params, "prm", c.head, aggregation=how)
         return {}
     pool = _pool(context) if c.negatives in SAMPLED else ()
     rows = BatchSize(multiple=_shares(context))

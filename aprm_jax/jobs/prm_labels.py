@@ -14,6 +14,8 @@ from aprm_jax.data.labelled_texts import read_labelled
 from aprm_jax.data.rows import StepRow
 from aprm_jax.data.trees import tree_rows
 from aprm_jax.jobs.context import Context, JobError, log
+from aprm_jax.jobs.records.prm import VALUES
+from aprm_jax.jobs.tree_data import value_solutions
 from aprm_jax.tasks.labelled import LabelledDomain
 from aprm_jax.training.ahead import Ahead
 from aprm_jax.training.timing import PhaseTimer
@@ -135,6 +137,8 @@ def check(context: Context) -> None:
 def labelled_solutions(context: Context) -> list[LabelledSolution]:
     """Those that `prm.data` names; the domain's own where it names none.
 
+    Of searches they are the whole solutions of the trees, with values.
+
     Questions of the domain's dev split are left out wherever they come from.
 
     Raises:
@@ -142,6 +146,8 @@ def labelled_solutions(context: Context) -> list[LabelledSolution]:
       DataError: a source cannot be used.
     """
     c = context.config
+    if c.prm.negatives == VALUES:
+        return value_solutions(context, c.prm.data)
     domain = context.domain
     held: frozenset[str] = frozenset()
     if isinstance(domain, LabelledDomain):

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,10 +38,12 @@ from aprm_jax.jobs.row_files import (
 )
 from aprm_jax.jobs.solvers import open_solver
 from aprm_jax.jobs.step_data import LIKELIHOOD
+from aprm_jax.jobs.tree_data import SOLUTIONS
 from aprm_jax.models.io import ModelFileError
 from aprm_jax.search.build import EFFECTIVE, make_engine
 from aprm_jax.search.engine import Engine
-from aprm_jax.search.outcome import outcome, tree_json
+from aprm_jax.search.outcome import Outcome, outcome, tree_json
+from aprm_jax.tasks.protocols import Grader
 from aprm_jax.tasks.questions import read_asked
 from aprm_jax.training.console import duration
 from aprm_jax.verifiers.models import BrokenModelError
@@ -48,15 +51,19 @@ from aprm_jax.verifiers.named import fingerprint_of
 from aprm_jax.verifiers.protocol import Verifier
 from aprm_jax.verifiers.stepwise import OracleSteps
 
-SOLUTIONS, MADE_BY = "solutions.jsonl", "made_by.json"
+MADE_BY = "made_by.json"
 SET = "search"  # of the records
 ORACLE = "oracle"  # the domain's
 _NO_VALUES = ("prm", "aprm")  # jobs whose PRMs say whether steps are correct
+TRAIN = "train"  # a split of the problems that are trained on
+_TRAINING = 1 << 40  # number of the first of these: none that a game plays with
 _KEY = 60  # of the random key, beside those of other stages
 _SECONDS = 10.0  # between lines of progress
 _SUMMED = ("index", "split", "answer", "why", "correct", "curve", "ledger")
 # What changes nothing that a row says.
 _ASIDE = ("output", "bootstrap", "batch", "problems", "splits", "questions", "trees")
+
+_Right = Callable[[str | None], bool]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,16 +129,28 @@ def _questions(context: Context) -> list[Asked]:
         return asked[:most]
     domain, out = context.domain, []
     for split in c.splits:
+        if split == TRAIN:
+            out += _training_questions(context)
+            continue
         if split not in domain.splits:
+            known = [TRAIN, *domain.splits]
             raise ConfigError(
                 f"search.splits: {domain.name} has no split {split!r}, only "
-                f"{', '.join(domain.splits)}.{nearest(split, list(domain.splits))}"
+                f"{', '.join(known)}.{nearest(split, known)}"
             )
         problems = domain.problems(split, c.problems)
         out += [Asked(split, p.question, p.answer) for p in problems]
     if not out:
         raise DataError(f"search.splits: there is no problem in {', '.join(c.splits)}")
     return out
+
+
+def _training_questions(context: Context) -> list[Asked]:
+    """Training problems, each once: the search of a question is that of its text."""
+    count = context.config.search.problems
+    drawn = (context.domain.train(_TRAINING + i) for i in range(2 * count))
+    asked = {p.question: Asked(TRAIN, p.question, p.answer) for p in drawn}
+    return list(asked.values())[:count]
 
 
 def _file_questions(context: Context) -> list[Asked]:
@@ -188,10 +207,11 @@ def _search(
             raise JobError(f"{', '.join(c.verifiers)}: {error}") from error
         new = []
         for k, (asked, tree) in enumerate(zip(part, trees, strict=True), start):
-            found = outcome(tree, engine, domain, c.pick).to_json()
-            row = {"index": k, "split": asked.split, **_graded(found, asked, domain)}
+            found = outcome(tree, engine, domain, c.pick)
+            right = _right(asked, domain)
+            row = {"index": k, "split": asked.split, **_graded(found, asked, right)}
             if k < c.trees:
-                row["tree"] = tree_json(tree)
+                row["tree"] = _judged_tree(found, right)
             new.append(sealed(row))
         _append(output, new)
         rows += map(_kept, new)
@@ -204,21 +224,34 @@ def _kept(row: Mapping[str, Any]) -> dict[str, Any]:
     return {name: row[name] for name in _SUMMED}
 
 
-def _graded(found: dict[str, Any], asked: Asked, grader: Any) -> dict[str, Any]:
-    """A row with what is right in it, where the reference is known."""
+def _right(asked: Asked, grader: Grader) -> _Right | None:
+    """Whether an answer of a question is right; asked once about each."""
     if not asked.reference:
-        return found | {"reference": None, "correct": None}
+        return None
 
+    @functools.cache
     def right(answer: str | None) -> bool:
-        return bool(grader.same_answer(answer, asked.reference))
+        return answer is not None and bool(grader.same_answer(answer, asked.reference))
 
-    known = {None: False}
-    for answer in (*(p["answer"] for p in found["curve"]), found["answer"]):
-        if answer not in known:
-            known[answer] = right(answer)
-    curve = [point | {"correct": known[point["answer"]]} for point in found["curve"]]
-    correct = known[found["answer"]]
-    return found | {"reference": asked.reference, "correct": correct, "curve": curve}
+    return right
+
+
+def _graded(found: Outcome, asked: Asked, right: _Right | None) -> dict[str, Any]:
+    """A row with what is right in it, where the reference is known."""
+    row = found.to_json()
+    if right is None:
+        return row | {"reference": None, "correct": None}
+    curve = [point | {"correct": right(point["answer"])} for point in row["curve"]]
+    correct = right(found.answer)
+    return row | {"reference": asked.reference, "correct": correct, "curve": curve}
+
+
+def _judged_tree(found: Outcome, right: _Right | None) -> list[dict[str, Any]]:
+    """The tree, and at the end of whole solutions whether they are right."""
+    nodes = tree_json(found.tree)
+    for candidate in found.candidates if right is not None else ():
+        nodes[candidate.node]["correct"] = right(candidate.answer)
+    return nodes
 
 
 def _append(output: Path, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -12,13 +12,16 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from aprm_jax.data.drawing import Epochs
 from aprm_jax.data.epochs import PackedEpochs
 from aprm_jax.data.loader import PackedBatches, load_batches
 from aprm_jax.data.prefixes import PrefixTree
 from aprm_jax.data.prepared import read_metadata
+from aprm_jax.data.problem import Problem
 from aprm_jax.data.rows import StepBatch, StepRow, TooLongError, pack
 from aprm_jax.data.trees import tree_rows
 from aprm_jax.game.rollouts import Situation, situations
+from aprm_jax.jobs import tree_data
 from aprm_jax.jobs.backbones import BACKBONE
 from aprm_jax.jobs.context import Context, JobError, log
 from aprm_jax.jobs.prepare import prepared_folder
@@ -54,13 +57,14 @@ def language_loss(params: Any, batch: StepBatch, decoder: Decoder) -> Loss:
 
 
 def check(context: Context, earlier: Mapping[str, str]) -> None:
-    """The prepared data set that the config names exists, or an earlier stage makes it.
+    """The data that the config names exist, or an earlier stage makes them.
 
     Raises:
       DataError: names the field and what would be right.
     """
     data = context.config.sft.data
-    if data and earlier.get(data) != "prepare":
+    made = not data or earlier.get(data) == "prepare"
+    if not made and not tree_data.is_search(context, earlier, data):
         read_metadata(prepared_folder(context))
 
 
@@ -116,7 +120,8 @@ def _batches(context: Context, backbone: Any) -> Callable[[int, np.ndarray], Dra
     `backbone` is whose samples G learns to write.
     """
     c = context.config.sft
-    if c.data:
+    searched = c.data and tree_data.tree_file(context, c.data) is not None
+    if c.data and not searched:
         prepared = _prepared(context)
 
         def read(step: int, position: np.ndarray) -> Drawn:
@@ -128,8 +133,15 @@ def _batches(context: Context, backbone: Any) -> Callable[[int, np.ndarray], Dra
     if c.task == "perturb":
         pool = _pool(context, backbone)
         draw = functools.partial(_perturbation_batch, context, pool)
+    elif searched:
+        right = Epochs(
+            tree_data.right_solutions(context, [c.data]), context.config.seed
+        )
+        draw = functools.partial(_solution_batch, context, right.__getitem__)
+    elif (texts := _texts(context)) is not None:
+        draw = functools.partial(_text_batch, context, texts)
     else:
-        draw = functools.partial(_solution_batch, context, _texts(context))
+        draw = functools.partial(_solution_batch, context, context.domain.corpus)
     drawn = Ahead(draw, c.updates)  # a function of the step alone
     return lambda step, position: (*drawn(step), position)
 
@@ -142,11 +154,16 @@ def _perturbation_batch(
 
 
 def _solution_batch(
-    context: Context, texts: PackedEpochs | None, step: int
+    context: Context, solution: Callable[[int], Problem], step: int
 ) -> tuple[StepBatch, int]:
     size = context.config.sft.batch_size
-    if texts is None:
-        return _packed(context, step, _solution_rows(context, step, size))
+    return _packed(context, step, _solution_rows(context, solution, step, size))
+
+
+def _text_batch(
+    context: Context, texts: PackedEpochs, step: int
+) -> tuple[StepBatch, int]:
+    size = context.config.sft.batch_size
     shards = batch_shards(context.mesh) * context.config.sft.microbatches
     num_rows = -(-size // shards) * shards
     drawn = texts.take(step * size, size)
@@ -260,11 +277,13 @@ def _initial(context: Context) -> Any:
     return params
 
 
-def _solution_rows(context: Context, step: int, size: int) -> list[StepRow]:
+def _solution_rows(
+    context: Context, solution: Callable[[int], Problem], step: int, size: int
+) -> list[StepRow]:
     """`size` solutions; each step alone where it sees no others: they pack better."""
     builder, rows = context.builder, []
     for index in range(step * size, (step + 1) * size):
-        problem = context.domain.corpus(index)
+        problem = solution(index)
         steps = problem.steps[: context.config.builder.max_steps]
         if builder.window is None:
             rows.append(builder.solution(problem.question, steps))

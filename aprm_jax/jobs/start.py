@@ -148,7 +148,8 @@ def check_labelled_files(config: ml_collections.ConfigDict) -> None:
       DataError: names the field and the file.
     """
     c = config
-    named = [("prm.data", entry) for entry in c.prm.data]
+    searched = c.prm.negatives == "values"  # such data are stages' own
+    named = [("prm.data", entry) for entry in (() if searched else c.prm.data)]
     if c.domain.name == "labelled":
         named.append(("domain.train", c.domain.train))
         for entry in c.evaluate.sets:

@@ -25,6 +25,7 @@ _NEGATIVES = {
     "oracle": "PRM, oracle labels",
     "labels": "PRM, labels of the data",
     "outcome": "ORM, answers of the solver's samples",
+    "values": "value model, search trees (ReST-MCTS*)",
 }
 
 
@@ -83,8 +84,9 @@ def _trained(config: ml_collections.ConfigDict) -> list[Verifier]:
         elif job == "prm":
             negatives = stage.prm.negatives
             group = UPPER_BOUND if negatives == "oracle" else TRAINED
-            # An ORM judges whole solutions, where they end.
-            whole = negatives == "outcome" and "last" in config.evaluate.aggregations
+            # An ORM judges whole solutions, and a value is of all up to its step.
+            whole = negatives in ("outcome", "values")
+            whole &= "last" in config.evaluate.aggregations
             how = "last" if whole else MAIN_AGGREGATION
             name = _NEGATIVES[negatives]
             trained.append(Verifier(key, name, group, aggregation=how))

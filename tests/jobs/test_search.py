@@ -113,6 +113,9 @@ def test_every_question_has_a_row_with_all_that_came_of_it(root, whole):
         p.answer for p in tiny_game.ArithmeticDomain(0).problems("dev", 5)
     } | {p.answer for p in problems}
     assert "tree" in whole[0] and "tree" not in whole[1]
+    ends = [node for node in whole[0]["tree"] if node["finished"]]
+    right = [c["answer"] == whole[0]["reference"] for c in whole[0]["candidates"]]
+    assert sorted(node["correct"] for node in ends) == sorted(right)
     records, _ = read_results(root / "whole" / "results.json", "")
     results = Results(records)
     accuracy = results.find("search", "dev", "prm", "accuracy")
@@ -121,6 +124,14 @@ def test_every_question_has_a_row_with_all_that_came_of_it(root, whole):
     assert accuracy.low <= accuracy.value <= accuracy.high
     mean = sum(row["ledger"]["decoded"] for row in whole) / 5
     assert results.value("search", "dev", "prm", "decoded", part="cost") == mean
+
+
+def test_training_problems_are_searched_each_once(root):
+    asked = search._questions(Context(config(splits=("train",)), root, "training"))
+    assert {a.split for a in asked} == {"train"} and len(asked) == 5
+    assert len({a.question for a in asked}) == 5 and all(a.reference for a in asked)
+    held_out = {p.question for p in DOMAIN.problems("dev", 200)}
+    assert not held_out & {a.question for a in asked}
 
 
 def test_a_search_that_was_killed_goes_on_to_the_same_rows(root, whole, monkeypatch):

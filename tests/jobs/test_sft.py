@@ -44,7 +44,7 @@ def _loss(batch: StepBatch) -> float:
 @pytest.mark.parametrize("window", [1, 0])
 def test_the_loss_is_that_of_whole_solutions(window):
     context = _context(window)
-    rows = sft._solution_rows(context, 3, SIZE)
+    rows = sft._solution_rows(context, context.domain.corpus, 3, SIZE)
     whole = _solutions(context, 3)
     assert (len(rows) > len(whole)) == (window == 1)
     losses = [_loss(_batch(context, part)) for part in (rows, whole)]
@@ -53,7 +53,10 @@ def test_the_loss_is_that_of_whole_solutions(window):
 
 def test_steps_fill_rows_better_than_solutions_do():
     context, used = _context(1), []
-    for draw in (lambda k: sft._solution_rows(context, k, SIZE), None):
+    for draw in (
+        lambda k: sft._solution_rows(context, context.domain.corpus, k, SIZE),
+        None,
+    ):
         rows = [draw(k) if draw else _solutions(context, k) for k in range(4)]
         batches = [_batch(context, part) for part in rows]
         tokens = sum(np.count_nonzero(batch.segment_ids) for batch in batches)

@@ -6,11 +6,12 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
-from aprm_jax.config.fields import ConfigError
+from aprm_jax.config.fields import ConfigError, among_stages
 from aprm_jax.config.job import Curves, Job, Lazy
 from aprm_jax.config.setting import setting
 
 OBJECTIVES = ("expected", "ppo", "cross_entropy")
+VALUES = "values"  # negatives of search trees
 SAMPLED = ("monte_carlo", "oracle", "outcome")  # negatives of the solver's samples
 NEUTRAL = ("correct", "incorrect", "ignore", "class")
 
@@ -32,23 +33,28 @@ class PrmConfig:
         "static",
         "where wrong steps come from: corruptions, the solver's samples labelled by "
         "completions or by the oracle, people's labels; outcome: an ORM, of whole "
-        "samples labelled by their answers",
-        choices=("static", "monte_carlo", "oracle", "labels", "outcome"),
+        "samples labelled by their answers; values: of search trees, by the distance "
+        "to a right answer (ReST-MCTS*)",
+        choices=("static", "monte_carlo", "oracle", "labels", "outcome", VALUES),
     )
     data: tuple[str, ...] = setting(
-        (), 'labels: "READER:SOURCE" each; () = the labelled domain\'s own'
+        (),
+        'labels: "READER:SOURCE" each, () = the labelled domain\'s own; values: stages '
+        "of job=search, or their files",
     )
     soft: bool = setting(
-        True, "labels: as the data say; False cuts them at domain.label_cut"
+        True, "labels, values: as the data say; False cuts them at domain.label_cut"
     )
     neutral: str = setting(
         "correct", "labels: what a neutral rating is", choices=NEUTRAL
     )
-    balance: bool = setting(True, "labels: every class has the same weight in the loss")
+    balance: bool = setting(
+        True, "labels, values: every class has the same weight in the loss"
+    )
     updates: int = setting(400, "updates in all", least=1)
     batch_size: int = setting(
         64,
-        "an update: steps, half of them clean; labels: packed rows",
+        "an update: steps, half of them clean; labels, values: packed rows",
         least=1,
     )
     microbatches: int = setting(
@@ -66,8 +72,8 @@ class PrmConfig:
     eta: float = setting(0.0, "weight of R's entropy")
     hard_share: float = setting(
         0.0,
-        "but labels: of the wrong steps of an update, those of hard_pool candidates "
-        "that R believes most",
+        "but labels, values: of the wrong steps of an update, those of hard_pool "
+        "candidates that R believes most",
         least=0,
         most=1,
     )
@@ -112,6 +118,8 @@ def _sources(config: Any) -> Iterator[tuple[str, str]]:
     yield "prm.init_from", config.prm.init_from
     if config.prm.negatives in SAMPLED:
         yield "prm.solver", config.prm.solver
+    if config.prm.negatives == VALUES:
+        yield from among_stages(config, "prm.data", config.prm.data)
 
 
 # Of the game too, where G has lines beside R's.
@@ -151,6 +159,7 @@ JOB = Job(
     group="prm",
     settings=PrmConfig,
     run=Lazy("prm:run"),
+    check=Lazy("tree_data:check_values"),
     check_data=Lazy("prm_labels:check"),
     validate=_validate,
     sources=_sources,

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
-from aprm_jax.config.fields import ConfigError
+from aprm_jax.config.fields import ConfigError, among_stages
 from aprm_jax.config.job import Job, Lazy
 from aprm_jax.config.setting import setting
 
@@ -38,12 +38,10 @@ def stage_sources(
     config: Any, group: str, field: str = "verifiers"
 ) -> Iterator[tuple[str, str]]:
     """Those of a group's verifiers that are stages of the run."""
-    stages = {str(stage).partition(":")[0] for stage in config.stages}
     named = config[group][field]
-    for name in (named,) if isinstance(named, str) else named:
-        source = name.removeprefix("likelihood:")
-        if source.partition("/")[0] in stages:
-            yield f"{group}.{field}", source
+    names = (named,) if isinstance(named, str) else named
+    sources = [name.removeprefix("likelihood:") for name in names]
+    return among_stages(config, f"{group}.{field}", sources)
 
 
 def check_verifiers(config: Any, group: str) -> None:

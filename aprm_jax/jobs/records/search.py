@@ -35,7 +35,9 @@ class SearchConfig:
         'JSONL of questions, with answers or without, or "READER:SOURCE"; "" = the '
         "domain's own splits",
     )
-    splits: tuple[str, ...] = setting(("test",), "of the domain's problems")
+    splits: tuple[str, ...] = setting(
+        ("test",), 'of the domain\'s problems; "train" are those that are trained on'
+    )
     problems: int = setting(200, "questions, of each split; 0 = all of a file", least=0)
     output: str = setting("", 'file of rows; "" = solutions.jsonl in the stage')
     method: str = setting("beam", "which steps go on", choices=METHODS)

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
-from aprm_jax.config.fields import ConfigError
+from aprm_jax.config.fields import ConfigError, among_stages
 from aprm_jax.config.job import Curves, Job, Lazy
 from aprm_jax.config.setting import setting
 
@@ -22,7 +22,9 @@ class SftConfig:
     )
     init_from: str = setting("", 'stage or directory of a model; "" = from scratch')
     data: str = setting(
-        "", 'solve: a prepare stage or its folder; "" = the domain\'s corpus'
+        "",
+        "solve: a prepare stage or its folder; a search stage or its file, whose right "
+        'solutions are learned; "" = the domain\'s corpus',
     )
     updates: int = setting(3500, "updates in all", least=1)
     batch_size: int = setting(
@@ -58,6 +60,7 @@ def _sources(config: Any) -> Iterator[tuple[str, str]]:
     c = config.sft
     if c.init_from:
         yield "sft.init_from", c.init_from
+    yield from among_stages(config, "sft.data", [c.data])
     foreign = bool(config.generator.backbone)  # else G starts as the solver
     if c.task == "perturb" and c.solver_share > 0 and foreign:
         yield "prm.solver", config.prm.solver
