@@ -36,8 +36,9 @@ def test_every_way_to_train_a_prm_has_a_name(negatives):
     override(config, "a", {"prm.negatives": negatives})
     (row,) = [v for v in tables.verifiers(config) if v.key == "a"]
     assert row.name and row.name != "a"
-    # An ORM says something of the last step alone.
-    assert row.aggregation == ("last" if negatives == "outcome" else "min")
+    # An ORM says something of the last step alone, and a value is of all before it.
+    whole = negatives in ("outcome", "values")
+    assert row.aggregation == ("last" if whole else "min")
     set_field(config, "evaluate.aggregations", ("min",))
     (row,) = [v for v in tables.verifiers(config) if v.key == "a"]
     assert row.aggregation == "min"  # nothing else is measured
