@@ -49,8 +49,9 @@ def _reference(base, prover, starts, k, alpha):
     return out
 
 
-@pytest.mark.parametrize("window", [None, 1])
-@pytest.mark.parametrize("two", [False, True], ids=["best of 4", "two models"])
+@pytest.mark.parametrize(
+    ("two", "window"), [(False, 1), (True, None)], ids=["best of 4", "two models"]
+)
 def test_rewards_are_the_bases_value_and_the_provers_progress(two, window):
     base, other = _model(1, window), _model(2, window)
     pav = Pav(base, other if two else 4, alpha=0.7)
