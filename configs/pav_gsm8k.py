@@ -57,6 +57,7 @@ def get_config(arg: str = ""):
         c.domain.model_solutions = c.domain.processbench = ""
         cut(c, "qwen2")
         c.pav.sampling = "all"  # it has few right completions, and fewer high values
+        c.pav.problems = 12
         c.search.problems, c.search.n, c.search.m = 2, 4, 2
         c.search.bootstrap = 100
         return c
