@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from typing import Any
+from typing import Any, cast
 
 import flax.linen as nn
 import jax
@@ -119,7 +119,7 @@ class Didactic:
         self, policy: _Policy, params: Any, tokens: Array, weights: Array
     ) -> Float32[Array, ""]:
         """Minus the weighted log-probability of tokens up to the first end."""
-        logprobs = jax.nn.log_softmax(policy.apply(params, tokens))
+        logprobs = jax.nn.log_softmax(_logits(policy, params, tokens))
         chosen = jnp.take_along_axis(logprobs, tokens[..., None], axis=-1)[..., 0]
         ended = jnp.cumsum(tokens == self.task.end, axis=1) - (tokens == self.task.end)
         mask = ended == 0
@@ -131,7 +131,7 @@ class Didactic:
 
         def write(tokens, at):
             t, key = at
-            logits = policy.apply(params, tokens)[:, t]
+            logits = _logits(policy, params, tokens)[:, t]
             drawn = jax.random.categorical(key, logits)
             over = (tokens[:, jnp.maximum(t - 1, 0)] == end) & (t > 0)
             return tokens.at[:, t].set(jnp.where(over, end, drawn)), None
@@ -176,6 +176,10 @@ class _Policy(nn.Module):
         for _ in range(3):
             x = nn.relu(nn.Dense(self.width)(x))
         return nn.Dense(self.tokens)(x)
+
+
+def _logits(policy: _Policy, params: Any, tokens: Array) -> Array:
+    return cast(Array, policy.apply(params, tokens))
 
 
 def iterations_to(rewards: Float32[np.ndarray, " N"], share: float, window: int) -> int:

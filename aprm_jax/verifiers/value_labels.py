@@ -107,7 +107,7 @@ class ValueTree:
         """What `to_json` made."""
         nodes = []
         for parent, text, drawn, counts, base, exact, wanted in row["nodes"]:
-            pairs = (tuple(counts), tuple(base))
+            pairs = (counts[0], counts[1]), (base[0], base[1])
             nodes.append(ValueNode(parent, text, drawn, *pairs, exact, wanted))
         return cls(row["question"], nodes, dict(row["spent"]))
 

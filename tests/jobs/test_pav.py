@@ -17,7 +17,8 @@ from aprm_jax.jobs import pav, pav_file, search
 from aprm_jax.jobs.context import Context, JobError
 from aprm_jax.models.io import ModelSpec, save_model
 from aprm_jax.solvers.protocol import Solution
-from aprm_jax.verifiers.pav import NoValuesError
+from aprm_jax.verifiers.models import ModelVerifier
+from aprm_jax.verifiers.pav import NoValuesError, Pav
 
 
 def config(**fields):
@@ -172,13 +173,14 @@ def test_its_model_has_values_and_searches_by_effective_rewards(
     context = Context(config(), root, "found")
     search.check(context, {"pav": "pav"})
     engine = search._engine(context, search._questions(context))
-    assert type(engine.verifier).__name__ == "Pav" and engine.aggregation.how == "last"
+    assert isinstance(engine.verifier, Pav) and engine.aggregation.how == "last"
     assert search.run(context)["questions"] == 2
     # Another prover, by its own values.
     two = Context(config(**{"search.prover_values": "pav"}), root, "two")
     search.check(two, {"pav": "pav"})
     made = search._engine(two, [])
-    assert made.verifier is not None and made.verifier.prover.values
+    assert isinstance(made.verifier, Pav)
+    assert isinstance(made.verifier.prover, ModelVerifier)
     # What has no values is refused, by its job or once it is read.
     wrong = Context(config(**{"search.verifiers": ("aprm",)}), root, "wrong")
     with pytest.raises(

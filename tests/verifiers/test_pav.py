@@ -163,7 +163,8 @@ def test_a_verifier_of_another_kind_is_named():
     both = CombinedVerifier([_model(), correct])
     with pytest.raises(NoValuesError, match="the base's values"):
         Pav(both)
-    assert Pav(CombinedVerifier([_model(1), _model(2)])).base.values
+    assert CombinedVerifier([_model(1), _model(2)]).values
+    Pav(CombinedVerifier([_model(1), _model(2)]))
     Pav(OracleVerifier(DOMAIN.oracle))  # says nothing against it
     with pytest.raises(ValueError, match="the best of 0"):
         Pav(_model(), 0)

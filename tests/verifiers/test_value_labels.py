@@ -8,7 +8,7 @@ import json
 import jax
 import numpy as np
 import pytest
-from tiny_search import Answers, walk
+from tiny_search import Answers, Rule, walk
 
 from aprm_jax.data.problem import Problem
 from aprm_jax.solvers.protocol import Solution
@@ -27,7 +27,7 @@ PROBLEMS = [Problem(f"question {k}", (), str(k % 3)) for k in range(6)]
 class RuleSolver:
     """Implements `Solver` by a rule of `tiny_search`; remembers what it was asked."""
 
-    rule: object = walk
+    rule: Rule = walk
     asked: list = dataclasses.field(default_factory=list)
 
     def solve(self, starts, count, key, *, max_steps, temperature=1.0, **options):
