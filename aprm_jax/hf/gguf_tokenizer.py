@@ -154,6 +154,8 @@ def _add_ends(
             *filter(None, (back,)),
         ],
         special_tokens=[
-            (token, backend.token_to_id(token)) for token in {front, back} - {None}
+            (token, backend.token_to_id(token))
+            for token in dict.fromkeys((front, back))
+            if token
         ],
     )

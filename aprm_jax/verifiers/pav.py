@@ -121,13 +121,15 @@ class Pav:
 
     def _proved(self, q: np.ndarray) -> np.ndarray:
         """The prover's values from those that are read for it."""
-        return best_of(q, self.prover) if isinstance(self.prover, int) else q
+        prover = self.prover
+        return np.asarray(best_of(q, prover)) if isinstance(prover, int) else q
 
     @functools.cached_property
     def _readers(self) -> tuple[StepVerifier, ...]:
         """Of the base, and of the prover where that is a model."""
-        two = not isinstance(self.prover, int)
-        return tuple(map(by_steps, (self.base, self.prover) if two else (self.base,)))
+        if isinstance(self.prover, int):
+            return (by_steps(self.base),)
+        return by_steps(self.base), by_steps(self.prover)
 
     @property
     def flops_per_token(self) -> float:

@@ -146,7 +146,7 @@ class ValueTree:
                 yield Siblings(drawn, base, q, of_base, noise, np.zeros(len(q)))
             else:
                 slope = best * (1 - q) ** (best - 1)  # of best_of, by q
-                proved = best_of(q, best)
+                proved = np.asarray(best_of(q, best))
                 of_prover = slope**2 * noise
                 yield Siblings(drawn, q, proved, noise, of_prover, slope * noise)
 

@@ -24,7 +24,7 @@ def test_a_token_is_predicted_from_those_before_it_alone():
     for t in range(4):
         changed = tokens.at[0, t].set((tokens[0, t] + 1) % 4)
         other = _logits(policy, params, changed)
-        same = np.isclose(logits, other).all(axis=-1)[0]
+        same = np.all(np.isclose(logits, other)[0], axis=-1)
         assert same[: t + 1].all() and not same[t + 1 :].any()
 
 
