@@ -8,10 +8,10 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import queue
 import signal
 import sys
 import threading
+from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import IO, TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _FAILED, _BAD_ROWS, _USAGE = 1, 1, 2
 _ROWS = 64  # of a batch: the most that the models' programs take at once
+_MOST_CHARS = 1 << 22  # of a batch's lines; a line that has more is one by itself
 
 _EPILOG = """\
 in:   {"prompt": "3 + 4?", "completions": ["3 + 4 = 7", "7"]}, or question and steps;
@@ -130,36 +131,67 @@ def _score(arguments: argparse.Namespace, lines: IO[bytes], out: IO[bytes]) -> i
 def _arriving(lines: IO[bytes]) -> Iterator[list[RawRow]]:
     """Rows as they arrive: whoever writes one and waits for its score gets it.
 
-    A thread reads, and is never more than a batch ahead.
+    A thread reads, and is never more than a batch and a line ahead.
     """
     from aprm_jax.data.stream import line_rows
 
-    waiting: queue.Queue[Any] = queue.Queue(_ROWS)
+    waiting = _Waiting()
 
     def read() -> None:
         try:
             for row in line_rows(lines):
                 waiting.put(row)
-            waiting.put(None)
+            waiting.end(None)
         except BaseException as error:  # raised again where somebody handles it
-            waiting.put(error)
+            waiting.end(error)
 
     threading.Thread(target=read, daemon=True).start()
-    end: Any = ...
-    while end is ...:
-        batch, item = [], waiting.get()
-        while True:
-            if item is None or isinstance(item, BaseException):
-                end = item
-                break
-            batch.append(item)
-            if len(batch) == _ROWS or waiting.empty():
-                break
-            item = waiting.get()
-        if batch:
-            yield batch
-    if end is not None:
-        raise end
+    while batch := waiting.take():
+        yield batch
+    if waiting.error is not None:
+        raise waiting.error
+
+
+class _Waiting:
+    """Rows that were read and not scored yet: no more than a batch of them.
+
+    Attributes:
+      error: what ended the reading, once `take` gave nothing; None for the end.
+    """
+
+    def __init__(self) -> None:
+        self.error: BaseException | None = None
+        self._rows: deque[RawRow] = deque()
+        self._chars, self._ended = 0, False
+        self._changed = threading.Condition()
+
+    def put(self, row: RawRow) -> None:
+        """Adds a row, once there is room for it."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._has_room(len(row.text)))
+            self._rows.append(row)
+            self._chars += len(row.text)
+            self._changed.notify_all()
+
+    def end(self, error: BaseException | None) -> None:
+        """Nothing follows."""
+        with self._changed:
+            self.error, self._ended = error, True
+            self._changed.notify_all()
+
+    def take(self) -> list[RawRow]:
+        """All that wait, at least one; [] at the end."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._rows or self._ended)
+            batch = list(self._rows)
+            self._rows.clear()
+            self._chars = 0
+            self._changed.notify_all()
+        return batch
+
+    def _has_room(self, chars: int) -> bool:
+        few = len(self._rows) < _ROWS and self._chars + chars <= _MOST_CHARS
+        return few or not self._rows
 
 
 def _say(message: str, bar: Any) -> None:

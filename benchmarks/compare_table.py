@@ -11,6 +11,7 @@ another config: its JSON, its markers.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import math
 import re
@@ -20,9 +21,13 @@ from pathlib import Path
 
 import numpy as np
 
+from aprm_jax.config import for_stage, jobs, stages
 from aprm_jax.evals.intervals import Interval, over_seeds, pooled
 from aprm_jax.evals.records import Record, by_name
+from aprm_jax.jobs import of_run
+from aprm_jax.jobs.spent import Spent
 from aprm_jax.training.metrics import read_metrics
+from aprm_jax.training.workdir import done_info
 
 ROOT = Path(__file__).resolve().parent.parent
 TITLES = {
@@ -33,8 +38,10 @@ TITLES = {
     "prm_static.{how}@{n}": "PRM, static corruptions",
     "orm.last@{n}": "ORM, at the last step",
     "prm_monte_carlo.{how}@{n}": "PRM, Monte-Carlo labels",
+    "rest_value_2.last@{n}": "ReST-MCTS*, value model of two rounds",
     "prm_frozen.{how}@{n}": "PRM, frozen Generator",
     "aprm.{how}@{n}": "**APRM**",
+    "aprm.vote_{how}@{n}": "majority of {n}, weighted by APRM",
     "prm_oracle.{how}@{n}": "PRM, exact labels of the solver's samples",
     "pass@{n}": "pass@{n}",
 }
@@ -43,12 +50,21 @@ RIVALS = {
     "likelihood": "likelihood.{how}@{n}",
     "static": "prm_static.{how}@{n}",
     "Monte-Carlo": "prm_monte_carlo.{how}@{n}",
+    "ORM": "orm.last@{n}",
+    "ReST-MCTS*": "rest_value_2.last@{n}",
     "frozen Generator": "prm_frozen.{how}@{n}",
     "oracle labels": "prm_oracle.{how}@{n}",
 }
 LAST = 50  # rounds of a game that its end is the mean of
 HARD = "illegal_contraction"  # the solver's most frequent error
-PAPER_RIVALS = ("majority", "likelihood", "static", "Monte-Carlo")
+PAPER_RIVALS = (
+    "majority",
+    "likelihood",
+    "static",
+    "Monte-Carlo",
+    "ORM",
+    "ReST-MCTS*",
+)
 
 
 def main() -> None:
@@ -118,6 +134,11 @@ def collect(runs: Sequence[Path], how: str) -> dict:
                     means[rival] = float(values[name].mean())
             best = max((r for r in PAPER_RIVALS if r in means), key=lambda r: means[r])
             out["best_rival"][f"{split}@{n}"] = best
+    out["spent"] = {
+        stage: mean_spent([spent_of(run, stage) for run in runs])
+        for stage in dict.fromkeys(name.partition(".")[0] for name in TITLES)
+        if all((run / stage / "done.json").exists() for run in runs)
+    }
     summaries = [_summary(run) for run in runs]
     out["summary"] = {}
     for key in summaries[0]:
@@ -150,6 +171,32 @@ def _summary(run: Path) -> dict[str, float]:
     )
 
 
+def spent_of(run: Path, stage: str) -> Spent | None:
+    """What a stage and all that it starts from asked for; None of an older run."""
+    config, total = of_run.get_config(str(run)), Spent()
+    job_of, waiting, seen = dict(stages(config)), [stage], {stage}
+    while waiting:
+        name = waiting.pop()
+        spent = done_info(run / name).get("spent")
+        if spent is None:
+            return None
+        total.add(Spent(**spent))
+        for _, source in jobs()[job_of[name]].sources(for_stage(config, name)):
+            before = source.partition("/")[0]
+            if before in job_of and before not in seen:
+                seen.add(before)
+                waiting.append(before)
+    return total
+
+
+def mean_spent(found: Sequence[Spent | None]) -> dict[str, float] | None:
+    """The mean over seeds; None where one is not known."""
+    known = [spent.to_json() for spent in found if spent is not None]
+    if len(known) < len(found):
+        return None
+    return {name: float(np.mean([k[name] for k in known])) for name in known[0]}
+
+
 def render(results: dict, file: str, by_seed: bool) -> str:
     """The tables as Markdown."""
     how = results["aggregation"]
@@ -178,8 +225,21 @@ def _accuracy_table(results: dict, how: str, n: int) -> str:
         name = pattern.format(how=how, n=n)
         cells = [results["accuracy"].get(f"{s}/{name}") for s in results["splits"]]
         if all(cells):
-            rows.append((title.format(n=n), [_percent(c) for c in cells]))
-    return table([f"best of {n}", *results["splits"]], rows)
+            spent = _spent_cells(results, name.partition(".")[0])
+            rows.append((title.format(n=n), [*map(_percent, cells), *spent]))
+    header = [f"best of {n}", *results["splits"]]
+    if results.get("spent"):
+        header += ["oracle calls", "sampled tokens"]
+    return table(header, rows)
+
+
+def _spent_cells(results: dict, stage: str) -> list[str]:
+    """What a row's training asked for, in thousands; – where nothing was trained."""
+    if not results.get("spent"):
+        return []
+    spent = results["spent"].get(stage) or {}
+    values = [spent.get(field.name) for field in dataclasses.fields(Spent)]
+    return ["–" if v is None else f"{v / 1000:,.1f} k" for v in values]
 
 
 def _difference_table(results: dict, n: int) -> str:

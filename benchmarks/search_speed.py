@@ -184,7 +184,7 @@ def check_equal(cached: Sequence[Tree], again: Sequence[Tree]) -> float:
         scores = np.array([[n.score for n in tree.nodes[1:]] for tree in (mine, other)])
         np.testing.assert_array_equal(*np.isnan(scores))
         differ = max(differ, float(np.nanmax(np.abs(scores[0] - scores[1]))))
-    assert differ < 1e-4, differ  # the JSON says how far below
+    assert differ < 1e-5, differ  # the JSON says how far below
     return differ
 
 

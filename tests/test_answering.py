@@ -110,7 +110,7 @@ def test_the_package_of_the_same_name_is_the_function_too():
         ("1", {"n": True}, TypeError, "n must be int, not True"),
         ("1", {"method": "beem"}, ValueError, "must be one of best_of_n, beam"),
         ("1", {"n": 6, "m": 4}, ConfigError, r"n \(6\) must be a multiple of m \(4\)"),
-        ("1", {"verifier": None}, ConfigError, "verifiers is empty"),
+        ("1", {"verifier": None}, ConfigError, "^verifier is None: .*majority"),
         ("1", {"verifier": 7}, TypeError, "verifier must be a folder"),
         ("1", {"solver": ""}, ValueError, "solver is empty: a folder or OWNER/NAME"),
         ("1", {"seed": -1}, ValueError, "seed must be at least 0"),

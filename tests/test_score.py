@@ -6,6 +6,7 @@ import json
 import signal
 import subprocess
 import sys
+import threading
 
 import command
 import numpy as np
@@ -14,6 +15,7 @@ import tiny
 
 import aprm_jax
 from aprm_jax import score
+from aprm_jax.data.jsonl import RawRow
 from aprm_jax.data.solutions import solution_key
 
 COMMAND = [sys.executable, "-m", "aprm_jax.score"]
@@ -148,3 +150,51 @@ def test_several_verifiers_and_texts(capfdbinary, monkeypatch, tmp_path):
     found = [json.loads(line) for line in out.splitlines()]
     assert [row["line"] for row in found] == list(range(1, 101)) and not errors
     assert all(len(row["scores"]) == 2 and max(row["scores"]) < 0.01 for row in found)
+
+
+def test_what_waits_is_bounded_by_rows_and_by_text():
+    text = "x" * (score._MOST_CHARS // 4)
+
+    def ahead(texts: list[str]) -> int:
+        """Rows that are taken in before somebody takes them out."""
+        waiting, put = score._Waiting(), []
+
+        def read():
+            for line, row in enumerate(texts):
+                waiting.put(RawRow(line, row, {}))
+                put.append(line)
+            waiting.end(None)
+
+        thread = threading.Thread(target=read, daemon=True)
+        thread.start()
+        thread.join(0.2)
+        held, taken = len(put), []
+        while batch := waiting.take():
+            assert len(batch) <= score._ROWS
+            chars = sum(len(row.text) for row in batch)
+            assert chars <= score._MOST_CHARS or len(batch) == 1
+            taken += [row.line for row in batch]
+        assert taken == list(range(len(texts)))
+        return held
+
+    assert ahead(["x"] * 3) == 3
+    assert ahead(["x"] * 200) == score._ROWS
+    assert ahead([text] * 9) == 4
+    assert ahead([text * 5, "x", "x"]) == 1  # a long line is taken, alone
+
+
+def test_an_error_of_the_reading_comes_behind_what_was_read():
+    class Torn:
+        def __init__(self):
+            self.lines = [_line(GOOD)] * 3
+
+        def readline(self, size):
+            if not self.lines:
+                raise OSError("gone")
+            return self.lines.pop()
+
+    found = []
+    with pytest.raises(OSError, match="gone"):
+        for batch in score._arriving(Torn()):
+            found += batch
+    assert [row.line for row in found] == [1, 2, 3]

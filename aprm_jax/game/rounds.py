@@ -360,6 +360,8 @@ class Rounds:
             arena.kinds,
             arena.builder.replies.reasons,
         )
+        tokens = sum(p.count * len(p.reply.ids) for p in perturbations)
+        metrics["game/sampled_tokens"] = float(tokens)
         if static:
             p_static = scipy.special.expit(of_static)
             metrics["prm/accuracy_static"] = float(np.mean(p_static < THRESHOLD))

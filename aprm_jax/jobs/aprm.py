@@ -8,6 +8,7 @@ from aprm_jax.game.rounds import GameConfig, Rounds
 from aprm_jax.game.update import GameState
 from aprm_jax.jobs.context import Context, log
 from aprm_jax.jobs.prm import initial_prm
+from aprm_jax.jobs.spent import Spent
 from aprm_jax.models.lora import LoraConfig
 from aprm_jax.theory.bounds import regulariser_warning
 from aprm_jax.training.lines import LineLog
@@ -54,6 +55,7 @@ def run(context: Context) -> dict[str, float]:
         name=context.stage,
         samples=samples,
     )
+    context.spent.add(Spent.of_metrics(context.directory, "game"))
     trained_generator, trained_prm = rounds.merged_players(state)
     context.of("generator").save(
         trained_generator, "generator", folder="generator/model"

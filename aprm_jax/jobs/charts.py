@@ -13,7 +13,7 @@ from aprm_jax.evals import selection
 from aprm_jax.evals.records import Results
 from aprm_jax.jobs.step_data import CHANCE
 from aprm_jax.jobs.verifier_tables import verifiers
-from aprm_jax.report.contents import Chart, Progression, Series
+from aprm_jax.report.contents import Chart, Perturbation, Progression, Series
 
 
 def curves(
@@ -93,6 +93,20 @@ def reliability(
                     )
                 )
     return out
+
+
+def perturbation(row: Mapping[str, Any]) -> Perturbation:
+    """A row of `game.rounds.logged`."""
+    return Perturbation(
+        iteration=row["step"],
+        question=row["question"],
+        previous=row["prefix"][-1] if row["prefix"] else "",
+        original=row["correct_step"],
+        perturbed=row["perturbed_step"],
+        kind=row["kind"],
+        score=math.nan if row["p_correct"] is None else row["p_correct"],
+        incorrect={"incorrect": True, "correct": False}.get(row["label"]),
+    )
 
 
 def progression(rows: Sequence[Mapping[str, int | float]]) -> Progression | None:

@@ -21,6 +21,7 @@ from aprm_jax.hf.builders import open_builder
 from aprm_jax.hf.export import Origin
 from aprm_jax.jobs import backbones
 from aprm_jax.jobs.domains import open_domain
+from aprm_jax.jobs.spent import Spent
 from aprm_jax.models.decoder import Decoder, DecoderConfig
 from aprm_jax.models.io import Kind, ModelSpec, load_model, save_model
 from aprm_jax.models.lora import LoraConfig
@@ -48,6 +49,7 @@ class Context:
         they differ where the config names models of Hugging Face.
       instructed: whether the role is a solver that follows a prompt in words: see
         `solver`.
+      spent: what the stage has asked for to learn from, up to now.
     """
 
     config: ml_collections.ConfigDict
@@ -55,6 +57,7 @@ class Context:
     stage: str
     role: str = "solver"
     instructed: bool = False
+    spent: Spent = dataclasses.field(default_factory=Spent, compare=False)
 
     def of(self, role: str) -> Context:
         """The same stage for another role; this one where both are alike."""

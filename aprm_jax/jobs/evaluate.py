@@ -9,10 +9,7 @@ from __future__ import annotations
 import functools
 import io
 import json
-import re
-import time
-import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +20,6 @@ from aprm_jax.evals import (
     first_errors,
     outcome,
     pressure,
-    robustness,
     selection,
     step_labels,
     step_sets,
@@ -41,17 +37,14 @@ from aprm_jax.evals.step_sets import Judged, StepSet
 from aprm_jax.evals.validation import Chosen, choose
 from aprm_jax.files import (
     atomic_write,
-    check_fingerprints,
-    fingerprints,
-    read_sealed,
-    write_sealed,
 )
-from aprm_jax.game.rounds import GameConfig
 from aprm_jax.jobs import samples, step_data
+from aprm_jax.jobs.attack import attack_prm
 from aprm_jax.jobs.context import Context, JobError, log
+from aprm_jax.jobs.parts import Part, arrays_path, keep, kept
 from aprm_jax.jobs.step_data import DEV, THRESHOLDS
+from aprm_jax.jobs.verifier_tables import MAIN_AGGREGATION, verifiers
 from aprm_jax.jobs.verifiers import model_scores, set_scores
-from aprm_jax.models.lora import LoraConfig
 from aprm_jax.solvers.protocol import Solution
 from aprm_jax.verifiers.protocol import Scored, StepScores
 
@@ -61,16 +54,13 @@ THRESHOLD_SEED = 1_000_033  # of the corruptions that a threshold is chosen on
 _FOREIGN_DRAWS = 1000  # numbers of draws between two solvers
 ATTACK_SEED = 1_000_003  # no training run uses it
 
-# A part of the evaluation: its records, and what else is kept of it.
-Part = dict[str, Any]
-
 
 def run(context: Context) -> dict[str, Any]:
     """Writes `results.json`, the same flat in `summary.json`, and `per_problem/`.
 
     Each split, set and attack is kept as it ends: a killed evaluation goes on there.
     """
-    records = evaluate(context, functools.partial(_part, context))
+    records = evaluate(context, functools.partial(keep, context))
     write_results(context.directory / RESULTS, records)
     _write_json(context.directory / "summary.json", by_name(records))
     return {}
@@ -102,7 +92,7 @@ def evaluate(context: Context, part) -> list[Record]:
         parts.append(part("outcome", lambda: _outcome(context)))
     parts += _measured_sets(context, chosen, part)
     for name in () if labelled else c.evaluate.attack_prms:
-        parts.append(part(f"attack_{name}", lambda n=name: _attack(context, n)))
+        parts.append(part(f"attack_{name}", lambda n=name: attack_prm(context, n)))
     return [Record.from_json(row) for piece in parts for row in piece["records"]]
 
 
@@ -123,64 +113,12 @@ def _measured_sets(context: Context, chosen: dict[str, Chosen], part) -> Iterato
     results = Results(
         Record.from_json(row) for piece in done.values() for row in piece["records"]
     )
-    yield _kept(first_errors.mean_records(results, located))
+    yield kept(first_errors.mean_records(results, located))
 
 
 def _tunes(data: StepSet) -> bool:
     place = (step_sets.PROCESSBENCH, first_errors.TUNED_ON)
     return (data.reader, data.origin) == place
-
-
-def _kept(records: Sequence[Record], **more: Any) -> Part:
-    return {"records": [record.to_json() for record in records], **more}
-
-
-def _part(context: Context, name: str, compute) -> Part:
-    """A piece of the evaluation, computed once and kept."""
-    path = part_path(context.directory, name)
-    arrays = arrays_path(context.directory, name)
-    if path.exists():
-        return read_part(path)
-    log.info("%s: %s", context.stage, name)
-    start = time.perf_counter()
-    part = compute()
-    part |= {"name": name, "seconds": time.perf_counter() - start}
-    path.parent.mkdir(exist_ok=True)
-    written = [arrays] if arrays.exists() else []
-    write_sealed(path, part | {"files": fingerprints(context.directory, written)})
-    return part
-
-
-def read_part(path: Path) -> Part:
-    """A part that was kept; its arrays in `per_problem/` are what was written, too.
-
-    Raises:
-      DamagedFileError: it is not what was written.
-    """
-    remedy = (
-        f"Delete it and its part (rm {path}), and run the same command again: the "
-        "part is computed anew."
-    )
-    part = read_sealed(path, remedy)
-    check_fingerprints(path.parents[1], part.pop("files"), remedy)
-    return part
-
-
-def part_path(directory: Path, name: str) -> Path:
-    """The file of a part, whose name may hold a folder's path."""
-    return directory / "parts" / f"{_file_name(name)}.json"
-
-
-def arrays_path(directory: Path, name: str) -> Path:
-    """The file of a part's figures of each problem."""
-    return directory / "per_problem" / f"{_file_name(name)}.npz"
-
-
-def _file_name(name: str) -> str:
-    safe = re.sub(r"[^\w.@+-]", "_", name)
-    if safe == name:
-        return name
-    return f"{safe}-{zlib.crc32(name.encode()):08x}"  # two names must not share a file
 
 
 def _labelled_dev(context: Context) -> Part:
@@ -212,7 +150,7 @@ def _labelled_dev(context: Context) -> Part:
         wrong = float(sum(label >= 0 for label in rows[1]))
         counts = {"num_error": wrong, "num_correct": len(rows[1]) - wrong}
         records += metric_records(first_errors.SET, DEV, name, counts)
-    return _kept(records, chosen={k: v.to_json() for k, v in chosen.items()})
+    return kept(records, chosen={k: v.to_json() for k, v in chosen.items()})
 
 
 def _chosen_records(name: str, chosen: Chosen) -> list[Record]:
@@ -254,7 +192,7 @@ def _dev(context: Context) -> Part:
             )
         chosen[name] = choose(values, labels, stated, "accuracy", rows)
     records = [r for name, c in chosen.items() for r in _chosen_records(name, c)]
-    return _kept(records, chosen={k: v.to_json() for k, v in chosen.items()})
+    return kept(records, chosen={k: v.to_json() for k, v in chosen.items()})
 
 
 def _split(
@@ -290,10 +228,12 @@ def _split(
             split, rows, list(scored), c.aggregations, c.samples, c.bootstrap, solver
         )
     right = selection.correctness(context.domain, problems, solutions)
-    winners = {}
+    winners, own = {}, {v.key: v.aggregation for v in verifiers(context.config)}
     for name, said in scored.items():
+        how = own.get(name, MAIN_AGGREGATION)
+        how = how if how in c.aggregations else c.aggregations[0]
         kinds, winners[name] = samples.wrong_winners(
-            context, problems, solutions, right, {name: said}, c.aggregations[0]
+            context, problems, solutions, right, {name: said}, how
         )
         records += pressure.winner_records(split, name, kinds, len(problems), solver)
         if not solver:
@@ -301,7 +241,7 @@ def _split(
     name = _measured(split, solver)
     _save_arrays(arrays_path(context.directory, name), rows)
     shown = samples.sample_examples(context, problems, solutions, scored)
-    return _kept(records, solutions=shown, winners=winners)
+    return kept(records, solutions=shown, winners=winners)
 
 
 def _judged(
@@ -350,7 +290,7 @@ def _outcome(context: Context) -> Part:
             name,
             made[0].value,
         )
-    return _kept(records)
+    return kept(records)
 
 
 def _measure(
@@ -393,7 +333,7 @@ def _measure(
             for name in scores
         }
     _log_results(context.stage, data, Results(records))
-    return _kept(records, solutions=samples.set_examples(data, scores), **more)
+    return kept(records, solutions=samples.set_examples(data, scores), **more)
 
 
 def _steps(
@@ -451,43 +391,6 @@ def _log_results(stage: str, data: StepSet, results: Results) -> None:
         known = [results.find(set_, data.name, name, m, part) for m in metrics]
         text = ", ".join(f"{r.metric} {r.value:.4g}" for r in known if r)
         log.info("%s: %s, %s: %s", stage, data.name, name, text)
-
-
-def _attack(context: Context, name: str) -> Part:
-    c = context.config
-    generator, _ = context.of("generator").load(
-        c.game.generator_from, "game.generator_from", "generator"
-    )
-    prm, spec = context.of("prm").load(name, "evaluate.attack_prms", "prm")
-    config = GameConfig.of(
-        c.game,
-        updates=c.evaluate.attack_updates,
-        generator_learning_rate=c.evaluate.attack_learning_rate,
-        lora=LoraConfig.of(c.lora),
-    )
-    assert spec.head is not None
-
-    def progress(done: int, rates: dict[str, float]) -> None:
-        if done % c.log_every == 0:
-            log.info("attack on %s: round %d %s", name, done, rates)
-
-    rates = robustness.attack(
-        context.arena,
-        config,
-        generator=generator,
-        prm=prm,
-        head=spec.head,
-        seed=ATTACK_SEED + c.seed,
-        progress=progress,
-    )
-    if rates["diverged"]:
-        log.warning(
-            "attack on %s: the attacker's updates are not finite, so nothing was "
-            "measured; evaluate.attack_learning_rate=%g is too high",
-            name,
-            c.evaluate.attack_learning_rate,
-        )
-    return _kept(metric_records(robustness.SET, "", name, rates))
 
 
 def _save_arrays(path: Path, arrays: dict[selection.Method, np.ndarray]) -> None:

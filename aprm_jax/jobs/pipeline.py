@@ -57,8 +57,8 @@ def run(config: ml_collections.ConfigDict, root: Path) -> None:
             results = dict(record.run(context))
         elsewhere = results.pop("elsewhere", ())
         seconds = time.perf_counter() - start
-        spent = {"seconds": seconds, "cpu_seconds": time.process_time() - busy}
-        info = {"job": job, **spent, **results}
+        took = {"seconds": seconds, "cpu_seconds": time.process_time() - busy}
+        info = {"job": job, **took, "spent": context.spent.to_json(), **results}
         mark_done(context.directory, info, elsewhere)
         log.info("%s: done in %.0f s", name, seconds)
 

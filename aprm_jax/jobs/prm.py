@@ -22,7 +22,9 @@ from aprm_jax.jobs.context import Context, JobError, log
 from aprm_jax.jobs.prm_labels import label_batches
 from aprm_jax.jobs.records.prm import SAMPLED, VALUES
 from aprm_jax.jobs.solvers import open_solver
+from aprm_jax.jobs.spent import CountedOracle, CountedSolver, Spent
 from aprm_jax.models import heads
+from aprm_jax.tasks.protocols import StepOracle
 from aprm_jax.training.ahead import Ahead
 from aprm_jax.training.learner import LearnerState
 from aprm_jax.training.loop import StepOutput, run_loop
@@ -53,8 +55,10 @@ def run(context: Context) -> dict[str, int]:
         context.save(params, "prm", c.head, aggregation=how)
         return {}
     pool = _pool(context) if c.negatives in SAMPLED else ()
-    rows = BatchSize(multiple=_shares(context))
-    params = train(context, params, _batches(context, size, rows, pool), 5)
+    rows, judged = BatchSize(multiple=_shares(context)), dict[int, int]()
+    batch_of = _batches(context, size, rows, pool, judged)
+    params = train(context, params, batch_of, 5, judged)
+    context.spent.add(Spent.of_metrics(context.directory, "prm"))
     aggregation = "last" if c.negatives == OUTCOME else "min"
     context.save(params, "prm", c.head, aggregation=aggregation)
     return {"labels": len(pool), "wrong_labels": _count_wrong(pool)} if pool else {}
@@ -76,10 +80,12 @@ def train(
     params: Any,
     batch_of: Callable[[Any, int, PhaseTimer], PrmBatch],
     stream: int,
+    judged: dict[int, int] | None = None,
 ) -> Any:
     """R after its updates on the batches that `batch_of(R, step, timer)` gives.
 
-    `stream` tells the random keys apart.
+    `stream` tells the random keys apart; `judged` has the oracle's verdicts that the
+    batch of a step needed, once it is made.
     """
     c = context.config.prm
     tx = game_optimiser(
@@ -109,6 +115,8 @@ def train(
                 state, ref, shard_batch(context.mesh, batch), context.key(stream, step)
             )
         metrics = dict(metrics)
+        if judged:
+            metrics["prm/oracle_calls"] = float(judged.pop(step))
         metrics.pop("prm/accuracy_replayed", None)  # nothing is replayed here
         if c.negatives == OUTCOME:  # rows of one source, right ones and wrong ones
             for source in ("clean", "fresh"):
@@ -126,20 +134,28 @@ def train(
 
 
 def _batches(
-    context: Context, size: int, rows: BatchSize, pool: Sequence[LabelledStep]
+    context: Context,
+    size: int,
+    rows: BatchSize,
+    pool: Sequence[LabelledStep],
+    judged: dict[int, int],
 ) -> Callable[[Any, int, PhaseTimer], PrmBatch]:
-    """Batches of `size` steps: right ones, and corruptions or the pool's samples."""
+    """Batches of `size` steps: right ones, and corruptions or the pool's samples.
+
+    How many verdicts a step's corruptions needed stands in `judged`.
+    """
     c = context.config.prm
     score = prm_scorer(context.decoder, c.head)
     scorer = Scorer(score, context.builder, max_steps=1)
 
-    batches = Ahead(
-        lambda step: (
-            _clean(context, step, size),
-            *_labelled(context, step, size, pool),
-        ),
-        c.updates,
-    )
+    def draw(step: int) -> tuple[list[StepRow], list[StepRow], list[StepRow], int]:
+        oracle = CountedOracle(context.domain.oracle)
+        wrong, right, count = _labelled(context, step, size, pool, oracle)
+        if not pool:
+            judged[step] = oracle.calls
+        return _clean(context, step, size), wrong, right, count
+
+    batches = Ahead(draw, c.updates)
 
     def batch_of(prm: Any, step: int, timer: PhaseTimer) -> PrmBatch:
         with timer("data"):
@@ -184,11 +200,16 @@ def _clean(context: Context, step: int, size: int) -> list[StepRow]:
 
 
 def _labelled(
-    context: Context, step: int, size: int, pool: Sequence[LabelledStep]
+    context: Context,
+    step: int,
+    size: int,
+    pool: Sequence[LabelledStep],
+    oracle: StepOracle | None = None,
 ) -> tuple[list[StepRow], list[StepRow], int]:
     """What makes up the other half of an update.
 
-    Of outcomes it is all of them, half right and half wrong.
+    Of outcomes it is all of them, half right and half wrong. `oracle` judges
+    corruptions; by default the domain's.
 
     Returns:
       Wrong steps in the order that they were drawn in; right ones, of a pool; how many
@@ -205,7 +226,12 @@ def _labelled(
         indices = range(first, first + 3 * drawn)
         points = (situations(context.domain, [i], c.seed)[0] for i in indices)
         wrong = static_rows(
-            points, context.domain, context.domain.oracle, builder, rng, drawn
+            points,
+            context.domain,
+            oracle or context.domain.oracle,
+            builder,
+            rng,
+            drawn,
         )
         return [row for row in wrong if builder.fits(row)], [], wanted
     # Balanced over the label, as PAV does: half of them below 0.5.
@@ -242,7 +268,8 @@ def _hardest(
 def _pool(context: Context) -> list[LabelledStep]:
     """The solver's own samples, labelled as the config says."""
     c = context.config
-    solver = open_solver(context, c.prm.solver, "prm.solver")
+    solver = CountedSolver(open_solver(context, c.prm.solver, "prm.solver"))
+    oracle = CountedOracle(context.domain.oracle)
     problems = [context.domain.train((1 << 40) + i) for i in range(c.prm.pool_problems)]
     common = dict(max_steps=c.builder.max_steps)
     groups = solver.solve(
@@ -253,7 +280,7 @@ def _pool(context: Context) -> list[LabelledStep]:
     )
     solutions = [s for group in groups for s in group if s.finished]
     if c.prm.negatives == "oracle":
-        pool = oracle_labels(solutions, context.domain.oracle)
+        pool = oracle_labels(solutions, oracle)
     elif c.prm.negatives == OUTCOME:
         pool = outcome_labels(solutions, problems, context.domain)
     else:
@@ -267,6 +294,7 @@ def _pool(context: Context) -> list[LabelledStep]:
             soft=c.prm.mc_soft,
             **common,
         )
+    context.spent.add(Spent(oracle.calls, solver.tokens))
     bad = _count_wrong(pool)
     log.info("%s: %d labelled steps, %d below 0.5", context.stage, len(pool), bad)
     if c.prm.negatives == OUTCOME and bad == len(pool):

@@ -33,7 +33,7 @@ from aprm_jax.files import atomic_write
 from aprm_jax.jobs import charts, comparison, set_tables, tables
 from aprm_jax.jobs.aprm import PERTURBATIONS
 from aprm_jax.jobs.context import Context, log
-from aprm_jax.jobs.evaluate import part_path, read_part
+from aprm_jax.jobs.parts import part_path, read_part
 from aprm_jax.jobs.search_trees import search_trees
 from aprm_jax.jobs.verifier_tables import GIVEN, Verifier, verifiers
 from aprm_jax.models.io import SPEC_FILE
@@ -227,19 +227,7 @@ def _game(context: Context, trained: Mapping[str, Sequence]) -> str | None:
 
 
 def _perturbations(directory: Path) -> list[Perturbation]:
-    return [
-        Perturbation(
-            iteration=row["step"],
-            question=row["question"],
-            previous=row["prefix"][-1] if row["prefix"] else "",
-            original=row["correct_step"],
-            perturbed=row["perturbed_step"],
-            kind=row["kind"],
-            score=math.nan if row["p_correct"] is None else row["p_correct"],
-            incorrect={"incorrect": True, "correct": False}.get(row["label"]),
-        )
-        for row in read_lines(directory / PERTURBATIONS)
-    ]
+    return [charts.perturbation(row) for row in read_lines(directory / PERTURBATIONS)]
 
 
 def _written(rows: Sequence[Mapping[str, int | float]] | None) -> dict[str, float]:

@@ -8,9 +8,6 @@ written are compared with it; only then is a model loaded.
 from __future__ import annotations
 
 import dataclasses
-import json
-import os
-import time
 from collections import Counter
 from collections.abc import (
     Callable,
@@ -26,13 +23,13 @@ from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 from aprm_jax.config.fields import ConfigError, nearest
 from aprm_jax.data.jsonl import DataError
 from aprm_jax.data.stream import Parsed, stream_rows
-from aprm_jax.files import cannot_write, parse_json, read_sealed, write_sealed
+from aprm_jax.files import parse_json
 from aprm_jax.jobs.context import Context, JobError, log
+from aprm_jax.jobs.kept_rows import Progress, appending, check_made_by, read_back
 from aprm_jax.oracle.steps.calculator import CalculatorOracle
 from aprm_jax.oracle.steps.text import TextOracle
 from aprm_jax.tasks.arithmetic import ArithmeticConfig, ArithmeticDomain
 from aprm_jax.tasks.protocols import StepOracle
-from aprm_jax.training.console import duration
 from aprm_jax.verifiers.named import (
     check_name,
     fingerprint_of,
@@ -40,8 +37,6 @@ from aprm_jax.verifiers.named import (
     split_name,
 )
 from aprm_jax.verifiers.protocol import Verifier
-
-_SECONDS = 10.0  # between lines of progress
 
 
 @runtime_checkable
@@ -102,9 +97,11 @@ class RowJob(Generic[Row]):
         )
         self._check_settings()
         tally: Counter[str] = Counter(rows=total, bad=bad)
-        done = self._resumed(rows, tally)
-        if done:
-            log.info("%s: %d of %d rows are there already", self.output, done, total)
+        done = read_back(
+            self.output,
+            lambda line, n: self._take(line, next(rows, None), n, tally),
+            total,
+        )
         if done < total:
             self._write(rows, tally, done, total)
         log.info("%s: %s; %s", self.context.stage, self.output, _listed(tally))
@@ -132,35 +129,8 @@ class RowJob(Generic[Row]):
         }
         if "oracle" in names:
             made_by["oracle"] = judged_in(self.context)
-        made_by = json.loads(json.dumps(made_by))
         record = self.output.with_name(f"{self.output.name}.made_by.json")
-        remedy = f"Delete {self.output} and it, or name another {self.group}.output."
-        if self.output.exists():
-            known = read_sealed(record, remedy)
-            if known != made_by:
-                other = sorted(k for k in made_by if known.get(k) != made_by[k])
-                raise JobError(
-                    f"{self.output} was made with other {', '.join(other)}: delete it "
-                    f"or name another {self.group}.output"
-                )
-            return
-        record.parent.mkdir(parents=True, exist_ok=True)
-        write_sealed(record, made_by)
-
-    def _resumed(self, rows: Iterator[Row], tally: Counter[str]) -> int:
-        """How many rows are written; each is that of its row, a torn last one goes."""
-        if not self.output.exists():
-            return 0
-        done = size = 0
-        try:
-            with self.output.open("rb") as file:
-                while (line := file.readline()).endswith(b"\n"):
-                    self._take(line, next(rows, None), done + 1, tally)
-                    done, size = done + 1, size + len(line)
-            os.truncate(self.output, size)
-        except OSError as error:
-            raise cannot_write(self.output, error) from error
-        return done
+        check_made_by(self.output, record, made_by, f"{self.group}.output")
 
     def _take(
         self, line: bytes, row: Row | None, number: int, tally: Counter[str]
@@ -192,51 +162,18 @@ class RowJob(Generic[Row]):
         verifier = run_verifier(
             self.context, self.config.verifiers, self.config.combine
         )
-        progress = _Progress(self.context.stage, verifier, done, total)
-        try:
-            with self.output.open("ab") as file:
-                for written in self.made(rows, verifier):
-                    file.write(json.dumps(written).encode() + b"\n")
-                    file.flush()
-                    tally.update(self.count(written))
-                    progress.add()
-        except OSError as error:
-            raise cannot_write(self.output, error) from error
-        progress.say()
-
-
-class _Progress:
-    """Now and then a line: rows, rows and tokens a second, the time that is left."""
-
-    def __init__(self, name: str, verifier: Verifier, done: int, total: int):
-        self._name, self._verifier = name, verifier
-        self._start = self._done = done
-        self._total = total
-        self._began = self._said = time.monotonic()
-
-    def add(self) -> None:
-        """One row more is written."""
-        self._done += 1
-        if time.monotonic() - self._said >= _SECONDS:
-            self.say()
-
-    def say(self) -> None:
-        """Prints a line."""
-        self._said = time.monotonic()
-        seconds = max(self._said - self._began, 1e-9)
-        speed = (self._done - self._start) / seconds
-        left = duration((self._total - self._done) / max(speed, 1e-9))
-        read = getattr(self._verifier, "tokens_read", 0)
-        tokens = f", {read / seconds:,.0f} tokens/s" if read else ""
-        of_all = f"{self._done}/{self._total} rows"
-        log.info(
-            "[%s] %s | %.3g rows/s%s | %s left",
-            self._name,
-            of_all,
-            speed,
-            tokens,
-            left,
+        progress = Progress(
+            self.context.stage,
+            "rows",
+            done,
+            total,
+            tokens=lambda: getattr(verifier, "tokens_read", 0),
         )
+        with appending(self.output) as write:
+            for written in self.made(rows, verifier):
+                write([written])
+                tally.update(self.count(written))
+                progress.add()
 
 
 def check_input(field: str, path: str) -> None:

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import json
-import os
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,16 +16,14 @@ from aprm_jax.evals import intervals
 from aprm_jax.evals.records import Record, by_name, metric_records, write_results
 from aprm_jax.files import (
     atomic_write,
-    cannot_write,
     damaged,
-    read_sealed,
     sealed,
     to_json,
     unsealed,
-    write_sealed,
 )
 from aprm_jax.jobs.backbones import ENDPOINT
 from aprm_jax.jobs.context import Context, JobError, log
+from aprm_jax.jobs.kept_rows import Progress, appending, check_made_by, read_back
 from aprm_jax.jobs.row_files import (
     check_names,
     check_output,
@@ -37,6 +32,7 @@ from aprm_jax.jobs.row_files import (
     run_verifier,
 )
 from aprm_jax.jobs.solvers import open_solver
+from aprm_jax.jobs.spent import Spent
 from aprm_jax.jobs.step_data import LIKELIHOOD
 from aprm_jax.jobs.tree_data import SOLUTIONS
 from aprm_jax.models.io import ModelFileError
@@ -45,7 +41,6 @@ from aprm_jax.search.engine import Engine
 from aprm_jax.search.outcome import Outcome, outcome, tree_json
 from aprm_jax.tasks.protocols import Grader
 from aprm_jax.tasks.questions import read_asked
-from aprm_jax.training.console import duration
 from aprm_jax.verifiers.models import BrokenModelError
 from aprm_jax.verifiers.named import fingerprint_of
 from aprm_jax.verifiers.protocol import Verifier
@@ -58,7 +53,6 @@ _NO_VALUES = ("prm", "aprm")  # jobs whose PRMs say whether steps are correct
 TRAIN = "train"  # a split of the problems that are trained on
 _TRAINING = 1 << 40  # number of the first of these: none that a game plays with
 _KEY = 60  # of the random key, beside those of other stages
-_SECONDS = 10.0  # between lines of progress
 _SUMMED = ("index", "split", "answer", "why", "correct", "curve", "ledger")
 # What changes nothing that a row says.
 _ASIDE = ("output", "bootstrap", "batch", "problems", "splits", "questions", "trees")
@@ -110,6 +104,9 @@ def run(context: Context) -> dict[str, Any]:
     rows = _resumed(output, questions, context.config.search.batch)
     if len(rows) < len(questions):
         rows += _search(context, questions, output, rows)
+    for row in rows:
+        ledger = row["ledger"]
+        context.spent.add(Spent(ledger["oracle_calls"], ledger["decoded"]))
     return _summary(context, rows, output)
 
 
@@ -197,12 +194,25 @@ def _search(
     """Rows of the questions that are not done, written batch by batch."""
     c, domain = context.config.search, context.domain
     engine, key = _engine(context, questions), context.key(_KEY)
-    progress = _Progress(context.stage, len(questions), done)
+    tally = _Tally(done)
+    progress = Progress(
+        context.stage,
+        "questions",
+        len(done),
+        len(questions),
+        tokens=lambda: tally.drawn,
+        more=tally.accuracy,
+    )
+
+    def told(drawn: int) -> None:
+        tally.tokens(drawn)
+        progress.tick()
+
     rows: list[dict[str, Any]] = []
     for start in range(len(done), len(questions), c.batch):
         part = questions[start : start + c.batch]
         try:
-            trees = engine.search([a.question for a in part], key, progress.tokens)
+            trees = engine.search([a.question for a in part], key, told)
         except BrokenModelError as error:
             raise JobError(f"{', '.join(c.verifiers)}: {error}") from error
         new = []
@@ -213,10 +223,42 @@ def _search(
             if k < c.trees:
                 row["tree"] = _judged_tree(found, right)
             new.append(sealed(row))
-        _append(output, new)
+        with appending(output) as write:
+            write(new)
         rows += map(_kept, new)
-        progress.add(new)
+        tally.add(new)
+        progress.add(len(new))
     return rows
+
+
+class _Tally:
+    """What there is to say of a search while it runs.
+
+    Attributes:
+      drawn: tokens, by this start.
+    """
+
+    def __init__(self, done: Sequence[Mapping[str, Any]]):
+        self.drawn = self._of_batch = 0
+        self._right: list[bool] = []
+        self.add(done)
+
+    def tokens(self, drawn: int) -> None:
+        """So many tokens were drawn for the batch up to now."""
+        self.drawn += drawn - self._of_batch
+        self._of_batch = drawn
+
+    def add(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """These questions are done."""
+        self._of_batch = 0
+        self._right += [r["correct"] for r in rows if r["correct"] is not None]
+
+    def accuracy(self) -> str:
+        """Of the questions whose answers are known."""
+        if not self._right:
+            return ""
+        share = sum(self._right) / len(self._right)
+        return f"accuracy {share:.3f} of {len(self._right)}"
 
 
 def _kept(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -254,17 +296,6 @@ def _judged_tree(found: Outcome, right: _Right | None) -> list[dict[str, Any]]:
     return nodes
 
 
-def _append(output: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    text = "".join(json.dumps(row) + "\n" for row in rows)
-    try:
-        with output.open("ab") as file:
-            file.write(text.encode())
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError as error:
-        raise cannot_write(output, error) from error
-
-
 def _resumed(
     output: Path, questions: Sequence[Asked], batch: int
 ) -> list[dict[str, Any]]:
@@ -276,21 +307,12 @@ def _resumed(
       DamagedFileError: a row is not what was written.
       JobError: a row is of another question.
     """
-    if not output.exists():
-        return []
     rows: list[dict[str, Any]] = []
-    sizes: list[int] = []
-    with output.open("rb") as file:
-        while (line := file.readline()).endswith(b"\n"):
-            rows.append(_read_row(output, line, len(rows), questions))
-            sizes.append(len(line))
-    kept = len(rows) if len(rows) == len(questions) else len(rows) // batch * batch
-    try:
-        os.truncate(output, sum(sizes[:kept]))
-    except OSError as error:
-        raise cannot_write(output, error) from error
-    log.info("%s: %d of %d questions are there already", output, kept, len(questions))
-    return rows[:kept]
+
+    def take(line: bytes, number: int) -> None:
+        rows.append(_read_row(output, line, number - 1, questions))
+
+    return rows[: read_back(output, take, len(questions), batch)]
 
 
 def _read_row(
@@ -322,20 +344,10 @@ def _check_made_by(context: Context, output: Path) -> None:
     names = [own, *_names(c.search), *_prover(c.search)]
     found = [located(context, name) for name in dict.fromkeys(names)]
     made_by["models"] = [_fingerprint(name) for name in found]
-    made_by = json.loads(to_json(made_by))
     record = output.with_name(
         MADE_BY if output.name == SOLUTIONS else f"{output.name}.{MADE_BY}"
     )
-    if not output.exists():
-        write_sealed(record, made_by)
-        return
-    remedy = f"Delete it and {output}, or name another search.output."
-    known = read_sealed(record, remedy)
-    if other := sorted(k for k in made_by if known.get(k) != made_by[k]):
-        raise JobError(
-            f"{output} was made with other {', '.join(other)}: delete it, or name "
-            "another search.output"
-        )
+    check_made_by(output, record, made_by, "search.output")
 
 
 def _fingerprint(name: str) -> str:
@@ -344,43 +356,6 @@ def _fingerprint(name: str) -> str:
         return name if name == ORACLE else fingerprint_of(name)
     except ModelFileError:  # the backbone that the config names
         return name
-
-
-class _Progress:
-    """Now and then a line: questions, tokens a second, accuracy, what is left."""
-
-    def __init__(self, name: str, total: int, done: Sequence[Mapping[str, Any]]):
-        self._name, self._total, self._before = name, total, len(done)
-        self._right = [r["correct"] for r in done if r["correct"] is not None]
-        self._done, self._drawn, self._of_batch = len(done), 0, 0
-        self._began = self._said = time.monotonic()
-
-    def tokens(self, drawn: int) -> None:
-        """So many tokens were drawn for the batch up to now."""
-        self._drawn += drawn - self._of_batch
-        self._of_batch = drawn
-        if time.monotonic() - self._said >= _SECONDS:
-            self._say()
-
-    def add(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """These questions are done."""
-        self._done, self._of_batch = self._done + len(rows), 0
-        self._right += [r["correct"] for r in rows if r["correct"] is not None]
-        if self._done == self._total or time.monotonic() - self._said >= _SECONDS:
-            self._say()
-
-    def _say(self) -> None:
-        self._said = time.monotonic()
-        seconds = max(self._said - self._began, 1e-9)
-        parts = [f"{self._done}/{self._total} questions"]
-        parts.append(f"{self._drawn / seconds:,.0f} tokens/s")
-        if self._right:
-            share = sum(self._right) / len(self._right)
-            parts.append(f"accuracy {share:.3f} of {len(self._right)}")
-        if new := self._done - self._before:
-            left = seconds / new * (self._total - self._done)
-            parts.append(f"{duration(left)} left")
-        log.info("[%s] %s", self._name, " | ".join(parts))
 
 
 def _summary(

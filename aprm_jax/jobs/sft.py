@@ -26,10 +26,12 @@ from aprm_jax.jobs.backbones import BACKBONE
 from aprm_jax.jobs.context import Context, JobError, log
 from aprm_jax.jobs.prepare import prepared_folder
 from aprm_jax.jobs.prm_labels import branches, row_shape
+from aprm_jax.jobs.spent import CountedOracle, Spent
 from aprm_jax.models import heads
 from aprm_jax.models.decoder import Decoder
 from aprm_jax.oracle.verdict import Label
 from aprm_jax.tasks.labelled import LabelledDomain
+from aprm_jax.tasks.protocols import StepOracle
 from aprm_jax.training.ahead import Ahead
 from aprm_jax.training.learner import LearnerState, Loss, make_update
 from aprm_jax.training.loop import StepOutput, run_loop
@@ -82,7 +84,8 @@ def run(context: Context) -> dict[str, float]:
         ),
     )
     params = _initial(context)
-    batch_at = _batches(context, params["backbone"])
+    judged: dict[int, int] = {}
+    batch_at = _batches(context, params["backbone"], judged)
     state = SftLoopState(
         sft=LearnerState(params, context.place(tx.init(params))),
         position=np.zeros(2, np.int64),
@@ -100,6 +103,8 @@ def run(context: Context) -> dict[str, float]:
         with timer("update"):
             sft, metrics = update(state.sft, shard_batch(context.mesh, batch))
         metrics = dict(metrics) | {"left_out": float(left_out)}
+        if judged:
+            metrics["sft/oracle_calls"] = float(judged.pop(step))
         return StepOutput(SftLoopState(sft=sft, position=position), metrics, batch)
 
     state = run_loop(
@@ -109,15 +114,19 @@ def run(context: Context) -> dict[str, float]:
         config=context.loop_config(c.updates),
         name=context.stage,
     )
+    context.spent.add(Spent.of_metrics(context.directory, "sft"))
     kind = "generator" if perturbing else "solver"
     context.save(state.sft.params, kind)
     return {}
 
 
-def _batches(context: Context, backbone: Any) -> Callable[[int, np.ndarray], Drawn]:
+def _batches(
+    context: Context, backbone: Any, judged: dict[int, int]
+) -> Callable[[int, np.ndarray], Drawn]:
     """Batches by (step, position) of what the config learns from.
 
-    `backbone` is whose samples G learns to write.
+    `backbone` is whose samples G learns to write; `judged` gets the oracle's verdicts
+    that the batch of a step needed.
     """
     c = context.config.sft
     searched = c.data and tree_data.tree_file(context, c.data) is not None
@@ -132,7 +141,7 @@ def _batches(context: Context, backbone: Any) -> Callable[[int, np.ndarray], Dra
         return read
     if c.task == "perturb":
         pool = _pool(context, backbone)
-        draw = functools.partial(_perturbation_batch, context, pool)
+        draw = functools.partial(_perturbation_batch, context, pool, judged)
     elif searched:
         right = Epochs(
             tree_data.right_solutions(context, [c.data]), context.config.seed
@@ -147,10 +156,15 @@ def _batches(context: Context, backbone: Any) -> Callable[[int, np.ndarray], Dra
 
 
 def _perturbation_batch(
-    context: Context, pool: Sequence[tuple[Situation, str]], step: int
+    context: Context,
+    pool: Sequence[tuple[Situation, str]],
+    judged: dict[int, int],
+    step: int,
 ) -> tuple[StepBatch, int]:
-    size = context.config.sft.batch_size
-    return _packed(context, step, _perturbation_rows(context, step, size, pool))
+    size, oracle = context.config.sft.batch_size, CountedOracle(context.domain.oracle)
+    rows = _perturbation_rows(context, step, size, pool, oracle)
+    judged[step] = oracle.calls
+    return _packed(context, step, rows)
 
 
 def _solution_batch(
@@ -298,6 +312,7 @@ def _perturbation_rows(
     step: int,
     size: int,
     pool: Sequence[tuple[Situation, str]],
+    oracle: StepOracle,
 ) -> list[StepRow]:
     c = context.config
     rng = np.random.default_rng([c.seed, 21, step])
@@ -312,7 +327,7 @@ def _perturbation_rows(
         text = context.domain.corrupt(rng, *args)
         if text is None:
             continue
-        if context.domain.oracle.judge(*args, text).label == Label.INCORRECT:
+        if oracle.judge(*args, text).label == Label.INCORRECT:
             pairs.append((point, text))
     return [
         context.writer.perturbation(p.question, p.prefix, p.step, text)
@@ -331,6 +346,7 @@ def _pool(context: Context, backbone: Any) -> list[tuple[Situation, str]]:
     pool: list[tuple[Situation, str]] = []
     batch = min(512, 2 * wanted)
     writer, room = context.writer, context.sampler.prompt_buckets[-1]
+    oracle = CountedOracle(context.domain.oracle)
     for draw in range(64):
         if len(pool) >= wanted:
             break
@@ -343,14 +359,15 @@ def _pool(context: Context, backbone: Any) -> list[tuple[Situation, str]]:
         prompts = [writer.context(p.question, p.prefix) for p in points]
         samples = context.sampler.sample(backbone, prompts, context.key(3, draw))
         for i, point in enumerate(points):
-            reply = writer.replies.read(samples.reply(i))
+            drawn = samples.reply(i)
+            context.spent.sampled_tokens += len(drawn.ids)
+            reply = writer.replies.read(drawn)
             if reply.reason:
                 continue
-            verdict = context.domain.oracle.judge(
-                point.question, point.prefix, point.step, reply.text
-            )
+            verdict = oracle.judge(point.question, point.prefix, point.step, reply.text)
             if verdict.label == Label.INCORRECT:
                 pool.append((point, reply.text))
+    context.spent.add(Spent(oracle.calls))
     if wanted:
         log.info("%s: %d wrong samples of the solver", context.stage, len(pool))
     if wanted and not pool:

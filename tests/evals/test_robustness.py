@@ -11,28 +11,41 @@ import tiny_game
 
 from aprm_jax.evals import robustness
 from aprm_jax.game.rounds import Rounds
+from aprm_jax.oracle.verdict import Label
 from aprm_jax.training.loop import StepOutput
 
+WRONG, RIGHT = Label.INCORRECT, Label.CORRECT
+POINT = SimpleNamespace(situation=None)
 
-def _searchable() -> SimpleNamespace:
-    """Replies to three situations: a wrong one believed, one not, none wrong."""
-    builder = tiny_game.builder()
-    made = [  # group, label, R's log-odds
-        (0, 0.0, -4.0),
-        (0, 0.0, 0.5),
-        (0, 1.0, 9.0),
-        (1, 0.0, -0.1),
-        (1, None, 9.0),  # the oracle cannot tell
-        (1, 1.0, 9.0),
-        (2, 1.0, 9.0),
-    ]
-    rows = [
-        None if label is None else builder.step("1 + 2", (), f"{k}", label)
-        for k, (_, label, _) in enumerate(made)
-    ]
-    found = [SimpleNamespace(group=group) for group, _, _ in made]
-    odds = np.array([odds for *_, odds in made], np.float32)
-    return SimpleNamespace(rows=rows, log_odds=odds, perturbations=found)
+
+def _played(*replies: tuple[int, Label, float, int], groups: int = 3):
+    """A round of (situation, verdict, R's log-odds, count) each."""
+    return SimpleNamespace(
+        prompts=[POINT] * groups,
+        perturbations=[
+            SimpleNamespace(
+                group=group,
+                count=count,
+                verdict=SimpleNamespace(label=label, kind="sign", reason=""),
+                situation=SimpleNamespace(question="1 + 2", prefix=(), step="3"),
+                reply=SimpleNamespace(text="4"),
+            )
+            for group, label, _, count in replies
+        ],
+        log_odds=np.array([odds for _, _, odds, _ in replies], np.float32),
+    )
+
+
+# Three situations: a wrong one believed, one not, none wrong.
+SEARCHABLE = _played(
+    (0, WRONG, -4.0, 1),
+    (0, WRONG, 0.5, 1),
+    (0, RIGHT, 9.0, 1),
+    (1, WRONG, -0.1, 1),
+    (1, Label.UNDECIDABLE, 9.0, 1),  # the oracle cannot tell
+    (1, RIGHT, 9.0, 1),
+    (2, RIGHT, 9.0, 1),
+)
 
 
 def test_both_rates_are_of_the_same_replies_summed(monkeypatch):
@@ -45,16 +58,17 @@ def test_both_rates_are_of_the_same_replies_summed(monkeypatch):
 
     def play(self, state, step, timer, group_size=0):
         if group_size:
-            return _searchable()
+            return SEARCHABLE
         probed.append(step)
         late = len(probed) > robustness.PROBED
-        wrong = 0.8 if len(probed) % 2 else 0.2  # of the round's replies
-        metrics = {
-            "game/incorrect_rate": wrong,
-            "game/success_rate": 0.4 * wrong if late and wrong > 0.5 else 0.0,
-            "game/still_correct_rate": 0.1,
-        }
-        return SimpleNamespace(metrics=metrics)
+        wrong = 8 if len(probed) % 2 else 2  # of the round's ten replies
+        passed = 4 * wrong // 10 if late and wrong > 5 else 0
+        return _played(
+            (0, WRONG, 1.0, passed),
+            (1, WRONG, -1.0, wrong - passed),
+            (2, RIGHT, 1.0, 1),
+            (2, Label.UNDECIDABLE, 0.0, 9 - wrong),
+        )
 
     monkeypatch.setattr(Rounds, "step_fn", step_fn)
     monkeypatch.setattr(Rounds, "play", play)
@@ -70,8 +84,8 @@ def test_both_rates_are_of_the_same_replies_summed(monkeypatch):
         progress=lambda step, rates: seen.append((step, rates)),
     )
     assert out["start_fool_rate"] == 0.0
-    assert out["fool_rate"] == pytest.approx(0.4 * 1.6 / 2.0)
-    assert out["success_rate"] == pytest.approx(0.4 * 1.6 / 4)
+    assert out["fool_rate"] == pytest.approx(6 / 20)
+    assert out["success_rate"] == pytest.approx(6 / 40)
     assert out["still_correct_rate"] == pytest.approx(0.1)
     assert probed[:4] == probed[4:]  # the same problems before and after
     assert trained == [*range(7)] and not set(trained) & set(probed)
@@ -80,10 +94,7 @@ def test_both_rates_are_of_the_same_replies_summed(monkeypatch):
 
 
 def test_nothing_wrong_is_no_rate(monkeypatch):
-    rates = dict.fromkeys(robustness._SHARES, 0.0)
-    played = SimpleNamespace(
-        metrics=rates, rows=[None], log_odds=np.ones(1), perturbations=[]
-    )
+    played = _played((0, RIGHT, 1.0, 2))
     monkeypatch.setattr(Rounds, "play", lambda *args, group_size=0: played)
     monkeypatch.setattr(
         Rounds, "step_fn", lambda self, state, *args: StepOutput(state, {}, None)
@@ -99,6 +110,80 @@ def test_nothing_wrong_is_no_rate(monkeypatch):
     assert np.isnan(out["fool_rate"]) and np.isnan(out["start_fool_rate"])
     assert np.isnan(out["searched_fool_rate"])
     assert out["success_rate"] == 0.0
+
+
+def _siege(fooled, wrong, accepted) -> robustness.Siege:
+    """One whose second of two probes is the stronger one."""
+    none = np.zeros(len(wrong), np.int64)
+    probes = [
+        robustness.Probe(none + 9, np.array(wrong), np.array(counts), none, {})
+        for counts in (none, fooled)
+    ]
+    return robustness.Siege([0, 50], probes, None, np.array(accepted), 3, False)
+
+
+@pytest.mark.parametrize(
+    ("fooled", "wrong", "accepted", "score"),
+    [
+        ([1, 0], [2, 2], [True, True], 2 * 0.75 / 1.75),  # caught 0.75, all accepted
+        ([0, 0], [2, 2], [True, False], 2 * 0.5 / 1.5),
+        ([0, 0], [2, 2], [False, False], 0.0),  # refuses everything
+        ([2, 2], [2, 2], [True, True], 0.0),  # accepts everything
+        ([0, 0], [2, 2], [True, True], 1.0),
+        ([0, 0], [0, 0], [True, True], np.nan),  # the attacker had nothing to show
+    ],
+)
+def test_the_score_is_the_harmonic_mean_of_caught_and_accepted(
+    fooled, wrong, accepted, score
+):
+    siege = _siege(fooled, wrong, accepted)
+    found = robustness.robustness_score(siege, resamples=200)
+    np.testing.assert_allclose(found.mean, score)
+    if not np.isnan(score):
+        assert siege.probes[siege.strongest].fool_rate == sum(fooled) / sum(wrong)
+        assert found.low <= score <= found.high
+
+
+def test_intervals_are_over_situations_not_over_replies():
+    few = robustness.Probe(
+        *(np.array(x) for x in ([100, 100], [100, 100], [100, 0], [0, 0])), {}
+    )
+    interval = few.interval(400)
+    assert (interval.mean, interval.low, interval.high) == (0.5, 0.0, 1.0)
+
+
+def test_a_siege_measures_along_its_budget_and_ends_there(monkeypatch):
+    asked, of_round = [], [30.0]
+
+    def step_fn(self, state, step, timer):
+        asked.append(step)
+        return StepOutput(state, {"game/oracle_calls": of_round[0]}, None)
+
+    monkeypatch.setattr(Rounds, "step_fn", step_fn)
+    monkeypatch.setattr(Rounds, "play", lambda *args, group_size=0: SEARCHABLE)
+    monkeypatch.setattr(robustness, "_accepted", lambda *args: np.ones(3, bool))
+
+    def besiege(**options):
+        asked.clear()
+        return robustness.besiege(
+            tiny_game.arena(),
+            tiny_game.game_config(groups=4, group_size=10),
+            generator=tiny_game.generator(),
+            prm=tiny_game.prm(),
+            head="token",
+            seed=1,
+            **options,
+        )
+
+    siege = besiege(budget=200, points=2, situations=5)
+    assert list(siege.calls) == [0, 120, 210] and siege.rounds == len(asked) == 7
+    assert len(siege.probes) == 3 and not siege.diverged
+    assert siege.searched is not None and siege.searched.searched_rate == 0.5
+    assert len(siege.probes[0].wrong) == 2 * 3  # two rounds of three situations
+    # One that repeats itself asks for less than it may, and is given up on.
+    of_round[0] = 2.0
+    siege = besiege(budget=400, points=1, situations=1)
+    assert len(asked) == 4 * 10 and list(siege.calls) == [0, 80]
 
 
 def test_an_attacker_that_diverges_is_no_result():

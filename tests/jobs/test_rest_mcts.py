@@ -74,7 +74,7 @@ def test_a_policy_learns_right_solutions_alone(tmp_path):
     context = _context(tmp_path)
     [problem] = tree_data.right_solutions(context, ["trees"])
     assert (problem.question, problem.steps) == ("2 * 3 + 4", ("6 + 4", "10"))
-    batch, left_out, _ = sft._batches(context, None)(0, np.zeros(2, np.int64))
+    batch, left_out, _ = sft._batches(context, None, {})(0, np.zeros(2, np.int64))
     learned = {int(i) for i in batch.tokens.ravel()}
     nine = context.domain.tokenizer.convert_tokens_to_ids("9")
     assert left_out == 0 and nine not in learned

@@ -88,8 +88,9 @@ def check_search(c: Any, prefix: str = "search.") -> None:
     if c.method in ("beam", "dvts") and c.n % c.m:
         raise ConfigError(f"{prefix}n ({c.n}) must be a multiple of {prefix}m ({c.m})")
     if not c.verifiers and (c.method != "best_of_n" or c.pick != "majority"):
+        missing = f"{prefix}verifiers is empty" if prefix else "verifier is None"
         raise ConfigError(
-            f"{prefix}verifiers is empty: without scores there is "
+            f"{missing}: without scores there is "
             f'{prefix}method="best_of_n" with {prefix}pick="majority" alone'
         )
     if c.method == "mcts" and c.aggregation == "effective":

@@ -1,0 +1,156 @@
+"""job=attack on tiny models: any PRM, a curve, a score, a page; paid once."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import tiny
+import tiny_game
+from tiny_game import DOMAIN
+
+from aprm_jax.config import ConfigError, default_config, set_field, validate
+from aprm_jax.evals.records import Results, read_results
+from aprm_jax.jobs import attack, pipeline
+from aprm_jax.jobs.context import Context
+from aprm_jax.models.io import ModelSpec, save_model
+from aprm_jax.testing.tiny import write_tiny
+
+SMALL = {
+    "compilation_cache": "",
+    "model.d_model": 16,
+    "model.num_layers": 1,
+    "model.num_heads": 2,
+    "model.num_kv_heads": 1,
+    "model.head_dim": 8,
+    "model.d_ff": 32,
+    "builder.buckets": (64,),
+    "builder.line_stride": 0,
+    "builder.max_new_tokens": 8,
+    "game.groups": 4,
+    "game.group_size": 4,
+    "game.generator_rows": 8,
+    "game.prm_clean": 2,
+    "game.prm_fresh": 2,
+    "game.prm_replay": 0,
+    "game.static_probe": 0,
+    "game.warmup": 1,
+    "attack.verifiers": ("prm",),
+    "attack.oracle_calls": 24,
+    "attack.points": 2,
+    "attack.situations": 4,
+    "attack.bootstrap": 50,
+}
+
+
+def _config(**fields):
+    config = default_config()
+    for name, value in SMALL.items():
+        set_field(config, name, value)
+    for name, value in fields.items():
+        set_field(config, f"attack.{name}", value)
+    validate(config)
+    return config
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory) -> Path:
+    """A run with a Generator and a PRM, and a published one beside them."""
+    folder = tmp_path_factory.mktemp("run")
+    decoder = tiny.decoder(len(DOMAIN.tokenizer))
+    kinds = {"generator": tiny_game.generator(), "prm": tiny_game.prm()}
+    for kind, tree in kinds.items():
+        spec = ModelSpec(
+            kind=kind,
+            decoder=decoder,
+            head="token" if kind == "prm" else None,
+            window=1,
+            buckets=(64,),
+            domain="arithmetic",
+        )
+        save_model(folder / kind / "model", tree, spec, DOMAIN.tokenizer)
+    write_tiny(folder / "published", "qwen2", ["2 + 3 = 5"], layout="qwen2_prm")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def attacked(root) -> Path:
+    names = ("prm", str(root / "published"))
+    context = Context(_config(verifiers=names), root, "attack")
+    attack.check(context, {})
+    attack.run(context)
+    return root / "attack"
+
+
+def test_ours_and_a_published_prm_have_a_curve_and_a_score(root, attacked):
+    records, _ = read_results(attacked / "results.json", "")
+    results = Results(records)
+    parts = [json.loads(p.read_text()) for p in sorted((attacked / "parts").iterdir())]
+    assert len(parts) == 2
+    for name in ("prm", str(root / "published")):
+        score = results.find("robustness", "", name, "robustness_score")
+        assert score is not None
+        assert score.value != score.value or 0 <= score.value <= 1
+        calls = results.value("robustness", "", name, "oracle_calls")
+        assert calls > 0
+        start = results.find("robustness", "", name, "fool_rate@0")
+        end = results.find("robustness", "", name, f"fool_rate@{calls:.0f}")
+        assert start is not None and end is not None
+        highest = max(
+            r.value for r in records if r.verifier == name and "fool_rate@" in r.metric
+        )
+        assert results.value("robustness", "", name, "fool_rate") == highest
+    kinds = results.parts("robustness", "")
+    assert set(kinds) <= {*DOMAIN.kinds, "other"} and kinds
+    page = (attacked / "attack.html").read_text()
+    assert "fooled by the strongest" in page and "oracle calls" in page
+
+
+def test_what_is_attacked_already_is_not_attacked_again(root, attacked, monkeypatch):
+    names = ("prm", str(root / "published"))
+    before = (attacked / "results.json").read_bytes()
+    asked = []
+    monkeypatch.setattr(
+        attack.robustness, "besiege", lambda *a, **k: asked.append(k) or 1 / 0
+    )
+    context = Context(_config(verifiers=names), root, "attack")
+    attack.run(context)
+    assert (attacked / "results.json").read_bytes() == before
+    assert context.spent.oracle_calls >= 2 * 24 and not asked
+    # With another budget it is another attack.
+    with pytest.raises(ZeroDivisionError):
+        attack.run(Context(_config(verifiers=names, oracle_calls=30), root, "attack"))
+    assert [k["budget"] for k in asked] == [30]
+
+
+def test_a_finished_run_needs_no_stage_for_it():
+    config = _config()
+    set_field(config, "job", "attack")
+    assert pipeline.chosen_stages(config) == [("attack", "attack")]
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"verifiers": ()}, "is empty"),
+        ({"verifiers": ("oracle",)}, "'oracle' is no PRM"),
+        ({"verifiers": ("prm", "prm")}, "stands there twice"),
+        ({"points": 30}, "more than"),
+        ({"oracle_calls": 0}, "at least 1"),
+    ],
+)
+def test_settings_that_make_no_attack_are_refused(fields, said):
+    with pytest.raises(ConfigError, match=said):
+        _config(**fields)
+
+
+def test_a_verifier_or_a_domain_that_cannot_be_is_named_first(root):
+    context = Context(_config(verifiers=("prn",)), root, "attack")
+    with pytest.raises(ConfigError, match=r"attack\.verifiers: 'prn' .*'prm'"):
+        attack.check(context, {})
+    context = Context(_config(), root, "attack")
+    with context.config.unlocked():
+        context.config.domain.name = "labelled"
+    with pytest.raises(ConfigError, match="needs an oracle"):
+        attack.check(context, {})

@@ -1,0 +1,148 @@
+"""What stages ask for to learn from is counted, whichever way they learn."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+
+import command
+import pytest
+
+from aprm_jax.config import default_config, override, run_local, set_field, set_stages
+from aprm_jax.jobs import pipeline
+from aprm_jax.jobs.context import Context
+from aprm_jax.jobs.spent import CountedOracle, CountedSolver, Spent
+from aprm_jax.solvers.protocol import Solution
+from aprm_jax.training.metrics import Metrics
+from aprm_jax.training.workdir import done_info, mark_done, open_workdir
+
+FILE = command.REPOSITORY / "benchmarks" / "compare_table.py"
+
+
+def _table():
+    spec = importlib.util.spec_from_file_location("compare_table", FILE)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_spending_adds_up_over_steps_and_stages(tmp_path):
+    metrics = Metrics(tmp_path, tensorboard=False)
+    for step in (1, 2, 3):
+        values = {"game/oracle_calls": 10.0 * step, "game/sampled_tokens": 7.0}
+        metrics.write(step, values | {"prm/oracle_calls": 1.0})
+    metrics.close()
+    total = Spent.of_metrics(tmp_path, "game")
+    assert total == Spent(60, 21)
+    total.add(Spent.of_metrics(tmp_path, "prm"))
+    assert total.to_json() == {"oracle_calls": 63, "sampled_tokens": 21}
+
+
+def test_an_oracle_and_a_solver_count_what_they_are_asked():
+    config = default_config()
+    domain = Context(config, Path("nowhere"), "stage").domain
+    oracle = CountedOracle(domain.oracle)
+    verdict = oracle.judge("1 + 2 * 3", (), None, "1 + 6")
+    assert verdict == domain.oracle.judge("1 + 2 * 3", (), None, "1 + 6")
+
+    class Solver:
+        def solve(self, starts, count, key, *, max_steps):
+            drawn = ((1, 2), (3,) * max_steps)
+            return [[Solution(q, ("a", "b"), True, drawn)] * count for q, _ in starts]
+
+    solver = CountedSolver(Solver())
+    assert len(solver.solve([("q", ()), ("r", ())], 3, None, max_steps=5)[1]) == 3
+    assert (oracle.calls, solver.tokens) == (1, 2 * 3 * 7)
+
+
+def _config():
+    config = default_config()
+    run_local(config)
+    for name, value in {
+        "compilation_cache": "",
+        "builder.buckets": (64,),
+        "builder.line_stride": 0,
+        "builder.max_steps": 3,
+        "sft.updates": 4,
+        "sft.pool": 4,
+        "sft.solver_share": 0.5,
+        "prm.updates": 3,
+        "prm.pool_problems": 16,
+        "prm.pool_samples": 2,
+        "prm.mc_completions": 2,
+        "prm.init_from": "solver",
+        "search.verifiers": ("static",),
+        "search.problems": 2,
+        "search.bootstrap": 10,
+        "game.updates": 2,
+        "game.prm_from": "static",
+    }.items():
+        set_field(config, name, value)
+    ways = {"static": "static", "oracle": "oracle", "mc": "monte_carlo"}
+    set_stages(
+        config,
+        (
+            "solver:sft",
+            "generator:sft",
+            *(f"{stage}:prm" for stage in ways),
+            "trees:search",
+            "aprm:aprm",
+        ),
+    )
+    override(config, "generator", {"sft.task": "perturb", "sft.init_from": "solver"})
+    for stage, negatives in ways.items():
+        override(config, stage, {"prm.negatives": negatives})
+    return config
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    root, config = tmp_path_factory.mktemp("run"), _config()
+    open_workdir(root, config.to_dict(), "test")
+    pipeline.run(config, root)
+    return root
+
+
+def test_every_stage_says_what_it_spent(run):
+    found = {
+        stage: Spent(**done_info(run / stage)["spent"])
+        for stage in ("solver", "generator", "static", "oracle", "mc", "trees", "aprm")
+    }
+    assert found["solver"] == Spent()
+    # Three updates of eight corruptions, all of which the oracle has seen.
+    assert found["static"].oracle_calls >= 3 * 8
+    assert found["static"].sampled_tokens == 0
+    for stage in ("generator", "oracle", "aprm"):
+        assert found[stage].oracle_calls > 0 and found[stage].sampled_tokens > 0
+    # Completions cost tokens, and answers are all that they are judged by.
+    assert found["mc"].oracle_calls == 0
+    assert found["mc"].sampled_tokens > found["oracle"].sampled_tokens
+    assert found["trees"].oracle_calls == 0
+    rows = (run / "trees" / "solutions.jsonl").read_text().splitlines()
+    drawn = sum(json.loads(row)["ledger"]["decoded"] for row in rows)
+    assert found["trees"].sampled_tokens == drawn > 0
+
+
+def test_a_row_of_the_table_has_what_all_its_stages_spent(run):
+    table = _table()
+    each = {stage: done_info(run / stage)["spent"] for stage in ("generator", "static")}
+    game = done_info(run / "aprm")["spent"]
+    whole = table.spent_of(run, "aprm").to_json()
+    for name, value in whole.items():
+        assert value == game[name] + sum(spent[name] for spent in each.values())
+    mean = table.mean_spent([Spent(1000, 4000), Spent(2000, 4000)])
+    assert mean == {"oracle_calls": 1500.0, "sampled_tokens": 4000.0}
+    cells = table._spent_cells({"spent": {"aprm": mean}}, "aprm")
+    assert cells == ["1.5 k", "4.0 k"]
+    assert table._spent_cells({"spent": {"aprm": mean}}, "majority@8") == ["–", "–"]
+
+
+def test_a_run_of_an_older_version_has_no_figure(run, tmp_path):
+    table, old = _table(), tmp_path / "old"
+    open_workdir(old, _config().to_dict(), "test")
+    (old / "solver").mkdir()
+    mark_done(old / "solver", {"job": "sft"})
+    assert table.spent_of(old, "solver") is None
+    assert table.mean_spent([None, Spent()]) is None
