@@ -258,7 +258,7 @@ def _page(
         subtitle=f"attacker: {c.attack.generator}, {c.attack.oracle_calls} oracle "
         f"calls, seed {c.seed}",
         main_table=table,
-        tables=[_kinds(results, parts)],
+        tables=[table for table in [_kinds(results, parts)] if table.rows],
         charts=[_curve(results, parts)],
         perturbations=examples,
         summary=by_name(records),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import ml_collections
 
 from aprm_jax.config import ConfigError
 from aprm_jax.config.groups import EndpointConfig, HttpConfig
+from aprm_jax.hf.builders import open_writer
 from aprm_jax.jobs.backbones import BACKBONE, ENDPOINT
 from aprm_jax.jobs.context import Context
 from aprm_jax.solvers.completions import Completions, read_key
@@ -40,10 +42,14 @@ def open_solver(context: Context, source: str, field: str) -> Solver:
     if source == ENDPOINT:
         return _endpoint(context)
     of_role = context.solver(source)
-    params, _ = of_role.load(source, field, "solver")
-    return LocalSolver(
-        of_role.sampler, params["backbone"], of_role.domain, of_role.writer
-    )
+    params, spec = of_role.load(source, field, "solver")
+    writer = of_role.writer
+    if (
+        spec.window != writer.window
+    ):  # of an ORM's stage: its solver reads as it learned
+        own = dataclasses.replace(of_role.spec("solver"), window=spec.window)
+        writer = open_writer(own, of_role.tokenizer)
+    return LocalSolver(of_role.sampler, params["backbone"], of_role.domain, writer)
 
 
 def check_endpoint(config: ml_collections.ConfigDict, field: str, job: str) -> None:

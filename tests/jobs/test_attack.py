@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tiny
 import tiny_game
@@ -93,16 +94,15 @@ def test_ours_and_a_published_prm_have_a_curve_and_a_score(root, attacked):
         assert score is not None
         assert score.value != score.value or 0 <= score.value <= 1
         calls = results.value("robustness", "", name, "oracle_calls")
-        assert calls > 0
         start = results.find("robustness", "", name, "fool_rate@0")
         end = results.find("robustness", "", name, f"fool_rate@{calls:.0f}")
         assert start is not None and end is not None
-        highest = max(
+        rates = [
             r.value for r in records if r.verifier == name and "fool_rate@" in r.metric
-        )
-        assert results.value("robustness", "", name, "fool_rate") == highest
-    kinds = results.parts("robustness", "")
-    assert set(kinds) <= {*DOMAIN.kinds, "other"} and kinds
+        ]
+        highest = results.value("robustness", "", name, "fool_rate")
+        np.testing.assert_equal(highest, np.nanmax(rates))
+    assert set(results.parts("robustness", "")) <= {*DOMAIN.kinds, "other"}
     page = (attacked / "attack.html").read_text()
     assert "fooled by the strongest" in page and "oracle calls" in page
 
@@ -117,7 +117,9 @@ def test_what_is_attacked_already_is_not_attacked_again(root, attacked, monkeypa
     context = Context(_config(verifiers=names), root, "attack")
     attack.run(context)
     assert (attacked / "results.json").read_bytes() == before
-    assert context.spent.oracle_calls >= 2 * 24 and not asked
+    parts = [json.loads(p.read_text()) for p in (attacked / "parts").iterdir()]
+    calls = sum(part["calls"][-1] for part in parts)
+    assert context.spent.oracle_calls == calls and not asked
     # With another budget it is another attack.
     with pytest.raises(ZeroDivisionError):
         attack.run(Context(_config(verifiers=names, oracle_calls=30), root, "attack"))

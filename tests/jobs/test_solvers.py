@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import tiny
 
 from aprm_jax.config import (
     ConfigError,
@@ -21,6 +22,7 @@ from aprm_jax.jobs.context import Context
 from aprm_jax.jobs.solvers import open_solver
 from aprm_jax.solvers import completions
 from aprm_jax.solvers.endpoint import BuilderLayout, EndpointSolver, WordLayout
+from aprm_jax.solvers.local import LocalSolver
 
 URL = "http://127.0.0.1:8000/v1"
 
@@ -43,6 +45,22 @@ def context(folder: Path, stage: str = "evaluate", **fields: object) -> Context:
 
 def check(context: Context, job: str) -> None:
     start.check_sources([(context, jobs()[job])])
+
+
+@pytest.mark.parametrize("learned", [1, 0])
+def test_a_solver_is_prompted_as_it_learned_whatever_the_stage_reads(tmp_path, learned):
+    small = {"d_model": 16, "num_layers": 1, "num_heads": 1, "num_kv_heads": 1}
+    fields = {f"model__{k}": v for k, v in small.items()} | {"model__d_ff": 16}
+    of_solver = context(tmp_path, "solver", builder__window=learned, **fields)
+    params = {"backbone": tiny.backbone(of_solver.decoder_config)}
+    of_solver.save(params, "solver")
+    stage = context(tmp_path, "orm", builder__window=1 - learned, **fields)
+    solver = open_solver(stage, "solver", "prm.solver")
+    assert isinstance(solver, LocalSolver)
+    assert (solver.builder.window or 0) == learned
+    lines = ("1 + 2 * 3", ("1 + 6",))
+    assert solver.builder.context(*lines) == of_solver.writer.context(*lines)
+    assert solver.builder.context(*lines) != stage.writer.context(*lines)
 
 
 def test_an_endpoint_is_a_solver_by_its_name(tmp_path):

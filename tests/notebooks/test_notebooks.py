@@ -49,6 +49,14 @@ def test_runs_from_top_to_bottom(path, monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_opens_with_a_badge_and_one_cell_that_installs(path):
+    title, install, *rest = nbformat.read(path, as_version=4).cells
+    assert "colab-badge.svg" in title.source and title.source.startswith("# ")
+    assert "%pip install" in install.source and "aprm_jax" in install.source
+    assert not any("pip install" in cell.source for cell in rest)
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_is_stored_executed_in_order_and_small(path):
     notebook = nbformat.read(path, as_version=4)
     nbformat.validate(notebook)
