@@ -43,7 +43,6 @@ from aprm_jax.jobs.attack import attack_prm
 from aprm_jax.jobs.context import Context, JobError, log
 from aprm_jax.jobs.parts import Part, arrays_path, keep, kept
 from aprm_jax.jobs.step_data import DEV, THRESHOLDS
-from aprm_jax.jobs.verifier_tables import MAIN_AGGREGATION, verifiers
 from aprm_jax.jobs.verifiers import model_scores, set_scores
 from aprm_jax.solvers.protocol import Solution
 from aprm_jax.verifiers.protocol import Scored, StepScores
@@ -228,10 +227,10 @@ def _split(
             split, rows, list(scored), c.aggregations, c.samples, c.bootstrap, solver
         )
     right = selection.correctness(context.domain, problems, solutions)
-    winners, own = {}, {v.key: v.aggregation for v in verifiers(context.config)}
+    winners = {}
     for name, said in scored.items():
-        how = own.get(name, MAIN_AGGREGATION)
-        how = how if how in c.aggregations else c.aggregations[0]
+        own = said.aggregation
+        how = own if own in c.aggregations else c.aggregations[0]
         kinds, winners[name] = samples.wrong_winners(
             context, problems, solutions, right, {name: said}, how
         )

@@ -66,7 +66,7 @@ def sample_scores(
     for name, scored in model_scores(context, flat_, solver).items():
         scores = iter(scored.rows)
         rows = [[next(scores) for _ in row] for row in solutions]
-        out[name] = Scored(scored.scale, rows)
+        out[name] = Scored(scored.scale, rows, scored.aggregation)
     return out
 
 

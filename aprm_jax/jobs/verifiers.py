@@ -84,7 +84,8 @@ def model_verifiers(
     for name in c.prms:
         params, spec = prm.load(name, "evaluate.prms", "prm")
         assert spec.head is not None
-        rows = _rows(prm) | {"builder": _builder(prm, spec)}
+        own = {"builder": _builder(prm, spec), "aggregation": spec.aggregation}
+        rows = _rows(prm) | own
         yield name, prm_verifier(prm.decoder, spec.head, params, **rows)
 
 

@@ -117,15 +117,18 @@ class Scored(Generic[Row]):
       scale: of the scores.
       rows: one array a solution, one score a step, NaN where unscored; or lists of
         such arrays.
+      aggregation: to a solution's score, as suits the verifier.
     """
 
     scale: Scale
     rows: list[Row]
+    aggregation: str = "min"
 
     @classmethod
     def by(cls, verifier: Verifier, solutions: Pairs) -> Scored[StepScores]:
         """What `verifier` says, an array a solution."""
-        return Scored(verifier.scale, verifier.score(solutions))
+        how = getattr(verifier, "aggregation", "min")
+        return Scored(verifier.scale, verifier.score(solutions), how)
 
     @classmethod
     def stated(cls, probabilities: Sequence[StepScores]) -> Scored[StepScores]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tiny
 
@@ -23,6 +24,8 @@ from aprm_jax.jobs.solvers import open_solver
 from aprm_jax.solvers import completions
 from aprm_jax.solvers.endpoint import BuilderLayout, EndpointSolver, WordLayout
 from aprm_jax.solvers.local import LocalSolver
+from aprm_jax.solvers.protocol import Solution
+from aprm_jax.verifiers.protocol import Scale
 
 URL = "http://127.0.0.1:8000/v1"
 
@@ -176,3 +179,23 @@ def test_the_samples_of_a_job_are_the_servers(tmp_path, monkeypatch):
     assert [[s.steps[0] for s in row] for row in found] == [["#### 3"] * 2] * 2
     assert len({body["seed"] for body in asked}) == len(asked) >= 4
     assert problems[0].question in asked[0]["prompt"]
+
+
+def test_scores_of_samples_say_how_their_verifier_is_read(tmp_path, monkeypatch):
+    class Last:
+        scale, aggregation = Scale.LOG_ODDS, "last"
+
+        def score(self, solutions):
+            return [np.zeros(len(steps)) for _, steps in solutions]
+
+    class Plain(Last):
+        aggregation = property()  # as of one that says nothing
+
+    named = {"orm": Last(), "plain": Plain()}
+    monkeypatch.setattr(verifiers, "model_verifiers", lambda *_: iter(named.items()))
+    rows = [[Solution("1 + 2", ("3",), True)] * 2]
+    found = samples.sample_scores(context(tmp_path), rows)
+    assert {name: said.aggregation for name, said in found.items()} == {
+        "orm": "last",
+        "plain": "min",
+    }
