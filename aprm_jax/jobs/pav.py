@@ -61,6 +61,7 @@ def run(context: Context) -> dict[str, Any]:
     context = context.of("prm")
     trees = _labelled(context)
     spent = _spent(trees)
+    context.spent.sampled_tokens += spent["tokens"]
     _check_spent(context, spent)
     statistics = _statistics(context, trees)
     rows, labels = value_rows(context, trees)
