@@ -64,13 +64,10 @@ def _config():
         "compilation_cache": "",
         "builder.buckets": (64,),
         "builder.line_stride": 0,
-        "builder.max_steps": 3,
-        "sft.updates": 4,
         "sft.pool": 4,
         "sft.solver_share": 0.5,
         "prm.updates": 3,
         "prm.pool_problems": 16,
-        "prm.pool_samples": 2,
         "prm.mc_completions": 2,
         "prm.init_from": "solver",
         "search.verifiers": ("static",),
@@ -91,7 +88,8 @@ def _config():
             "aprm:aprm",
         ),
     )
-    override(config, "generator", {"sft.task": "perturb", "sft.init_from": "solver"})
+    perturb = {"task": "perturb", "init_from": "solver", "updates": 3}
+    override(config, "generator", {f"sft.{k}": v for k, v in perturb.items()})
     for stage, negatives in ways.items():
         override(config, stage, {"prm.negatives": negatives})
     return config
