@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import scipy.special
 from jaxtyping import Bool, Int
 
 from aprm_jax.evals.intervals import Interval, bootstrap_statistic
@@ -277,7 +278,7 @@ def measure(
                 found.append((float(odds), p))
         parts.append(counts)
     best = sorted(found, key=lambda pair: -pair[0])[:_EXAMPLES]
-    shares = np.array([1 / (1 + math.exp(-odds)) for odds, _ in best])
+    shares = scipy.special.expit([odds for odds, _ in best])
     return Probe(
         *np.concatenate(parts, axis=1),
         kinds={kind: (n, passed[kind]) for kind, n in kinds.most_common()},
