@@ -10,7 +10,6 @@ import command
 import pytest
 
 from aprm_jax.config import default_config, override, run_local, set_field, set_stages
-from aprm_jax.jobs import pipeline
 from aprm_jax.jobs.context import Context
 from aprm_jax.jobs.spent import CountedOracle, CountedSolver, Spent
 from aprm_jax.solvers.protocol import Solution
@@ -61,7 +60,6 @@ def _config():
     config = default_config()
     run_local(config)
     for name, value in {
-        "compilation_cache": "",
         "builder.buckets": (64,),
         "builder.line_stride": 0,
         "sft.pool": 4,
@@ -97,9 +95,10 @@ def _config():
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> Path:
-    root, config = tmp_path_factory.mktemp("run"), _config()
-    open_workdir(root, config.to_dict(), "test")
-    pipeline.run(config, root)
+    root = tmp_path_factory.mktemp("run")
+    open_workdir(root, _config().to_dict(), "test")
+    code, told = command.call(root, f"--workdir={root}", command.CACHE)
+    assert code == 0, told
     return root
 
 
