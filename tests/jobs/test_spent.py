@@ -9,6 +9,7 @@ from pathlib import Path
 import command
 import pytest
 
+from aprm_jax import __version__
 from aprm_jax.config import default_config, override, run_local, set_field, set_stages
 from aprm_jax.jobs.context import Context
 from aprm_jax.jobs.spent import CountedOracle, CountedSolver, Spent
@@ -96,7 +97,7 @@ def _config():
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("run")
-    open_workdir(root, _config().to_dict(), "test")
+    open_workdir(root, _config().to_dict(), __version__)
     code, told = command.call(root, f"--workdir={root}", command.CACHE)
     assert code == 0, told
     return root
