@@ -18,6 +18,7 @@ from typing import Any
 from huggingface_hub.errors import StrictDataclassError
 
 from aprm_jax.config.errors import UserError
+from aprm_jax.hf import gguf
 from aprm_jax.models.architecture import ROPE_KINDS, DecoderConfig, RopeScaling
 from aprm_jax.models.io import read_object
 
@@ -80,12 +81,15 @@ class UnsupportedModelError(UserError, ValueError):
 
 
 def read_config(directory: str | os.PathLike[str]) -> dict[str, Any]:
-    """The `config.json` of a model's directory.
+    """The `config.json` of a model's directory, or what a GGUF file says instead.
 
     Raises:
       FileNotFoundError: there is no such directory or no config in it.
+      UnsupportedModelError: a GGUF file of an architecture that we do not have.
       ModelFileError: the file is not a JSON object.
     """
+    if gguf.is_gguf(directory):
+        return gguf.read_description(directory)
     path = Path(directory) / "config.json"
     if not path.is_file():
         reason = "no such directory" if not path.parent.is_dir() else "no such file"

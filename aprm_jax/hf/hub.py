@@ -1,9 +1,10 @@
-"""Finds the files of a model: a local folder, or a name on the Hugging Face hub."""
+"""Finds the files of a model: a local folder, a GGUF file, or a name on the hub."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from aprm_jax.hf import gguf
 from aprm_jax.models.io import ModelFileError
 
 # No .bin, no code: neither is ever read.
@@ -11,15 +12,17 @@ _FILES = ("*.safetensors", "*.json", "*.txt", "*.model", "*.jinja")
 
 
 def find(name: str, revision: str | None = None) -> Path:
-    """The folder of a model: `name` itself, or its files from the hub.
+    """The folder of a model: `name` itself, its GGUF file, or files from the hub.
 
     Args:
-      name: a folder, or OWNER/NAME.
+      name: a folder, what `gguf.locate` takes, or OWNER/NAME.
       revision: of the hub's; default: the newest.
 
     Raises:
       ModelFileError: says why neither can be had.
     """
+    if (file := gguf.locate(name)) is not None:
+        return file
     if Path(name).is_dir():
         return Path(name)
     if name.startswith((".", "/", "~")) or name.count("/") != 1:

@@ -20,7 +20,7 @@ import numpy as np
 from jax.sharding import Sharding
 from transformers import PreTrainedTokenizerFast
 
-from aprm_jax.hf import tables
+from aprm_jax.hf import gguf, tables
 from aprm_jax.hf.adapters import Adapted, Adapter, adapted
 from aprm_jax.hf.config import (
     UnsupportedModelError,
@@ -31,6 +31,7 @@ from aprm_jax.hf.config import (
 )
 from aprm_jax.hf.copying import assign
 from aprm_jax.hf.families import AXES
+from aprm_jax.hf.gguf_tokenizer import read_tokenizer
 from aprm_jax.hf.peft import load_adapter
 from aprm_jax.hf.safetensors_io import Checkpoint, Slices, empty
 from aprm_jax.models.architecture import DecoderConfig
@@ -73,7 +74,7 @@ def load_backbone(
     """Loads a model's folder: config.json, safetensors and tokenizer.
 
     Args:
-      directory: a local folder.
+      directory: a local folder, or a GGUF file.
       mesh: parameters are sharded over it by the table of `training.mesh`.
       dtype: of activations.
       param_dtype: of parameters, whatever the files have.
@@ -95,7 +96,7 @@ def load_backbone(
         folder, adapter=merged, dtype=dtype, param_dtype=param_dtype, remat=remat
     )
     rows = config.vocab_size
-    with Checkpoint.open(folder) as checkpoint:
+    with open_checkpoint(folder) as checkpoint:
         tokenizer = load_tokenizer(folder)
         check_tokenizer(tokenizer, rows, folder)
         source = checkpoint
@@ -130,18 +131,32 @@ def read_architecture(
     """
     try:
         description = read_config(directory)
+    except UnsupportedModelError:
+        raise
     except (OSError, ValueError) as error:
         raise ModelFileError(str(error)) from error
     try:
         config, family = decoder_config(description, **fields), family_of(description)
     except UnsupportedModelError as error:
-        where = Path(directory) / "config.json"
+        where = Path(directory)
+        where = where if gguf.is_gguf(where) else where / "config.json"
         raise UnsupportedModelError(f"{where}: {error}") from error
     if config.tie_embeddings and has_language_head(description):
         parted = adapter is not None and adapter.unties
         if parted or _has_own_head(Path(directory)):
             config = dataclasses.replace(config, tie_embeddings=False)
     return config, family
+
+
+def open_checkpoint(place: str | os.PathLike[str]) -> Checkpoint:
+    """The tensors of a folder, or of a GGUF file.
+
+    Raises:
+      ModelFileError: they are missing or damaged.
+    """
+    if gguf.is_gguf(place):
+        return gguf.GgufCheckpoint(place)
+    return Checkpoint.open(place)
 
 
 def _has_own_head(folder: Path) -> bool:
@@ -174,6 +189,8 @@ def load_tokenizer(directory: str | os.PathLike[str]) -> PreTrainedTokenizerFast
     Raises:
       ModelFileError: there is none, or only one without the fast form.
     """
+    if gguf.is_gguf(directory):
+        return read_tokenizer(directory)
     given = (Path(directory) / "tokenizer.json").is_file()
     reader: Any = PreTrainedTokenizerFast
     if not given:

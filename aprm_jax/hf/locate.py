@@ -68,6 +68,8 @@ def load_any(
 
 
 def _is_hugging_face(folder: Path) -> bool:
+    if folder.is_file():  # a GGUF file
+        return True
     run = (folder / "fingerprint.json").is_file()  # its config.json is the run's
     return not run and any((folder / file).is_file() for file in _HUGGING_FACE)
 

@@ -26,6 +26,7 @@ from aprm_jax.hf.load import (
     check_tokenizer,
     load_backbone,
     load_tokenizer,
+    open_checkpoint,
     read_architecture,
     tokenizer_rows,
 )
@@ -36,7 +37,6 @@ from aprm_jax.hf.peft import (
     load_adapter,
 )
 from aprm_jax.hf.record import Record, read_record
-from aprm_jax.hf.safetensors_io import Checkpoint
 from aprm_jax.models.architecture import DecoderConfig
 from aprm_jax.models.io import Kind, ModelSpec
 
@@ -57,7 +57,7 @@ class Source:
     """A model of Hugging Face before its weights are read.
 
     Attributes:
-      folder: its files.
+      folder: its files, or the GGUF file.
       adapter: the folder of a PEFT adapter that is merged into them; None for none.
       decoder: the architecture, with the rows of the vocabulary that we add.
       family: of the key tables.
@@ -161,7 +161,7 @@ def load_head(source: Source) -> dict[str, Any]:
     layout = prm_layouts.LAYOUTS[source.head_layout]
     rows = source.origin.vocab_rows or source.decoder.vocab_size
     classes = 3 if source.head == "three_class" else 2
-    with Checkpoint.open(source.folder) as checkpoint:
+    with open_checkpoint(source.folder) as checkpoint:
         saved = load_adapter(source.adapter).head if source.adapter else {}
         found = {**checkpoint.shapes, **{k: v.shape for k, v in saved.items()}}
         wanted = layout.shapes(source.decoder.d_model, rows, found, classes)

@@ -17,8 +17,8 @@ import ml_collections
 
 from aprm_jax.config import ConfigError
 from aprm_jax.hf import hub, pretrained
+from aprm_jax.hf.load import open_checkpoint
 from aprm_jax.hf.pretrained import Source
-from aprm_jax.hf.safetensors_io import Checkpoint
 from aprm_jax.models import heads
 from aprm_jax.models.io import ModelFileError
 from aprm_jax.training.mesh import param_shardings
@@ -57,7 +57,7 @@ def check(config: ml_collections.ConfigDict) -> None:
     for role in ROLES:
         source = open_source(config, role)
         if source is not None:
-            Checkpoint.open(source.folder).close()
+            open_checkpoint(source.folder).close()
 
 
 @functools.lru_cache(maxsize=8)

@@ -111,6 +111,8 @@ def _described(folder: Path) -> list[tuple[str, str]]:
 
     Models of ours have a description with checksums of all that they consist of.
     """
+    if folder.is_file():  # a GGUF file
+        return [(folder.name, str(fingerprint(folder)["sha256"]))]
     ours = any(folder.rglob(SPEC_FILE))
     return [
         (path.relative_to(folder).as_posix(), str(fingerprint(path)["sha256"]))
