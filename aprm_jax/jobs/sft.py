@@ -126,7 +126,7 @@ def _batches(context: Context, backbone: Any) -> Callable[[int, np.ndarray], Dra
 
         return read
     if c.task == "perturb":
-        pool = _pool(context, backbone)
+        pool = wrong_samples(context, backbone)
         draw = functools.partial(_perturbation_batch, context, pool)
     else:
         draw = functools.partial(_solution_batch, context, _texts(context))
@@ -138,7 +138,7 @@ def _perturbation_batch(
     context: Context, pool: Sequence[tuple[Situation, str]], step: int
 ) -> tuple[StepBatch, int]:
     size = context.config.sft.batch_size
-    return _packed(context, step, _perturbation_rows(context, step, size, pool))
+    return packed_batch(context, step, perturbation_rows(context, step, size, pool))
 
 
 def _solution_batch(
@@ -146,7 +146,7 @@ def _solution_batch(
 ) -> tuple[StepBatch, int]:
     size = context.config.sft.batch_size
     if texts is None:
-        return _packed(context, step, _solution_rows(context, step, size))
+        return packed_batch(context, step, _solution_rows(context, step, size))
     shards = batch_shards(context.mesh) * context.config.sft.microbatches
     num_rows = -(-size // shards) * shards
     drawn = texts.take(step * size, size)
@@ -154,7 +154,7 @@ def _solution_batch(
     return batch, 0
 
 
-def _packed(
+def packed_batch(
     context: Context, step: int, rows: Sequence[StepRow]
 ) -> tuple[StepBatch, int]:
     """A batch of the rows that fit, and how many do not."""
@@ -274,12 +274,16 @@ def _solution_rows(context: Context, step: int, size: int) -> list[StepRow]:
     return rows
 
 
-def _perturbation_rows(
+def perturbation_rows(
     context: Context,
     step: int,
     size: int,
     pool: Sequence[tuple[Situation, str]],
 ) -> list[StepRow]:
+    """`size` wrong steps in G's format: of the pool, and corruptions.
+
+    The oracle calls each of them wrong. `step` picks which.
+    """
     c = context.config
     rng = np.random.default_rng([c.seed, 21, step])
     from_solver = rng.binomial(size, c.sft.solver_share) if pool else 0
@@ -301,7 +305,7 @@ def _perturbation_rows(
     ]
 
 
-def _pool(context: Context, backbone: Any) -> list[tuple[Situation, str]]:
+def wrong_samples(context: Context, backbone: Any) -> list[tuple[Situation, str]]:
     """Wrong steps of the solver's own, each beside a correct one to start from."""
     c = context.config
     if context.source and c.sft.solver_share > 0:
