@@ -61,7 +61,7 @@ def get_config(arg: str = ""):
     c.builder.buckets = (384, 512, 640)
     c.builder.max_new_tokens = 96
     c.builder.sample_rows = 8
-    override(c, "evaluate", {"builder.buckets": (256, 512, 1024, 2048)})
+    override(c, "evaluate", {"builder.buckets": (256, 512, 1024)})
     c.sft.batch_size = 16
     c.sft.microbatches = 2
     c.sft.warmup = 20

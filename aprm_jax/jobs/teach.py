@@ -64,7 +64,7 @@ class Round:
             "one_step": self.one_step,
             "wrong": self.wrong,
             "believed": self.believed,
-            "kept": len(self.kept),
+            "kept": float(len(self.kept)),
         }
 
 
