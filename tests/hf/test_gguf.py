@@ -54,8 +54,8 @@ def their_logits(model: Any, tokens: np.ndarray) -> np.ndarray:
         return model(torch.tensor(tokens, dtype=torch.long)).logits.numpy()
 
 
-def compare(path: Path, tokens: np.ndarray, prompts: list[list[int]], new: int) -> None:
-    """Logits and greedy text of a file, ours and transformers'."""
+def compare(path: Path, tokens: np.ndarray, prompt: list[int], new: int = 0) -> None:
+    """Logits and `new` greedy tokens of a file, ours and transformers'."""
     import torch
 
     model, loaded = theirs(path), load_backbone(path, one_device())
@@ -66,26 +66,27 @@ def compare(path: Path, tokens: np.ndarray, prompts: list[list[int]], new: int) 
     expected = their_logits(model, tokens)
     assert expected.std() > 0.1
     np.testing.assert_allclose(ours, expected, atol=1e-3)
+    if not new:
+        return
     sampler = Sampler(
         loaded.config,
         stop_ids=(),
         pad_id=0,
-        prompt_buckets=(max(map(len, prompts)),),
+        prompt_buckets=(len(prompt),),
         max_new_tokens=new,
-        batch_buckets=(len(prompts),),
+        batch_buckets=(1,),
     )
-    drawn = sampler.sample(loaded.params, prompts, jax.random.key(0), temperature=0.0)
-    for i, prompt in enumerate(prompts):
-        given = torch.tensor([prompt])
-        text = model.generate(
-            given,
-            attention_mask=torch.ones_like(given),
-            max_new_tokens=new,
-            do_sample=False,
-            eos_token_id=None,
-            pad_token_id=0,
-        )
-        np.testing.assert_array_equal(drawn.tokens[i], text[0, len(prompt) :].numpy())
+    drawn = sampler.sample(loaded.params, [prompt], jax.random.key(0), temperature=0.0)
+    given = torch.tensor([prompt])
+    text = model.generate(
+        given,
+        attention_mask=torch.ones_like(given),
+        max_new_tokens=new,
+        do_sample=False,
+        eos_token_id=None,
+        pad_token_id=0,
+    )
+    np.testing.assert_array_equal(drawn.tokens[0], text[0, len(prompt) :].numpy())
 
 
 @pytest.mark.filterwarnings("ignore")  # of torch's and transformers' own
@@ -94,7 +95,10 @@ def test_logits_and_greedy_text_are_transformers_own(family, kinds, tmp_path):
     path = tiny_gguf.write(tmp_path / "tiny.gguf", family, kinds)
     rng = np.random.default_rng(0)
     tokens = rng.integers(3, 290, (2, 48)).astype(np.int32)
-    compare(path, tokens, [tokens[0, :24].tolist()], 12)
+    # A quantisation changes no program: the text of one of them will do.
+    compare(
+        path, tokens, tokens[0, :24].tolist(), 12 if kinds in ("Q4_1", MIXED) else 0
+    )
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -360,4 +364,4 @@ def test_smollm2_is_transformers_own():
     question = [{"role": "user", "content": "What is 16 - 3? Answer briefly."}]
     prompt = tokenizer.apply_chat_template(question, add_generation_prompt=True)
     tokens = np.array([ids[:1024]], np.int32)
-    compare(path, tokens, [list(prompt["input_ids"])], 24)
+    compare(path, tokens, list(prompt["input_ids"]), 24)
