@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import tiny_gguf
 from tiny_decoder import forward
+from transformers import PreTrainedTokenizerFast
 
 from aprm_jax.data.prompts import encode
 from aprm_jax.hf import gguf, gguf_file, hub
@@ -105,10 +106,8 @@ def test_logits_and_greedy_text_are_transformers_own(family, kinds, tmp_path):
 @pytest.mark.parametrize("family", ["llama", "qwen2"])
 def test_the_tokenizer_is_transformers_own(family, tmp_path):
     pytest.importorskip("torch")
-    from transformers import AutoTokenizer
-
     path = tiny_gguf.write(tmp_path / "tiny.gguf", family)
-    reference = AutoTokenizer.from_pretrained(tmp_path, gguf_file=path.name)
+    reference = PreTrainedTokenizerFast.from_pretrained(tmp_path, gguf_file=path.name)
     ours, trained = load_tokenizer(path), tiny_gguf.bpe(tiny_gguf.PRE[family])
     assert ours.get_vocab() == reference.get_vocab() == trained.get_vocab()
     for text in PROBES:
@@ -354,10 +353,9 @@ def test_smollm2_is_transformers_own():
         path = hub.find("smollm2")
     except ModelFileError as error:
         pytest.skip(str(error))
-    from transformers import AutoTokenizer
-
     tokenizer = load_tokenizer(path)
-    reference = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
+    reader = PreTrainedTokenizerFast.from_pretrained
+    reference = reader(path.parent, gguf_file=path.name)
     words = " ".join(f"Step: {i} plus {i + 1} makes {2 * i + 1}." for i in range(200))
     ids = tokenizer(words)["input_ids"]
     assert ids == reference(words)["input_ids"] and len(ids) > 1024
