@@ -99,7 +99,7 @@ def write(
     tokenizer = bpe(PRE[family])
     sizes = _SIZES | {"vocab_size": tokenizer.get_vocab_size()}
     if family == "qwen3":
-        sizes["head_dim"] = 64
+        sizes["head_dim"] = 128  # transformers reads no other one from a file
     model = hf_model(family, seed=seed, **(sizes | changes))
     config = model.config
     writer = gguf.GGUFWriter(path, family)
