@@ -14,7 +14,7 @@ import pytest
 from aprm_jax.config import for_stage, read_config_file, set_field
 from aprm_jax.data.replies import Reply
 from aprm_jax.game import rollouts
-from aprm_jax.jobs import teach
+from aprm_jax.jobs import sft, teach
 from aprm_jax.jobs.context import Context, JobError
 from aprm_jax.models.io import load_model
 from aprm_jax.oracle.verdict import Label, Verdict
@@ -62,8 +62,7 @@ def test_rounds_go_on_until_enough_is_wrong_and_no_game_begins_before(
     rounds = _lines(folder / "rounds" / "figures.jsonl")
     assert [r["round"] for r in rounds] == [0, 1]
     assert all(0 < r["wrong"] <= r["one_step"] <= 1 for r in rounds)
-    losses = [r["loss"] for r in _lines(folder / "metrics.jsonl")]
-    assert len(losses) == 12 and np.mean(losses[-3:]) < 0.8 * np.mean(losses[:3])
+    assert len(_lines(folder / "metrics.jsonl")) == 12
     assert len(_lines(folder / "rounds" / "1" / "metrics.jsonl")) == 4
     domain = context.of("generator").domain
     for number, found in enumerate(rounds):
@@ -97,6 +96,12 @@ def test_rounds_go_on_until_enough_is_wrong_and_no_game_begins_before(
     }
     linear = {n for n in changed if n.startswith("layers/") and "kernel" in n}
     assert {name for name, new in changed.items() if new} == linear
+    batch, _ = teach._batch(player, lambda size, rng: [], [], "unseen", 0)
+    start, end = (
+        float(sft.language_loss(p, batch, player.decoder)[0].mean())
+        for p in (before, params)
+    )
+    assert end < start
 
 
 def test_a_reply_is_kept_where_r_believes_it(root):
