@@ -1,9 +1,10 @@
 """The game on GSM8K with one Llama-3.1-8B-Instruct in all three roles, by adapters.
 
-Solver, Generator and PRM share one frozen base in memory: G is told in words to rewrite
-a step with one subtle error, R reads the step's end with a head of two classes, and the
-solver is the model as it comes, told in words to write the next step. G and R each
-train an adapter of their own; the references of both are the bare base.
+Solver and PRM share one frozen base in memory: R reads the step's end with a head of
+two classes, and the solver is the model as it comes, told in words to write the next
+step. G is told in words to rewrite a step with one subtle error; the stage `generator`
+teaches it to, by an adapter that is merged. In the game G and R each train an adapter
+of their own on the base that they started from, which is also their reference.
 
     python -m aprm_jax.main --config=configs/llama3_1_8b_lora.py
 
@@ -28,9 +29,12 @@ def get_config(arg: str = ""):
     c = read_config_file(Path(__file__).with_name("gsm8k.py"), arg)
     c.name = "llama3_1_8b_lora"
     c.game.hard_share = c.prm.hard_share = 0.75
-    set_stages(c, ("aprm", "evaluate", "report"))
+    set_stages(c, ("evaluate", "report"))
+    set_stages(c, ("generator:teach", "aprm", "evaluate", "report"))
     c.solver.backbone = c.generator.backbone = c.prm.backbone = MODEL
-    c.game.prm_from = c.game.generator_from = "backbone"
+    c.game.prm_from = c.prm.solver = "backbone"
+    c.game.generator_from = "generator"  # taught to write one wrong step
+    override(c, "generator", {"sft.learning_rate": 1e-4, "sft.solver_share": 0.25})
     c.prm.head = "two_class"
     c.lora.rank = 16
     c.lora.alpha = 32.0
@@ -51,6 +55,7 @@ def get_config(arg: str = ""):
     c.builder.buckets = (256, 384, 512)
     c.builder.max_new_tokens = 128
     override(c, "evaluate", {"builder.buckets": (256, 512, 1024, 2048)})
+    override(c, "generator", {"sft.batch_size": 32, "sft.microbatches": 4})
     c.game.updates = 300
     c.game.groups = 16
     c.game.group_size = 8

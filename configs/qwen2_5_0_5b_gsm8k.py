@@ -2,7 +2,7 @@
 
 The solver is the base model, fine-tuned on the human solutions; R starts from it, with
 a head of two classes; G is the instruction model, told in words to rewrite a step with
-one subtle error. All parameters of both players are trained.
+one subtle error, and taught to (stage `generator`). All parameters are trained.
 
     python -m aprm_jax.main --config=configs/qwen2_5_0_5b_gsm8k.py
 
@@ -29,11 +29,16 @@ def get_config(arg: str = ""):
     c = read_config_file(Path(__file__).with_name("gsm8k.py"), arg)
     c.name = "qwen2_5_0_5b_gsm8k"
     c.game.hard_share = c.prm.hard_share = 0.75
-    # The instruction model needs no fine-tuning to rewrite a step.
-    set_stages(c, tuple(s for s in c.stages if s != "generator:sft"))
+    stages = [s for s in c.stages if s != "generator:sft"]
+    set_stages(c, tuple(stages))
+    # Until it writes one wrong step most of the time there is no game.
+    stages.insert(stages.index("aprm:aprm"), "generator:teach")
+    set_stages(c, tuple(stages))
+    c.teach.prm_from = "prm_warmup"
+    override(c, "generator", {"sft.solver_share": 0.25, "sft.learning_rate": 5e-6})
     c.solver.backbone = c.prm.backbone = SOLVER
     c.generator.backbone = GENERATOR
-    c.game.generator_from = "backbone"
+    c.game.generator_from = "generator"
     c.prm.head = "two_class"
     c.game.generator_learning_rate = 1e-6
     c.game.prm_learning_rate = 5e-6
@@ -43,6 +48,8 @@ def get_config(arg: str = ""):
         from aprm_jax.testing.tiny import cut  # imports JAX
 
         cut(c, "qwen2")
+        # So small a solver writes nothing that could be judged.
+        override(c, "generator", {"sft.solver_share": 0.0})
         return c
     c.domain.train = c.domain.test = "datasets:openai/gsm8k"
     c.model.dtype = "bfloat16"
@@ -53,6 +60,8 @@ def get_config(arg: str = ""):
     c.sft.updates = 400
     c.sft.batch_size = 32
     override(c, "prm_warmup", {"prm.updates": 100})
+    override(c, "generator", {"sft.warmup": 20, "sft.pool": 512})
+    c.teach.situations = 64
     c.prm.updates = 300
     c.prm.batch_size = 64
     c.game.updates = 300

@@ -2,8 +2,9 @@
 
 R starts from the published PRM, in its own layout and prompt format; G is the
 instruction model of the same family, told in words to rewrite a step with one subtle
-error. Both train adapters on frozen bases. Before and after are measured on
-ProcessBench; thresholds come from corrupted solutions of the training questions.
+error, and taught to (stage `generator`). Both train adapters. Before and after are
+measured on ProcessBench; thresholds come from corrupted solutions of the training
+questions.
 
     python -m aprm_jax.main --config=configs/qwen2_5_math_prm_7b_harden.py
 
@@ -32,10 +33,14 @@ def get_config(arg: str = ""):
     c = read_config_file(Path(__file__).with_name("gsm8k.py"), arg)
     c.name = "qwen2_5_math_prm_7b_harden"
     c.game.hard_share = c.prm.hard_share = 0.75
-    set_stages(c, ("aprm", "evaluate", "report"))
+    set_stages(c, ("evaluate", "report"))
+    set_stages(c, ("generator:teach", "aprm", "evaluate", "report"))
     c.prm.backbone = PRM
     c.generator.backbone = GENERATOR
-    c.game.prm_from = c.game.generator_from = "backbone"
+    c.game.prm_from = c.teach.prm_from = "backbone"
+    c.game.generator_from = "generator"  # taught to write one wrong step
+    # There is no solver whose mistakes it could learn.
+    override(c, "generator", {"sft.learning_rate": 1e-4, "sft.solver_share": 0.0})
     c.prm.head = "two_class"
     c.lora.rank = 16
     c.game.generator_learning_rate = 2e-5
@@ -58,6 +63,7 @@ def get_config(arg: str = ""):
     c.builder.buckets = (256, 384, 512)
     c.builder.max_new_tokens = 128
     override(c, "evaluate", {"builder.buckets": (256, 512, 1024, 2048)})
+    override(c, "generator", {"sft.batch_size": 32, "sft.microbatches": 4})
     c.game.updates = 200
     c.game.groups = 16
     c.game.group_size = 8

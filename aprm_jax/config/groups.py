@@ -99,6 +99,12 @@ class BuilderConfig:
     max_new_tokens: int = setting(
         16, "longest sampled step, its <step> included", least=1
     )
+    sample_rows: int = setting(
+        0,
+        "most rows that are sampled at once, for memory; 0 = 256, or 64 where a "
+        "bucket is longer than 256",
+        least=0,
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,7 +142,7 @@ class SolverConfig:
 
     backbone: str = setting(
         "",
-        "a model of Hugging Face, a local folder or the name of one on the hub, in "
+        "a model of Hugging Face: a local folder, gguf:PATH or a name on the hub, in "
         "place of a decoder from scratch (model.*) with the domain's tokenizer; "
         '"" = from scratch',
     )
@@ -232,7 +238,7 @@ class MetricsConfig:
 
 @dataclasses.dataclass(frozen=True)
 class LoraConfig:
-    """Adapters of the game's players; see models/lora.py."""
+    """Adapters of the game's players, of R alone and of a taught G; models/lora.py."""
 
     rank: int = setting(0, "0 = no adapters: all parameters are trained", least=0)
     alpha: float = setting(

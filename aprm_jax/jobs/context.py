@@ -170,8 +170,7 @@ class Context:
             pad_id=self.writer.pad_id,
             prompt_buckets=self.writer.buckets,
             max_new_tokens=c.max_new_tokens,
-            # Prefill's attention grows with the square of the length: fewer long rows.
-            batch_buckets=(16, 64, 256) if self.writer.buckets[-1] <= 256 else (16, 64),
+            batch_buckets=_batch_buckets(c.sample_rows, self.writer.buckets[-1]),
             mesh=self.mesh,
             positions=self.writer.positions,
         )
@@ -334,3 +333,12 @@ class Context:
         """What the stage runs; None for a stage that the config does not list."""
         name = dict(stages(self.config)).get(self.stage)
         return jobs()[name] if name else None
+
+
+def _batch_buckets(most: int, longest: int) -> tuple[int, ...]:
+    """Numbers of rows to compile for.
+
+    Prefill's attention grows with the square of the length: fewer long rows.
+    """
+    sizes = (16, 64, 256) if longest <= 256 else (16, 64)
+    return (*(n for n in sizes if n < most), most) if most else sizes

@@ -23,7 +23,7 @@ from aprm_jax.jobs.prm_labels import label_batches
 from aprm_jax.jobs.records.prm import SAMPLED, VALUES
 from aprm_jax.jobs.solvers import open_solver
 from aprm_jax.jobs.spent import CountedOracle, CountedSolver, Spent
-from aprm_jax.models import heads
+from aprm_jax.models import heads, lora
 from aprm_jax.tasks.protocols import StepOracle
 from aprm_jax.training.ahead import Ahead
 from aprm_jax.training.learner import LearnerState
@@ -87,7 +87,7 @@ def train(
     `stream` tells the random keys apart; `judged` has the oracle's verdicts that the
     batch of a step needed, once it is made.
     """
-    c = context.config.prm
+    c, adapters = context.config.prm, lora.LoraConfig.of(context.config.lora)
     tx = game_optimiser(
         c.learning_rate,
         warmup=c.warmup,
@@ -104,12 +104,16 @@ def train(
         tx,
         context.mesh,
         microbatches=c.microbatches,
+        adapters=adapters,
     )
-    # The reference must be a copy: the update donates its state.
-    ref = jax.tree.map(lambda x: x + 0, params) if c.beta > 0 else None
+    ref = params if adapters or c.beta > 0 else None
+    trained = context.place(lora.player(context.key(9), params, adapters))
+    if ref is not None:  # which must stay: the update donates its state
+        trained = jax.tree.map(lambda x: x + 0, trained)
 
     def step_fn(state: LearnerState, step: int, timer: PhaseTimer) -> StepOutput:
-        batch = batch_of(state.params, step, timer)
+        prm = lora.materialise(params, state.params, adapters)
+        batch = batch_of(prm, step, timer)
         with timer("update"):
             state, metrics = update(
                 state, ref, shard_batch(context.mesh, batch), context.key(stream, step)
@@ -124,13 +128,13 @@ def train(
         return StepOutput(state, metrics, batch)
 
     state = run_loop(
-        LearnerState(params, context.place(tx.init(params))),
+        LearnerState(trained, context.place(tx.init(trained))),
         step_fn,
         workdir=context.directory,
         config=context.loop_config(c.updates),
         name=context.stage,
     )
-    return state.params
+    return lora.merged(params, state.params, adapters)
 
 
 def _batches(

@@ -140,7 +140,7 @@ def _batches(
 
         return read
     if c.task == "perturb":
-        pool = _pool(context, backbone)
+        pool = wrong_samples(context, backbone)
         draw = functools.partial(_perturbation_batch, context, pool, judged)
     elif searched:
         right = Epochs(
@@ -162,16 +162,16 @@ def _perturbation_batch(
     step: int,
 ) -> tuple[StepBatch, int]:
     size, oracle = context.config.sft.batch_size, CountedOracle(context.domain.oracle)
-    rows = _perturbation_rows(context, step, size, pool, oracle)
+    rows = perturbation_rows(context, step, size, pool, oracle)
     judged[step] = oracle.calls
-    return _packed(context, step, rows)
+    return packed_batch(context, step, rows)
 
 
 def _solution_batch(
     context: Context, solution: Callable[[int], Problem], step: int
 ) -> tuple[StepBatch, int]:
     size = context.config.sft.batch_size
-    return _packed(context, step, _solution_rows(context, solution, step, size))
+    return packed_batch(context, step, _solution_rows(context, solution, step, size))
 
 
 def _text_batch(
@@ -185,7 +185,7 @@ def _text_batch(
     return batch, 0
 
 
-def _packed(
+def packed_batch(
     context: Context, step: int, rows: Sequence[StepRow]
 ) -> tuple[StepBatch, int]:
     """A batch of the rows that fit, and how many do not."""
@@ -307,13 +307,17 @@ def _solution_rows(
     return rows
 
 
-def _perturbation_rows(
+def perturbation_rows(
     context: Context,
     step: int,
     size: int,
     pool: Sequence[tuple[Situation, str]],
     oracle: StepOracle,
 ) -> list[StepRow]:
+    """`size` wrong steps in G's format: of the pool, and corruptions.
+
+    The oracle calls each of them wrong. `step` picks which.
+    """
     c = context.config
     rng = np.random.default_rng([c.seed, 21, step])
     from_solver = rng.binomial(size, c.sft.solver_share) if pool else 0
@@ -335,7 +339,7 @@ def _perturbation_rows(
     ]
 
 
-def _pool(context: Context, backbone: Any) -> list[tuple[Situation, str]]:
+def wrong_samples(context: Context, backbone: Any) -> list[tuple[Situation, str]]:
     """Wrong steps of the solver's own, each beside a correct one to start from."""
     c = context.config
     if context.source and c.sft.solver_share > 0:

@@ -18,6 +18,7 @@ from jaxtyping import Array, Float32, Int32
 from aprm_jax.data.rows import StepBatch
 from aprm_jax.models import heads
 from aprm_jax.models.decoder import Decoder
+from aprm_jax.models.lora import LoraConfig, materialise
 from aprm_jax.training.learner import (
     LearnerState,
     Loss,
@@ -122,10 +123,12 @@ def make_prm_update(
     mesh: jax.sharding.Mesh | None = None,
     *,
     microbatches: int = 1,
+    adapters: LoraConfig | None = None,
 ) -> Callable[..., tuple[LearnerState, Scalars]]:
     """Compiles `update(state, ref, batch, key) -> (state, metrics)`; state donated.
 
-    R alone, full parameters; see `training.learner.make_update` for the guard.
+    R alone; see `training.learner.make_update` for the guard. With `adapters` the
+    state is that of `lora.player`, and `ref` the base under it.
     """
 
     def update(state: LearnerState, ref: Any, batch: PrmBatch, key: Any):
@@ -133,7 +136,8 @@ def make_prm_update(
             decoder, ref, batch, head, objective, key, microbatches
         )
 
-        def loss_fn(params, part):
+        def loss_fn(trained, part):
+            params = materialise(ref, trained, adapters)
             return step_loss(params, part, decoder, head, objective)
 
         after, metrics, finite = learn(tx, state, loss_fn, prepared, microbatches)

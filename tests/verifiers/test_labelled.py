@@ -15,7 +15,7 @@ import tiny
 from aprm_jax.data.labelled import from_first_error, from_labels, from_ratings
 from aprm_jax.data.rows import pack
 from aprm_jax.data.steps import StepBuilder
-from aprm_jax.models import heads
+from aprm_jax.models import heads, lora
 from aprm_jax.models.decoder import Decoder
 from aprm_jax.training import learner
 from aprm_jax.verifiers.labelled import (
@@ -306,6 +306,27 @@ def test_updates_learn_and_a_bad_one_is_not_applied(head):
     state, metrics = update(state, None, PrmBatch(bad), KEY)
     assert metrics["nonfinite"] == 1
     jax.tree.map(np.testing.assert_array_equal, jax.tree.map(np.asarray, state), before)
+
+
+def test_adapters_learn_on_a_base_that_stays():
+    builder = StepBuilder(tiny.tokenizer(), None, (64,))
+    batch, head = PrmBatch(_batch(builder)[-1]), "two_class"
+    base = heads.init_prm(jax.random.key(1), tiny.backbone(DECODER.config), 16, head)
+    before = jax.tree.map(np.array, base)
+    adapters, tx = lora.LoraConfig(2, 4.0), optax.adam(1e-2)
+    update = make_prm_update(DECODER, head, CROSS_ENTROPY, tx, adapters=adapters)
+    # Copies: the head of both trees is the same, and the update donates its state.
+    trained = jax.tree.map(lambda x: x + 0, lora.player(KEY, base, adapters))
+    state, losses = learner.start(trained, tx), []
+    for _ in range(12):
+        state, metrics = update(state, base, batch, KEY)
+        losses.append(float(metrics["prm/loss"]))
+    whole = lora.merged(base, state.params, adapters)
+    args = (batch.rows, DECODER, head, CROSS_ENTROPY, KEY)
+    start, end = (float(labels_loss(p, None, *args)[0]) for p in (base, whole))
+    assert losses[0] == pytest.approx(start, rel=1e-5)
+    assert end < losses[-1] < losses[0] - 0.05
+    jax.tree.map(np.testing.assert_array_equal, jax.tree.map(np.array, base), before)
 
 
 def test_a_reference_holds_the_prm_back():

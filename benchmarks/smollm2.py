@@ -1,0 +1,168 @@
+"""SmolLM2-135M as R on human labels, then as G against that R: what it costs and gives.
+
+    python benchmarks/smollm2.py --workdir=RUN [--only=prm] [--tiny] [--field=F=V ...]
+
+Two runs, one after the other, each of which goes on where it was stopped: `prm` trains
+R by adapters on PRM800K's first phase and measures it on PRM800K's test and
+ProcessBench; `game` teaches G, plays 40 rounds against that R on GSM8K's steps (text
+oracle), logs the perturbations, and measures R before and after. Whatever is there is
+written down, so a run that is cut short leaves its part: RUN/smollm2.json, and with
+--publish `benchmarks/results/smollm2.json`. `--tiny` runs all of it on random models of
+the family, in two minutes.
+
+As a config: --config=benchmarks/smollm2.py:prm, :game, :prm-tiny, :game-tiny. Data as
+in configs/prm800k.py and configs/gsm8k.py. Time: hours on two cores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from aprm_jax.config import override, read_config_file, set_stages
+
+ROOT = Path(__file__).resolve().parents[1]
+PARTS = ("prm", "game")
+_PRM = "SMOLLM2_PRM"  # environment: the folder of R's run, for the game
+_KEPT = 24  # perturbations that are shown, spread over the rounds
+
+
+def get_config(arg: str = "prm") -> Any:
+    """The config of a part, "-tiny" for its cut."""
+    part, _, tiny = (arg or PARTS[0]).partition("-")
+    if part not in PARTS or tiny not in ("", "tiny"):
+        raise ValueError(f"{arg!r} is none of prm, game, prm-tiny, game-tiny")
+    return _of_prm(bool(tiny)) if part == "prm" else _of_game(bool(tiny))
+
+
+def _of_prm(tiny: bool) -> Any:
+    c = _read("prm800k", tiny)
+    c.name = "smollm2_prm"
+    set_stages(c, ("prm:prm", "evaluate", "report"))
+    c.solver.backbone = c.prm.backbone = "smollm2"
+    c.prm.init_from = "backbone"
+    c.evaluate.solver = ""
+    c.lora.rank = 16
+    c.prm.learning_rate = 2e-4
+    c.domain.label_cut = 0.5
+    if tiny:
+        return _cut(c)
+    c.model.remat = True
+    c.builder.max_steps = 64
+    c.prm.updates = 400
+    c.prm.batch_size = 4
+    c.prm.microbatches = 4
+    c.checkpoint.every = 10
+    return c
+
+
+def _of_game(tiny: bool) -> Any:
+    c = _read("smollm2_135m", tiny)
+    c.name = "smollm2_game"
+    set_stages(c, ("evaluate", "report"))
+    set_stages(c, ("generator:teach", "aprm", "evaluate", "report"))
+    prm = os.environ.get(_PRM, "prm")
+    c.game.prm_from = c.teach.prm_from = prm
+    c.evaluate.prms = (prm, "aprm")
+    c.game.sample_log = 1
+    return c
+
+
+def _read(name: str, tiny: bool) -> Any:
+    return read_config_file(ROOT / f"configs/{name}.py", "runlocal" if tiny else "")
+
+
+def _cut(c: Any) -> Any:
+    """As `testing.tiny.cut`, with the very models of the game's cut."""
+    game = _read("smollm2_135m", True)
+    c.solver.backbone = c.prm.backbone = game.prm.backbone
+    c.builder.buckets = (256,)
+    c.prm.batch_size = 4
+    override(c, "evaluate", {"builder.buckets": (256,)})
+    return c
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--workdir", type=Path, required=True)
+    parser.add_argument("--only", choices=PARTS)
+    parser.add_argument("--tiny", action="store_true")
+    parser.add_argument("--publish", action="store_true")
+    parser.add_argument("--field", action="append", default=[], help="NAME=VALUE")
+    args = parser.parse_args()
+    for part in [args.only] if args.only else PARTS:
+        failed = _run(args, part)
+        results = collect(args.workdir)
+        text = json.dumps(results, indent=1) + "\n"
+        (args.workdir / "smollm2.json").write_text(text, encoding="utf-8")
+        if args.publish:
+            path = ROOT / "benchmarks/results/smollm2.json"
+            path.write_text(text, encoding="utf-8")
+        if failed:
+            raise SystemExit(f"{part} ended with {failed}; the same command goes on")
+
+
+def _run(args: argparse.Namespace, part: str) -> int:
+    """One run in a process of its own; its time and memory are added to what was."""
+    folder = args.workdir.resolve() / part
+    folder.mkdir(parents=True, exist_ok=True)
+    prm = args.workdir.resolve() / "prm" / "run" / "prm" / "model"
+    name = f"{part}-tiny" if args.tiny else part
+    command = [sys.executable, "-m", "aprm_jax.main", f"--workdir={folder / 'run'}"]
+    command += [f"--config={Path(__file__).resolve()}:{name}"]
+    command += [f"--config.{field}" for field in args.field]
+    start = time.monotonic()
+    process = subprocess.Popen(command, env=os.environ | {_PRM: str(prm)}, cwd=ROOT)
+    _, status, used = os.wait4(process.pid, 0)
+    code = os.waitstatus_to_exitcode(status)
+    line = {
+        "seconds": round(time.monotonic() - start, 1),
+        "cpu_seconds": round(used.ru_utime + used.ru_stime, 1),
+        "peak_gigabytes": round(used.ru_maxrss / 1e6, 2),
+        "code": code,
+    }
+    with (folder / "costs.jsonl").open("a", encoding="utf-8") as file:
+        file.write(json.dumps(line) + "\n")
+    return code
+
+
+def collect(workdir: Path) -> dict[str, Any]:
+    """What the runs have left so far."""
+    found: dict[str, Any] = {}
+    for part in PARTS:
+        run = workdir / part / "run"
+        if not run.is_dir():
+            continue
+        found[part] = {
+            "costs": _lines(workdir / part / "costs.jsonl"),
+            "results": _json(run / "evaluate" / "summary.json"),
+            "training": _lines(run / ("prm" if part == "prm" else "aprm"), "metrics"),
+        }
+    run = workdir / "game" / "run"
+    if run.is_dir():
+        shown = _lines(run / "aprm", "perturbations")
+        found["game"]["taught"] = _lines(run / "generator" / "rounds", "figures")
+        found["game"]["perturbations"] = shown[:: max(1, len(shown) // _KEPT)]
+    return found
+
+
+def _json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+
+def _lines(path: Path, stem: str = "") -> list[Any]:
+    path = path / f"{stem}.jsonl" if stem else path
+    if not path.is_file():
+        return []
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return [json.loads(line) for line in lines if line.endswith("}")]
+
+
+if __name__ == "__main__":
+    main()
