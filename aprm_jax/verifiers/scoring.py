@@ -17,7 +17,7 @@ from aprm_jax.data.steps import RowFormat
 from aprm_jax.data.trees import tree_rows
 from aprm_jax.models import heads
 from aprm_jax.models.decoder import Decoder
-from aprm_jax.training.mesh import shard_beside
+from aprm_jax.training.mesh import scores_on, shard_beside
 
 StepScorer = Callable[[Any, StepBatch], Any]
 
@@ -138,7 +138,8 @@ class Scorer:
                     max_steps=1 if widest == 1 else max(widest, self._max_steps),
                     batch_size=size,
                 )
-                scores = self._score(params, shard_beside(params, batch))
+                placed = shard_beside(params, batch)
+                scores = scores_on(params, self._score, placed)
                 pending.append((part, scores))
         out = {}
         for part, scores in pending:
