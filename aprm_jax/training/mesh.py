@@ -130,10 +130,10 @@ def param_shardings(mesh: Mesh, tree: Any) -> Any:
 def on_mesh(mesh: Mesh | None, function: Callable[..., Any]) -> Callable[..., Any]:
     """`function`, in which decoders place their activations: see `models.placement`.
 
-    For what is compiled: the mesh must be that of its arguments. Without a mesh it is
-    `function` itself.
+    For what is compiled: the mesh must be that of its arguments. Without a mesh, or on
+    one device, it is `function` itself.
     """
-    if mesh is None:
+    if mesh is None or mesh.size == 1:
         return function
 
     @functools.wraps(function)
@@ -202,15 +202,6 @@ def shard_beside(params: Any, batch: Any) -> Any:
     ):
         return batch
     return shard_batch(mesh, batch)
-
-
-def scores_on(params: Any, function: Callable[..., Any], *args: Any) -> Any:
-    """`function(params, *args)`, compiled for the mesh that the parameters are on."""
-    mesh = mesh_of(params)
-    if mesh is None:
-        return function(params, *args)
-    with jax.set_mesh(mesh):
-        return function(params, *args)
 
 
 def init_sharded(mesh: Mesh, init_fn: Callable[..., Any], *args: Any) -> Any:
