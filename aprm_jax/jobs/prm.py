@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import numpy as np
+import optax
 
 from aprm_jax.config import ConfigError
 from aprm_jax.data.rows import StepRow
@@ -24,6 +25,7 @@ from aprm_jax.jobs.records.prm import SAMPLED, VALUES
 from aprm_jax.jobs.solvers import open_solver
 from aprm_jax.jobs.spent import CountedOracle, CountedSolver, Spent
 from aprm_jax.models import heads, lora
+from aprm_jax.models.decoder import Decoder
 from aprm_jax.tasks.protocols import StepOracle
 from aprm_jax.training.ahead import Ahead
 from aprm_jax.training.learner import LearnerState
@@ -75,6 +77,38 @@ def _shares(context: Context) -> int:
     return batch_shards(context.mesh) * context.config.prm.microbatches
 
 
+def optimiser(c: Any) -> optax.GradientTransformation:
+    """Adam of `config.prm`."""
+    return game_optimiser(
+        c.learning_rate,
+        warmup=c.warmup,
+        total=c.updates,
+        b1=c.b1,
+        b2=c.b2,
+        clip_norm=c.clip_norm,
+        optimistic=False,  # one player alone: optimism would only add noise
+    )
+
+
+def compiled_update(
+    c: Any,
+    decoder: Decoder,
+    tx: optax.GradientTransformation,
+    mesh: jax.sharding.Mesh,
+    adapters: lora.LoraConfig | None = None,
+) -> Callable[..., Any]:
+    """The step of `config.prm`; see `step_loss.make_prm_update`."""
+    return make_prm_update(
+        decoder,
+        c.head,
+        PrmObjective(c.objective, beta=c.beta, eta=c.eta),
+        tx,
+        mesh,
+        microbatches=c.microbatches,
+        adapters=adapters,
+    )
+
+
 def train(
     context: Context,
     params: Any,
@@ -88,24 +122,8 @@ def train(
     batch of a step needed, once it is made.
     """
     c, adapters = context.config.prm, lora.LoraConfig.of(context.config.lora)
-    tx = game_optimiser(
-        c.learning_rate,
-        warmup=c.warmup,
-        total=c.updates,
-        b1=c.b1,
-        b2=c.b2,
-        clip_norm=c.clip_norm,
-        optimistic=False,  # one player alone: optimism would only add noise
-    )
-    update = make_prm_update(
-        context.decoder,
-        c.head,
-        PrmObjective(c.objective, beta=c.beta, eta=c.eta),
-        tx,
-        context.mesh,
-        microbatches=c.microbatches,
-        adapters=adapters,
-    )
+    tx = optimiser(c)
+    update = compiled_update(c, context.decoder, tx, context.mesh, adapters)
     ref = params if adapters or c.beta > 0 else None
     trained = context.place(lora.player(context.key(9), params, adapters))
     if ref is not None:  # which must stay: the update donates its state
