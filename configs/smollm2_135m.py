@@ -57,7 +57,7 @@ def get_config(arg: str = ""):
         cut(c, "llama")
         return c
     # Memory: rows one after the other, layers computed again.
-    c.model.remat = True
+    c.model.remat = "full"
     c.builder.buckets = (384, 512, 640)
     c.builder.max_new_tokens = 96
     c.builder.sample_rows = 8
