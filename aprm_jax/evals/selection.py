@@ -11,11 +11,18 @@ from aprm_jax.data.problem import Problem
 from aprm_jax.evals import intervals
 from aprm_jax.evals.records import Record, metric_records
 from aprm_jax.search.aggregate import aggregate_lists
-from aprm_jax.search.select import expected_best_of_n, majority_of_n, pass_at_n
+from aprm_jax.search.select import (
+    expected_best_of_n,
+    groups,
+    heaviest,
+    majority_of_n,
+    pass_at_n,
+)
 from aprm_jax.solvers.protocol import Solution
 from aprm_jax.tasks.protocols import Grader
 
 SET, DIFFERENCE = "solver", "difference"
+VOTE = "vote_"  # before the aggregation, in the name of a weighted majority
 Method = tuple[str, str]  # verifier, "" for none; metric, such as "min@8"
 # log-scale, one a step of a solution
 StepScores = Sequence[float] | Float[np.ndarray, " _"]
@@ -53,6 +60,32 @@ def majority(
             float(grader.same_answer(vote, p.answer))
             for vote, p in zip(votes, problems, strict=True)
         ]
+    )
+
+
+def weighted_majority(
+    alike: Sequence[Sequence[int | None]],
+    totals: Float[np.ndarray, "P M"],
+    correct: Bool[np.ndarray, "P M"],
+    n: int,
+) -> Float[np.ndarray, " P"]:
+    """Whether the answer with the largest sum of P(correct) among n samples is right.
+
+    Args:
+      alike: of each sample, the place of the first whose answer means the same; None
+        without an answer.
+      totals: of `solution_scores`; what may never win has no vote.
+      correct: whether each sample is right.
+      n: the first so many samples vote.
+    """
+    weights = np.where(totals > -np.inf, np.exp(totals), np.nan)
+    winners = [heaviest(a[:n], w[:n]) for a, w in zip(alike, weights, strict=True)]
+    return np.array(
+        [
+            winner is not None and row[winner]
+            for winner, row in zip(winners, correct, strict=True)
+        ],
+        np.float64,
     )
 
 
@@ -107,6 +140,8 @@ def table(
 ) -> dict[Method, Float[np.ndarray, " P"]]:
     """Per-problem accuracy of every method: `majority@8`, `min@8` of a PRM, `pass@8` …
 
+    `vote_min@8` is the majority of 8 weighted by a PRM's least step scores.
+
     Args:
       grader: reads answers.
       problems: P problems.
@@ -120,11 +155,20 @@ def table(
     for n in sizes:
         rows["", f"majority@{n}"] = majority(grader, problems, solutions, n)
         rows["", f"pass@{n}"] = pass_at_n(correct, n)
+    alike = [
+        groups(
+            [grader.answer(s.steps) if s.finished else None for s in row],
+            grader.same_answer,
+        )
+        for row in solutions
+    ]
     for name, log_scores in scored.items():
         for how in aggregations:
             totals = solution_scores(log_scores, solutions, how)
             for n in sizes:
                 rows[name, f"{how}@{n}"] = expected_best_of_n(totals, correct, n)
+                vote = weighted_majority(alike, totals, correct, n)
+                rows[name, f"{VOTE}{how}@{n}"] = vote
     return rows
 
 

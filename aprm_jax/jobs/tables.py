@@ -17,6 +17,7 @@ from aprm_jax.jobs import set_tables
 from aprm_jax.jobs.verifier_tables import (
     MAIN_AGGREGATION,
     NO_TRAINING,
+    OWN,
     UPPER_BOUND,
     Figure,
     by_verifier,
@@ -53,6 +54,13 @@ def main_table(config: ml_collections.ConfigDict, results: Results) -> Table:
             method, note = (v.key, f"{v.aggregation}@{n}"), f"best of {n}, {v.key}"
             name = v.name if n == sizes[0] else f"{v.name}, best of {n}"
             rows.append((method, name, v.group, note, v.own))
+            method = (v.key, f"{selection.VOTE}{v.aggregation}@{n}")
+            voted = (
+                results.find(selection.SET, split, *method) for _, split, _ in columns
+            )
+            if v.own and any(voted):
+                note = f"weighted by {v.key}"
+                rows.append((method, f"majority of {n}, weighted", v.group, note, True))
     rows += [
         (("", f"pass@{n}"), f"any of {n} is right", UPPER_BOUND, "", False)
         for n in sizes
@@ -232,7 +240,7 @@ def _differences(config: ml_collections.ConfigDict, results: Results) -> Table:
 
 def _other_sizes(config: ml_collections.ConfigDict, results: Results) -> Table:
     figures = [
-        Figure(Column(f"{split}, {n}"), selection.SET, split, f"{MAIN_AGGREGATION}@{n}")
+        Figure(Column(f"{split}, {n}"), selection.SET, split, f"{OWN}@{n}")
         for n in config.evaluate.samples[1:-1]
         for split in config.evaluate.splits
     ]
@@ -242,12 +250,10 @@ def _other_sizes(config: ml_collections.ConfigDict, results: Results) -> Table:
 def _pressure(config: ml_collections.ConfigDict, results: Results) -> Table:
     figures = []
     for split in config.evaluate.splits:
-        peak, fall = (f"{MAIN_AGGREGATION}.{name}" for name in ("peak", "fall"))
         column = Column(f"{split}: best n", "count", "")
-        figures.append(Figure(column, pressure.SET, split, peak))
-        figures.append(
-            Figure(Column("fall", "points", "min"), pressure.SET, split, fall)
-        )
+        figures.append(Figure(column, pressure.SET, split, f"{OWN}.peak"))
+        column = Column("fall", "points", "min")
+        figures.append(Figure(column, pressure.SET, split, f"{OWN}.fall"))
     return by_verifier(
         config,
         results,

@@ -14,11 +14,13 @@ from aprm_jax.config import for_stage, stages
 from aprm_jax.evals.records import Record, Results
 from aprm_jax.jobs.backbones import BACKBONE, ENDPOINT
 from aprm_jax.jobs.step_data import CHANCE, LIKELIHOOD, POSITION
+from aprm_jax.models.io import SPEC_FILE, read_object
 from aprm_jax.report.contents import Cell, Column, Row, Table
 
 NO_TRAINING, TRAINED, UPPER_BOUND = "No training", "PRM", "Upper bound"
 NO_MODEL, GIVEN = "No model", "Scores from a file"
 MAIN_AGGREGATION = "min"
+OWN = "{how}"  # in the metric of a figure: each verifier's own aggregation
 _NEGATIVES = {
     "static": "PRM, static corruptions",
     "monte_carlo": "PRM, Monte-Carlo labels",
@@ -85,10 +87,8 @@ def _trained(config: ml_collections.ConfigDict) -> list[Verifier]:
             negatives = stage.prm.negatives
             group = UPPER_BOUND if negatives == "oracle" else TRAINED
             # An ORM judges whole solutions, and a value is of all up to its step.
-            whole = negatives in ("outcome", "values")
-            whole &= "last" in config.evaluate.aggregations
-            how = "last" if whole else MAIN_AGGREGATION
-            name = _NEGATIVES[negatives]
+            how = "last" if negatives in ("outcome", "values") else MAIN_AGGREGATION
+            name, how = _NEGATIVES[negatives], _measured(config, how)
             trained.append(Verifier(key, name, group, aggregation=how))
         elif job == "pav":
             last = "last" in config.evaluate.aggregations
@@ -96,12 +96,26 @@ def _trained(config: ml_collections.ConfigDict) -> list[Verifier]:
             trained.append(Verifier(key, "values (PAV)", TRAINED, aggregation=how))
         else:
             name = "PRM, as published" if key == BACKBONE else f"PRM {_short(key)}"
-            trained.append(Verifier(key, name, TRAINED))
+            how = _measured(config, _stated_aggregation(key))
+            trained.append(Verifier(key, name, TRAINED, aggregation=how))
     shared = {v.name for v in trained if sum(v.name == w.name for w in trained) > 1}
     return [
         dataclasses.replace(v, name=f"{v.name}: {v.key}") if v.name in shared else v
         for v in trained
     ]
+
+
+def _measured(config: ml_collections.ConfigDict, how: str) -> str:
+    """A verifier's own aggregation, where there are figures of it."""
+    return how if how in config.evaluate.aggregations else MAIN_AGGREGATION
+
+
+def _stated_aggregation(folder: str) -> str:
+    """What a model's folder says that it is read by."""
+    for path in (Path(folder) / "model", Path(folder)):
+        if (path / SPEC_FILE).is_file():
+            return str(read_object(path / SPEC_FILE).get("aggregation", "min"))
+    return MAIN_AGGREGATION
 
 
 def _short(folder: str) -> str:
@@ -111,7 +125,10 @@ def _short(folder: str) -> str:
 
 
 class Figure(NamedTuple):
-    """A column of a table with a row a verifier: which record stands in it."""
+    """A column of a table with a row a verifier: which record stands in it.
+
+    `OWN` in the metric is the aggregation that the verifier is read by.
+    """
 
     column: Column
     set: str
@@ -144,8 +161,9 @@ def by_verifier(
             Row(
                 v.name,
                 [
-                    cell(results.find(f.set, f.split, v.key, f.metric, f.part))
+                    cell(results.find(f.set, f.split, v.key, metric, f.part))
                     for f in figures
+                    for metric in [f.metric.replace(OWN, v.aggregation)]
                 ],
                 group=v.group if labelled else "",
                 own=v.own,

@@ -14,7 +14,7 @@ from jaxtyping import Float
 
 from aprm_jax.search.aggregate import aggregate_lists
 from aprm_jax.search.pick import PICKS
-from aprm_jax.search.select import groups
+from aprm_jax.search.select import groups, heaviest
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,25 +89,13 @@ def choose(
     alike = groups(votes, same)
     if how == "vote":
         weights = np.where(scored, np.exp(np.where(scored, totals, 0.0)), np.nan)
-        winner = _winner(alike, weights)
+        winner = heaviest(alike, weights)
         if winner is not None:
             return Choice(_best_of(alike, winner, totals), how)
-    winner = _winner(alike, np.ones(len(alike)))
+    winner = heaviest(alike, np.ones(len(alike)))
     if winner is None:
         return Choice(None, "")
     return Choice(_best_of(alike, winner, totals), "majority")
-
-
-def _winner(
-    groups: Sequence[int | None], weights: Float[np.ndarray, " N"]
-) -> int | None:
-    """The group with the largest sum of weights that are numbers."""
-    sums: dict[int, list[float]] = {}
-    for group, weight in zip(groups, weights, strict=True):
-        if group is not None and not np.isnan(weight):
-            sums.setdefault(group, []).append(float(weight))
-    # fsum: equal votes tie, in whatever order they were cast.
-    return max(sums, key=lambda group: math.fsum(sums[group]), default=None)
 
 
 def _best_of(

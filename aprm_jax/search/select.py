@@ -9,8 +9,11 @@ Axes: P problems, M samples of a problem.
 
 from __future__ import annotations
 
+import heapq
 import math
 import operator
+import re
+from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
 from typing import TypeVar
 
@@ -19,6 +22,9 @@ import scipy.stats
 from jaxtyping import Float, Int, Shaped
 
 Answer = TypeVar("Answer", bound=Hashable)
+
+MOST_COMPARED = 64  # answers that one is compared with, by what they mean
+_INTEGER = re.compile(r"[+-]?[0-9]{1,300}")
 
 
 def weighted_vote(
@@ -37,14 +43,26 @@ def weighted_vote(
     """
     if len(answers) != len(weights):
         raise ValueError(f"{len(answers)} answers but {len(weights)} weights")
-    totals: dict[int, float] = {}
-    for group, weight in zip(groups(answers, same), weights, strict=True):
+    for weight in weights:
         if not weight >= 0.0:  # NaN as well
             raise ValueError(f"a vote's weight is {weight}")
-        if group is not None:
-            totals[group] = totals.get(group, 0.0) + weight
-    # max keeps the first of equals, and a dict keeps the order of first occurrence.
-    return answers[max(totals, key=lambda group: totals[group])] if totals else None
+    winner = heaviest(groups(answers, same), weights)
+    return None if winner is None else answers[winner]
+
+
+def heaviest(
+    groups: Sequence[int | None], weights: Sequence[float] | Float[np.ndarray, " N"]
+) -> int | None:
+    """The group with the largest sum of weights, the first of equals.
+
+    Whoever has no group, or NaN for a weight, abstains; None where all do.
+    """
+    sums: dict[int, list[float]] = {}
+    for group, weight in zip(groups, weights, strict=True):
+        if group is not None and not math.isnan(weight):
+            sums.setdefault(group, []).append(float(weight))
+    # fsum: equal votes tie, in whatever order they were cast.
+    return max(sums, key=lambda group: math.fsum(sums[group]), default=None)
 
 
 def groups(
@@ -53,18 +71,40 @@ def groups(
 ) -> list[int | None]:
     """For each answer the place of the first one that means the same; None for None.
 
-    `same` is asked once about a pair of spellings.
+    Answers that differ in their blanks alone are alike, and integers of different
+    values are not: about neither `same` is asked. About other pairs it is asked once,
+    and of an answer about the `MOST_COMPARED` that most others are spelt like, at most:
+    N answers of N meanings cost 64 N questions, and an answer that means the same as a
+    rarer one, spelt otherwise, is then a group of its own.
     """
-    firsts: dict[Answer, int] = {}
-    of_spelling: dict[Answer, int] = {}
-    for place, answer in enumerate(answers):
-        if answer is None or answer in of_spelling:
+    keys = [None if a is None else _key(a) for a in answers]
+    spelt: dict[int, Answer] = {}  # the first of each group
+    counts = Counter(keys)
+    firsts: dict[Hashable, int] = {}  # of one key for each group
+    of_key: dict[Hashable, int] = {}
+    for place, (answer, key) in enumerate(zip(answers, keys, strict=True)):
+        if answer is None or key in of_key:
             continue
-        known = (at for first, at in firsts.items() if same(answer, first))
-        of_spelling[answer] = at = next(known, place)
+        near = [(at, k) for k, at in firsts.items() if not _differ(k, key)]
+        near = heapq.nlargest(MOST_COMPARED, near, key=lambda n: (counts[n[1]], -n[0]))
+        known = (at for at, _ in sorted(near) if same(answer, spelt[at]))
+        of_key[key] = at = next(known, place)
         if at == place:
-            firsts[answer] = place
-    return [None if a is None else of_spelling[a] for a in answers]
+            firsts[key], spelt[place] = place, answer
+    return [None if key is None else of_key[key] for key in keys]
+
+
+def _key(answer: Hashable) -> Hashable:
+    """An answer without what certainly changes nothing in it."""
+    return " ".join(answer.split()) if isinstance(answer, str) else answer
+
+
+def _differ(one: Hashable, other: Hashable) -> bool:
+    """Whether two keys are integers of different values."""
+    if not (isinstance(one, str) and isinstance(other, str)):
+        return False
+    integers = _INTEGER.fullmatch(one) and _INTEGER.fullmatch(other)
+    return bool(integers) and int(one) != int(other)
 
 
 def majority_vote(

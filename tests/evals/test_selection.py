@@ -60,6 +60,25 @@ def test_majority_counts_answers_and_leaves_out_the_unfinished():
     assert selection.majority(DOMAIN, PROBLEMS[:1], more, 6).tolist() == [1.0]
 
 
+def test_a_weighted_majority_sums_the_probabilities_of_equal_answers():
+    correct = selection.correctness(DOMAIN, PROBLEMS, SOLUTIONS)
+    totals = selection.solution_scores(SCORES, SOLUTIONS, "min")
+    # 6 (exp -0.9) against 5 (exp -0.5, then exp -0.7 too); 7 against 8.
+    alike = [[0, 1, 1, None], [0, 1, None, None]]
+    vote = selection.weighted_majority
+    assert vote(alike, totals, correct, 1).tolist() == [1.0, 0.0]
+    assert vote(alike, totals, correct, 4).tolist() == [0.0, 1.0]
+    rows = selection.table(
+        DOMAIN, PROBLEMS, SOLUTIONS, {"prm": SCORES}, ("min",), (1, 4)
+    )
+    assert rows["prm", "vote_min@4"].tolist() == [0.0, 1.0]
+    # Two of 0.4 outweigh the best; what is not read to its end has no vote.
+    totals = np.log([[0.6, 0.4, 0.4, 1e-9]])
+    assert vote([[0, 1, 1, 0]], totals, correct[:1], 4).tolist() == [0.0]
+    totals[0, 2] = -np.inf
+    assert vote([[0, 1, 1, 0]], totals, correct[:1], 4).tolist() == [1.0]
+
+
 @pytest.mark.parametrize(
     ("how", "expected"),
     [

@@ -187,6 +187,50 @@ def test_the_fall_and_what_wins_wrongly_have_tables():
     assert found["PRM, static corruptions"] == 3 and found["of G's errors"] == 0.25
 
 
+@pytest.mark.parametrize("folder", [False, True])
+def test_an_orm_is_read_by_its_last_step_in_every_table(folder, tmp_path):
+    orm = "orm"
+    if folder:  # of another run: its model says how it is read
+        orm = str(tmp_path)
+        (tmp_path / "model.json").write_text('{"aggregation": "last"}')
+    config = named(orm, "b", stages=("b:prm", *(() if folder else ("orm:prm",))))
+    if not folder:
+        override(config, "orm", {"prm.negatives": "outcome"})
+    for name, value in {
+        "evaluate.solver": "",
+        "evaluate.splits": ("test",),
+        "evaluate.samples": (2, 4, 8),
+        "evaluate.aggregations": ("min", "last"),
+    }.items():
+        set_field(config, name, value)
+    figures = {"min": 0.25, "last": 0.75}
+    records = [
+        Record(set_, "test", key, metric.format(how=how), value)
+        for key in (orm, "b")
+        for how, value in figures.items()
+        for set_, metric in (("solver", "{how}@4"), ("pressure", "{how}.fall"))
+    ]
+    shown = {
+        table.title.partition(":")[0]: [
+            next(c.value for c in row.cells if isinstance(c, Cell))
+            for row in table.rows
+        ]
+        for table in tables.more_tables(config, Results(records), {})
+    }
+    assert shown["Best of more samples"] == shown["Under pressure"] == [0.75, 0.25]
+
+
+def test_the_weighted_majority_of_aprm_is_a_row_where_it_was_measured():
+    config = named("b", stages=("b:aprm",))
+    set_field(config, "evaluate.splits", ("test",))
+    record = Record("solver", "test", "b", "vote_min@8", 0.5)
+    names = [
+        [row.name for row in tables.main_table(config, Results(found)).rows]
+        for found in ([], [record])
+    ]
+    assert set(names[1]) - set(names[0]) == {"majority of 8, weighted"}
+
+
 def test_curves_have_a_line_a_verifier_that_was_measured_at_every_size():
     config, results = searched()
     drawn = charts.pressure(config, results)

@@ -37,6 +37,48 @@ def test_a_vote_asks_once_about_a_pair_of_spellings():
     assert len(asked) == len(set(asked)) == 4
 
 
+def test_integers_of_many_values_are_not_asked_about():
+    asked = []
+
+    def same(a: str, b: str) -> bool:
+        asked.append((a, b))
+        return float(a) == float(b)
+
+    answers = [str(k) for k in range(500)] + ["+7", "7.0", " 7", "7"]
+    alike = select.groups(answers, same)
+    assert alike[:500] == list(range(500)) and alike[500:] == [7, 7, 7, 7]
+    # +7 and 7 are integers of one value; 7.0 is none, and may be any of the first.
+    assert asked[0] == ("+7", "7") and len(asked) <= 1 + select.MOST_COMPARED
+
+
+@pytest.mark.parametrize("count", [100, 400])
+def test_an_answer_is_compared_with_the_most_frequent_others_alone(count):
+    asked = 0
+
+    def same(a: str, b: str) -> bool:
+        nonlocal asked
+        asked += 1
+        return a.casefold() == b.casefold()
+
+    rare = [f"x_{k}" for k in range(count)]
+    answers = [*rare, "Often", "Often", "oFTEN", "X_5", "often"]
+    alike = select.groups(answers, same)
+    often, late = answers.index("Often"), answers.index("X_5")
+    assert [alike[k] for k in (-5, -4, -3, -1)] == [often] * 4
+    # The sixth is among the 64 first of the rare ones.
+    assert alike[late] == 5
+    assert asked <= select.MOST_COMPARED * len(set(answers))
+    few = select.groups(rare[:70], same)
+    assert few == list(range(70))
+
+
+def test_weights_that_are_no_numbers_abstain():
+    nan = float("nan")
+    assert select.heaviest([0, 1, 1, None], [0.5, nan, 0.4, 9.0]) == 0
+    assert select.heaviest([0, 1, 1], [0.5, 0.3, 0.3]) == 1
+    assert select.heaviest([None, 0], [1.0, nan]) is None
+
+
 def test_weighted_vote():
     assert select.weighted_vote(["a", "b", "b"], [0.9, 0.4, 0.4]) == "a"
     assert select.weighted_vote(["a", "b", "b"], [0.7, 0.4, 0.4]) == "b"
