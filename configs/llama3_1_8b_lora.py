@@ -47,7 +47,7 @@ def get_config(arg: str = ""):
         return c
     c.domain.train = c.domain.test = "datasets:openai/gsm8k"
     c.model.dtype = c.model.param_dtype = "bfloat16"
-    c.model.remat = True
+    c.model.remat = "full"
     c.builder.buckets = (256, 384, 512)
     c.builder.max_new_tokens = 128
     override(c, "evaluate", {"builder.buckets": (256, 512, 1024, 2048)})

@@ -54,7 +54,7 @@ def get_config(arg: str = ""):
     c.domain.train = c.domain.test = "datasets:openai/gsm8k"
     c.domain.processbench = "datasets:Qwen/ProcessBench?split=gsm8k"
     c.model.dtype = c.model.param_dtype = "bfloat16"
-    c.model.remat = True
+    c.model.remat = "full"
     c.builder.buckets = (256, 384, 512)
     c.builder.max_new_tokens = 128
     override(c, "evaluate", {"builder.buckets": (256, 512, 1024, 2048)})

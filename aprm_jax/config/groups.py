@@ -125,8 +125,12 @@ class ModelConfig:
         "of a backbone's frozen base; with lora.rank alone",
         choices=DTYPES,
     )
-    remat: bool = setting(
-        False, "recompute layers in the backward pass: memory for time"
+    remat: str = setting(
+        "none",
+        "what of a layer the backward pass computes again, memory for time: nothing; "
+        "all but products with weights; all but queries, keys, values and what heads "
+        "read; all",
+        choices=("none", "dots", "names", "full"),
     )
 
 

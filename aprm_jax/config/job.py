@@ -52,6 +52,7 @@ class Job:
       check: raises where the stage cannot run, of its context and the stages before
         it, name → job; before anything is made.
       check_data: likewise of its context, once the problems may be read.
+      here: whether it computes on the devices of this machine, as `mesh` has them.
       needs: whether the run's problems, and its models of Hugging Face, must be
         usable. A job that needs neither reads what a run has made.
       validate: raises a ConfigError where settings do not go together, in any config.
@@ -75,6 +76,7 @@ class Job:
     check: Callable[[Any, Mapping[str, str]], object] = _nothing
     check_data: Callable[[Any], object] = _nothing
     needs: tuple[Literal["problems", "backbones"], ...] = ("problems", "backbones")
+    here: bool = True
     validate: Callable[[Any], object] = _nothing
     sources: Callable[[Any], Iterable[tuple[str, str]]] = _nothing
     reads: tuple[str, ...] = ()

@@ -35,7 +35,12 @@ from aprm_jax.sampling.sampler import Sampler
 from aprm_jax.tasks.protocols import Corruptor, Problems, StepOracle
 from aprm_jax.training.learner import LearnerState
 from aprm_jax.training.loop import StepOutput
-from aprm_jax.training.mesh import batch_shards, param_shardings, shard_batch
+from aprm_jax.training.mesh import (
+    batch_shards,
+    on_mesh,
+    param_shardings,
+    shard_batch,
+)
 from aprm_jax.training.timing import PhaseTimer
 from aprm_jax.verifiers.hard import hardest
 from aprm_jax.verifiers.objective import PrmObjective
@@ -288,8 +293,13 @@ class Rounds:
             max_steps=1,
         )
         self.old_logprobs = jax.jit(
-            lambda params, batch: (
-                read_replies(arena.decoder, params, batch.rows, batch.columns).logprobs
+            on_mesh(
+                arena.mesh,
+                lambda params, batch: (
+                    read_replies(
+                        arena.decoder, params, batch.rows, batch.columns
+                    ).logprobs
+                ),
             )
         )
         # Rows of both batches are dealt out to devices and microbatches.

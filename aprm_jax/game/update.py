@@ -34,6 +34,7 @@ from aprm_jax.training.learner import (
     learn,
 )
 from aprm_jax.training.masked import MaxMetric, MeanMetric, masked_mean
+from aprm_jax.training.mesh import on_mesh
 from aprm_jax.training.schedules import warmup_cosine
 from aprm_jax.verifiers.objective import PrmObjective
 from aprm_jax.verifiers.step_loss import PrmBatch, prepare_steps, step_loss
@@ -318,7 +319,7 @@ def make_update(
         kept, flag = guarded(mesh, state, after, finite)
         return kept, metrics | flag
 
-    return jax.jit(update, donate_argnums=0)
+    return jax.jit(on_mesh(mesh, update), donate_argnums=0)
 
 
 def game_optimiser(

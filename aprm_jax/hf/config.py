@@ -123,7 +123,7 @@ def decoder_config(
     *,
     dtype: str = "float32",
     param_dtype: str = "float32",
-    remat: bool = False,
+    remat: str = "none",
 ) -> DecoderConfig:
     """The backbone that a `config.json` describes.
 
@@ -134,7 +134,7 @@ def decoder_config(
       config: `config.json`, parsed.
       dtype: of activations.
       param_dtype: of parameters, whatever the files hold.
-      remat: recompute layers in the backward pass.
+      remat: see `DecoderConfig`.
 
     Raises:
       UnsupportedModelError: the architecture, or an option of it, is one that the
@@ -535,7 +535,7 @@ def _check_same(config: DecoderConfig, family: str, written: Mapping[str, Any]) 
         param_dtype=config.param_dtype,
         remat=config.remat,
     )
-    ours = {"attention"}  # how a thing is computed, not what
+    ours = {"attention", "remat"}  # how a thing is computed, not what
     if (
         written["architectures"][0].removesuffix(LANGUAGE_HEAD)
         == (written["architectures"][0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from aprm_jax.hf import gguf
@@ -11,12 +12,13 @@ from aprm_jax.models.io import ModelFileError
 _FILES = ("*.safetensors", "*.json", "*.txt", "*.model", "*.jinja")
 
 
-def find(name: str, revision: str | None = None) -> Path:
+def find(name: str, revision: str | None = None, files: Sequence[str] = _FILES) -> Path:
     """The folder of a model: `name` itself, its GGUF file, or files from the hub.
 
     Args:
       name: a folder, what `gguf.locate` takes, or OWNER/NAME.
       revision: of the hub's; default: the newest.
+      files: patterns of what is needed of it.
 
     Raises:
       ModelFileError: says why neither can be had.
@@ -34,7 +36,7 @@ def find(name: str, revision: str | None = None) -> Path:
     try:
         return Path(
             huggingface_hub.snapshot_download(
-                name, revision=revision, allow_patterns=list(_FILES)
+                name, revision=revision, allow_patterns=list(files)
             )
         )
     except Exception as error:  # of the hub, of its client, of the network

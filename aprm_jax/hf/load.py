@@ -66,7 +66,7 @@ def load_backbone(
     *,
     dtype: str = "float32",
     param_dtype: str = "float32",
-    remat: bool = False,
+    remat: str = "none",
     vocab_size: int | None = None,
     ignore: Collection[str] = (),
     adapter: str | os.PathLike[str] | None = None,

@@ -98,7 +98,7 @@ def open_source(
     *,
     dtype: str = "float32",
     param_dtype: str = "float32",
-    remat: bool = False,
+    remat: str = "none",
     find: Callable[..., Path] = hub.find,
 ) -> Source:
     """Opens a folder or a model of the hub; reads all but the weights.

@@ -17,9 +17,11 @@ import ml_collections
 
 from aprm_jax.config import ConfigError
 from aprm_jax.hf import hub, pretrained
+from aprm_jax.hf.config import decoder_config, read_config
 from aprm_jax.hf.load import open_checkpoint
 from aprm_jax.hf.pretrained import Source
 from aprm_jax.models import heads
+from aprm_jax.models.decoder import DecoderConfig
 from aprm_jax.models.io import ModelFileError
 from aprm_jax.training.mesh import param_shardings
 
@@ -61,7 +63,7 @@ def check(config: ml_collections.ConfigDict) -> None:
 
 
 @functools.lru_cache(maxsize=8)
-def _open(name: str, field: str, dtype: str, param_dtype: str, remat: bool) -> Source:
+def _open(name: str, field: str, dtype: str, param_dtype: str, remat: str) -> Source:
     return pretrained.open_source(
         name,
         dtype=dtype,
@@ -71,14 +73,37 @@ def _open(name: str, field: str, dtype: str, param_dtype: str, remat: bool) -> S
     )
 
 
-def find(name: str, field: str, revision: str | None = None) -> Path:
+def architecture(config: ml_collections.ConfigDict, role: str) -> DecoderConfig:
+    """The decoder that a role's `config.json` describes: neither weights nor tokens.
+
+    Without the few rows that the vocabulary gets where the tokenizer lacks tokens.
+
+    Raises:
+      ConfigError, UnsupportedModelError: as of `open_source`.
+    """
+    c, field = config.model, f"{role}.backbone"
+    folder = find(name_of(config, role), field, files=("config.json",))
+    if not folder.is_dir():  # a GGUF file, which is small to open
+        source = open_source(config, role)
+        assert source is not None
+        return source.decoder
+    try:
+        described = read_config(folder)
+    except FileNotFoundError as error:
+        raise ConfigError(f"{field}={error}") from error
+    return decoder_config(
+        described, dtype=c.dtype, param_dtype=c.param_dtype, remat=c.remat
+    )
+
+
+def find(name: str, field: str, revision: str | None = None, **files: Any) -> Path:
     """`hub.find`, with the field in its error.
 
     Raises:
       ConfigError: names the field and why the model cannot be had.
     """
     try:
-        return hub.find(name, revision)
+        return hub.find(name, revision, **files)
     except ModelFileError as error:
         raise ConfigError(f"{field}={error}") from error
 

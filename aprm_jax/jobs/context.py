@@ -229,7 +229,7 @@ class Context:
             raise ConfigError(
                 f"{field}={source!r} is a {spec.kind}; it must be {' or '.join(kinds)}"
             )
-        if spec.decoder != self.decoder_config:
+        if not spec.decoder.computes_as(self.decoder_config):
             raise ConfigError(
                 f"{field}={source!r} has another architecture: {spec.decoder} there, "
                 f"{self.decoder_config} here"

@@ -60,7 +60,18 @@ def _known(fields: dict[str, Any]) -> dict[str, Any]:
         logging.getLogger("aprm_jax").warning(
             "%s: this version has no such field, it is left out", name
         )
-    return {name: value for name, value in fields.items() if name in settings()}
+    return {
+        name: _changed(name, value)
+        for name, value in fields.items()
+        if name in settings()
+    }
+
+
+def _changed(name: str, value: Any) -> Any:
+    """The value as this version writes it."""
+    if name == "model.remat" and isinstance(value, bool):
+        return "full" if value else "none"
+    return value
 
 
 def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -71,7 +71,7 @@ def _naming_what_needs_memory(stage: str, job: str) -> Iterator[None]:
     except Exception as error:
         if not (lacking := ran_out(error)):
             raise
-        less = [jobs()[job].less_memory, "shorter builder.buckets, model.remat=True"]
+        less = [jobs()[job].less_memory, "shorter builder.buckets, model.remat='full'"]
         raise OutOfMemoryError(
             f"{stage} ({job}): the memory does not suffice: {lacking}. What needs "
             f"less: {', '.join(filter(None, less))}, a smaller model, or more devices "

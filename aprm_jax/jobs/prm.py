@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import numpy as np
+import optax
 
 from aprm_jax.config import ConfigError
 from aprm_jax.data.rows import StepRow
@@ -24,6 +25,7 @@ from aprm_jax.jobs.records.prm import SAMPLED, VALUES
 from aprm_jax.jobs.solvers import open_solver
 from aprm_jax.jobs.spent import CountedOracle, CountedSolver, Spent
 from aprm_jax.models import heads
+from aprm_jax.models.decoder import Decoder
 from aprm_jax.tasks.protocols import StepOracle
 from aprm_jax.training.ahead import Ahead
 from aprm_jax.training.learner import LearnerState
@@ -75,6 +77,32 @@ def _shares(context: Context) -> int:
     return batch_shards(context.mesh) * context.config.prm.microbatches
 
 
+def optimiser(c: Any) -> optax.GradientTransformation:
+    """Adam of `config.prm`."""
+    return game_optimiser(
+        c.learning_rate,
+        warmup=c.warmup,
+        total=c.updates,
+        b1=c.b1,
+        b2=c.b2,
+        clip_norm=c.clip_norm,
+        optimistic=False,  # one player alone: optimism would only add noise
+    )
+
+
+def compiled_update(
+    c: Any,
+    decoder: Decoder,
+    tx: optax.GradientTransformation,
+    mesh: jax.sharding.Mesh,
+) -> Callable[..., Any]:
+    """The step of `config.prm`; see `step_loss.make_prm_update`."""
+    objective = PrmObjective(c.objective, beta=c.beta, eta=c.eta)
+    return make_prm_update(
+        decoder, c.head, objective, tx, mesh, microbatches=c.microbatches
+    )
+
+
 def train(
     context: Context,
     params: Any,
@@ -88,23 +116,8 @@ def train(
     batch of a step needed, once it is made.
     """
     c = context.config.prm
-    tx = game_optimiser(
-        c.learning_rate,
-        warmup=c.warmup,
-        total=c.updates,
-        b1=c.b1,
-        b2=c.b2,
-        clip_norm=c.clip_norm,
-        optimistic=False,  # one player alone: optimism would only add noise
-    )
-    update = make_prm_update(
-        context.decoder,
-        c.head,
-        PrmObjective(c.objective, beta=c.beta, eta=c.eta),
-        tx,
-        context.mesh,
-        microbatches=c.microbatches,
-    )
+    tx = optimiser(c)
+    update = compiled_update(c, context.decoder, tx, context.mesh)
     # The reference must be a copy: the update donates its state.
     ref = jax.tree.map(lambda x: x + 0, params) if c.beta > 0 else None
 

@@ -58,6 +58,29 @@ def language_loss(params: Any, batch: StepBatch, decoder: Decoder) -> Loss:
     return -mean, {"tokens": SumMetric(mean.weight)}
 
 
+def optimiser(c: Any) -> optax.GradientTransformation:
+    """AdamW of `config.sft`."""
+    return optax.chain(
+        optax.clip_by_global_norm(c.clip_norm),
+        optax.adamw(
+            warmup_cosine(c.learning_rate, c.warmup, c.updates),
+            b2=0.98,
+            weight_decay=c.weight_decay,
+        ),
+    )
+
+
+def compiled_update(
+    c: Any,
+    decoder: Decoder,
+    tx: optax.GradientTransformation,
+    mesh: jax.sharding.Mesh,
+) -> Callable[..., Any]:
+    """The step of `config.sft`; see `learner.make_update`."""
+    loss = functools.partial(language_loss, decoder=decoder)
+    return make_update(loss, tx, mesh, microbatches=c.microbatches)
+
+
 def check(context: Context, earlier: Mapping[str, str]) -> None:
     """The data that the config names exist, or an earlier stage makes them.
 
@@ -75,14 +98,7 @@ def run(context: Context) -> dict[str, float]:
     c = context.config.sft
     perturbing = c.task == "perturb"
     context = context.of("generator" if perturbing else "solver")
-    tx = optax.chain(
-        optax.clip_by_global_norm(c.clip_norm),
-        optax.adamw(
-            warmup_cosine(c.learning_rate, c.warmup, c.updates),
-            b2=0.98,
-            weight_decay=c.weight_decay,
-        ),
-    )
+    tx = optimiser(c)
     params = _initial(context)
     judged: dict[int, int] = {}
     batch_at = _batches(context, params["backbone"], judged)
@@ -90,12 +106,7 @@ def run(context: Context) -> dict[str, float]:
         sft=LearnerState(params, context.place(tx.init(params))),
         position=np.zeros(2, np.int64),
     )
-    update = make_update(
-        functools.partial(language_loss, decoder=context.decoder),
-        tx,
-        context.mesh,
-        microbatches=c.microbatches,
-    )
+    update = compiled_update(c, context.decoder, tx, context.mesh)
 
     def step_fn(state: SftLoopState, step: int, timer) -> StepOutput:
         with timer("data"):

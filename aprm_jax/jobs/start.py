@@ -82,10 +82,11 @@ def _run_in(
     for context, job in contexts:
         job.check(context, earlier)
         earlier[context.stage] = job.name
-    if per_core:
+    if per_core and any(job.here for _, job in contexts):
         _split_cpu([context.config for context, _ in contexts])
-    for context, _ in contexts:
-        _ = context.mesh  # compared with the devices
+    for context, job in contexts:
+        if job.here:
+            _ = context.mesh  # compared with the devices
     check_sources(contexts)
     for context, job in contexts:
         if "backbones" in job.needs:

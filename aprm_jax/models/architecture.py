@@ -13,6 +13,7 @@ from typing import Any
 ROPE_KINDS = ("linear", "llama3", "yarn", "longrope")
 ACTIVATIONS = ("silu", "gelu_tanh", "gelu", "relu")
 ATTENTION_BIASES = ("none", "qkv", "all")
+REMATS = ("none", "dots", "names", "full")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,7 +90,9 @@ class DecoderConfig:
       dtype: of activations, "float32" or "bfloat16"; norms, softmax and logits are
         float32 whatever it says.
       param_dtype: of parameters.
-      remat: recompute layers in the backward pass instead of keeping activations.
+      remat: what of a layer the backward pass computes again instead of keeping it:
+        "none" of it; "dots" all but what products with weights gave; "names" all but
+        queries, keys, values and what the heads read (`layers.KEPT`); "full" all of it.
       attention: "einsum", or "dot_product_attention" for `jax.nn`'s.
       rope_scaling: of the layers that see everything; None for none.
       rotary_dim: how many of a head's H numbers rotate, the first ones (Phi-4-mini);
@@ -122,7 +125,7 @@ class DecoderConfig:
     tie_embeddings: bool = True
     dtype: str = "float32"
     param_dtype: str = "float32"
-    remat: bool = False
+    remat: str = "none"
     attention: str = "einsum"
     rope_scaling: RopeScaling | None = None
     rotary_dim: int | None = None
@@ -143,9 +146,12 @@ class DecoderConfig:
         scaling: Any = self.rope_scaling
         if isinstance(scaling, Mapping):  # as JSON has it
             object.__setattr__(self, "rope_scaling", RopeScaling(**scaling))
+        if isinstance(self.remat, bool):  # as models were saved before
+            object.__setattr__(self, "remat", "full" if self.remat else "none")
         self._check_sizes()
         _among("dtype", self.dtype, ("float32", "bfloat16"))
         _among("param_dtype", self.param_dtype, ("float32", "bfloat16"))
+        _among("remat", self.remat, REMATS)
         _among("activation", self.activation, ACTIVATIONS)
         _among("attention_bias", self.attention_bias, ATTENTION_BIASES)
         if self.attention not in ("einsum", "dot_product_attention"):
@@ -203,6 +209,11 @@ class DecoderConfig:
             raise ValueError(f"sliding_window must be at least 1, not {window}")
         if self.local_rope_theta is not None and window is None:
             raise ValueError("local_rope_theta needs layers with a window")
+
+    def computes_as(self, other: DecoderConfig) -> bool:
+        """Whether both give the same: how they compute it aside."""
+        how = {"remat": other.remat, "attention": other.attention}
+        return dataclasses.replace(self, **how) == other
 
     @property
     def local_layers(self) -> tuple[bool, ...]:

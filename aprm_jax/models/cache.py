@@ -15,6 +15,7 @@ from jaxtyping import Array, Float, Int32
 
 from aprm_jax.models.decoder import Decoder
 from aprm_jax.models.layers import DecoderConfig, Layer, scan_unroll
+from aprm_jax.models.placement import by_rows
 from aprm_jax.models.positions import attention_context, cache_context, layer_kinds
 
 
@@ -40,6 +41,11 @@ class KVCache:
         return jax.tree.map(
             lambda x: jnp.pad(x, ((0, 0), (0, 0), (0, slots), (0, 0))), self
         )
+
+
+def placed(cache: KVCache) -> KVCache:
+    """A cache with rows and heads where `models.placement` puts them."""
+    return jax.tree.map(lambda x: by_rows(x, split=1), cache)
 
 
 def split_layers(params: Any, num_layers: int) -> tuple[Any, ...]:

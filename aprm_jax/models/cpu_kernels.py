@@ -181,9 +181,9 @@ def _as_products(*arrays: Float32[Array, "B T half"]) -> tuple[Any, ...]:
 def lookup(
     table: Float[Array, "V D"], tokens: Int32[Array, "B T"]
 ) -> Float[Array, "B T D"]:
-    """Rows of a table; their gradient is a product with a one-hot matrix.
+    """Rows of a table; on a CPU their gradient is a product with a one-hot matrix.
 
-    XLA's scatter-add runs on one thread of a CPU, row by row. For few rows alone.
+    XLA's scatter-add runs there on one thread, row by row. For few rows alone.
     """
     return table[tokens]
 
@@ -194,10 +194,17 @@ def _lookup_fwd(table, tokens):
 
 def _lookup_bwd(saved, grad):
     tokens, like = saved
-    hot = jax.nn.one_hot(tokens.reshape(-1), like.shape[0], dtype=grad.dtype)
-    rows = grad.reshape(-1, grad.shape[-1])
-    table = jnp.einsum("xv,xd->vd", hot, rows, preferred_element_type=jnp.float32)
-    return table.astype(like.dtype), None
+    rows, ids = grad.reshape(-1, grad.shape[-1]), tokens.reshape(-1)
+
+    def product(rows, ids):
+        hot = jax.nn.one_hot(ids, like.shape[0], dtype=rows.dtype)
+        return jnp.einsum("xv,xd->vd", hot, rows, preferred_element_type=jnp.float32)
+
+    def scattered(rows, ids):
+        table = jnp.zeros((like.shape[0], rows.shape[1]), jnp.float32)
+        return table.at[ids].add(rows.astype(jnp.float32))
+
+    return _switch(product, scattered, rows, ids).astype(like.dtype), None
 
 
 lookup.defvjp(_lookup_fwd, _lookup_bwd)

@@ -24,17 +24,20 @@ and where a family has them
 from __future__ import annotations
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Float32, Int32
 
 from aprm_jax.models import cpu_kernels
 from aprm_jax.models.layers import (
+    KEPT,
     DecoderConfig,
     Layer,
     RMSNorm,
     scan_unroll,
     soft_cap,
 )
+from aprm_jax.models.placement import by_rows
 from aprm_jax.models.positions import attention_context, layer_kinds
 
 __all__ = ["ONE_HOT_VOCAB", "Decoder", "DecoderConfig"]
@@ -46,7 +49,20 @@ ONE_HOT_VOCAB = 1024
 def _head(hidden, kernel):
     rows = hidden.reshape(-1, hidden.shape[-1])  # see layers.Projection
     logits = jnp.matmul(rows, kernel, preferred_element_type=jnp.float32)
-    return logits.reshape(*hidden.shape[:-1], kernel.shape[-1])
+    logits = logits.reshape(*hidden.shape[:-1], kernel.shape[-1])
+    return by_rows(logits, split=-1)
+
+
+def _recomputed(layer: type[nn.Module], remat: str) -> type[nn.Module]:
+    """A layer that keeps for the backward pass what `DecoderConfig.remat` says."""
+    policies = {
+        "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+        "names": jax.checkpoint_policies.save_only_these_names(*KEPT),
+        "full": None,
+    }
+    if remat == "none":
+        return layer
+    return nn.remat(layer, static_argnums=(3,), policy=policies[remat])
 
 
 class Embed(nn.Module):
@@ -74,7 +90,7 @@ class Embed(nn.Module):
         if self.config.scale_embeddings:
             # Rounded to the activations' precision, as Gemma was trained.
             rows = rows * jnp.asarray(self.config.d_model**0.5, self.config.dtype)
-        return rows
+        return by_rows(rows)
 
     def attend(self, hidden: Float[Array, "... D"]) -> Float32[Array, "... V"]:
         return _head(hidden, self.embedding.astype(self.config.dtype).T)
@@ -105,7 +121,7 @@ class Decoder(nn.Module):
     def setup(self):
         c = self.config
         self.embed = Embed(c)
-        layer = nn.remat(Layer, static_argnums=(3,)) if c.remat else Layer
+        layer = _recomputed(Layer, c.remat)
         self.layers = nn.scan(
             layer,
             variable_axes={"params": 0},

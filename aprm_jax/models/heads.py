@@ -21,6 +21,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Float32, Int32, Key, UInt32
 
 from aprm_jax.data.rows import StepBatch
+from aprm_jax.models import cpu_kernels
 from aprm_jax.models.decoder import ONE_HOT_VOCAB, Decoder
 from aprm_jax.models.layers import soft_cap
 from aprm_jax.models.positions import causal_mask
@@ -243,9 +244,7 @@ def _chosen_logits(
     """
     config = decoder.config
     if config.vocab_size <= ONE_HOT_VOCAB:
-        logits = _logits(decoder, params, before)
-        hot = chosen[..., None] == jnp.arange(config.vocab_size)[None, None]
-        return jnp.where(hot, logits, 0.0).sum(axis=-1)
+        return cpu_kernels.picked(_logits(decoder, params, before), chosen)
     if config.tie_embeddings:
         rows = params["embed"]["embedding"][chosen]
     else:

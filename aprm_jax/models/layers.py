@@ -14,11 +14,16 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Bool, Float
 
 from aprm_jax.models import cpu_kernels
 from aprm_jax.models.architecture import DecoderConfig
+from aprm_jax.models.placement import by_rows
 from aprm_jax.models.positions import AttentionContext, Rotation
+
+# What "names" of `DecoderConfig.remat` keeps of a layer.
+KEPT = ("query", "key", "value", "mixed")
 
 _ACTIVATIONS = {
     "silu": jax.nn.silu,
@@ -149,11 +154,16 @@ class Attention(nn.Module):
         if self.config.qk_norm:
             query, key = self.q_norm(query), self.k_norm(key)
         query, key = rotate(query, cos_sin), rotate(key, cos_sin)
-        return tuple(jnp.swapaxes(a, 1, 2) for a in (query, key, value))
+        projected = (jnp.swapaxes(a, 1, 2) for a in (query, key, value))
+        return tuple(
+            checkpoint_name(by_rows(a, split=1), name)
+            for a, name in zip(projected, KEPT, strict=False)
+        )
 
     def mix(self, query, key, value, mask) -> Float[Array, "B T D"]:
         """What the heads read, back at the model's width."""
         mixed = attend(query, key, value, mask, self.config)
+        mixed = checkpoint_name(by_rows(mixed, split=1), "mixed")
         return self.o(jnp.swapaxes(mixed, 1, 2))
 
 
@@ -171,7 +181,7 @@ class MLP(nn.Module):
 
     def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
         activation = _ACTIVATIONS[self.config.activation]
-        return self.down(activation(self.gate(x)) * self.up(x))
+        return self.down(by_rows(activation(self.gate(x)) * self.up(x), split=-1))
 
 
 class Layer(nn.Module):
@@ -216,6 +226,6 @@ class Layer(nn.Module):
     def _finish(self, x, query, key, value, mask):
         post = self.config.post_norms
         mixed = self.attention.mix(query, key, value, mask)
-        x = x + (self.attention_post_norm(mixed) if post else mixed)
+        x = by_rows(x + (self.attention_post_norm(mixed) if post else mixed))
         out = self.mlp(self.mlp_norm(x))
-        return x + (self.mlp_post_norm(out) if post else out)
+        return by_rows(x + (self.mlp_post_norm(out) if post else out))

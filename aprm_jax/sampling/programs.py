@@ -16,12 +16,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float32, Int32
 
+from aprm_jax.models.cache import placed
 from aprm_jax.models.decoder import Decoder, DecoderConfig
+from aprm_jax.models.placement import ROW_AXES, by_rows
 from aprm_jax.sampling.loop import Draws, LoopConfig, LoopState, begin, go_on
 from aprm_jax.sampling.methods import draw, row_uniforms
 from aprm_jax.sampling.rows import Given, Rows, Selection, extend, gather, prefill
+from aprm_jax.training.mesh import on_mesh
 
-BATCH_AXES = ("data", "fsdp")
 # (backbone, head, state before each token, state of it, token) to scores [B, T].
 TokenScorer = Callable[[Any, Any, Array, Array, Array], Array]
 
@@ -32,7 +34,8 @@ class Programs:
     Args:
       config: the architecture.
       pad_id: stands where a row has no token.
-      mesh: shards the rows over its "data" and "fsdp" axes.
+      mesh: shards the rows over its "data" and "fsdp" axes, and the heads of caches
+        over "tensor".
       batch_buckets: numbers of rows that are compiled for, ascending; by default the
         powers of two.
       scorer: of tokens that a session reads; see `heads.token_scores`.
@@ -50,15 +53,18 @@ class Programs:
         self.config, self.pad_id = config, int(pad_id)
         self.sharding, self._share = None, 1
         if mesh is not None:
-            axes = tuple(a for a in BATCH_AXES if a in mesh.shape)
+            axes = tuple(a for a in ROW_AXES if a in mesh.shape)
             self._share = int(np.prod([mesh.shape[a] for a in axes]))
             spec = jax.sharding.PartitionSpec(axes)
             self.sharding = jax.sharding.NamedSharding(mesh, spec)
         sizes = {-(-size // self._share) * self._share for size in batch_buckets or ()}
         self.batch_buckets = tuple(sorted(sizes))
-        bound = functools.partial
+
+        def bound(function: Callable[..., Any], *args: Any) -> Callable[..., Any]:
+            return on_mesh(mesh, functools.partial(function, *args))
+
         self.prefill = jax.jit(bound(prefill, config))
-        self.gather = jax.jit(bound(_gather, self.sharding), static_argnums=(2, 3, 4))
+        self.gather = jax.jit(bound(_gather), static_argnums=(2, 3, 4))
         self.sample = jax.jit(
             bound(_sample, config), static_argnums=(0, 3), donate_argnums=2
         )
@@ -99,7 +105,6 @@ def round_up(size: int, buckets: Sequence[int]) -> int:
 
 
 def _gather(
-    sharding: jax.sharding.NamedSharding | None,
     rows: Rows,
     selected: Selection,
     old_heads: int,
@@ -107,9 +112,7 @@ def _gather(
     room: int,
 ) -> Rows:
     gathered = gather(rows, selected, old_heads, heads, room)
-    if sharding is None:
-        return gathered
-    return jax.lax.with_sharding_constraint(gathered, sharding)
+    return Rows(by_rows(gathered.residual), placed(gathered.cache))
 
 
 def _sample(

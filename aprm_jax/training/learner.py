@@ -17,7 +17,7 @@ import optax
 from jaxtyping import Array, Bool, Float32
 
 from aprm_jax.training.masked import MaxMetric, MeanMetric, SumMetric
-from aprm_jax.training.mesh import pin
+from aprm_jax.training.mesh import on_mesh, pin
 
 Params = Any
 Scalars = dict[str, Float32[Array, ""]]
@@ -166,7 +166,7 @@ def make_update(
         kept, flag = guarded(mesh, state, after, finite)
         return kept, {prefix + name: x for name, x in metrics.items()} | flag
 
-    return jax.jit(update, donate_argnums=0)
+    return jax.jit(on_mesh(mesh, update), donate_argnums=0)
 
 
 def start(params: Params, tx: optax.GradientTransformation) -> LearnerState:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import os
 import re
@@ -15,8 +16,8 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from aprm_jax.config.errors import UserError
+from aprm_jax.models.placement import AXES, ROW_AXES
 
-AXES = ("data", "fsdp", "tensor")
 # Each holds a copy of the model, and fewer rows keep it less busy.
 MOST_CPU_DEVICES = 8
 
@@ -126,6 +127,23 @@ def param_shardings(mesh: Mesh, tree: Any) -> Any:
     )
 
 
+def on_mesh(mesh: Mesh | None, function: Callable[..., Any]) -> Callable[..., Any]:
+    """`function`, in which decoders place their activations: see `models.placement`.
+
+    For what is compiled: the mesh must be that of its arguments. Without a mesh, or on
+    one device, it is `function` itself.
+    """
+    if mesh is None or mesh.size == 1:
+        return function
+
+    @functools.wraps(function)
+    def placed(*args: Any, **kwargs: Any) -> Any:
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+            return function(*args, **kwargs)
+
+    return placed
+
+
 def pin(mesh: Mesh | None, tree: Any) -> Any:
     """Inside a compiled update: keeps a state where the table puts it.
 
@@ -139,12 +157,12 @@ def pin(mesh: Mesh | None, tree: Any) -> Any:
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     """Axis 0 over data and fsdp: every device group sees its own rows."""
-    return NamedSharding(mesh, P(("data", "fsdp")))
+    return NamedSharding(mesh, P(ROW_AXES))
 
 
 def batch_shards(mesh: Mesh) -> int:
     """The number by which every batch must be divisible."""
-    return mesh.shape["data"] * mesh.shape["fsdp"]
+    return math.prod(mesh.shape[axis] for axis in ROW_AXES)
 
 
 def shard_batch(mesh: Mesh, batch: Any) -> Any:

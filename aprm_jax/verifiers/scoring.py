@@ -17,7 +17,7 @@ from aprm_jax.data.steps import RowFormat
 from aprm_jax.data.trees import tree_rows
 from aprm_jax.models import heads
 from aprm_jax.models.decoder import Decoder
-from aprm_jax.training.mesh import shard_beside
+from aprm_jax.training.mesh import mesh_of, on_mesh, shard_beside
 
 StepScorer = Callable[[Any, StepBatch], Any]
 
@@ -47,11 +47,20 @@ class Scorer:
         max_tokens: int = 1 << 15,
     ):
         self._score = step_scores
+        self._placed: dict[Any, StepScorer] = {}  # by mesh
         self.builder = builder
         self._max_steps = max_steps
         self._batch_sizes = tuple(batch_sizes)
         self._max_tokens = max_tokens
         self.tokens_read = 0
+
+    def _on(self, mesh: jax.sharding.Mesh | None) -> StepScorer:
+        """The scores, with activations where the parameters' mesh has them."""
+        if mesh is None or mesh.size == 1:
+            return self._score
+        if mesh not in self._placed:
+            self._placed[mesh] = jax.jit(on_mesh(mesh, self._score))
+        return self._placed[mesh]
 
     def solutions(
         self, params: Any, solutions: Sequence[tuple[str, Sequence[str]]]
@@ -138,7 +147,8 @@ class Scorer:
                     max_steps=1 if widest == 1 else max(widest, self._max_steps),
                     batch_size=size,
                 )
-                scores = self._score(params, shard_beside(params, batch))
+                placed = shard_beside(params, batch)
+                scores = self._on(mesh_of(params))(params, placed)
                 pending.append((part, scores))
         out = {}
         for part, scores in pending:

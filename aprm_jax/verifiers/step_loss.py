@@ -27,6 +27,7 @@ from aprm_jax.training.learner import (
     learn,
 )
 from aprm_jax.training.masked import MeanMetric
+from aprm_jax.training.mesh import on_mesh
 from aprm_jax.verifiers.objective import PrmObjective, prm_loss
 
 THREE_CLASS = "three_class"
@@ -140,4 +141,4 @@ def make_prm_update(
         kept, flag = guarded(mesh, state, after, finite)
         return kept, {f"prm/{name}": x for name, x in metrics.items()} | flag
 
-    return jax.jit(update, donate_argnums=0)
+    return jax.jit(on_mesh(mesh, update), donate_argnums=0)

@@ -68,10 +68,11 @@ def test_the_config_of_an_older_version_is_read(tmp_path, caplog):
     del written["lora"], written["evaluate"]["bootstrap"]
     written["sft"]["gone"] = 3
     written["prm"]["reading"] = written["prm"].pop("head")
+    written["model"]["remat"] = True
     written["overrides"]["prm"] = {"prm": {"reading": "two_class"}}
     (tmp_path / of_run.FILE).write_text(json.dumps(written))
     again = get_config(str(tmp_path))
-    expected = changed(seed=7)
+    expected = changed(seed=7, model__remat="full")
     override(expected, "prm", {"prm.head": "two_class"})
     assert flat(again) == flat(expected)
 

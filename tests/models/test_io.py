@@ -139,6 +139,7 @@ def test_a_description_that_is_not_ours_is_refused(saved, change, message):
 def test_a_field_under_its_older_name_is_read(saved):
     description = json.loads((saved / SPEC_FILE).read_text())
     description["reading"] = description.pop("head")
+    description["decoder"]["remat"] = False
     del description["seal"]
     (saved / SPEC_FILE).write_text(json.dumps(description))
     assert load_model(saved)[1] == _spec()

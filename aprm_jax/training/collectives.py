@@ -1,0 +1,225 @@
+"""What devices tell each other in a compiled program: counted from its text.
+
+XLA's own cost analysis leaves collectives out. Here the program's computations are
+walked from its entry, loops as often as they turn, and every collective is told by its
+kind, its bytes, and the axes of the mesh that it crosses.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import itertools
+import re
+from collections.abc import Iterator, Mapping, Sequence
+
+import jax
+import numpy as np
+
+# A program is read by the shape of its mesh alone.
+Mesh = jax.sharding.Mesh | jax.sharding.AbstractMesh
+
+# Bytes on the wire a device and byte of the whole array, in a ring of n.
+_RINGS = {
+    "all-gather": lambda n: (n - 1) / n,
+    "reduce-scatter": lambda n: (n - 1) / n,
+    "all-reduce": lambda n: 2 * (n - 1) / n,
+    "all-to-all": lambda n: (n - 1) / n,
+    "collective-permute": lambda n: 1.0,
+}
+_ARRAY = re.compile(r"\b([a-z]+[0-9]+(?:e[0-9]m[0-9][a-z0-9]*)?|pred)\[([0-9,]*)\]")
+_NAMED = re.compile(r"^\s*(?:ENTRY\s+)?%?([\w.\-]+)\s*\(.*\)\s*->.*\{\s*$")
+_CALLED = re.compile(
+    r"\b(?:calls|to_apply|body|condition|true_computation|false_computation|"
+    r"called_computations|branch_computations)=(\{[^}]*\}|%?[\w.\-]+)"
+)
+_OPERATION = re.compile(r"=\s*(\(.*?\)|\S+)\s+([a-z][\w\-]*)\(")
+# What is looked at: lines that call, tell each other something, or bound a loop.
+_KEPT = re.compile(
+    r"calls=|to_apply=|body=|computations?=|s32\[\] constant|" + "|".join(_RINGS)
+)
+_TRIPS = re.compile(r'"known_trip_count":\s*\{"n":\s*"?(\d+)"?\}')
+
+
+@dataclasses.dataclass(frozen=True)
+class Collective:
+    """A collective of a program, on one device.
+
+    Attributes:
+      kind: "all-gather", "reduce-scatter", "all-reduce", "all-to-all" or
+        "collective-permute".
+      shape: of the largest array it gives (of a reduce-scatter: takes), with its dtype.
+      bytes: of all the arrays that it gives (takes), once.
+      times: how often it runs.
+      devices: that take part in one group.
+      axes: of the mesh, that they lie along; () where that is not known.
+    """
+
+    kind: str
+    shape: tuple[int, ...]
+    bytes: int
+    times: int
+    devices: int
+    axes: tuple[str, ...]
+
+    @property
+    def wire_bytes(self) -> float:
+        """What a device sends, all times together, in a ring."""
+        if self.devices < 2:
+            return 0.0
+        return self.times * self.bytes * _RINGS[self.kind](self.devices)
+
+
+def collectives(text: str, mesh: Mesh, *, unknown_trips: int = 1) -> list[Collective]:
+    """The collectives of an optimised program.
+
+    Args:
+      text: `compiled.as_text()`.
+      mesh: what it was compiled for.
+      unknown_trips: turns of loops whose number the program decides while it runs.
+    """
+    bodies, entry = _computations(text)
+    found: list[Collective] = []
+    for line, times in _walk(bodies, entry, 1, unknown_trips):
+        if (one := _collective(line, times, mesh)) is not None:
+            found.append(one)
+    return found
+
+
+def by_axes(found: Sequence[Collective]) -> dict[str, dict[str, float]]:
+    """{axes: {kind: bytes on the wire a device}}, largest axes first."""
+    out: dict[str, dict[str, float]] = {}
+    for one in found:
+        kinds = out.setdefault("+".join(one.axes) or "unknown", {})
+        kinds[one.kind] = kinds.get(one.kind, 0.0) + one.wire_bytes
+    return dict(sorted(out.items(), key=lambda item: -sum(item[1].values())))
+
+
+def _computations(text: str) -> tuple[dict[str, list[str]], str]:
+    """The lines of each computation by name, and the entry's name."""
+    bodies: dict[str, list[str]] = {}
+    entry, lines = "", None
+    for line in text.splitlines():
+        header = _NAMED.match(line) if lines is None else None
+        if header is not None:
+            lines = bodies.setdefault(header[1], [])
+            entry = header[1] if line.lstrip().startswith("ENTRY") else entry
+        elif line.startswith("}"):
+            lines = None
+        elif lines is not None and _KEPT.search(line):
+            lines.append(line.partition(", metadata=")[0] + _trip_count(line))
+    return bodies, entry
+
+
+def _trip_count(line: str) -> str:
+    found = _TRIPS.search(line) if " while(" in line else None
+    return f", {found[0]}" if found else ""
+
+
+def _walk(
+    bodies: Mapping[str, list[str]], name: str, times: int, unknown: int
+) -> Iterator[tuple[str, int]]:
+    """(line, how often it runs) of a computation and all that it calls."""
+    for line in bodies.get(name, ()):
+        yield line, times
+        operation = _OPERATION.search(line)
+        if operation is None:
+            continue
+        turns = times
+        if operation[2] in ("async-update", "async-done"):
+            continue  # what their start has said
+        if operation[2] == "while":
+            turns *= _trips(line, bodies, unknown)
+        for match in _CALLED.finditer(line):
+            for called in re.findall(r"[\w.\-]+", match[1]):
+                if called in bodies and operation[2] not in _RINGS:
+                    yield from _walk(bodies, called, turns, unknown)
+
+
+def _trips(line: str, bodies: Mapping[str, list[str]], unknown: int) -> int:
+    if (known := _TRIPS.search(line)) is not None:
+        return int(known[1])
+    condition = re.search(r"condition=%?([\w.\-]+)", line)
+    lines = bodies.get(condition[1], []) if condition else []
+    bounds = re.findall(r"s32\[\] constant\((\d+)\)", "\n".join(lines))
+    return int(bounds[0]) if len(bounds) == 1 else unknown
+
+
+def _collective(line: str, times: int, mesh: Mesh) -> Collective | None:
+    operation = _OPERATION.search(line)
+    if operation is None:
+        return None
+    kind, starts = operation[2].removesuffix("-start"), operation[2].endswith("-start")
+    if kind not in _RINGS:
+        return None
+    arrays = list(_arrays(operation[1]))
+    if starts and kind != "all-reduce" and len(arrays) > 1:
+        # (what it takes, what it gives), and of a permutation two counters.
+        arrays = arrays[1:2] if kind == "collective-permute" else _second_half(arrays)
+    groups = _groups(line, kind, mesh.size)
+    scale = len(groups[0]) if kind == "reduce-scatter" else 1
+    largest = max(arrays, key=lambda array: array[1], default=((), 0))
+    return Collective(
+        kind=kind,
+        shape=largest[0],
+        bytes=scale * sum(size for _, size in arrays),
+        times=times,
+        devices=len(groups[0]),
+        axes=_axes(groups[0], mesh),
+    )
+
+
+def _second_half(arrays: list) -> list:
+    return arrays[len(arrays) // 2 :]
+
+
+def _arrays(shapes: str) -> Iterator[tuple[tuple[int, ...], int]]:
+    for dtype, sizes in _ARRAY.findall(shapes):
+        shape = tuple(int(size) for size in sizes.split(",") if size)
+        bits = 8 if dtype == "pred" else int(re.findall(r"\d+", dtype)[0])
+        yield shape, int(np.prod(shape, dtype=np.int64)) * bits // 8
+
+
+def _groups(line: str, kind: str, devices: int) -> list[tuple[int, ...]]:
+    """The groups of devices, each at its place in the mesh."""
+    if kind == "collective-permute":
+        pairs = re.search(r"source_target_pairs=\{(.*?\})\}", line)
+        return _listed(pairs[1]) if pairs else [tuple(range(devices))]
+    listed = re.search(r"replica_groups=\{(\{.*?\})\}", line)
+    if listed is not None:
+        return _listed(listed[1])
+    dealt = re.search(
+        r"replica_groups=\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?", line
+    )
+    if dealt is None:
+        return [tuple(range(devices))]
+    shape, source = _numbers(dealt[1]), _numbers(dealt[2])
+    ids = np.arange(int(np.prod(source))).reshape(source)
+    if dealt[3]:
+        ids = ids.transpose(_numbers(dealt[3]))
+    return [tuple(int(i) for i in row) for row in ids.reshape(shape[0], -1)]
+
+
+def _listed(groups: str) -> list[tuple[int, ...]]:
+    return [tuple(_numbers(group)) for group in re.findall(r"\{([\d,\s]*)\}", groups)]
+
+
+def _numbers(text: str) -> list[int]:
+    return [int(part) for part in text.split(",") if part.strip()]
+
+
+def _axes(group: Sequence[int], mesh: Mesh) -> tuple[str, ...]:
+    """The axes along which a group's devices differ."""
+    if max(group, default=0) >= mesh.size:
+        return ()
+    places = [_place(i, tuple(mesh.shape.values())) for i in group]
+    return tuple(
+        axis
+        for axis, column in zip(mesh.axis_names, zip(*places, strict=True), strict=True)
+        if any(a != b for a, b in itertools.pairwise(column))
+    )
+
+
+@functools.cache
+def _place(index: int, shape: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(int(i) for i in np.unravel_index(index, shape))

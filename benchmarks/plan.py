@@ -1,0 +1,231 @@
+"""What steps at real sizes need on real topologies, by `job=plan`; no chip is needed.
+
+    pip install 'jax[tpu]'                   # libtpu, which compiles
+    python benchmarks/plan.py [ROW...]       # compiles, a row after the other
+    python benchmarks/plan.py --left [ROW...] # activations left to the compiler
+    python benchmarks/plan.py --table        # docs/scaling.md
+
+64 rows of 1,024 tokens in bfloat16, layers computed again. Each row is added to
+`benchmarks/results/plan.json` as soon as it is known.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import logging
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from compare_table import ROOT, replace_between, table
+
+RESULTS = ROOT / "benchmarks/results/plan.json"
+PAGE = ROOT / "docs/scaling.md"
+LLAMA = {
+    "architectures": ["LlamaForCausalLM"],
+    "model_type": "llama",
+    "vocab_size": 128256,
+    "hidden_size": 4096,
+    "intermediate_size": 14336,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "rms_norm_eps": 1e-5,
+    "rope_theta": 500000.0,
+    "tie_word_embeddings": False,
+    "max_position_embeddings": 131072,
+}
+QWEN = {
+    "architectures": ["Qwen2ForCausalLM"],
+    "model_type": "qwen2",
+    "vocab_size": 151936,
+    "hidden_size": 1536,
+    "intermediate_size": 8960,
+    "num_hidden_layers": 28,
+    "num_attention_heads": 12,
+    "num_key_value_heads": 2,
+    "rms_norm_eps": 1e-6,
+    "rope_theta": 1000000.0,
+    "tie_word_embeddings": True,
+    "max_position_embeddings": 32768,
+}
+MODELS = {"Llama-3.1-8B": LLAMA, "Qwen2.5-1.5B": QWEN}
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """A line of the table: a step of a job, a model, chips, and what else is set."""
+
+    title: str
+    job: str
+    model: str
+    topology: str
+    step: str = "update"
+    fields: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+ADAPTERS = {"lora.rank": 16, "model.param_dtype": "bfloat16"}
+ROWS = {
+    "sft_full": Row("SFT, full", "sft", "Llama-3.1-8B", "v5e:8x8"),
+    "game_lora": Row(
+        "joint game, LoRA", "aprm", "Llama-3.1-8B", "v5e:4x4", fields=ADAPTERS
+    ),
+    "game_full": Row("joint game, full", "aprm", "Llama-3.1-8B", "v5e:8x8"),
+    "game_full_small": Row("joint game, full", "aprm", "Qwen2.5-1.5B", "v5e:4x4"),
+    "prm_lora": Row(
+        "PRM, LoRA",
+        "aprm",
+        "Llama-3.1-8B",
+        "v5e:4x4",
+        fields={**ADAPTERS, "game.freeze_generator": True},
+    ),
+    "decode_fsdp": Row(
+        "decode, fsdp", "aprm", "Llama-3.1-8B", "v5e:4x4", "decode", ADAPTERS
+    ),
+    "decode_tensor": Row(
+        "decode, tensor 8",
+        "aprm",
+        "Llama-3.1-8B",
+        "v5e:4x4",
+        "decode",
+        {**ADAPTERS, "mesh.data": 2, "mesh.fsdp": 1, "mesh.tensor": 8},
+    ),
+    "game_h100": Row("joint game, full", "aprm", "Qwen2.5-1.5B", "gpu:h100x1"),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("rows", nargs="*", choices=[[], *ROWS], metavar="ROW")
+    parser.add_argument("--left", action="store_true")
+    parser.add_argument("--table", action="store_true")
+    args = parser.parse_args()
+    if args.table:
+        replace_between(PAGE, "plan", render(json.loads(RESULTS.read_text())))
+        return
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    if args.left:
+        leave_to_compiler()
+    for name in args.rows or ROWS:
+        keep(name, "left" if args.left else "placed", planned(ROWS[name]))
+
+
+def leave_to_compiler() -> None:
+    """What the compiler does where nobody says where activations live."""
+    from aprm_jax.models import cache, decoder, layers
+    from aprm_jax.sampling import programs
+
+    for module in (cache, decoder, layers, programs):
+        setattr(module, "by_rows", lambda x, split=None: x)  # noqa: B010
+
+
+def planned(row: Row) -> dict[str, Any]:
+    """The row's step, compiled."""
+    from aprm_jax.config import default_config, set_field
+    from aprm_jax.jobs import plan
+    from aprm_jax.jobs.context import Context
+    from aprm_jax.training.chips import Topology
+
+    topology = Topology.of(row.topology)
+    topology.prepare()
+    c = default_config()
+    with tempfile.TemporaryDirectory() as folder:
+        model = Path(folder, row.model)
+        model.mkdir()
+        (model / "config.json").write_text(json.dumps(MODELS[row.model]))
+        fields = {
+            "name": row.title,
+            "stages": (f"stage:{row.job}",),
+            "plan.topology": row.topology,
+            "plan.tries": 0,
+            "plan.steps": (row.step,),
+            "builder.line_stride": 0,
+            "builder.buckets": (1024,),
+            "builder.max_new_tokens": 512,
+            "model.dtype": "bfloat16",
+            "model.remat": "full",
+            "sft.batch_size": 64,
+            "game.generator_rows": 64,
+            "game.prm_clean": 24,
+            "game.prm_fresh": 24,
+            "game.prm_replay": 16,
+            "game.generator_from": "backbone",
+            "game.prm_from": "backbone",
+            "prm.head": "two_class",
+            "mesh.data": 1,
+            "mesh.fsdp": topology.size,
+            **{f"{r}.backbone": str(model) for r in ("solver", "generator", "prm")},
+            **row.fields,
+        }
+        for name, value in fields.items():
+            set_field(c, name, value)
+        found = list(plan.plans(c, Context(c, Path(folder), "plan"), topology))
+    told = plan.as_json(row.title, topology, found)
+    return told
+
+
+def keep(name: str, how: str, told: dict[str, Any]) -> None:
+    """Adds a row to the results."""
+    known = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    known.setdefault(name, {})[how] = told
+    RESULTS.write_text(json.dumps(known, indent=1, sort_keys=True) + "\n")
+
+
+def render(known: Mapping[str, Any]) -> str:
+    """The table of the page."""
+    lines = []
+    for name, row in ROWS.items():
+        placed, left = (known.get(name, {}).get(how) for how in ("placed", "left"))
+        if placed is None:
+            continue
+        step = placed["steps"][0]
+        lines.append(
+            (
+                f"{row.title}, {row.model}",
+                [
+                    row.topology,
+                    memory(left["steps"][0]) if left else "–",
+                    memory(step),
+                    wire(left["steps"][0]) if left else "–",
+                    wire(step),
+                    f"{1e3 * step['time']:,.0f} ms ({step['bound']})",
+                    f"{step['mfu']:.0%}",
+                ],
+            )
+        )
+    head = [
+        "step",
+        "chips",
+        "GB a chip, left to the compiler",
+        "GB a chip",
+        "GB on the wire, left",
+        "GB on the wire",
+        "time at least",
+        "MFU at most",
+    ]
+    return (
+        table(head, lines)
+        + "\n\n64 rows of 1,024 tokens (decode: 64 rows, 1,024 read and 512 written), "
+        "bfloat16, `model.remat='full'`, one mesh axis, fsdp, where no other is named. "
+        "Made by `benchmarks/plan.py`."
+    )
+
+
+def memory(step: Mapping[str, Any]) -> str:
+    if step["peak"] is None:
+        return "does not fit"
+    size = f"{step['peak'] / 1e9:,.1f}"
+    return size if step["fits"] else f"{size}: does not fit"
+
+
+def wire(step: Mapping[str, Any]) -> str:
+    if step["refusal"]:
+        return "–"
+    return f"{sum(sum(k.values()) for k in step['links'].values()) / 1e9:,.1f}"
+
+
+if __name__ == "__main__":
+    main()

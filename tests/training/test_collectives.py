@@ -1,0 +1,105 @@
+"""Collectives are counted as often as their loops turn, by the axes that they cross."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from aprm_jax.training.collectives import by_axes, collectives
+from aprm_jax.training.forecast import product_flops
+
+TEXT = """
+HloModule step, entry_computation_layout={(f32[8,4]{1,0})->f32[8,4]{1,0}}
+
+%add (a: f32[], b: f32[]) -> f32[] {
+  %a = f32[] parameter(0)
+  %b = f32[] parameter(1)
+  ROOT %s = f32[] add(%a, %b)
+}
+
+%fused (p: f32[1,4]) -> f32[8,4] {
+  %p = f32[1,4]{1,0} parameter(0)
+  ROOT %g = f32[8,4]{1,0} all-gather(%p), replica_groups=[1,8]<=[8], dimensions={0}
+}
+
+%body.1 (arg: (s32[], f32[8,4])) -> (s32[], f32[8,4]) {
+  %arg = (s32[], f32[8,4]{1,0}) parameter(0)
+  %f = f32[8,4]{1,0} fusion(%x), kind=kLoop, calls=%fused
+  %r = f32[2,4]{1,0} reduce-scatter(%f), replica_groups={{0,1,2,3},{4,5,6,7}}, to_apply=%add
+  ROOT %t = (s32[], f32[8,4]{1,0}) tuple(%i, %f)
+}
+
+%cond.1 (arg: (s32[], f32[8,4])) -> pred[] {
+  %arg = (s32[], f32[8,4]{1,0}) parameter(0)
+  %n = s32[] constant(5)
+  ROOT %c = pred[] compare(%i, %n), direction=LT
+}
+
+%inner (arg: (s32[])) -> (s32[]) {
+  %q = (f32[2]{0}, f32[2]{0}) collective-permute-start(%y), source_target_pairs={{0,4},{4,0}}
+  ROOT %t2 = (s32[]) tuple(%i)
+}
+
+%until (arg: (s32[])) -> pred[] {
+  ROOT %c2 = pred[] parameter(0)
+}
+
+ENTRY %main.9 (p0: f32[8,4]) -> f32[8,4] {
+  %p0 = f32[8,4]{1,0} parameter(0)
+  %w = (s32[], f32[8,4]{1,0}) while(%t0), condition=%cond.1, body=%body.1, backend_config={"known_trip_count":{"n":"5"}}
+  %w2 = (s32[]) while(%t1), condition=%until, body=%inner
+  %ar = (bf16[4]{0}, f32[2]{0}) all-reduce(%u, %v), replica_groups=[4,2]<=[2,4]T(1,0), to_apply=%add
+  %gs = (f32[4]{0}, f32[8]{0}) all-gather-start(%z), replica_groups=[4,2]<=[8]
+  %gd = f32[8]{0} all-gather-done(%gs)
+  ROOT %out = f32[8,4]{1,0} get-tuple-element(%w), index=1
+}
+"""  # noqa: E501
+
+
+MESH = jax.sharding.AbstractMesh((2, 4), ("data", "fsdp"))
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_every_collective_of_a_program(known):
+    text = TEXT if known else TEXT.replace(', backend_config={"known', ', x={"un')
+    found = collectives(text, MESH, unknown_trips=7)
+    told = [(c.kind, c.bytes, c.times, c.devices, c.axes) for c in found]
+    assert told == [
+        ("all-gather", 128, 5, 8, ("data", "fsdp")),
+        ("reduce-scatter", 4 * 32, 5, 4, ("fsdp",)),
+        ("collective-permute", 8, 7, 2, ("data",)),
+        ("all-reduce", 16, 1, 2, ("data",)),
+        ("all-gather", 32, 1, 2, ("fsdp",)),
+    ]
+    wire = by_axes(found)
+    assert wire["data+fsdp"] == {"all-gather": 5 * 128 * 7 / 8}
+    assert wire["fsdp"] == {"reduce-scatter": 5 * 128 * 3 / 4, "all-gather": 16.0}
+    assert wire["data"] == {"collective-permute": 56.0, "all-reduce": 16.0}
+
+
+def test_products_are_counted_as_often_as_loops_turn():
+    w = jnp.ones((3, 4, 4))
+
+    def loss(w, x):
+        def layer(x, w):
+            return jnp.tanh(x @ w), None
+
+        x, _ = jax.lax.scan(jax.checkpoint(layer), x, w)
+        return x.sum()
+
+    x = jnp.ones((2, 4))
+    one = 2 * 2 * 4 * 4
+    forward = jax.jit(loss).trace(w, x).jaxpr
+    assert product_flops(forward.jaxpr) == 3 * one
+    backward = jax.jit(jax.grad(loss)).trace(w, x).jaxpr
+    # Forward, computed again, and of both operands.
+    assert product_flops(backward.jaxpr) in (3 * 4 * one, 3 * 4 * one - one)
+
+    def until(x):
+        return jax.lax.while_loop(lambda x: x.sum() < 9, lambda x: x @ jnp.eye(4), x)
+
+    loop = jax.jit(until).trace(x).jaxpr
+    assert product_flops(loop.jaxpr, trips=11) == 11 * one
+    assert np.isclose(product_flops(loop.jaxpr), one)
