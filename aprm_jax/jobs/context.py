@@ -22,7 +22,14 @@ from aprm_jax.hf.export import Origin
 from aprm_jax.jobs import backbones
 from aprm_jax.jobs.domains import open_domain
 from aprm_jax.models.decoder import Decoder, DecoderConfig
-from aprm_jax.models.io import Kind, ModelSpec, load_model, save_model
+from aprm_jax.models.io import (
+    SPEC_FILE,
+    Kind,
+    ModelSpec,
+    load_model,
+    read_object,
+    save_model,
+)
 from aprm_jax.models.lora import LoraConfig
 from aprm_jax.sampling.sampler import Sampler
 from aprm_jax.tasks.protocols import Domain
@@ -67,13 +74,21 @@ class Context:
         """The same stage for the solver `source`, which may be the bare backbone.
 
         A model that was never trained on our rows would never close one: it is told in
-        words, as the Generator is.
+        words, as the Generator is, and so is what learned by what it wrote then.
         """
         context = self.of("solver")
-        if source != backbones.BACKBONE or context.source is None:
+        told = source == backbones.BACKBONE or self._is_told(source)
+        if not told or context.source is None:
             return context
         other = dataclasses.replace(context, role="solver", instructed=True)
         return context._others.setdefault("instructed", other)
+
+    def _is_told(self, source: str) -> bool:
+        """Whether a solver that was saved is told in words what to do."""
+        for path in (self.root / source / "model", Path(source)):
+            if (path / SPEC_FILE).is_file():
+                return read_object(path / SPEC_FILE).get("prompt") is not None
+        return False
 
     @functools.cached_property
     def _others(self) -> dict[str, Context]:

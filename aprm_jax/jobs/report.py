@@ -34,6 +34,7 @@ from aprm_jax.jobs import charts, comparison, set_tables, tables
 from aprm_jax.jobs.aprm import PERTURBATIONS
 from aprm_jax.jobs.context import Context, log
 from aprm_jax.jobs.evaluate import part_path, read_part
+from aprm_jax.jobs.rl_tables import rl_tables
 from aprm_jax.jobs.search_trees import search_trees
 from aprm_jax.jobs.verifier_tables import GIVEN, Verifier, verifiers
 from aprm_jax.models.io import SPEC_FILE
@@ -107,9 +108,14 @@ def run(context: Context) -> dict[str, Any]:
         subtitle=f"seed {config.seed}, problems: {_problems(config)}",
         facts=_facts(context, trained),
         main_table=table,
-        tables=tables.more_tables(config, results, _written(trained.get(game or "")))
-        if evaluation is not None
-        else (),
+        tables=[
+            *rl_tables(config, root),
+            *(
+                tables.more_tables(config, results, _written(trained.get(game or "")))
+                if evaluation is not None
+                else ()
+            ),
+        ],
         pressure=charts.pressure(config, results),
         charts=[
             *charts.reliability(config, parts),

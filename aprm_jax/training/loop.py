@@ -83,6 +83,7 @@ def run_loop(
     console: bool = True,
     metrics_hook: MetricsHook | None = None,
     samples: LineLog | None = None,
+    finished: Callable[[State], bool] = lambda state: False,
 ) -> State:
     """Runs `step_fn` until `config.num_steps`, going on from the newest checkpoint.
 
@@ -101,6 +102,7 @@ def run_loop(
       metrics_hook: called with (steps done, values) after each step; what it returns
         is logged with them.
       samples: a log that the steps write into; resumed and guarded as the metrics are.
+      finished: whether a state is the last one, before all steps are done.
 
     Returns:
       The state after the last step.
@@ -116,7 +118,7 @@ def run_loop(
         folder, keep_last=config.keep_last, async_=config.async_checkpoints
     )
     state, start = _restore(state, checkpointer, config)
-    if start == config.num_steps:
+    if start == config.num_steps or finished(state):
         for path in (workdir / FILE, *([samples.path] if samples else [])):
             check_lines(path)
         return state
@@ -139,7 +141,7 @@ def run_loop(
             output = step_fn(state, step, log.timer)
             state = output.state
             log.add(step + 1, output)
-            if stop or log.gave_up:
+            if stop or log.gave_up or finished(state):
                 break
             if (step + 1) % config.checkpoint_every == 0:
                 log.flush()  # a checkpoint never has steps that the log lacks

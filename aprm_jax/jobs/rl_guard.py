@@ -1,0 +1,103 @@
+"""The game as a guard of RL: R meets new errors of G and of the policy all along."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+from aprm_jax.game.rounds import GameConfig, LoopState, Rounds
+from aprm_jax.hf.builders import open_builder
+from aprm_jax.jobs.context import Context
+from aprm_jax.models.lora import LoraConfig
+from aprm_jax.solvers.protocol import Solution
+from aprm_jax.tasks.protocols import StepOracle
+from aprm_jax.training.timing import PhaseTimer
+from aprm_jax.verifiers.models import ModelVerifier, prm_verifier
+from aprm_jax.verifiers.monte_carlo import oracle_labels
+from aprm_jax.verifiers.named import ROWS
+
+
+@dataclasses.dataclass(frozen=True)
+class GameGuard:
+    """Implements `rl.task.Guard` by rounds of the game.
+
+    Attributes:
+      context: of R's role.
+      rounds: the game.
+      read: R as a verifier, its parameters those of the start.
+      head: R's.
+      own_steps: whether the policy's steps, judged by `oracle`, are replayed to R.
+      oracle: of the problems.
+    """
+
+    context: Context
+    rounds: Rounds
+    read: ModelVerifier
+    head: str
+    own_steps: bool
+    oracle: StepOracle
+
+    @classmethod
+    def of(cls, context: Context) -> GameGuard:
+        """The guard that a config names: `rl.guard`, and `game` for the rest."""
+        c, role = context.config, context.of("prm")
+        generator, _ = context.of("generator").load(
+            c.game.generator_from, "game.generator_from", "generator"
+        )
+        prm, spec = role.load(c.rl.guard.prm, "rl.guard.prm", "prm")
+        assert spec.head is not None
+        rounds = Rounds(
+            context.arena,
+            GameConfig.of(c.game, updates=c.rl.updates, lora=LoraConfig.of(c.lora)),
+            generator=generator,
+            prm=prm,
+            head=spec.head,
+            seed=c.seed,
+        )
+        builder = open_builder(spec, role.tokenizer)
+        read = prm_verifier(role.decoder, spec.head, prm, builder, **ROWS)
+        own = c.rl.guard.own_steps
+        return cls(role, rounds, read, spec.head, own, context.domain.oracle)
+
+    @property
+    def state(self) -> LoopState:
+        """Of the game before its first round."""
+        return self.rounds.state
+
+    def verifier(self, state: LoopState) -> ModelVerifier:
+        """R as it has become."""
+        return dataclasses.replace(self.read, params=self.rounds.players(state)[1])
+
+    def play(
+        self,
+        state: LoopState,
+        step: int,
+        timer: PhaseTimer,
+        solutions: Sequence[Solution],
+    ) -> tuple[LoopState, dict[str, Any]]:
+        """One round of the game, the policy's own steps in its replay first."""
+        counts = {}
+        if self.own_steps:
+            rows = self._rows(solutions)
+            counts = {"guard/own_steps": float(len(rows))}
+            state = dataclasses.replace(state, replay=state.replay.add(rows))
+        output = self.rounds.step_fn(state, step, timer)
+        failed = float(output.metrics.get("nonfinite", 0.0))
+        kept = {k: v for k, v in output.metrics.items() if k != "nonfinite"}
+        return output.state, kept | counts | {"guard/nonfinite": failed}
+
+    def _rows(self, solutions: Sequence[Solution]) -> list[Any]:
+        """The steps that the oracle decides, up to each solution's first error."""
+        builder = self.read.scorer.builder
+        labelled = dict.fromkeys(oracle_labels(solutions, self.oracle))
+        rows = [
+            builder.step(row.question, row.prefix, row.step, row.label)
+            for row in labelled
+        ]
+        return [row for row in rows if builder.fits(row)]
+
+    def save(self, state: LoopState) -> None:
+        """R, beside the solver."""
+        _, prm = self.rounds.merged_players(state)
+        self.context.save(prm, "prm", self.head, folder="prm/model")

@@ -1,0 +1,412 @@
+"""Rounds of RL: sample, grade, score, update; watched for hacks, resumable bitwise."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import flax.struct
+import jax
+import numpy as np
+
+from aprm_jax.config.errors import UserError
+from aprm_jax.models import lora
+from aprm_jax.policy.logprobs import PolicyTokens, read_policy
+from aprm_jax.rl.config import RLConfig
+from aprm_jax.rl.monitor import gap, habits, over_the_limit
+from aprm_jax.rl.payment import idle, payment_of
+from aprm_jax.rl.sources import Graded, Said, said
+from aprm_jax.rl.task import Guard, Sampled, Task
+from aprm_jax.rl.trajectories import collated, trajectory
+from aprm_jax.rl.update import (
+    Payment,
+    PolicyBatch,
+    Readings,
+    advantages_of,
+    mean_of,
+    policy_loss,
+)
+from aprm_jax.training.learner import LearnerState, by_microbatch, make_update
+from aprm_jax.training.loop import StepOutput
+from aprm_jax.training.mesh import batch_shards, param_shardings, shard_batch
+from aprm_jax.training.timing import PhaseTimer
+from aprm_jax.verifiers.protocol import Verifier
+
+ALARMS = ("gap", "kl", "repeated", "empty", "copied", "length", "drop")
+
+
+class NothingLearnedError(UserError, RuntimeError):
+    """Round after round there was nothing to learn from; the message says why."""
+
+
+@flax.struct.dataclass
+class Watch:
+    """What the monitor remembers.
+
+    Attributes:
+      over: rounds in a row beyond a limit.
+      idle: rounds in a row without anything to learn from.
+      stopped: 1 + the index in `ALARMS` of what stopped the run; 0 while it goes on.
+      first_tokens: tokens a solution in the first round; 0 before.
+      dev: the last dev accuracy; -1 before.
+      best: that of the best parameters; likewise.
+      best_step: rounds behind them.
+    """
+
+    over: np.ndarray
+    idle: np.ndarray
+    stopped: np.ndarray
+    first_tokens: np.ndarray
+    dev: np.ndarray
+    best: np.ndarray
+    best_step: np.ndarray
+
+    @classmethod
+    def begun(cls) -> Watch:
+        """Nothing seen yet."""
+        zero, unknown = np.asarray(0, np.int64), np.asarray(-1.0, np.float64)
+        return cls(
+            zero, zero, zero, np.asarray(0.0, np.float64), unknown, unknown, zero
+        )
+
+
+@flax.struct.dataclass
+class LoopState:
+    """What a checkpoint holds.
+
+    Attributes:
+      policy: of `{"backbone"}`, or with LoRA `{"lora"}`; with a critic and
+        `{"value_head"}`.
+      watch: the monitor's.
+      best: the policy's parameters of the best dev accuracy, on the host.
+      behind: what the next round is sampled from, where that is a round behind.
+      guard: the state of a verifier that goes on learning.
+    """
+
+    policy: LearnerState
+    watch: Watch
+    best: Any
+    behind: Any = None
+    guard: Any = None
+
+
+class Rounds:
+    """RL of one solver; `step_fn` is the training loop's.
+
+    Args:
+      task: what is solved.
+      config: how.
+      policy: the solver's parameters and reference, `{"backbone"}`, and with a critic
+        `{"value_head"}`; with LoRA the base of its adapter.
+      seed: of problems, sampling and batches.
+      verifier: scores the steps; None where no reward needs one.
+      guard: trains it further; then its verifier is the one that scores.
+      implicit: the backbone of the language model that pays "implicit" rewards.
+      sink: takes logged solutions.
+      threaded: whether rounds that overlap are sampled in a thread; by default where
+        the devices are not the processor's own cores.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        config: RLConfig,
+        *,
+        policy: Any,
+        seed: int,
+        verifier: Verifier | None = None,
+        guard: Guard | None = None,
+        implicit: Any = None,
+        sink: Callable[[dict], None] | None = None,
+        threaded: bool | None = None,
+    ):
+        self.task, self.config, self.seed, self.sink = task, config, seed, sink
+        self.guard, self._verifier, self._implicit = guard, verifier, implicit
+        if threaded is None:
+            threaded = jax.default_backend() != "cpu"
+        self._pool = ThreadPoolExecutor(1, "sample") if threaded else None
+        self._pending: tuple[int, Future[Sampled]] | None = None
+        self.ref = policy
+        tx = config.optimiser()
+        # Copies: the update donates its state, and the reference stays.
+        trained = _copied(
+            _place(task.mesh, lora.player(self._key(10), policy, config.lora))
+        )
+        update = config.update(task.most_tokens)
+        self._update = make_update(
+            functools.partial(policy_loss, decoder=task.decoder, config=update),
+            tx,
+            task.mesh,
+            microbatches=config.microbatches,
+            prefix="policy/",
+        )
+        self._advantages = jax.jit(functools.partial(advantages_of, update))
+        self._read = jax.jit(self._read_tokens)
+        parts = config.minibatches * config.microbatches * batch_shards(task.mesh)
+        self._rows = -(-config.groups * config.group_size // parts) * parts
+        self.state = LoopState(
+            policy=LearnerState(trained, _place(task.mesh, tx.init(trained))),
+            watch=Watch.begun(),
+            best=jax.device_get(trained),
+            behind=_copied(trained) if config.overlap else None,
+            guard=None if guard is None else guard.state,
+        )
+
+    @staticmethod
+    def finished(state: LoopState) -> bool:
+        """Whether an alarm has ended the run."""
+        return bool(state.watch.stopped)
+
+    def model(self, trained: Any) -> Any:
+        """Trained parameters as a model, adapters applied."""
+        return lora.materialise(self.ref, trained, self.config.lora)
+
+    def merged(self, trained: Any) -> Any:
+        """The same in plain kernels, as folders of models hold them."""
+        return lora.merged(self.ref, trained, self.config.lora)
+
+    def step_fn(self, state: LoopState, step: int, timer: PhaseTimer) -> StepOutput:
+        """One round."""
+        with timer("sample"):
+            sampled = self._sampled(state, step)
+        behind = self._look_ahead(state, step)
+        with timer("verify"):
+            graded = self._graded(sampled, step)
+        with timer("score"):
+            word = self._said(state, sampled)
+        metrics: dict[str, Any] = (
+            {"nonfinite": 0.0}
+            | habits(sampled.flat)
+            | gap(graded.right, None if word is None else word.whole_read)
+        )
+        with timer("data"):
+            payment, found = payment_of(self.config, graded, word, self.task.max_steps)
+        metrics |= found
+        policy, batch, why = state.policy, None, idle(metrics, payment)
+        metrics["rl/idle"] = float(bool(why))
+        if not why:
+            with timer("update") as phase:
+                policy, batch, updated = self._learn(policy, payment, sampled, step)
+                phase.wait(policy)
+            # The monitor looks at them, and the round is over anyway.
+            metrics |= {k: float(v) for k, v in jax.device_get(updated).items()}
+        guard = state.guard
+        if self.guard is not None:
+            guard, played = self.guard.play(guard, step, timer, sampled.flat)
+            metrics |= played
+        state = dataclasses.replace(state, policy=policy, behind=behind, guard=guard)
+        with timer("evaluate"):
+            state, metrics = self._watched(state, metrics, step, why)
+        self._log(sampled, graded, word, step)
+        return StepOutput(state, metrics, batch)
+
+    def _sampled(self, state: LoopState, step: int) -> Sampled:
+        pending, self._pending = self._pending, None
+        if pending is not None and pending[0] == step:
+            return pending[1].result()
+        trained = state.policy.params if state.behind is None else state.behind
+        return self._sample(trained, step)
+
+    def _look_ahead(self, state: LoopState, step: int) -> Any:
+        """The parameters that the next round is sampled from, which begins here."""
+        if not self.config.overlap:
+            return None
+        behind = _copied(state.policy.params)
+        if self._pool is not None and step + 1 < self.config.updates:
+            future = self._pool.submit(self._sample, behind, step + 1)
+            self._pending = step + 1, future
+        return behind
+
+    def _settle(self) -> None:
+        """Waits for what is sampled ahead: tokenizers are for one thread at a time."""
+        if self._pending is not None:
+            self._pending[1].exception()
+
+    def _sample(self, trained: Any, step: int) -> Sampled:
+        c, task = self.config, self.task
+        problems = [
+            task.problems.train(index)
+            for index in range(step * c.groups, (step + 1) * c.groups)
+        ]
+        backbone = self.model(trained)["backbone"]
+        key = self._key(8, step)
+        solutions = task.solve(backbone, problems, c.group_size, key)
+        rows = [trajectory(task.builder, s) for row in solutions for s in row]
+        return Sampled(problems, solutions, rows)
+
+    def _graded(self, sampled: Sampled, step: int) -> Graded:
+        c, flat = self.config, sampled.flat
+        right = self.task.right(sampled.problems, sampled.solutions).reshape(-1)
+        rng = np.random.default_rng([self.seed, 43, step])
+        count = round(c.verifiable_share * c.groups)
+        chosen = rng.permutation(c.groups)[:count]
+        paid = np.isin(np.arange(c.groups), chosen).repeat(c.group_size)
+        lengths = [t.num_tokens if t else 0 for t in sampled.trajectories]
+        return Graded(
+            right,
+            paid,
+            np.array(lengths, np.float32),
+            np.array([len(s.tokens) for s in flat], np.float32),
+            self.task.most_tokens,
+        )
+
+    def _said(self, state: LoopState, sampled: Sampled) -> Said | None:
+        verifier = self._verifier
+        if self.guard is not None:
+            verifier = self.guard.verifier(state.guard)
+        if verifier is None:
+            return None
+        return said(verifier, sampled.flat, "progress" in self.config.rewards)
+
+    def _read_tokens(self, params: Any, rows: Any) -> PolicyTokens:
+        read = functools.partial(read_policy, self.task.decoder, params)
+        return by_microbatch(read, rows, self.config.microbatches)
+
+    def _learn(self, policy: LearnerState, payment: Payment, sampled: Sampled, step):
+        """The round's updates, all by advantages as they were at its start."""
+        c, task = self.config, self.task
+        rows, sampler_logprobs = collated(
+            task.builder, sampled.trajectories, task.max_steps, self._rows
+        )
+        payment = jax.tree.map(self._filled, payment)
+        placed = shard_batch(task.mesh, rows)
+        read = Readings(self._read({"backbone": self.ref["backbone"]}, placed).logprobs)
+        # One update of one epoch learns at the very iterate that it is compared with.
+        once = c.epochs * c.minibatches == 1
+        if c.critic or not once or (c.kl_weight and c.kl_as == "reward"):
+            tokens = self._read(self.model(policy.params), placed)
+            read = dataclasses.replace(
+                read, old_logprobs=tokens.logprobs, values=tokens.values
+            )
+        if self._implicit is not None:
+            paying = {"backbone": self._implicit}
+            read = dataclasses.replace(
+                read, implicit=self._read(paying, placed).logprobs
+            )
+        advantages, returns = self._advantages(rows.step_ids, payment, read)
+        batch = PolicyBatch(
+            rows=rows,
+            weight=payment.weight,
+            advantages=advantages,
+            sampler_logprobs=sampler_logprobs,
+            ref_logprobs=read.ref_logprobs,
+            old_logprobs=read.old_logprobs,
+            returns=returns,
+        )
+        if not once:  # minibatches are dealt out on the host
+            batch = jax.device_get(batch)
+        metrics = []
+        for epoch in range(c.epochs):
+            for part in self._minibatches(batch, step, epoch):
+                policy, found = self._update(
+                    policy, shard_batch(task.mesh, part), self.ref
+                )
+                metrics.append(found)
+        return policy, batch, mean_of(metrics)
+
+    def _filled(self, x: Any) -> np.ndarray:
+        """Rows of padding behind those of a round, of weight 0."""
+        spare = self._rows - len(x)
+        return np.pad(x, ((0, spare), *((0, 0),) * (x.ndim - 1)))
+
+    def _minibatches(self, batch: PolicyBatch, step: int, epoch: int):
+        count = self.config.minibatches
+        if count == 1:
+            return [batch]
+        rng = np.random.default_rng([self.seed, 42, step, epoch])
+        # Those that weigh anything are dealt out evenly: none may be left with nothing.
+        order = rng.permutation(self._rows)
+        order = order[np.argsort(batch.weight[order] == 0, kind="stable")]
+        return [
+            jax.tree.map(lambda x, i=i: x[order[i::count]], batch) for i in range(count)
+        ]
+
+    def _watched(
+        self, state: LoopState, metrics: dict[str, Any], step: int, why: str
+    ) -> tuple[LoopState, dict[str, Any]]:
+        """Dev accuracy now and then, the best parameters so far, and the alarm."""
+        c, watch, best = self.config, state.watch, state.best
+        if c.dev_every and not step:  # a policy that only gets worse is no better
+            before = self.accuracy(self.model(best))
+            metrics["dev/before"] = before
+            known = np.asarray(before, np.float64)
+            watch = dataclasses.replace(watch, dev=known, best=known)
+        last = step + 1 == c.updates
+        if c.dev_every and ((step + 1) % c.dev_every == 0 or last):
+            accuracy = self.accuracy(self.model(state.policy.params))
+            metrics["dev/accuracy"] = accuracy
+            watch = dataclasses.replace(watch, dev=np.asarray(accuracy, np.float64))
+            if accuracy > watch.best:
+                best = jax.device_get(state.policy.params)
+                watch = dataclasses.replace(
+                    watch,
+                    best=np.asarray(accuracy, np.float64),
+                    best_step=np.asarray(step + 1, np.int64),
+                )
+        if watch.best >= 0:
+            metrics["dev/best"] = float(watch.best)
+        tokens = float(watch.first_tokens)
+        drop = float(watch.best - watch.dev) if watch.best >= 0 else math.nan
+        over = over_the_limit(metrics, c.alarm, tokens, drop)
+        metrics["alarm"] = float(bool(over))
+        rounds = int(watch.over) + 1 if over else 0
+        stopped = 1 + ALARMS.index(over[0]) if over and rounds >= c.alarm.rounds else 0
+        idle = int(watch.idle) + 1 if why else 0
+        if c.max_idle and idle >= c.max_idle:
+            raise NothingLearnedError(
+                f"round {step + 1}: {idle} rounds in a row (rl.max_idle) had nothing "
+                f"to learn from; of the last one {why}"
+            )
+        watch = dataclasses.replace(
+            watch,
+            over=np.asarray(rounds, np.int64),
+            idle=np.asarray(idle, np.int64),
+            stopped=np.asarray(stopped, np.int64),
+            first_tokens=np.asarray(tokens or metrics["rl/tokens"], np.float64),
+        )
+        return dataclasses.replace(state, watch=watch, best=best), metrics
+
+    def accuracy(self, model: Any) -> float:
+        """The share of samples of the dev split that are right; each time as drawn."""
+        c = self.config
+        self._settle()
+        problems = list(self.task.problems.problems("dev", c.dev_problems))
+        key = self._key(9)
+        solved = self.task.solve(model["backbone"], problems, c.dev_samples, key)
+        return float(self.task.right(problems, solved).mean())
+
+    def _key(self, *path: int) -> Any:
+        key = jax.random.key(self.seed)
+        for part in (70, *path):
+            key = jax.random.fold_in(key, part)
+        return jax.random.key_data(key)
+
+    def _log(self, sampled: Sampled, graded: Graded, word: Said | None, step: int):
+        """The first solution of a few problems, as plain rows."""
+        every = self.config.sample_log
+        if self.sink is None or not every or step % every:
+            return
+        for g, row in list(enumerate(sampled.solutions))[:4]:
+            index = g * self.config.group_size
+            scores = None if word is None else word.steps[index].tolist()
+            self.sink(
+                {
+                    "step": step,
+                    "question": row[0].question,
+                    "steps": list(row[0].steps),
+                    "correct": bool(graded.right[index]),
+                    "scores": scores and [None if s != s else s for s in scores],
+                }
+            )
+
+
+def _copied(tree: Any) -> Any:
+    return jax.tree.map(lambda x: x + 0, tree)
+
+
+def _place(mesh: jax.sharding.Mesh, tree: Any) -> Any:
+    return jax.device_put(tree, param_shardings(mesh, tree))

@@ -1,0 +1,280 @@
+"""From rewards to a policy's update: advantages of a round, the loss, the step.
+
+Axes: B solutions, S steps, T tokens.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float32, Int32
+
+from aprm_jax.data.rows import StepBatch
+from aprm_jax.models.decoder import Decoder
+from aprm_jax.models.lora import LoraConfig, materialise
+from aprm_jax.policy import losses, rewards
+from aprm_jax.policy.advantages import baselined, gae, of_tokens, returns_to_go
+from aprm_jax.policy.logprobs import read_policy, reply_mask
+from aprm_jax.rl.sources import SOURCES
+from aprm_jax.training.learner import Loss, Scalars
+from aprm_jax.training.masked import MaxMetric, MeanMetric, masked_mean
+
+ESTIMATORS = ("grpo", "rloo", "reinforce++", "ppo")
+AnyArray = Array | np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class UpdateConfig:
+    """What advantages and loss need of a config; see `config.rl`.
+
+    Attributes:
+      weights: of the sources, by name.
+      constant: tokens that "constant" aggregation divides a sequence's sum by.
+      lora: None trains full parameters.
+    """
+
+    weights: Mapping[str, float]
+    estimator: str
+    gamma: float
+    gae_lambda: float
+    value_weight: float
+    clip_low: float
+    clip_high: float
+    dual_clip: float
+    aggregation: str
+    constant: float
+    kl_weight: float
+    kl_as: str
+    importance_cap: float
+    implicit_beta: float
+    lora: LoraConfig | None = None
+
+
+@flax.struct.dataclass
+class Payment:
+    """What the sources pay for the solutions of a round.
+
+    Attributes:
+      sources: by name, float32 of steps [B, S] or of whole solutions [B, 1]; NaN where
+        a source does not pay.
+      steps: 1 where a solution has the step.
+      weight: 0 leaves a solution out.
+      groups: index of the problem that it solves, below B.
+    """
+
+    sources: dict[str, Any]
+    steps: Float32[AnyArray, "B S"]
+    weight: Float32[AnyArray, " B"]
+    groups: Int32[AnyArray, " B"]
+
+
+@flax.struct.dataclass
+class Readings:
+    """What models say of the sampled tokens; 0 off them."""
+
+    ref_logprobs: Float32[AnyArray, "B T"]
+    old_logprobs: Float32[AnyArray, "B T"] | None = None  # of the policy before
+    values: Float32[AnyArray, "B T"] | None = None  # of its critic
+    implicit: Float32[AnyArray, "B T"] | None = None  # of a language model that pays
+
+
+@flax.struct.dataclass
+class PolicyBatch:
+    """Solutions to learn from."""
+
+    rows: StepBatch  # tokens of step k have `step_ids` k
+    weight: Float32[AnyArray, " B"]  # 0 leaves a row out
+    advantages: Float32[AnyArray, "B T"]
+    sampler_logprobs: Float32[AnyArray, "B T"]
+    ref_logprobs: Float32[AnyArray, "B T"]
+    # None: those of this iterate.
+    old_logprobs: Float32[AnyArray, "B T"] | None
+    returns: Float32[AnyArray, "B T"] | None  # of a critic
+
+
+def advantages_of(
+    config: UpdateConfig,
+    step_ids: Int32[AnyArray, "B T"],
+    payment: Payment,
+    read: Readings,
+) -> tuple[Float32[Array, "B T"], Float32[Array, "B T"] | None]:
+    """Advantages of a round's tokens, and a critic's returns.
+
+    Each source's returns are compared with those of other samples by themselves, and
+    the results are added; a critic learns the weighted sum. What pays a step by its
+    own worth alone ("first_error", "progress") is no reward to go for either: summed
+    over the steps to come, progress would telescope into a baseline and cancel.
+    """
+    step_ids = jnp.asarray(step_ids)
+    reply = (step_ids >= 0).astype(jnp.float32)
+    sources = {k: jnp.asarray(x) for k, x in payment.sources.items()}
+    if read.implicit is not None:
+        width = jnp.shape(payment.steps)[1]
+        paid = rewards.implicit(
+            jnp.asarray(read.implicit),
+            jnp.asarray(read.ref_logprobs),
+            reply,
+            config.implicit_beta,
+        )
+        sources["implicit"] = rewards.by_step(paid, step_ids, width)
+    if config.estimator == "ppo":
+        return _with_critic(config, step_ids, reply, sources, payment, read)
+    total = jnp.zeros_like(reply)
+    for name, paid in sources.items():
+        found = _compared(config, name, paid, payment)
+        total += config.weights[name] * of_tokens(found, step_ids)
+    if config.kl_weight and config.kl_as == "reward":
+        kl = rewards.by_step(_kl(config, reply, read), step_ids, payment.steps.shape[1])
+        mask = jnp.asarray(payment.steps) * jnp.asarray(payment.weight)[:, None]
+        togo = returns_to_go(kl, mask, config.gamma)
+        groups = jnp.asarray(payment.groups)
+        # It has a scale of its own, the weight, which no deviation is to undo.
+        found = baselined(togo, mask, groups, config.estimator, scaled=False)
+        total += of_tokens(found, step_ids)
+    return total, None
+
+
+def _kl(config: UpdateConfig, reply: Array, read: Readings) -> Array:
+    """-weight k1 of each token, as a reward."""
+    assert read.old_logprobs is not None
+    gap = jnp.asarray(read.old_logprobs) - jnp.asarray(read.ref_logprobs)
+    return -config.kl_weight * gap * reply
+
+
+def _mask(paid: Array, payment: Payment) -> Array:
+    steps = jnp.asarray(payment.steps)
+    if paid.shape[1] == 1:
+        steps = jnp.max(steps, axis=1, keepdims=True)
+    return steps * jnp.asarray(payment.weight)[:, None] * jnp.isfinite(paid)
+
+
+def _compared(config: UpdateConfig, name: str, paid: Array, payment: Payment) -> Array:
+    mask = _mask(paid, payment)
+    paid = jnp.where(mask > 0, paid, 0.0)
+    togo = paid if SOURCES[name].own else returns_to_go(paid, mask, config.gamma)
+    how, scaled = config.estimator, True
+    if how == "ppo":  # what its critic does not see
+        how, scaled = "reinforce++", False
+    return baselined(togo, mask, jnp.asarray(payment.groups), how, scaled)
+
+
+def _with_critic(
+    config: UpdateConfig,
+    step_ids: Array,
+    reply: Array,
+    sources: Mapping[str, Array],
+    payment: Payment,
+    read: Readings,
+) -> tuple[Array, Array]:
+    """GAE on the weighted sum of rewards to go, then whitened."""
+    assert read.values is not None
+    mask = reply * jnp.asarray(payment.weight)[:, None]
+    tokens, beside = jnp.zeros_like(reply), jnp.zeros_like(reply)
+    for name, paid in sources.items():
+        weight = config.weights[name]
+        if SOURCES[name].own:
+            found = _compared(config, name, paid, payment)
+            beside += weight * of_tokens(found, step_ids)
+            continue
+        known = jnp.where(_mask(paid, payment) > 0, paid, 0.0)
+        if SOURCES[name].whole:
+            tokens += weight * rewards.at_last_token(known[:, 0], reply)
+        else:
+            tokens += weight * rewards.at_step_ends(known, step_ids)
+    if config.kl_weight and config.kl_as == "reward":
+        tokens += _kl(config, reply, read)
+    gains, returns = gae(
+        tokens,
+        jnp.asarray(read.values),
+        reply,
+        gamma=config.gamma,
+        lam=config.gae_lambda,
+    )
+    gains += beside
+    centred = gains - masked_mean(gains, mask)
+    spread = jnp.sqrt(masked_mean(jnp.square(centred), mask))
+    return centred / (spread + 1e-6) * reply, returns
+
+
+def policy_loss(
+    trained: Any,
+    batch: PolicyBatch,
+    base: Any,
+    decoder: Decoder,
+    config: UpdateConfig,
+) -> Loss:
+    """The loss of solutions, each by itself once their advantages are known.
+
+    Args:
+      trained: what is learned: a model, or an adapter on `base`.
+      batch: of solutions.
+      base: the reference.
+      decoder: the module.
+      config: see `UpdateConfig`.
+    """
+    params = materialise(base, trained, config.lora)
+    tokens = read_policy(decoder, params, batch.rows)
+    here = jax.lax.stop_gradient(tokens.logprobs)
+    old = here if batch.old_logprobs is None else jnp.asarray(batch.old_logprobs)
+    sampler, ref = jnp.asarray(batch.sampler_logprobs), jnp.asarray(batch.ref_logprobs)
+    reply, weight = reply_mask(batch.rows), jnp.asarray(batch.weight)
+    objective, outside = losses.token_objective(
+        tokens.logprobs,
+        old,
+        jnp.asarray(batch.advantages),
+        low=config.clip_low,
+        high=config.clip_high,
+        dual=config.dual_clip,
+    )
+    trust = losses.importance_weights(old, sampler, config.importance_cap)
+
+    def mean(values: Array) -> MeanMetric:
+        how, constant = config.aggregation, config.constant
+        return losses.aggregated(values, reply, weight, how, constant)
+
+    value = -objective * trust
+    mask = reply * weight[:, None]
+    metrics: dict[str, Any] = {}
+    if config.kl_weight and config.kl_as == "loss":
+        value += config.kl_weight * trust * losses.squared_kl(tokens.logprobs, ref)
+    if batch.returns is not None:
+        assert tokens.values is not None
+        returns = jnp.asarray(batch.returns)
+        value += config.value_weight * 0.5 * jnp.square(tokens.values - returns)
+        metrics["value_loss"] = losses.value_loss(tokens.values, returns, mask)
+    gap = jnp.abs(old - sampler)
+    return mean(value), metrics | {
+        "clipped": MeanMetric.of(outside, mask),
+        "drift_mean": MeanMetric.of(gap, mask),
+        "drift_max": MaxMetric.of(gap, mask),
+        "truncated": MeanMetric.of(_truncated(config, old - sampler), mask),
+        "entropy_token": MeanMetric.of(tokens.entropy, mask),
+        "kl_token": MeanMetric.of(here - ref, mask),
+        "kl_sequence": MeanMetric.of(jnp.sum((here - ref) * reply, axis=1), weight),
+    }
+
+
+def _truncated(config: UpdateConfig, log_ratio: Array) -> Array:
+    """Whether an importance weight was cut at the cap."""
+    cap = config.importance_cap
+    over = jnp.exp(log_ratio) > cap if cap else jnp.zeros_like(log_ratio)
+    return over.astype(jnp.float32)
+
+
+def mean_of(metrics: list[Scalars]) -> Scalars:
+    """Metrics of a round's updates: the mean of each, the largest of maxima and flags.
+
+    Minibatches are of one size: no weight is lost.
+    """
+    out: Scalars = {}
+    for name in metrics[0]:
+        found = jnp.stack([m[name] for m in metrics])
+        largest = name.endswith(("_max", "nonfinite"))
+        out[name] = jnp.max(found) if largest else jnp.nanmean(found)
+    return out

@@ -1,0 +1,212 @@
+"""Rounds of RL on a tiny solver: it learns, resumes bitwise, and says what is wrong."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+import tiny_rl
+from tiny_rl import Says, config, leaves, play, rounds
+
+from aprm_jax.config import default_config
+from aprm_jax.models.lora import LoraConfig
+from aprm_jax.rl.monitor import AlarmConfig
+from aprm_jax.rl.rounds import ALARMS, NothingLearnedError
+from aprm_jax.training.loop import LoopConfig, run_loop
+from aprm_jax.training.metrics import read_metrics
+
+NO_ALARM = AlarmConfig(**default_config().rl.alarm.to_dict())
+
+
+@pytest.fixture(scope="module")
+def learned():
+    """Twelve rounds of outcome reward, and what they learned from."""
+    of = rounds(config(), verifier=Says())
+    return of, *play(of, of.state, range(12))
+
+
+def test_a_solver_learns_what_is_paid(learned):
+    of, state, metrics = learned
+    first, last = metrics[:3], metrics[-3:]
+    right = [np.mean([m["reward/oracle"] for m in part]) for part in (first, last)]
+    assert right[1] > right[0] + 0.2
+    assert metrics[-1]["policy/kl_sequence"] > metrics[0]["policy/kl_sequence"]
+    # The sampler's probabilities are the trainer's.
+    assert max(m["policy/drift_max"] for m in metrics) < 1e-3
+    assert all(m["reward/outcome"] <= 1 for m in metrics)
+    assert of.accuracy(of.model(state.policy.params)) > of.accuracy(of.ref) + 0.2
+    # The reference stays as it was.
+    same = zip(leaves(of.ref), leaves(tiny_rl.policy(tiny_rl.TASK)), strict=True)
+    assert all((a == b).all() for a, b in same)
+
+
+def test_a_round_depends_on_state_and_number_alone(learned):
+    of, state, metrics = learned
+    half, _ = play(of, of.state, range(5))
+    kept = jax.device_get(half)
+    resumed = dataclasses.replace(kept, policy=jax.device_put(kept.policy))
+    after, again = play(of, resumed, range(5, 12))
+    for a, b in zip(leaves(after), leaves(state), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert repr(again) == repr(metrics[5:])
+
+
+def test_overlapping_rounds_are_one_update_old_and_resume_alike():
+    """With a critic, minibatches, epochs; sampled in a thread, and when asked for."""
+    policy = tiny_rl.policy(tiny_rl.TASK)
+    kernel, bias = np.zeros((16, 1), np.float32), np.zeros(1, np.float32)
+    policy["value_head"] = jax.device_put({"kernel": kernel, "bias": bias})
+    c = config(
+        overlap=True,
+        updates=4,
+        minibatches=2,
+        epochs=2,
+        estimator="ppo",
+        rewards=("outcome", "first_error", "step"),
+    )
+    of = rounds(c, verifier=Says(), policy=policy, threaded=True)
+    state, metrics = play(of, of.state, range(4))
+    # Both first rounds are of the same parameters; later ones differ from theirs.
+    assert metrics[0]["policy/drift_max"] < 1e-3 < metrics[2]["policy/drift_max"]
+    half, _ = play(of, of.state, range(2))
+    pool, of._pool = of._pool, None
+    after, _ = play(of, half, range(2, 4))
+    for a, b in zip(leaves(after), leaves(state), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert pool is not None and "policy/value_loss" in metrics[0]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"estimator": "rloo", "kl_as": "reward", "rewards": ("min_form", "delta")},
+        {
+            "aggregation": "constant",
+            "rewards": ("outcome", "implicit", "solution", "clip", "overlong"),
+            "lora": LoraConfig(2, 4.0),
+            "microbatches": 2,
+        },
+    ],
+    ids=["kl in the reward", "adapter"],
+)
+def test_every_reward_is_learned_from(changes):
+    c = config(updates=1, **changes)
+    policy, implicit = tiny_rl.policy(tiny_rl.TASK), None
+    if "implicit" in c.rewards:
+        implicit = jax.tree.map(lambda x: 1.1 * x, policy["backbone"])
+    of = rounds(c, verifier=Says(), policy=policy, implicit=implicit)
+    before = leaves(of.state.policy.params)
+    state, [metrics] = play(of, of.state, range(1))
+    assert not metrics["rl/idle"] and not metrics["nonfinite"]
+    after = leaves(state.policy.params)
+    assert any((a != b).any() for a, b in zip(before, after, strict=True))
+    for name in c.rewards:
+        assert name == "implicit" or np.isfinite(metrics[f"reward/{name}"])
+
+
+class Never(tiny_rl.Odd):
+    """To whom nothing concludes."""
+
+    def is_final(self, step):
+        del step
+        return False
+
+
+@pytest.mark.parametrize(
+    ("verifier", "changes", "grader", "message"),
+    [
+        (Says(), {}, Never(), "no sample was finished"),
+        (Says(lambda text: 0.95), {"rewards": ("clip",)}, None, "were equal"),
+        (Says(lambda text: np.nan), {"rewards": ("step",)}, None, "cannot decide"),
+        (Says(), {"rewards": ("delta",)}, None, "NaN or infinite"),
+    ],
+    ids=["unfinished", "equal", "undecidable", "nonfinite"],
+)
+def test_rounds_without_anything_to_learn_are_counted_and_end(
+    verifier, changes, grader, message
+):
+    where = tiny_rl.TASK
+    if grader is not None:
+        solver = dataclasses.replace(where.solver, grader=grader)
+        where = dataclasses.replace(where, solver=solver, grader=grader)
+    c = config(max_idle=2, **changes)
+    if message.startswith("NaN"):
+        pay = dataclasses.replace(c.pay, delta_bound=float("nan"))
+        c = dataclasses.replace(c, pay=pay)
+    of = rounds(c, where, verifier=verifier)
+    before = leaves(of.state.policy)
+    state, metrics = play(of, of.state, range(1))
+    assert metrics[0]["rl/idle"] == 1
+    assert metrics[0]["rl/left_out"] == 1 or "finished" in message
+    for a, b in zip(before, leaves(state.policy), strict=True):
+        np.testing.assert_array_equal(a, b)
+    with pytest.raises(NothingLearnedError, match=rf"2 rounds in a row.*{message}"):
+        play(of, state, range(1, 2))
+
+
+def test_an_alarm_stops_with_the_best_checkpoint(tmp_path):
+    def score(text):
+        return 0.99  # whatever is written
+
+    alarm = dataclasses.replace(NO_ALARM, gap=0.1, rounds=2)
+    c = config(alarm=alarm, dev_every=1, updates=9)
+    of = rounds(c, verifier=Says(score))
+    loop = LoopConfig(num_steps=9, checkpoint_every=2, tensorboard=False)
+
+    def run(rounds):
+        return run_loop(
+            rounds.state,
+            rounds.step_fn,
+            workdir=tmp_path,
+            config=loop,
+            name="rl",
+            console=False,
+            finished=rounds.finished,
+        )
+
+    state = run(of)
+    rows = read_metrics(tmp_path)
+    assert ALARMS[int(state.watch.stopped) - 1] == "gap"
+    assert len(rows) < 9 and [row["alarm"] for row in rows[-2:]] == [1, 1]
+    dev = [rows[0]["dev/before"], *(row["dev/accuracy"] for row in rows)]
+    assert float(state.watch.best) == max(dev)
+    assert int(state.watch.best_step) == dev.index(max(dev))
+    again = run(rounds(c, verifier=Says(score)))  # it stays stopped
+    assert len(read_metrics(tmp_path)) == len(rows)
+    for a, b in zip(leaves(again), leaves(state), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_a_verifier_is_asked_about_equal_solutions_once():
+    verifier = Says()
+    where = dataclasses.replace(tiny_rl.TASK, problems=tiny_rl.Numbers("0"))
+    of = rounds(config(groups=2, group_size=8), where, verifier=verifier)
+    play(of, of.state, range(1))
+    [asked] = verifier.asked
+    assert len(asked) == len(set(asked))
+
+
+class _Stronger:
+    """A guard whose verifier says more with every round; remembers the solutions."""
+
+    def __init__(self):
+        self.state, self.met = np.asarray(0, np.int64), []
+
+    def verifier(self, state):
+        return Says(lambda text: 0.1 * (1 + int(state)))
+
+    def play(self, state, step, timer, solutions):
+        self.met.append((step, len(solutions)))
+        return np.asarray(int(state) + 1, np.int64), {"guard/rounds": float(state)}
+
+
+def test_a_guard_plays_on_and_its_verifier_scores():
+    guard = _Stronger()
+    where = dataclasses.replace(tiny_rl.TASK, problems=tiny_rl.Numbers("0"))
+    of = rounds(config(), where, guard=guard)  # nothing is right: it plays all the same
+    state, metrics = play(of, of.state, range(3))
+    assert int(state.guard) == 3 and guard.met == [(0, 16), (1, 16), (2, 16)]
+    shares = [m["reward/verifier"] / m["rl/finished"] for m in metrics]
+    np.testing.assert_allclose(shares, [0.1, 0.2, 0.3], rtol=1e-5)
