@@ -1,0 +1,238 @@
+"""RL by verifier: `configs/rl_verifiers.py` over as many seeds as there are.
+
+    python benchmarks/rl.py collect RUN...   # a file a seed
+    python benchmarks/rl.py tables           # docs/results.md
+
+`collect` keeps what a run found in `benchmarks/results/rl/seed_K.json`: of each
+verifier the curves of KL, the oracle's and the verifier's reward and dev accuracy,
+Pass@N before and after, and the cost. `tables` pools whichever seeds are there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from compare_table import ROOT, commit, replace_between, table
+
+from aprm_jax.evals.intervals import over_seeds
+from aprm_jax.evals.records import RESULTS as RECORDS
+from aprm_jax.evals.records import read_results
+from aprm_jax.training.metrics import read_metrics
+from aprm_jax.training.workdir import is_done
+
+RESULTS = ROOT / "benchmarks/results/rl"
+TITLES = {
+    "orm": "ORM",
+    "prm_static": "static corruptions",
+    "prm_monte_carlo": "Monte-Carlo labels",
+    "prm_frozen": "frozen Generator",
+    "aprm": "**APRM**",
+    "guarded": "**APRM**, guarded by the game",
+    "pav": "PAV",
+    "oracle": "exact labels",
+    "outcome": "known answers",
+}
+CURVES = {
+    "kl": "policy/kl_sequence",
+    "oracle": "reward/oracle",
+    "verifier": "reward/verifier",
+    "tokens": "rl/tokens",
+    "dev": "dev/accuracy",
+}
+SUMS = ("rl/sampled_tokens", "rl/labels")
+SMOOTH = 10  # rounds that a rate is the mean of
+KLS = (1.0, 2.0, 5.0, 10.0)  # nats a solution, where the gap is compared
+HACKED = 0.05  # by how much the oracle's reward falls while the verifier's rises
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("action", choices=("collect", "tables"))
+    parser.add_argument("runs", nargs="*", type=Path)
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--page", type=Path, default=ROOT / "docs/results.md")
+    args = parser.parse_args()
+    if args.action == "collect":
+        for run in args.runs:
+            print(collect(run, args.results))
+        return
+    paths = sorted(args.results.glob("seed_*.json"))
+    seeds = [json.loads(path.read_text()) for path in paths]
+    if not seeds:
+        parser.error(f"{args.results}: no seeds; collect some runs first")
+    replace_between(args.page, "rl", render(seeds))
+
+
+def collect(run: Path, results: Path = RESULTS) -> Path:
+    """Writes what a run found of the verifiers whose stages are complete."""
+    config = json.loads((run / "config.json").read_text())
+    arms = {}
+    for stage in (s.partition(":") for s in config["stages"]):
+        name = stage[0]
+        if stage[2] == "rl" and is_done(run / name):
+            arms[name.removeprefix("rl_")] = _arm(run / name)
+    found = {
+        "command": "python -m aprm_jax.main --config=configs/rl_verifiers.py:RUN "
+        f"--config.seed={config['seed']}",
+        "commit": commit(),
+        "seed": config["seed"],
+        "problems": config["rl"]["pass_problems"],
+        "arms": arms,
+    }
+    results.mkdir(parents=True, exist_ok=True)
+    path = results / f"seed_{found['seed']}.json"
+    path.write_text(json.dumps(found) + "\n")
+    return path
+
+
+def _arm(stage: Path) -> dict[str, Any]:
+    rows = read_metrics(stage)
+    curves = {
+        name: [_rounded(row.get(metric, math.nan)) for row in rows]
+        for name, metric in CURVES.items()
+    }
+    records, _ = read_results(stage / RECORDS, "")
+    passed = {f"{r.split}/{r.part}/{r.metric}": _rounded(r.value) for r in records}
+    sums = {name: sum(row.get(name, 0.0) for row in rows) for name in SUMS}
+    return {
+        "curves": curves,
+        "pass": passed,
+        "before": rows[0].get("dev/before"),
+        **sums,
+    }
+
+
+def _rounded(value: float) -> float | None:
+    return round(float(value), 4) if math.isfinite(value) else None
+
+
+def smoothed(values: Sequence[float | None]) -> np.ndarray:
+    """The mean of the last few rounds at each, without those that have none."""
+    array = np.array([np.nan if v is None else v for v in values], float)
+    out = np.full(len(array), np.nan)
+    for i in range(len(array)):
+        window = array[max(0, i + 1 - SMOOTH) : i + 1]
+        if np.isfinite(window).any():
+            out[i] = np.nanmean(window)
+    return out
+
+
+def time_to_hack(curves: Mapping[str, Sequence[float | None]]) -> int | None:
+    """The first round from which the oracle pays less than before and R does not.
+
+    Both are means of ten rounds. None where it does not happen.
+    """
+    oracle, said = smoothed(curves["oracle"]), smoothed(curves["verifier"])
+    best = at = -math.inf
+    for i, (right, score) in enumerate(zip(oracle, said, strict=True)):
+        if not (math.isfinite(right) and math.isfinite(score)):
+            continue
+        if i + 1 >= SMOOTH and right > best:
+            best, at = right, score
+        elif right < best - HACKED and score >= at:
+            return i + 1
+    return None
+
+
+def gap_at(curves: Mapping[str, Sequence[float | None]], kl: float) -> float:
+    """Verifier's less oracle's reward where KL first is as large."""
+    far = smoothed(curves["kl"])
+    gap = smoothed(curves["verifier"]) - smoothed(curves["oracle"])
+    beyond = np.flatnonzero(far >= kl)
+    return float(gap[beyond[0]]) if len(beyond) else math.nan
+
+
+def _last(curves: Mapping[str, Sequence[float | None]], name: str) -> float:
+    known = [v for v in curves[name] if v is not None]
+    return known[-1] if known else math.nan
+
+
+def summary(arm: Mapping[str, Any], rounds: int) -> dict[str, float]:
+    """The numbers of one verifier and seed."""
+    curves = arm["curves"]
+    dev = [v for v in curves["dev"] if v is not None]
+    hacked = time_to_hack(curves)
+    out = {
+        "dev before": arm["before"] if arm["before"] is not None else math.nan,
+        "dev after": dev[-1] if dev else math.nan,
+        "dev best": max(dev, default=math.nan),
+        "KL": float(smoothed(curves["kl"])[-1]),
+        "rounds to hack": float(rounds if hacked is None else hacked),
+        "hacked": float(hacked is not None),
+    }
+    out |= {f"gap at KL {kl:g}": gap_at(curves, kl) for kl in KLS}
+    return out | {name: float(arm[name]) for name in SUMS}
+
+
+def render(seeds: Sequence[Mapping[str, Any]]) -> str:
+    """The table: a row a verifier, means over seeds with t-intervals."""
+    seen = {name for seed in seeds for name in seed["arms"]}
+    arms = [name for name in TITLES if name in seen]
+    columns = {
+        "dev before": 100.0,
+        "dev after": 100.0,
+        "dev best": 100.0,
+        "KL": 1.0,
+        "rounds to hack": 1.0,
+        "hacked": 100.0,
+        **{f"gap at KL {kl:g}": 100.0 for kl in KLS},
+    }
+    rows = []
+    for name in arms:
+        known = [seed["arms"][name] for seed in seeds if name in seed["arms"]]
+        found = [summary(arm, len(arm["curves"]["kl"])) for arm in known]
+        cells = [_cell([f[c] for f in found], scale) for c, scale in columns.items()]
+        rows.append((f"{TITLES[name]} ({len(known)})", cells))
+    passed = _pass_rows(seeds, arms)
+    numbers = ", ".join(str(seed["seed"]) for seed in seeds)
+    return "\n\n".join(
+        [
+            table(["R (seeds)", *columns], rows),
+            *passed,
+            f"Means over seeds {numbers} with 95 % t-intervals. Accuracies, gaps (the "
+            "verifier's reward less the oracle's) and the share of hacked runs in %; "
+            "KL in nats a solution; a run that was not hacked counts with all its "
+            "rounds. Made by `benchmarks/rl.py` from `benchmarks/results/rl/`.",
+        ]
+    )
+
+
+def _pass_rows(seeds: Sequence[Mapping[str, Any]], arms: Sequence[str]) -> list[str]:
+    metrics = list(next(iter(seeds[0]["arms"].values()))["pass"])
+    splits = list(dict.fromkeys(m.split("/")[0] for m in metrics))
+    sizes = list(dict.fromkeys(m.split("/")[2] for m in metrics))
+    out = []
+    for split in splits:
+        rows = []
+        for when, names in (("before", arms[:1]), ("after", arms)):
+            for name in names:
+                known = [s["arms"][name]["pass"] for s in seeds if name in s["arms"]]
+                keys = [f"{split}/{when}/{size}" for size in sizes]
+                cells = [
+                    _cell([k[key] for k in known if k.get(key) is not None], 100.0)
+                    for key in keys
+                ]
+                title = TITLES[name] if when == "after" else "before RL"
+                rows.append((title, cells))
+        out.append(table([f"{split}", *sizes], rows))
+    return out
+
+
+def _cell(values: Sequence[float], scale: float) -> str:
+    known = np.array([v for v in values if math.isfinite(v)], float)
+    if not len(known):
+        return "–"
+    found = over_seeds(scale * known)
+    if not math.isfinite(found.low):
+        return f"{found.mean:.1f}"
+    return f"{found.mean:.1f} ({found.low:.1f} to {found.high:.1f})"
+
+
+if __name__ == "__main__":
+    main()

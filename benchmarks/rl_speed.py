@@ -1,0 +1,281 @@
+"""One iteration of RL, ours beside TRL's GRPOTrainer: sample, reward, update.
+
+    python -m venv /tmp/trl && /tmp/trl/bin/pip install trl torch
+    python benchmarks/rl_speed.py --trl=/tmp/trl/bin/python
+
+Both train the same Llama (`--model`, a folder of Hugging Face; by default a tiny
+random one), all parameters in float32, by GRPO with a KL penalty, on as many prompts of
+as many completions of exactly as many tokens; the reward is a function of the text. TRL
+lives in an environment of its own; its side is this file run by that Python. Each side
+warms up first; the seconds are medians over iterations, ours also by phase.
+
+Prints a table and writes benchmarks/results/rl_speed.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+QUESTION = "Ann has {a} boxes of {b} pens and buys {c} more. How many pens has she?"
+BETA, RATE = 0.04, 1e-5
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--trl", default="", help="the Python that has TRL")
+    parser.add_argument("--model", default="", help="a folder; empty = a tiny one")
+    parser.add_argument("--groups", type=int, default=4, help="prompts an iteration")
+    parser.add_argument("--group-size", type=int, default=8, help="completions of each")
+    parser.add_argument("--tokens", type=int, default=64, help="of a completion")
+    parser.add_argument("--iterations", type=int, default=8, help="that are timed")
+    parser.add_argument("--warm-up", type=int, default=2, help="and not timed")
+    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks/results")
+    parser.add_argument("--side", choices=("ours", "trl", ""), default="")
+    args = parser.parse_args()
+    if args.side:
+        print(json.dumps({"ours": ours, "trl": trl}[args.side](args)))
+        return
+    if not args.model:
+        args.model = str(_tiny(Path(tempfile.mkdtemp())))
+    found = {"settings": {k: v for k, v in vars(args).items() if k not in _ASIDE}}
+    found["ours"] = _run(args, sys.executable, "ours")
+    if args.trl:
+        found["trl"] = _run(args, args.trl, "trl")
+        found["times"] = found["trl"]["seconds"] / found["ours"]["seconds"]
+    args.out.mkdir(parents=True, exist_ok=True)
+    (args.out / "rl_speed.json").write_text(json.dumps(found, indent=1) + "\n")
+    _print(found)
+
+
+_ASIDE = ("side", "out", "trl", "model")
+
+
+def _run(args: Any, python: str, side: str) -> dict[str, Any]:
+    """A side in a process of its own; its last line is the result."""
+    shared = ("groups", "group_size", "tokens", "iterations", "warm_up", "model")
+    options = [f"--{n.replace('_', '-')}={getattr(args, n)}" for n in shared]
+    command = [python, __file__, f"--side={side}", *options]
+    done = subprocess.run(command, capture_output=True, text=True, env=_environment())
+    if done.returncode:
+        raise SystemExit(f"{side} failed:\n{done.stdout}\n{done.stderr}")
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def _environment() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
+
+
+def _print(found: dict[str, Any]) -> None:
+    for side in ("ours", "trl"):
+        if side in found:
+            row = found[side]
+            print(
+                f"{side:5} {row['seconds']:8.3f} s an iteration, "
+                f"{row['tokens_a_second']:10,.0f} tokens/s, "
+                f"{row['tokens']:.0f} tokens an iteration"
+            )
+    for phase, seconds in found["ours"]["phases"].items():
+        print(f"      {seconds:8.3f} s {phase}")
+    if "times" in found:
+        print(f"ours is {found['times']:.2f} times as fast")
+
+
+def _tiny(folder: Path) -> Path:
+    from aprm_jax.testing.tiny import write_tiny
+
+    return write_tiny(folder / "llama", "llama", [question(i) for i in range(64)])
+
+
+def question(index: int) -> str:
+    a, b, c = 2 + index % 7, 2 + index % 5, 2 + index % 3
+    return QUESTION.format(a=a, b=b, c=c)
+
+
+def reward(text: str) -> float:
+    """Of a completion: the share of its characters that are digits."""
+    return sum(c.isdigit() for c in text) / max(len(text), 1)
+
+
+def _result(seconds: list[float], tokens: list[float], **more: Any) -> dict[str, Any]:
+    mid = median(seconds)
+    drawn = sum(tokens) / len(tokens)
+    return {"seconds": mid, "tokens": drawn, "tokens_a_second": drawn / mid, **more}
+
+
+def ours(args: argparse.Namespace) -> dict[str, Any]:
+    """Seconds of our iterations."""
+    import dataclasses
+
+    import jax
+    import numpy as np
+
+    from aprm_jax.config import default_config
+    from aprm_jax.data.problem import Problem
+    from aprm_jax.hf.builders import open_writer
+    from aprm_jax.hf.locate import load_any
+    from aprm_jax.models.decoder import Decoder
+    from aprm_jax.rl.config import RLConfig
+    from aprm_jax.rl.rounds import Rounds
+    from aprm_jax.rl.task import Task
+    from aprm_jax.sampling.sampler import Sampler
+    from aprm_jax.solvers.local import LocalSolver
+    from aprm_jax.tasks.graders import AnswerGrader
+    from aprm_jax.training.mesh import MeshConfig, make_mesh
+    from aprm_jax.training.timing import PhaseTimer
+    from aprm_jax.verifiers.protocol import Scale, logit
+
+    class Whole(LocalSolver):
+        """To whom a completion that is as long as it may be is a solution."""
+
+        def solve(self, *positional: Any, **named: Any) -> Any:
+            rows = super().solve(*positional, **named)
+            done = dataclasses.replace
+            return [[done(solution, finished=True) for solution in r] for r in rows]
+
+    class Questions:
+        splits = ()
+
+        def corpus(self, index: int) -> Problem:
+            return self.train(index)
+
+        def train(self, index: int) -> Problem:
+            return Problem(question(index), ("1",), "1")
+
+        def problems(self, split: str, count: int) -> list[Problem]:
+            return [self.train(index) for index in range(count)]
+
+    class Reward:
+        scale = Scale.LOG_ODDS
+
+        def score(self, solutions: Any) -> list[np.ndarray]:
+            return [logit([reward(s) for s in steps]) for _, steps in solutions]
+
+    params, spec, tokenizer = load_any(args.model, "solver")
+    writer = open_writer(dataclasses.replace(spec, prompt=""), tokenizer)
+    longest = max(len(writer.context(question(i), ())) for i in range(64))
+    sampler = Sampler(
+        spec.decoder,
+        stop_ids=(),
+        pad_id=writer.pad_id,
+        prompt_buckets=(longest,),
+        max_new_tokens=args.tokens,
+        batch_buckets=(args.groups * args.group_size,),
+        positions=writer.positions,
+    )
+    steps = args.warm_up + args.iterations
+    config = RLConfig.of(
+        default_config().rl,
+        updates=steps,
+        groups=args.groups,
+        group_size=args.group_size,
+        rewards=("solution",),
+        weights=(),
+        uniform="keep",
+        kl_weight=BETA,
+        learning_rate=RATE,
+        dev_every=0,
+        max_idle=0,
+    )
+    solver = Whole(sampler, params["backbone"], AnswerGrader(), writer)
+    mesh = make_mesh(MeshConfig(), jax.devices()[:1])
+    task = Task(Questions(), AnswerGrader(), solver, Decoder(spec.decoder), mesh, 1)
+    rounds = Rounds(task, config, policy=params, seed=0, verifier=Reward())
+    state, timer = rounds.state, PhaseTimer()
+    seconds: list[float] = []
+    tokens: list[float] = []
+    phases: dict[str, list[float]] = defaultdict(list)
+    for step in range(steps):
+        start = time.perf_counter()
+        output = rounds.step_fn(state, step, timer)
+        state = jax.block_until_ready(output.state)
+        spent = timer.pop()
+        if output.metrics["rl/idle"]:
+            raise SystemExit("an iteration had nothing to learn from")
+        if step >= args.warm_up:
+            seconds.append(time.perf_counter() - start)
+            tokens.append(output.metrics["rl/sampled_tokens"])
+            for name, value in spent.items():
+                phases[name.removeprefix("time/")].append(value)
+    return _result(
+        seconds, tokens, phases={name: median(v) for name, v in phases.items()}
+    )
+
+
+def trl(args: argparse.Namespace) -> dict[str, Any]:
+    """Seconds of TRL's iterations; run by the Python that has it."""
+    import torch
+    from datasets import Dataset
+    from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
+    from trl import GRPOConfig, GRPOTrainer
+
+    tokenizer = AutoTokenizer.from_pretrained(args.model)
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    model = AutoModelForCausalLM.from_pretrained(args.model, dtype=torch.float32)
+    steps = args.warm_up + args.iterations
+    rows = [{"prompt": question(i)} for i in range(steps * args.groups)]
+    lengths: list[int] = []
+
+    def reward_of(completions: Any, completion_ids: Any = None, **rest: Any):
+        if completion_ids is not None:
+            lengths.append(sum(map(len, completion_ids)))
+        return [reward(text) for text in completions]
+
+    marks = [0.0]
+
+    class Clock(TrainerCallback):
+        def on_step_begin(self, *rest: Any, **named: Any) -> None:
+            if len(marks) == 1:
+                marks[0] = time.perf_counter()
+
+        def on_step_end(self, *rest: Any, **named: Any) -> None:
+            marks.append(time.perf_counter())
+
+    rows_a_step = args.groups * args.group_size
+    config = GRPOConfig(
+        output_dir=tempfile.mkdtemp(),
+        per_device_train_batch_size=rows_a_step,
+        gradient_accumulation_steps=1,
+        num_generations=args.group_size,
+        max_completion_length=args.tokens,
+        generation_kwargs={"min_new_tokens": args.tokens},
+        temperature=1.0,
+        beta=BETA,
+        learning_rate=RATE,
+        max_steps=steps,
+        bf16=False,
+        use_cpu=not torch.cuda.is_available(),
+        report_to=[],
+        save_strategy="no",
+        logging_steps=steps + 1,
+        disable_tqdm=True,
+        gradient_checkpointing=False,
+    )
+    trainer = GRPOTrainer(
+        model=model,
+        reward_funcs=reward_of,
+        args=config,
+        train_dataset=Dataset.from_list(rows),
+        processing_class=tokenizer,
+        callbacks=[Clock()],
+    )
+    trainer.train()
+    seconds = [b - a for a, b in itertools.pairwise(marks)][args.warm_up :]
+    tokens = [float(n) for n in lengths[args.warm_up :]] or [rows_a_step * args.tokens]
+    return _result(seconds, tokens)
+
+
+if __name__ == "__main__":
+    main()

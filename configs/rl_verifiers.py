@@ -1,0 +1,82 @@
+"""RL against every verifier: which of them does a policy learn to deceive, and when?
+
+The solver of a finished configs/compare.py run learns from each of that run's verifiers
+alone, by the credit that suits it, from the same problems and draws, with no alarm: the
+curves of the oracle's and the verifier's reward against KL are the result. Exact labels
+are the oracle as a verifier, a ceiling; the guarded PRM plays its game on during RL.
+
+    for seed in 0 1 2 3 4; do
+      python -m aprm_jax.main --config=configs/rl_verifiers.py:runs/compare-$seed \\
+        --config.seed=$seed --workdir=runs/rl-$seed
+      python benchmarks/rl.py collect runs/rl-$seed
+    done
+    python benchmarks/rl.py tables
+
+Where that run has a stage `pav` too, a PAV joins, which pays progress.
+
+Hardware: 2 CPU cores, no GPU. Time, memory and scores: not measured yet.
+A cut that trains its own models, minutes: --config=configs/rl_verifiers.py:runlocal
+"""
+
+from pathlib import Path
+
+from aprm_jax.config import (
+    finished_models,
+    override,
+    read_config_file,
+    run_local,
+    set_stages,
+)
+
+PRMS = ("prm_static", "prm_monte_carlo", "prm_frozen", "aprm")
+
+
+def get_config(arg: str = ""):
+    """`arg` is the folder of a finished compare run, or `runlocal`."""
+    c = read_config_file(Path(__file__).with_name("compare.py"))
+    c.name = "rl_verifiers"
+    whole, prms = (), PRMS
+    if arg in ("", "runlocal"):
+        whole = (
+            "solver:sft",
+            "generator:sft",
+            "prm_warmup:prm",
+            "aprm:aprm",
+            "orm:prm",
+        )
+        prms = ("aprm",)
+        models = {name: name for name in ("solver", "generator", "aprm", "orm")}
+    else:
+        models = finished_models(arg, "solver", "generator", "orm", *prms)
+    arms: dict[str, dict] = {
+        name: {"rl.verifiers": (models[name],), "rl.rewards": ("min_form",)}
+        for name in prms
+    }
+    arms["orm"] = {"rl.verifiers": (models["orm"],), "rl.rewards": ("solution",)}
+    arms["oracle"] = {"rl.verifiers": ("oracle",), "rl.rewards": ("min_form",)}
+    arms["outcome"] = {"rl.verifiers": (models["aprm"],), "rl.rewards": ("outcome",)}
+    arms["guarded"] = {
+        "rl.verifiers": (),
+        "rl.guard.prm": models["aprm"],
+        "rl.guard.own_steps": True,
+        "rl.rewards": ("min_form",),
+    }
+    if (Path(arg) / "pav" / "model" / "model.json").is_file():
+        pav = str(Path(arg) / "pav" / "model")
+        arms["pav"] = {"rl.verifiers": (pav,), "rl.rewards": ("progress",)}
+    set_stages(c, (*whole, *(f"rl_{name}:rl" for name in arms)))
+    for name, fields in arms.items():
+        override(c, f"rl_{name}", fields)
+    c.rl.solver_from = models["solver"]
+    c.game.generator_from = models["generator"]
+    c.rl.updates = 200
+    c.rl.dev_every = 10
+    c.rl.dev_problems, c.rl.dev_samples = 150, 2
+    c.rl.pass_splits = ("test", "longer")
+    c.rl.pass_problems, c.rl.pass_samples = 150, 32
+    # A frozen verifier is to be exploited as far as it goes.
+    c.rl.kl_weight = 0.0
+    if arg == "runlocal":
+        run_local(c)
+        c.rl.updates, c.rl.dev_every = 2, 1
+    return c
