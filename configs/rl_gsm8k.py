@@ -48,7 +48,7 @@ def get_config(arg: str = ""):
         return c
     c.domain.train = c.domain.test = "datasets:openai/gsm8k"
     c.model.dtype = c.model.param_dtype = "bfloat16"
-    c.model.remat = True
+    c.model.remat = "full"
     c.builder.buckets = (256, 384, 512, 768)
     c.builder.max_new_tokens = 128
     c.rl.updates = 300
