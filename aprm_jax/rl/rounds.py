@@ -32,7 +32,12 @@ from aprm_jax.rl.update import (
 )
 from aprm_jax.training.learner import LearnerState, by_microbatch, make_update
 from aprm_jax.training.loop import StepOutput
-from aprm_jax.training.mesh import batch_shards, param_shardings, shard_batch
+from aprm_jax.training.mesh import (
+    batch_shards,
+    on_mesh,
+    param_shardings,
+    shard_batch,
+)
 from aprm_jax.training.timing import PhaseTimer
 from aprm_jax.verifiers.protocol import Verifier
 
@@ -145,7 +150,7 @@ class Rounds:
             prefix="policy/",
         )
         self._advantages = jax.jit(functools.partial(advantages_of, update))
-        self._read = jax.jit(self._read_tokens)
+        self._read = jax.jit(on_mesh(task.mesh, self._read_tokens))
         parts = config.minibatches * config.microbatches * batch_shards(task.mesh)
         self._rows = -(-config.groups * config.group_size // parts) * parts
         self.state = LoopState(
