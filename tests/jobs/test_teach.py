@@ -21,10 +21,11 @@ from aprm_jax.oracle.verdict import Label, Verdict
 
 FIELDS = {
     "teach.prm_from": "",
-    "teach.updates": 12,
+    "teach.updates": 30,
     "teach.rounds": 1,
     "teach.situations": 6,
-    "sft.learning_rate": 3e-2,
+    "teach.kept_share": 0.25,
+    "sft.learning_rate": 1e-2,
     "sft.solver_share": 0.5,
     "sft.pool": 4,
 }
@@ -62,7 +63,7 @@ def test_rounds_go_on_until_enough_is_wrong_and_no_game_begins_before(
     rounds = _lines(folder / "rounds" / "figures.jsonl")
     assert [r["round"] for r in rounds] == [0, 1]
     assert all(0 < r["wrong"] <= r["one_step"] <= 1 for r in rounds)
-    assert len(_lines(folder / "metrics.jsonl")) == 12
+    assert len(_lines(folder / "metrics.jsonl")) == 30
     assert len(_lines(folder / "rounds" / "1" / "metrics.jsonl")) == 4
     domain = context.of("generator").domain
     for number, found in enumerate(rounds):

@@ -32,9 +32,9 @@ class PrmConfig:
     negatives: str = setting(
         "static",
         "where wrong steps come from: corruptions, the solver's samples labelled by "
-        "completions or by the oracle, people's labels; outcome: an ORM, of whole "
-        "samples labelled by their answers; values: of search trees, by the distance "
-        "to a right answer (ReST-MCTS*)",
+        "completions or by the oracle, people's labels; outcome: an ORM, of samples "
+        "labelled by their answers; values: of search trees, by the way to a right "
+        "answer (ReST-MCTS*)",
         choices=("static", "monte_carlo", "oracle", "labels", "outcome", VALUES),
     )
     data: tuple[str, ...] = setting(
