@@ -92,9 +92,9 @@ def _finishing(backbone):
 
 @pytest.fixture(autouse=True)
 def _concluding(monkeypatch):
-    """Random models seldom write a number alone: any step that says something ends."""
+    """Random models seldom write a number alone: any closed step ends a solution."""
     patched = {
-        "is_final": lambda self, step: bool(step),
+        "is_final": lambda self, step: True,
         "answer": lambda self, steps: steps[-1],
         "same_answer": lambda self, given, expected: given == expected,
     }
@@ -123,7 +123,7 @@ def test_a_solver_is_left_with_its_log_and_pass_at_n(root):
     rows = read_metrics(root / "rl")
     assert len(rows) == 2 and not any(row["nonfinite"] for row in rows)
     for phase in ("sample", "verify", "score", "update"):
-        assert f"time/{phase}" in rows[0]
+        assert any(f"time/{phase}" in row for row in rows)
     records, _ = read_results(root / "rl/results.json", "")
     results = Results(records)
     for when in (rl.BEFORE, rl.AFTER):

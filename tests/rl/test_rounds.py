@@ -32,10 +32,13 @@ def test_a_solver_learns_what_is_paid(learned):
     first, last = metrics[:3], metrics[-3:]
     right = [np.mean([m["reward/oracle"] for m in part]) for part in (first, last)]
     assert right[1] > right[0] + 0.2
-    assert metrics[-1]["policy/kl_sequence"] > metrics[0]["policy/kl_sequence"]
+    # At the end all samples of a group are right: such rounds teach nothing.
+    taught = [m for m in metrics if not m["rl/idle"]]
+    assert len(taught) >= 4
+    assert taught[-1]["policy/kl_sequence"] > taught[0]["policy/kl_sequence"]
     # The sampler's probabilities are the trainer's.
-    assert max(m["policy/drift_max"] for m in metrics) < 1e-3
-    assert all(m["reward/outcome"] <= 1 for m in metrics)
+    assert max(m["policy/drift_max"] for m in taught) < 1e-3
+    assert all(m["reward/outcome"] <= 1 for m in taught)
     assert of.accuracy(of.model(state.policy.params)) > of.accuracy(of.ref) + 0.2
     # The reference stays as it was.
     same = zip(leaves(of.ref), leaves(tiny_rl.policy(tiny_rl.TASK)), strict=True)
@@ -92,14 +95,16 @@ def test_overlapping_rounds_are_one_update_old_and_resume_alike():
     ids=["kl in the reward", "adapter"],
 )
 def test_every_reward_is_learned_from(changes):
-    c = config(updates=1, **changes)
+    c = config(updates=2, **changes)
     policy, implicit = tiny_rl.policy(tiny_rl.TASK), None
     if "implicit" in c.rewards:
         implicit = jax.tree.map(lambda x: 1.1 * x, policy["backbone"])
     of = rounds(c, verifier=Says(), policy=policy, implicit=implicit)
     before = leaves(of.state.policy.params)
-    state, [metrics] = play(of, of.state, range(1))
-    assert not metrics["rl/idle"] and not metrics["nonfinite"]
+    # The first step of the warm-up is of length 0.
+    state, rounds_played = play(of, of.state, range(2))
+    metrics = rounds_played[-1]
+    assert not any(m["rl/idle"] or m["nonfinite"] for m in rounds_played)
     after = leaves(state.policy.params)
     assert any((a != b).any() for a, b in zip(before, after, strict=True))
     for name in c.rewards:

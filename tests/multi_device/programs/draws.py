@@ -46,8 +46,15 @@ game = tiny_game.rounds(place, config)
 output = game.step_fn(game.state, 0, PhaseTimer())
 generator, prm = output.batch["generator"], output.batch["prm"]
 learned = np.asarray(generator.weight) > 0
-told = np.asarray(prm.rows.step_mask)[:, 0] > 0
+told = np.asarray(prm.rows.step_mask) > 0
 assert learned.sum() <= 7 and told.sum() <= 9
+
+
+def steps_of(rows, chosen):
+    """The ids of some steps, in order: how many rows hold them is the devices' affair."""
+    rows = jax.device_get(rows)
+    return [rows.tokens[b][rows.step_ids[b] == s] for b, s in np.argwhere(chosen)]
+
 
 uniforms = jax.jit(
     lambda key, rows: row_uniforms(key, rows, 5), out_shardings=batch_sharding(mesh)
@@ -60,10 +67,10 @@ print(
             "uniforms": digest(jax.device_get(uniforms)),
             "solutions": [s.steps for row in found for s in row],
             "generator": digest(
-                generator.rows.tokens[learned], generator.weight[learned]
+                *steps_of(generator.rows, learned), generator.weight[learned]
             ),
             "prm": digest(
-                prm.rows.tokens[told], prm.rows.labels[told], prm.source[told]
+                *steps_of(prm.rows, told), prm.rows.labels[told], prm.source[told]
             ),
         }
     )
