@@ -42,7 +42,8 @@ def best_of(q: Float[AnyArray, "*b"], k: int) -> Float[AnyArray, "*b"]:
     """
     if k < 1:
         raise ValueError(f"the best of {k}: a prover has at least 1 completion")
-    return 1.0 - (1.0 - q) ** k
+    xp: Any = q.__array_namespace__()
+    return xp.asarray(1.0 - (1.0 - q) ** k)  # NumPy makes a scalar of 0 dimensions
 
 
 def advantages(

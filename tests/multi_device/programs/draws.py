@@ -51,7 +51,7 @@ assert learned.sum() <= 7 and told.sum() <= 9
 
 
 def steps_of(rows, chosen):
-    """The ids of some steps, in order: how many rows hold them is the devices' affair."""
+    """The ids of some steps, in order, whatever rows hold them."""
     rows = jax.device_get(rows)
     return [rows.tokens[b][rows.step_ids[b] == s] for b, s in np.argwhere(chosen)]
 
