@@ -254,12 +254,9 @@ def _samples(context: Context, role: str, mesh: jax.sharding.Mesh) -> list[Progr
     rows = jax.eval_shape(compiled.prefill, *prefill)
     rows = jax.eval_shape(lambda rows: rows.grow(new - 1), rows)
     rows = jax.tree.map(lambda x: _cached(mesh, x), rows)
-    draws = Draws(
-        KEY,
-        _array(mesh, np.uint32, size),
-        jax.ShapeDtypeStruct((), np.float32),
-        None,
-    )
+    temperature = jax.ShapeDtypeStruct((), np.float32)
+    shapes: tuple[Any, ...] = (KEY, _array(mesh, np.uint32, size), temperature, None)
+    draws = Draws(*shapes)
     loop = LoopConfig(stop_ids=(0,), pad_id=0, max_new_tokens=new)
     live = _array(mesh, np.bool_, size)
     until = jax.ShapeDtypeStruct((), np.int32)

@@ -291,8 +291,9 @@ def _graded(found: Outcome, asked: Asked, right: _Right | None) -> dict[str, Any
 def _judged_tree(found: Outcome, right: _Right | None) -> list[dict[str, Any]]:
     """The tree, and at the end of whole solutions whether they are right."""
     nodes = tree_json(found.tree)
-    for candidate in found.candidates if right is not None else ():
-        nodes[candidate.node]["correct"] = right(candidate.answer)
+    if right is not None:
+        for candidate in found.candidates:
+            nodes[candidate.node]["correct"] = right(candidate.answer)
     return nodes
 
 
