@@ -114,4 +114,6 @@ def get_config(arg: str = ""):
     c.evaluate.attack_updates = 40
     if arg == "runlocal":
         run_local(c)
+        c.sft.updates = 150  # so that some samples are right: an ORM needs both kinds
+        override(c, "orm", {"prm.pool_problems": 128, "prm.pool_samples": 8})
     return c

@@ -42,6 +42,8 @@ def get_config(arg: str = ""):
     if arg == "runlocal":
         run_local(c)
         c.builder.max_steps = 4
+        c.sft.updates = 150  # so that some samples are right: an ORM needs both kinds
+        override(c, "orm", {"prm.pool_problems": 128, "prm.pool_samples": 8})
         c.search.problems, c.search.n, c.search.m = 3, 4, 2
         c.search.bootstrap = 100
     return c
