@@ -222,7 +222,8 @@ def test_the_generator_learns_where_a_config_is_cut(name, tmp_path, monkeypatch)
     """Of random weights alone no reply ends, and every reward is the same."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # where the models go
     config = read_config_file(command.REPOSITORY / "configs" / f"{name}.py", "runlocal")
-    set_field(config, "game.prm_from", "backbone")  # no warm-up before it
+    for player in ("generator_from", "prm_from"):  # no teaching, no warm-up before it
+        set_field(config, f"game.{player}", "backbone")
     set_field(config, "game.updates", 3)
     context = Context(config, tmp_path, "aprm")
     aprm.run(context)
