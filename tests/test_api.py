@@ -223,7 +223,7 @@ def test_perturb_refuses_what_it_cannot_do(generator):
 
 def test_loading_the_wrong_kind_says_which_it_is(tmp_path):
     folder = tiny.save(tmp_path / "generator", "generator")
-    wanted = "holds a generator, and a prm is wanted: a run or stage of job=prm or"
+    wanted = "holds a generator, and a prm is wanted: a run or stage of job=prm, pav or"
     with pytest.raises(ModelFileError, match=wanted):
         aprm_jax.PRM.load(folder)
     tiny.save(tmp_path / "run" / "aprm" / "model", "prm")
