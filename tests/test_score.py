@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import signal
 import subprocess
@@ -184,11 +185,14 @@ def test_what_waits_is_bounded_by_rows_and_by_text():
 
 
 def test_an_error_of_the_reading_comes_behind_what_was_read():
-    class Torn:
+    class Torn(io.BytesIO):
+        mode, name = "rb", "pipe"
+
         def __init__(self):
+            super().__init__()
             self.lines = [_line(GOOD)] * 3
 
-        def readline(self, size):
+        def readline(self, size=-1):
             if not self.lines:
                 raise OSError("gone")
             return self.lines.pop()
