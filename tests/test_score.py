@@ -186,10 +186,9 @@ def test_what_waits_is_bounded_by_rows_and_by_text():
 
 def test_an_error_of_the_reading_comes_behind_what_was_read():
     class Torn(io.BytesIO):
-        mode, name = "rb", "pipe"
-
         def __init__(self):
             super().__init__()
+            vars(self).update(mode="rb", name="pipe")  # as an open file has them
             self.lines = [_line(GOOD)] * 3
 
         def readline(self, size=-1):
