@@ -90,14 +90,14 @@ def test_ctrl_c_and_an_error_end_while_more_may_be_piped_in(tmp_path):
         process.stdin.flush()
         assert process.stdout.readline()
         process.send_signal(signal.SIGINT)
-        assert (process.wait(60), process.stderr.read()) == (130, b"")
+        assert (process.wait(240), process.stderr.read()) == (130, b"")
     known = {"key": solution_key(GOOD["prompt"], tuple(GOOD["completions"]))}
     (tmp_path / "scores").write_bytes(_line(known | {"scores": [1]}))
     with _start(f"scores:{tmp_path / 'scores'}") as process:
         assert process.stdin and process.stderr
         process.stdin.write(_line(GOOD))
         process.stdin.flush()
-        assert process.wait(60) == 1
+        assert process.wait(240) == 1
         assert process.stderr.read().endswith(b": 1 scores of 2 steps\n")
 
 
