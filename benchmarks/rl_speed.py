@@ -114,8 +114,8 @@ def _result(seconds: list[float], tokens: list[float], **more: Any) -> dict[str,
     return {"seconds": mid, "tokens": drawn, "tokens_a_second": drawn / mid, **more}
 
 
-def ours(args: argparse.Namespace) -> dict[str, Any]:
-    """Seconds of our iterations."""
+def _rounds(args: argparse.Namespace, steps: int) -> Any:
+    """RL as TRL's trainer does it: `steps` rounds of one completion a row."""
     import dataclasses
 
     import jax
@@ -133,7 +133,6 @@ def ours(args: argparse.Namespace) -> dict[str, Any]:
     from aprm_jax.solvers.local import LocalSolver
     from aprm_jax.tasks.graders import AnswerGrader
     from aprm_jax.training.mesh import MeshConfig, make_mesh
-    from aprm_jax.training.timing import PhaseTimer
     from aprm_jax.verifiers.protocol import Scale, logit
 
     class Whole(LocalSolver):
@@ -174,7 +173,6 @@ def ours(args: argparse.Namespace) -> dict[str, Any]:
         batch_buckets=(args.groups * args.group_size,),
         positions=writer.positions,
     )
-    steps = args.warm_up + args.iterations
     config = RLConfig.of(
         default_config().rl,
         updates=steps,
@@ -191,7 +189,17 @@ def ours(args: argparse.Namespace) -> dict[str, Any]:
     solver = Whole(sampler, params["backbone"], AnswerGrader(), writer)
     mesh = make_mesh(MeshConfig(), jax.devices()[:1])
     task = Task(Questions(), AnswerGrader(), solver, Decoder(spec.decoder), mesh, 1)
-    rounds = Rounds(task, config, policy=params, seed=0, verifier=Reward())
+    return Rounds(task, config, policy=params, seed=0, verifier=Reward())
+
+
+def ours(args: argparse.Namespace) -> dict[str, Any]:
+    """Seconds of our iterations."""
+    import jax
+
+    from aprm_jax.training.timing import PhaseTimer
+
+    steps = args.warm_up + args.iterations
+    rounds = _rounds(args, steps)
     state, timer = rounds.state, PhaseTimer()
     seconds: list[float] = []
     tokens: list[float] = []

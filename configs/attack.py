@@ -13,7 +13,7 @@ Against any other PRM, with a run that is finished:
       --config.attack.verifiers=Qwen/Qwen2.5-Math-PRM-7B,aprm
 
 Hardware: 2 CPU cores, no GPU. Time and scores: not measured yet.
-A cut of every stage, under a minute: --config=configs/attack.py:runlocal
+A cut of every stage, one to a few minutes: --config=configs/attack.py:runlocal
 """
 
 from pathlib import Path

@@ -19,7 +19,7 @@ the published table, and where the quickstart has others since, they stand in
 
 Hardware: 2 CPU cores, no GPU; peak memory below 4 GiB.
 Time, scores: see docs/results.md.
-A cut of every stage, under a minute: --config=configs/compare.py:runlocal
+A cut of every stage, one to a few minutes: --config=configs/compare.py:runlocal
 """
 
 from pathlib import Path

@@ -14,7 +14,7 @@ example_model_solutions.jsonl, and processbench.json or ../processbench/gsm8k.js
 
 Hardware: 2 CPU cores, no GPU.
 Time, scores: see docs/results.md, "GSM8K".
-A cut of every stage on made-up problems, under a minute:
+A cut of every stage on made-up problems, one to a few minutes:
 --config=configs/gsm8k.py:runlocal
 """
 

@@ -13,7 +13,7 @@ Another model in all roles: --config.solver.backbone, --config.generator.backbon
 
 Hardware: one accelerator with 80 GB, or --config.mesh.fsdp=N; not run on one yet.
 Time, scores: none yet.
-A cut on a random model of the same family, under a minute:
+A cut on a random model of the same family, one to a few minutes:
 --config=configs/llama3_1_8b_lora.py:runlocal
 """
 

@@ -27,7 +27,7 @@ Models are small and from scratch. With a pretrained one:
 
 Hardware: 2 CPU cores, no GPU.
 Time: some minutes for some hundred questions; scores depend on the data.
-A cut on made-up data, under a minute: --config=configs/own_data.py:runlocal
+A cut on made-up data, one to a few minutes: --config=configs/own_data.py:runlocal
 and --config=configs/own_data.py:labels-runlocal
 """
 

@@ -12,7 +12,7 @@ A prover of its own: one more stage, "prover:sft" say, then "pav_prover:pav" wit
 pav.prover="prover", and search.prover_values="pav_prover".
 
 Hardware: 2 CPU cores, no GPU. Time and scores: not measured yet.
-A cut of every stage, under a minute: --config=configs/pav.py:runlocal
+A cut of every stage, one to a few minutes: --config=configs/pav.py:runlocal
 """
 
 from pathlib import Path

@@ -13,7 +13,7 @@ majority vote, best-of-n by the solver's own likelihood.
 
 Hardware: 2 CPU cores, no GPU; peak memory below 4 GiB.
 Time: 20 minutes on two slow cores, compilation included; scores: README.md.
-A cut of every stage, under a minute: --config=configs/quickstart.py:runlocal
+A cut of every stage, one to a few minutes: --config=configs/quickstart.py:runlocal
 """
 
 from aprm_jax.config import check_arg, default_config, override, run_local

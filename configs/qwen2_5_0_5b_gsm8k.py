@@ -12,7 +12,7 @@ Other backbones: --config.generator.backbone=OWNER/NAME or a local folder, likew
 
 Hardware: one accelerator with 80 GB; not run on one yet.
 Time, scores: none yet.
-A cut on random models of the same family, under a minute:
+A cut on random models of the same family, one to a few minutes:
 --config=configs/qwen2_5_0_5b_gsm8k.py:runlocal
 """
 

@@ -16,7 +16,7 @@ What comes out goes back into the same layout:
 
 Hardware: one accelerator with 80 GB, or --config.mesh.fsdp=N; not run on one yet.
 Time, scores: none yet.
-A cut on random models of the same layouts, under a minute:
+A cut on random models of the same layouts, one to a few minutes:
 --config=configs/qwen2_5_math_prm_7b_harden.py:runlocal
 """
 

@@ -14,7 +14,7 @@ game as a guard, where the PRM goes on learning during RL:
 
 Hardware: 2 CPU cores, no GPU.
 Time, scores: not measured yet.
-A cut of every stage, under a minute: --config=configs/rl.py:runlocal
+A cut of every stage, one to a few minutes: --config=configs/rl.py:runlocal
 """
 
 from pathlib import Path

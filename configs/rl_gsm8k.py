@@ -14,7 +14,7 @@ Local data as in configs/gsm8k.py: --config.domain.train=… --config.domain.tes
 
 Hardware: one accelerator with 80 GB; not run on one yet.
 Time, scores: none yet.
-A cut on random models of the same family, under a minute:
+A cut on random models of the same family, one to a few minutes:
 --config=configs/rl_gsm8k.py:runlocal
 """
 

@@ -15,7 +15,7 @@ Data as in configs/gsm8k.py; APRM_SMOLLM2_GGUF names the file where it lies else
 
 Hardware: 2 CPU cores and 8 GB of memory, no GPU; one GPU for more than 40 rounds.
 Time: hours on two cores; 24 replies of a round take minutes. Scores: none yet.
-A cut on random models of the same family, under a minute:
+A cut on random models of the same family, one to a few minutes:
 --config=configs/smollm2_135m.py:runlocal
 """
 

@@ -93,7 +93,9 @@ class BatchSize:
 
     def of(self, count: int) -> int:
         """Rows of a batch that holds `count`."""
-        return max(self.least, one_of_few(count, self.multiple))
+        size = max(self.least, one_of_few(count, self.multiple))
+        # Those rounds may have been played on other devices.
+        return -(-size // self.multiple) * self.multiple
 
 
 def situations(

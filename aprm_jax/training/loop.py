@@ -119,8 +119,7 @@ def run_loop(
     )
     state, start = _restore(state, checkpointer, config)
     if start == config.num_steps or finished(state):
-        for path in (workdir / FILE, *([samples.path] if samples else [])):
-            check_lines(path)
+        _check_logs(workdir, samples)
         return state
     metrics = Metrics(workdir, config.tensorboard, config.wandb, start=start)
     screen = Console(
@@ -155,6 +154,11 @@ def run_loop(
         if stop.signal is not None:
             raise _interrupted(stop.signal, log.step, screen, console)
     return state
+
+
+def _check_logs(workdir: pathlib.Path, samples: LineLog | None) -> None:
+    for path in (workdir / FILE, *([samples.path] if samples else [])):
+        check_lines(path)
 
 
 def _interrupted(

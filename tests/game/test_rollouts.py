@@ -443,6 +443,12 @@ def test_the_oracle_is_asked_while_others_are_sampled(monkeypatch):
     assert len({p.verdict.label for p in found}) > 1
 
 
+def test_a_batch_divides_among_devices_that_earlier_rounds_did_not_have():
+    size = BatchSize(least=6, multiple=4)
+    assert [size.of(count) for count in (1, 4, 6, 8, 9)] == [8, 8, 8, 8, 12]
+    assert BatchSize(least=10, multiple=5).of(7) == 10  # and does not grow by itself
+
+
 def test_the_batches_of_300_rounds_have_few_shapes():
     """However long and many the replies are: each pair is compiled for."""
     rng = np.random.default_rng(0)
