@@ -10,7 +10,8 @@ of the same seed, so rows differ in the game alone.
 
 Hardware: 2 CPU cores, no GPU; peak memory below 4 GiB.
 Time, scores: see docs/results.md, "Ablations".
-A cut that trains its own models, one to a few minutes: --config=configs/ablation.py:runlocal
+A cut that trains its own models, one to a few minutes:
+--config=configs/ablation.py:runlocal
 """
 
 from pathlib import Path

@@ -14,7 +14,8 @@ that folder) has gsm8k.json or math.json. Sources by name work too, such as
 --config.domain.train=prm800k:datasets:tasksource/PRM800K
 
 Hardware: 2 CPU cores, no GPU.
-Time: half an hour on one core that others use too; scores: see docs/results.md, "Human step labels".
+Time: half an hour on one core that others use too; scores: see docs/results.md,
+"Human step labels".
 A cut of every stage on made-up solutions, one to a few minutes:
 --config=configs/prm800k.py:runlocal
 """
