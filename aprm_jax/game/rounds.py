@@ -33,12 +33,11 @@ from aprm_jax.oracle.verdict import Label
 from aprm_jax.policy.logprobs import read_replies
 from aprm_jax.sampling.sampler import Sampler
 from aprm_jax.tasks.protocols import Corruptor, Problems, StepOracle
-from aprm_jax.training.learner import LearnerState
+from aprm_jax.training.learner import start
 from aprm_jax.training.loop import StepOutput
 from aprm_jax.training.mesh import (
     batch_shards,
     on_mesh,
-    param_shardings,
     shard_batch,
 )
 from aprm_jax.training.timing import PhaseTimer
@@ -265,23 +264,12 @@ class Rounds:
             prm_decoder=arena.prm_player.decoder,
         )
         self.refs = References(generator=generator, prm=prm)
-        # Copies: the update donates its state, and the references stay.
-        trained, trained_prm = (
-            jax.tree.map(
-                lambda x: x + 0,
-                _place(arena.mesh, lora.player(self._key(10, i), full, config.lora)),
-            )
-            for i, full in enumerate((generator, prm))
+        players = (
+            start(lora.player(self._key(10, i), full, config.lora), tx, arena.mesh)
+            for i, (full, tx) in enumerate(((generator, generator_tx), (prm, prm_tx)))
         )
         self.state = LoopState(
-            game=GameState(
-                generator=LearnerState(
-                    trained, _place(arena.mesh, generator_tx.init(trained))
-                ),
-                prm=LearnerState(
-                    trained_prm, _place(arena.mesh, prm_tx.init(trained_prm))
-                ),
-            ),
+            game=GameState(*players),
             replay=ReplayBuffer.empty(
                 config.replay_capacity, arena.prm_player.builder.buckets[-1]
             ),
@@ -532,7 +520,3 @@ def logged(step: int, perturbations, p_correct, count: int = 8) -> list[dict[str
 
 def _row_counts(*batches: GeneratorBatch | PrmBatch) -> Int32[np.ndarray, " N"]:
     return np.array([len(batch.rows.tokens) for batch in batches], np.int32)
-
-
-def _place(mesh: jax.sharding.Mesh, tree: Any) -> Any:
-    return jax.device_put(tree, param_shardings(mesh, tree))

@@ -28,7 +28,7 @@ from aprm_jax.models import heads, lora
 from aprm_jax.models.decoder import Decoder
 from aprm_jax.tasks.protocols import StepOracle
 from aprm_jax.training.ahead import Ahead
-from aprm_jax.training.learner import LearnerState
+from aprm_jax.training.learner import LearnerState, start
 from aprm_jax.training.loop import StepOutput, run_loop
 from aprm_jax.training.mesh import batch_shards, shard_batch
 from aprm_jax.training.timing import PhaseTimer
@@ -125,9 +125,7 @@ def train(
     tx = optimiser(c)
     update = compiled_update(c, context.decoder, tx, context.mesh, adapters)
     ref = params if adapters or c.beta > 0 else None
-    trained = context.place(lora.player(context.key(9), params, adapters))
-    if ref is not None:  # which must stay: the update donates its state
-        trained = jax.tree.map(lambda x: x + 0, trained)
+    trained = lora.player(context.key(9), params, adapters)
 
     def step_fn(state: LearnerState, step: int, timer: PhaseTimer) -> StepOutput:
         prm = lora.materialise(params, state.params, adapters)
@@ -146,7 +144,7 @@ def train(
         return StepOutput(state, metrics, batch)
 
     state = run_loop(
-        LearnerState(trained, context.place(tx.init(trained))),
+        start(trained, tx, context.mesh),
         step_fn,
         workdir=context.directory,
         config=context.loop_config(c.updates),

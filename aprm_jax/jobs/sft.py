@@ -33,7 +33,7 @@ from aprm_jax.oracle.verdict import Label
 from aprm_jax.tasks.labelled import LabelledDomain
 from aprm_jax.tasks.protocols import StepOracle
 from aprm_jax.training.ahead import Ahead
-from aprm_jax.training.learner import LearnerState, Loss, make_update
+from aprm_jax.training.learner import LearnerState, Loss, make_update, start
 from aprm_jax.training.loop import StepOutput, run_loop
 from aprm_jax.training.masked import MeanMetric, SumMetric
 from aprm_jax.training.mesh import batch_shards, init_sharded, shard_batch
@@ -103,7 +103,7 @@ def run(context: Context) -> dict[str, float]:
     judged: dict[int, int] = {}
     batch_at = _batches(context, params["backbone"], judged)
     state = SftLoopState(
-        sft=LearnerState(params, context.place(tx.init(params))),
+        sft=start(params, tx, context.mesh),
         position=np.zeros(2, np.int64),
     )
     update = compiled_update(c, context.decoder, tx, context.mesh)

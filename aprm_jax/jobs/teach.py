@@ -14,7 +14,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 import optax
 import scipy.special
@@ -29,7 +28,7 @@ from aprm_jax.jobs.prm import initial_prm
 from aprm_jax.models import lora
 from aprm_jax.oracle.verdict import Label
 from aprm_jax.training.ahead import Ahead
-from aprm_jax.training.learner import LearnerState, make_update
+from aprm_jax.training.learner import LearnerState, make_update, start
 from aprm_jax.training.loop import StepOutput, run_loop
 from aprm_jax.training.mesh import shard_batch
 from aprm_jax.training.schedules import warmup_cosine
@@ -131,10 +130,8 @@ class _Pupil:
         self._lora = lora.LoraConfig.of(c.lora)
         source = c.teach.init_from or BACKBONE
         self._base, _ = context.load(source, "teach.init_from", "generator")
-        # A copy: the update donates what it changes, and the base is others' too.
-        self._trained = jax.tree.map(
-            lambda x: x + 0,
-            context.place(lora.player(context.key(_STREAM), self._base, self._lora)),
+        self._trained = context.place(
+            lora.player(context.key(_STREAM), self._base, self._lora)
         )
 
     def model(self) -> Any:
@@ -189,7 +186,7 @@ class _Pupil:
             return StepOutput(state, metrics | {"left_out": float(left_out)}, batch)
 
         state = run_loop(
-            LearnerState(self._trained, context.place(tx.init(self._trained))),
+            start(self._trained, tx, context.mesh),
             step_fn,
             workdir=folder,
             config=context.loop_config(updates),

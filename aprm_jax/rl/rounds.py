@@ -30,12 +30,11 @@ from aprm_jax.rl.update import (
     mean_of,
     policy_loss,
 )
-from aprm_jax.training.learner import LearnerState, by_microbatch, make_update
+from aprm_jax.training.learner import LearnerState, by_microbatch, make_update, start
 from aprm_jax.training.loop import StepOutput
 from aprm_jax.training.mesh import (
     batch_shards,
     on_mesh,
-    param_shardings,
     shard_batch,
 )
 from aprm_jax.training.timing import PhaseTimer
@@ -137,10 +136,7 @@ class Rounds:
         self._pending: tuple[int, Future[Sampled]] | None = None
         self.ref = policy
         tx = config.optimiser()
-        # Copies: the update donates its state, and the reference stays.
-        trained = _copied(
-            _place(task.mesh, lora.player(self._key(10), policy, config.lora))
-        )
+        begun = start(lora.player(self._key(10), policy, config.lora), tx, task.mesh)
         update = config.update(task.most_tokens)
         self._update = make_update(
             functools.partial(policy_loss, decoder=task.decoder, config=update),
@@ -154,10 +150,10 @@ class Rounds:
         parts = config.minibatches * config.microbatches * batch_shards(task.mesh)
         self._rows = -(-config.groups * config.group_size // parts) * parts
         self.state = LoopState(
-            policy=LearnerState(trained, _place(task.mesh, tx.init(trained))),
+            policy=begun,
             watch=Watch.begun(),
-            best=jax.device_get(trained),
-            behind=_copied(trained) if config.overlap else None,
+            best=jax.device_get(begun.params),
+            behind=_copied(begun.params) if config.overlap else None,
             guard=None if guard is None else guard.state,
         )
 
@@ -411,7 +407,3 @@ class Rounds:
 
 def _copied(tree: Any) -> Any:
     return jax.tree.map(lambda x: x + 0, tree)
-
-
-def _place(mesh: jax.sharding.Mesh, tree: Any) -> Any:
-    return jax.device_put(tree, param_shardings(mesh, tree))

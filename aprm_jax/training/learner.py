@@ -17,7 +17,7 @@ import optax
 from jaxtyping import Array, Bool, Float32
 
 from aprm_jax.training.masked import MaxMetric, MeanMetric, SumMetric
-from aprm_jax.training.mesh import on_mesh, pin
+from aprm_jax.training.mesh import on_mesh, param_shardings, pin
 
 Params = Any
 Scalars = dict[str, Float32[Array, ""]]
@@ -169,9 +169,22 @@ def make_update(
     return jax.jit(on_mesh(mesh, update), donate_argnums=0)
 
 
-def start(params: Params, tx: optax.GradientTransformation) -> LearnerState:
-    """A state before the first step."""
-    return LearnerState(params, tx.init(params))
+def start(
+    params: Params,
+    tx: optax.GradientTransformation,
+    mesh: jax.sharding.Mesh | None = None,
+) -> LearnerState:
+    """A state before the first step, on the `mesh` if there is one.
+
+    It shares no array with `params`: updates donate their state, and `params` may be a
+    reference as well, or a backbone that other roles read.
+    """
+    own = jax.tree.map(lambda x: x + 0, _on(mesh, params))
+    return LearnerState(own, _on(mesh, tx.init(own)))
+
+
+def _on(mesh: jax.sharding.Mesh | None, tree: Any) -> Any:
+    return tree if mesh is None else jax.device_put(tree, param_shardings(mesh, tree))
 
 
 def _shown(metrics: Mapping[str, Metric]) -> Scalars:

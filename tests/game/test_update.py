@@ -88,13 +88,7 @@ def _prm_batch(number: int = 0, size: BatchSize | None = None) -> PrmBatch:
 
 def _state(head: str = "token") -> GameState:
     generator, prm = tiny_game.generator(), tiny_game.prm(head=head)
-    return GameState(
-        # Copies: a cached backbone must survive the update's donation.
-        generator=learner.start(
-            jax.tree.map(lambda x: x + 0, generator), OPTIMISERS[0]
-        ),
-        prm=learner.start(jax.tree.map(lambda x: x + 0, prm), OPTIMISERS[1]),
-    )
+    return GameState(*map(learner.start, (generator, prm), OPTIMISERS))
 
 
 def _refs(head: str = "token") -> References:

@@ -1,0 +1,34 @@
+"""A learner's state before the first step."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax.sharding import AxisType
+
+from aprm_jax.training import learner
+from aprm_jax.training.learner import Loss
+from aprm_jax.training.masked import MeanMetric
+
+
+def _loss(params, batch) -> Loss:
+    return MeanMetric.of((params["w"] * batch) ** 2, jnp.ones_like(batch)), {}
+
+
+@pytest.mark.parametrize("on_mesh", [False, True])
+def test_what_a_learner_starts_from_survives_its_updates(on_mesh):
+    # A backbone that the solver reads and a PRM starts from is one array in memory.
+    mesh = None
+    if on_mesh:
+        mesh = jax.make_mesh(
+            (1, 1, 1), ("data", "fsdp", "tensor"), axis_types=(AxisType.Auto,) * 3
+        )
+    tx, params = optax.sgd(0.1), {"w": jnp.arange(3.0)}
+    update = learner.make_update(_loss, tx, mesh)
+    state = learner.start(params, tx, mesh)
+    state, _ = update(state, jnp.ones(3))
+    np.testing.assert_array_equal(params["w"], [0.0, 1.0, 2.0])
+    assert np.all(np.asarray(state.params["w"])[1:] < [1.0, 2.0])
