@@ -33,13 +33,16 @@ COMMAND = "python -m aprm_jax.main --config=configs/quickstart.py"
 # Column -> split and solver, "" for the run's own.
 PLACES = {split: (split, "") for split in ("test", "longer", "larger", "worded")}
 PLACES["test, foreign solver"] = ("test", "foreign")
-# Row -> verifier and method; those with an {n} are shown at the least and most samples.
+# Row -> verifier and method; those with an {n} are shown at the least and most samples,
+# weighted votes at the most.
 ROWS = {
     "one sample": ("", "sample"),
     "greedy": ("", "greedy"),
     "majority of {n}": ("", "majority@{n}"),
     "PRM, static corruptions, best of {n}": ("prm_static", "min@{n}"),
     "APRM, best of {n}": ("aprm", "min@{n}"),
+    "majority of {n}, weighted by the static PRM": ("prm_static", "vote_min@{n}"),
+    "majority of {n}, weighted by APRM": ("aprm", "vote_min@{n}"),
     "any of {n} is right": ("", "pass@{n}"),
 }
 
@@ -124,7 +127,7 @@ def accuracies(summaries: Sequence[dict[str, float]]) -> dict[str, dict[str, lis
     sizes = sorted(int(size) for size in found if size.isdigit())
     out: dict[str, dict[str, list]] = {}
     for title, (verifier, method) in ROWS.items():
-        for n in (sizes[0], sizes[-1]):
+        for n in sizes[-1:] if method.startswith("vote") else (sizes[0], sizes[-1]):
             out[title.format(n=n)] = {
                 place: [
                     s[_name(split, verifier, solver, method.format(n=n))]
