@@ -38,7 +38,6 @@ EXPANSIONS = 3
 SWEPT = 16  # the beam that alpha is swept with
 ALPHAS = tuple(range(11))  # in tenths
 SPLITS = ("test", "longer", "larger", "worded")
-LEDGER = ("decoded", "prefilled", "verifier_tokens", "flops")
 EFFECTIVE = {"search.aggregation": "effective"}
 RANKED = {
     "bok": {"search.verifiers": ("pav",), **EFFECTIVE},
@@ -144,76 +143,48 @@ def main() -> None:
 
 
 def collect(run: Path, results: Path) -> None:
-    """Writes what a finished run found: who was right, and what it cost."""
-    from compare_table import commit, one_line_each
+    """Writes what a finished run found, with what its labels cost."""
+    import searches
 
-    config = json.loads((run / "config.json").read_text())
-    part = config["name"].removeprefix("pav_")
-    found: dict[str, Any] = {
-        "command": f"python -m aprm_jax.main --config=benchmarks/pav.py:{part} "
-        f"--config.seed={config['seed']}",
-        "commit": commit(),
-        "seed": config["seed"],
-        "problems": config["search"]["problems"],
-        "labels": {
-            path.parent.name: json.loads(path.read_text())
-            for path in sorted(run.glob("*/summary.json"))
-            if (path.parent / "labels.jsonl").exists()
-        },
-        "searches": {},
+    part = json.loads((run / "config.json").read_text())["name"].removeprefix("pav_")
+    labels = {
+        path.parent.name: json.loads(path.read_text())
+        for path in sorted(run.glob("*/summary.json"))
+        if (path.parent / "labels.jsonl").exists()
     }
-    for path in sorted(run.glob("*/solutions.jsonl")):
-        rows = [json.loads(line) for line in path.read_text().splitlines()]
-        by_split: dict[str, list[dict[str, Any]]] = {}
-        for row in rows:
-            by_split.setdefault(row["split"], []).append(row)
-        for split, of_split in by_split.items():
-            found["searches"][f"{path.parent.name}/{split}"] = {
-                "correct": [int(row["correct"]) for row in of_split],
-                **{
-                    k: round(float(np.mean([r["ledger"][k] for r in of_split])))
-                    for k in LEDGER
-                },
-            }
-    results.mkdir(parents=True, exist_ok=True)
-    (results / f"{part}_seed_{found['seed']}.json").write_text(one_line_each(found))
+    config = f"benchmarks/pav.py:{part}"
+    searches.collect(run, config, results, f"{part}_", labels=labels)
 
 
 def render(results: Path) -> str:
     """All tables of whatever has been collected, as Markdown."""
+    from searches import footnote
+
     parts = []
     for part, tables in (("search", _search_tables), ("labels", _label_table)):
-        paths = sorted(results.glob(f"{part}_seed_*.json"))
-        seeds = [json.loads(path.read_text()) for path in paths]
-        if not seeds:
-            continue
-        parts += tables(seeds)
-        numbers = ", ".join(str(s["seed"]) for s in seeds)
-        parts.append(
-            f"% solved; seeds {numbers}, {seeds[0]['problems']} problems a split; in "
-            "brackets 95 % intervals over problems and seeds, behind them millions of "
-            "operations a problem. Made by `benchmarks/pav.py` from "
-            f"`benchmarks/results/pav/{part}_seed_*.json`."
-        )
+        files = f"{part}_seed_*.json"
+        seeds = [json.loads(path.read_text()) for path in sorted(results.glob(files))]
+        if seeds:
+            parts += [*tables(seeds), footnote(seeds, "pav.py", f"pav/{files}")]
     return "\n\n".join(parts)
 
 
 def _search_tables(seeds: Sequence[dict[str, Any]]) -> list[str]:
     from compare_table import table
+    from searches import cell, names
 
-    names = sorted({key.partition("/")[0] for s in seeds for key in s["searches"]})
-    splits = list(dict.fromkeys(k.partition("/")[2] for k in seeds[0]["searches"]))
-    beams = sorted({int(n.rpartition("_")[2]) for n in names if n.startswith("value_")})
+    found, splits = names(seeds)
+    beams = sorted({int(n.rpartition("_")[2]) for n in found if n.startswith("value_")})
     out = []
     for split in splits:
         rows = [
-            (f"B = {b}", [_cell(seeds, f"{name}_{b}/{split}") for name in RANKED])
+            (f"B = {b}", [cell(seeds, f"{name}_{b}", split) for name in RANKED])
             for b in beams
         ]
         out.append(table([f"{split}: beam", *TITLES.values()], rows))
-    alphas = sorted(int(n.partition("_")[2]) for n in names if "alpha_" in n)
+    alphas = sorted(int(n.partition("_")[2]) for n in found if "alpha_" in n)
     rows = [
-        (f"{a / 10:g}", [_cell(seeds, f"alpha_{a}/{split}") for split in splits])
+        (f"{a / 10:g}", [cell(seeds, f"alpha_{a}", split) for split in splits])
         for a in alphas
     ]
     out.append(table([f"alpha, B = {min(SWEPT, max(beams))}", *splits], rows))
@@ -222,29 +193,18 @@ def _search_tables(seeds: Sequence[dict[str, Any]]) -> list[str]:
 
 def _label_table(seeds: Sequence[dict[str, Any]]) -> list[str]:
     from compare_table import table
+    from searches import cell, names
 
-    splits = list(dict.fromkeys(k.partition("/")[2] for k in seeds[0]["searches"]))
+    _, splits = names(seeds)
     ways = [(how, split) for split in splits for how in ("value", "bok")]
     rows = []
     for name in seeds[0]["labels"]:
         spent = [s["labels"][name]["labels"] for s in seeds]
         cost = [f"{np.mean([x[k] for x in spent]):,.0f}" for k in ("tokens", "labels")]
-        cells = [_cell(seeds, f"{how}_{name}/{split}") for how, split in ways]
+        cells = [cell(seeds, f"{how}_{name}", split) for how, split in ways]
         rows.append((name.replace("_", " "), [*cost, *cells]))
     header = [f"{split}, {TITLES[how]}" for how, split in ways]
     return [table(["labels", "tokens drawn", "values", *header], rows)]
-
-
-def _cell(seeds: Sequence[dict[str, Any]], key: str) -> str:
-    from compare_table import pooled_row
-
-    found = [s["searches"][key] for s in seeds if key in s["searches"]]
-    if len(found) < len(seeds):
-        return "–"
-    row = pooled_row(np.array([f["correct"] for f in found], float))
-    cost = np.mean([f["flops"] for f in found]) / 1e6
-    spread = f"({100 * row['low']:.0f}–{100 * row['high']:.0f})"
-    return f"{100 * row['mean']:.1f} {spread}; {cost:,.0f}"
 
 
 if __name__ == "__main__":
