@@ -134,7 +134,7 @@ def search(
 
 def _settings(method: str, scored: bool, options: dict[str, Any]) -> SearchConfig:
     """The job's settings, with these options."""
-    fields = {f.name: f.default for f in dataclasses.fields(SearchConfig)}
+    fields = vars(SearchConfig())
     known = [name for name in fields if name not in _OF_THE_JOB]
     for name, value in (options | {"method": method}).items():
         if name not in known:

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from compare_table import ROOT, commit
 
-from aprm_jax.config import read_config_file
+from aprm_jax.config import read_config_file, with_fields
 from aprm_jax.data.problem import Problem
 from aprm_jax.jobs.context import Context
 
@@ -38,7 +38,7 @@ def facts(problems: Iterable[Problem]) -> set[Fact]:
 def shares(seed: int) -> dict[str, float]:
     """Of each split, % of its facts that the game's problems hold."""
     config = read_config_file(ROOT / "configs/quickstart.py")
-    config.seed = seed
+    config = with_fields(config, {"seed": seed})
     domain = Context(config, Path(), "evaluate").domain
     game = config.game
     drawn = 2 * max(game.groups, game.prm_clean, game.static_probe) * game.updates

@@ -124,14 +124,13 @@ def leave_to_compiler() -> None:
 
 def planned(row: Row) -> dict[str, Any]:
     """The row's step, compiled."""
-    from aprm_jax.config import default_config, set_field
+    from aprm_jax.config import default_config, with_fields
     from aprm_jax.jobs import plan
     from aprm_jax.jobs.context import Context
     from aprm_jax.training.chips import Topology
 
     topology = Topology.of(row.topology)
     topology.prepare()
-    c = default_config()
     with tempfile.TemporaryDirectory() as folder:
         model = Path(folder, row.model)
         model.mkdir()
@@ -160,8 +159,7 @@ def planned(row: Row) -> dict[str, Any]:
             **{f"{r}.backbone": str(model) for r in ("solver", "generator", "prm")},
             **row.fields,
         }
-        for name, value in fields.items():
-            set_field(c, name, value)
+        c = with_fields(default_config(), fields)
         found = list(plan.plans(c, Context(c, Path(folder), "plan"), topology))
     told = plan.as_json(row.title, topology, found)
     return told

@@ -121,7 +121,6 @@ def _rounds(args: argparse.Namespace, steps: int) -> Any:
     import jax
     import numpy as np
 
-    from aprm_jax.config import default_config
     from aprm_jax.data.problem import Problem
     from aprm_jax.hf.builders import open_writer
     from aprm_jax.hf.locate import load_any
@@ -173,8 +172,7 @@ def _rounds(args: argparse.Namespace, steps: int) -> Any:
         batch_buckets=(args.groups * args.group_size,),
         positions=writer.positions,
     )
-    config = RLConfig.of(
-        default_config().rl,
+    config = RLConfig(
         updates=steps,
         groups=args.groups,
         group_size=args.group_size,

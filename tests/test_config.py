@@ -1,18 +1,23 @@
+import ast
+import dataclasses
 import json
 import os
 import subprocess
 import sys
 from collections import Counter
+from pathlib import Path
 
 import command
 import pytest
 
 from aprm_jax.config import (
     ConfigError,
+    as_read_by,
     default_config,
     flat,
     for_stage,
     group_meaning,
+    jobs,
     nearest,
     override,
     read_config_file,
@@ -20,7 +25,9 @@ from aprm_jax.config import (
     set_field,
     settings,
     stages,
+    typed,
     validate,
+    with_fields,
 )
 
 FILES = sorted((command.REPOSITORY / "configs").glob("*.py"))
@@ -92,9 +99,10 @@ def test_baselines_get_as_many_updates_as_the_game():
         updates: Counter[str] = Counter()
         for stage, job in stages(config):
             if job in ("prm", "aprm") and stage != "prm_warmup":
-                of_stage = for_stage(config, stage)[{"aprm": "game"}.get(job, job)]
+                of_stage = for_stage(config, stage)
+                trained = of_stage.game if job == "aprm" else of_stage.prm
                 # The rounds of ReST-MCTS* train one value model.
-                updates[stage.rstrip("_12")] += of_stage.updates
+                updates[stage.rstrip("_12")] += trained.updates
         assert len(set(updates.values())) == 1
 
 
@@ -115,6 +123,38 @@ def test_overrides_hold_for_their_stage_alone():
     override(config, "sovler", {"sft.updates": 7})
     with pytest.raises(ConfigError, match=r"'sovler'.*'solver'"):
         validate(config)
+
+
+def test_jobs_see_a_frozen_config_with_the_fields_of_the_schema():
+    config = quickstart()
+    whole = validate(config)
+    assert flat(whole) == flat(config)
+    assert whole == validate(whole)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        whole.sft.updates = 3  # pyright: ignore[reportAttributeAccessIssue]
+    other = with_fields(whole, {"sft.updates": 3, "evaluate.samples": [2]})
+    assert (other.sft.updates, other.evaluate.samples) == (3, (2,))
+    assert whole.sft.updates == config.sft.updates != 3
+    with pytest.raises(ConfigError, match=r"'sft.updats'.*'sft.updates'"):
+        with_fields(whole, {"sft.updats": 3})
+    with pytest.raises(ConfigError, match="takes int"):
+        with_fields(whole, {"sft.updates": "3"})
+
+
+def test_what_a_job_does_not_read_is_not_there_and_has_no_default_either():
+    read = as_read_by(validate(default_config()), jobs()["prm"])
+    assert read.prm.updates == default_config().prm.updates
+    with pytest.raises(AttributeError, match="updates"):
+        _ = read.game.updates
+
+
+def test_the_type_checker_knows_the_settings_of_every_job():
+    tree = ast.parse(Path(str(typed.__file__)).read_text())
+    [known] = [n for n in ast.walk(tree) if isinstance(n, ast.ClassDef)]
+    groups = [n for n in known.body if isinstance(n, ast.AnnAssign)]
+    assert {ast.unparse(g.target): ast.unparse(g.annotation) for g in groups} == {
+        job.group: job.settings.__name__ for job in jobs().values()
+    }
 
 
 def test_a_wrong_value_in_an_override_names_the_stage():

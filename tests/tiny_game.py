@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
-import ml_collections
 import numpy as np
 import tiny
 
-from aprm_jax.config import default_config
+from aprm_jax.config.game import RewardsConfig
 from aprm_jax.data.replies import Reply
 from aprm_jax.data.steps import RowFormat, StepBuilder
-from aprm_jax.game.rewards import RewardTable
 from aprm_jax.game.rollouts import (
     OracleQueries,
     Perturbation,
@@ -26,6 +25,7 @@ from aprm_jax.game.rounds import Arena, GameConfig, Rounds
 from aprm_jax.game.update import UpdateConfig
 from aprm_jax.models import heads
 from aprm_jax.models.decoder import Decoder
+from aprm_jax.models.io import ModelSpec, save_model
 from aprm_jax.sampling.sampler import Sampler
 from aprm_jax.tasks.arithmetic import ArithmeticDomain
 from aprm_jax.training.mesh import MeshConfig, make_mesh
@@ -87,9 +87,20 @@ def update_config(**changes: Any) -> UpdateConfig:
     return UpdateConfig(**(fields | changes))
 
 
+def save(folder: Path, kind: Any, params: Any, **spec: Any) -> None:
+    """Writes a model of `CONFIG`; a PRM's head is that of `prm`."""
+    fields = {
+        "head": "token" if kind == "prm" else None,
+        "window": 1,
+        "buckets": (64,),
+        "domain": DOMAIN.name,
+    }
+    made = ModelSpec(kind=kind, decoder=CONFIG, **(fields | spec))
+    save_model(folder, params, made, DOMAIN.tokenizer)
+
+
 def game_config(**changes: Any) -> GameConfig:
     """A game of a few perturbations a round; `changes` replace any field."""
-    game: ml_collections.ConfigDict = default_config().game
     small: dict[str, Any] = {
         "updates": 20,
         "groups": 3,
@@ -103,7 +114,7 @@ def game_config(**changes: Any) -> GameConfig:
         "warmup": 2,
         "sample_log": 2,
     }
-    return GameConfig.of(game, **(small | changes))
+    return GameConfig(**(small | changes))
 
 
 def arena(rows: StepBuilder | None = None, **changes: Any) -> Arena:
@@ -155,4 +166,4 @@ def rounds(place: Arena, config: GameConfig, **changes: Any) -> Rounds:
     return Rounds(place, config, **(fields | changes))
 
 
-TABLE = RewardTable()
+TABLE = RewardsConfig(generator_caught=0.0)

@@ -11,7 +11,6 @@ import numpy as np
 import tiny_game
 import tiny_solver
 
-from aprm_jax.config import default_config
 from aprm_jax.data.problem import Problem
 from aprm_jax.models.decoder import Decoder
 from aprm_jax.rl.config import RLConfig
@@ -91,7 +90,7 @@ def config(**changes: Any) -> RLConfig:
         "dev_every": 0,
         "dev_problems": 4,
     }
-    return RLConfig.of(default_config().rl, **(small | changes))
+    return RLConfig(**(small | changes))
 
 
 TASK = task()

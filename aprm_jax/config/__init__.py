@@ -1,14 +1,14 @@
 """The config: its schema, its fields by name, and its checks.
 
 A file under `configs/` starts from `default_config()` and changes what it needs. The
-result is locked: a misspelt or ill-typed field fails before anything is compiled, and
-`validate` checks what types cannot say.
+result is locked: a misspelt or ill-typed field fails before anything is compiled.
+`validate` checks what types cannot say, and makes of it what jobs are given: a
+`Config`, a frozen dataclass with one for each group of fields.
 """
 
 from aprm_jax.config.fields import (
     ConfigError,
     flat,
-    for_stage,
     nearest,
     override,
     set_field,
@@ -33,19 +33,23 @@ from aprm_jax.config.schema import (
     settings,
 )
 from aprm_jax.config.setting import Setting, setting
+from aprm_jax.config.typed import Config, as_read_by, for_stage, frozen, with_fields
 from aprm_jax.config.validation import validate
 
 __all__ = [
     "EXPORT_FORMATS",
+    "Config",
     "ConfigError",
     "Job",
     "Setting",
+    "as_read_by",
     "check_arg",
     "default_config",
     "drop_overrides",
     "finished_models",
     "flat",
     "for_stage",
+    "frozen",
     "group_meaning",
     "is_made_up",
     "is_read_by",
@@ -61,4 +65,5 @@ __all__ = [
     "settings",
     "stages",
     "validate",
+    "with_fields",
 ]

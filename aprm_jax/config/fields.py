@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -9,24 +10,30 @@ from typing import Any
 import ml_collections
 
 from aprm_jax.config.errors import UserError
+from aprm_jax.config.groups import CommonConfig
 from aprm_jax.config.job import jobs
 
-_NOTHING = ml_collections.ConfigDict()
+AnyConfig = ml_collections.ConfigDict | CommonConfig
 
 
 class ConfigError(UserError, ValueError):
     """A field of the config is wrong; the message names it and what would be right."""
 
 
-def flat(config: ml_collections.ConfigDict, prefix: str = "") -> dict[str, Any]:
-    """Dotted field name -> value, in the schema's order."""
+def flat(config: Any, prefix: str = "") -> dict[str, Any]:
+    """Dotted field name -> value of a config, a group or nested mappings, in order."""
+    tree = vars(config) if dataclasses.is_dataclass(config) else config
     out: dict[str, Any] = {}
-    for key, value in config.items():
+    for key, value in tree.items():
         name = f"{prefix}{key}"
-        if isinstance(value, ml_collections.ConfigDict) and name != "overrides":
+        if name == "overrides":
+            is_dict = isinstance(value, ml_collections.ConfigDict)
+            out[name] = value.to_dict() if is_dict else value
+        elif isinstance(value, (ml_collections.ConfigDict, dict)):
             out.update(flat(value, f"{name}."))
         else:
-            out[name] = value.to_dict() if name == "overrides" else value
+            inside = dataclasses.is_dataclass(value)
+            out.update(flat(value, f"{name}.") if inside else {name: value})
     return out
 
 
@@ -38,17 +45,16 @@ def override(
     They are kept nested: `override(c, "generator", {"sft.updates": 300})` may be
     changed again by `--config.overrides.generator.sft.updates=200`.
     """
-    checked = config.copy_and_resolve_references()
+    known = flat(config)
     with config.unlocked():
         for name, value in fields.items():
-            set_field(checked, name, value)
             *path, leaf = f"{stage}.{name}".split(".")
             node = config.overrides
             for key in path:
                 if key not in node:
                     node[key] = ml_collections.ConfigDict()
                 node = node[key]
-            node[leaf] = flat(checked)[name]
+            node[leaf] = fitting(known, name, value)
 
 
 def nearest(name: str, names: list[str]) -> str:
@@ -59,7 +65,21 @@ def nearest(name: str, names: list[str]) -> str:
 
 def set_field(config: ml_collections.ConfigDict, name: str, value: Any) -> None:
     """Sets a dotted field; an unknown name or another type is a ConfigError."""
-    known = flat(config)
+    value = fitting(flat(config), name, value)
+    *path, leaf = name.split(".")
+    node = config
+    for key in path:
+        node = node[key]
+    with node.unlocked():
+        node[leaf] = value
+
+
+def fitting(known: Mapping[str, Any], name: str, value: Any) -> Any:
+    """A value for a dotted field, of the type that it has in `known`.
+
+    Raises:
+      ConfigError: there is no such field, or the value is of another type.
+    """
     if name not in known:
         raise ConfigError(f"unknown config field {name!r}.{nearest(name, list(known))}")
     old = known[name]
@@ -69,12 +89,7 @@ def set_field(config: ml_collections.ConfigDict, name: str, value: Any) -> None:
         value = float(value)
     if type(old) is not type(value):
         raise wrong_type(name, old, value)
-    *path, leaf = name.split(".")
-    node = config
-    for key in path:
-        node = node[key]
-    with node.unlocked():
-        node[leaf] = value
+    return value
 
 
 def wrong_type(name: str, default: Any, value: Any) -> ConfigError:
@@ -85,7 +100,7 @@ def wrong_type(name: str, default: Any, value: Any) -> ConfigError:
     )
 
 
-def stages(config: ml_collections.ConfigDict) -> list[tuple[str, str]]:
+def stages(config: AnyConfig) -> list[tuple[str, str]]:
     """The pipeline as (stage name, job): `"solver:sft"`, or a job's name alone."""
     out = []
     for stage in config.stages:
@@ -105,20 +120,10 @@ def stages(config: ml_collections.ConfigDict) -> list[tuple[str, str]]:
 
 
 def among_stages(
-    config: ml_collections.ConfigDict, field: str, names: Iterable[str]
+    config: CommonConfig, field: str, names: Iterable[str]
 ) -> Iterator[tuple[str, str]]:
     """(field, name) of those names that are stages of the run, or in their folders."""
     known = {str(stage).partition(":")[0] for stage in config.stages}
     for name in names:
         if name.partition("/")[0] in known:
             yield field, name
-
-
-def for_stage(
-    config: ml_collections.ConfigDict, stage: str
-) -> ml_collections.ConfigDict:
-    """The config with a stage's overrides applied."""
-    out = config.copy_and_resolve_references()
-    for name, value in flat(config.overrides.get(stage, _NOTHING)).items():
-        set_field(out, name, value)
-    return out

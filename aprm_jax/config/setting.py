@@ -73,7 +73,8 @@ def setting(
     """
     limits = Limits(choices, least, above, most)
     said = {"meaning": meaning, "limits": limits, "only": only}
-    field: Any = dataclasses.field(default=default, metadata=said)
+    # Not a default of the class: what a job does not read would fall back to that.
+    field: Any = dataclasses.field(default_factory=lambda: default, metadata=said)
     return field
 
 
@@ -98,12 +99,18 @@ def settings_of(cls: type, prefix: str = "") -> Iterator[Setting]:
     """The fields of a dataclass of settings and of the groups in it, in order."""
     for field in dataclasses.fields(cls):
         name = f"{prefix}{field.name}"
-        if dataclasses.is_dataclass(group := field.default_factory):
-            assert isinstance(group, type)
+        if group := group_of(field):
             yield from settings_of(group, f"{name}.")
         elif "meaning" in field.metadata:
             written = field.type if isinstance(field.type, str) else field.type.__name__
-            yield Setting(name, written, field.default, **field.metadata)
+            default: Any = field.default_factory
+            yield Setting(name, written, default(), **field.metadata)
+
+
+def group_of(field: dataclasses.Field) -> type | None:
+    """The dataclass of a field that is a group of settings; None of a setting."""
+    made = field.default_factory
+    return made if isinstance(made, type) and dataclasses.is_dataclass(made) else None
 
 
 def items_of(value: Any) -> tuple[Any, ...]:

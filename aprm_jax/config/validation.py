@@ -7,12 +7,10 @@ import re
 import urllib.parse
 from typing import Any
 
-import ml_collections
-
 from aprm_jax.config.fields import (
+    AnyConfig,
     ConfigError,
     flat,
-    for_stage,
     nearest,
     stages,
     wrong_type,
@@ -20,12 +18,13 @@ from aprm_jax.config.fields import (
 from aprm_jax.config.job import jobs
 from aprm_jax.config.schema import default_config, settings
 from aprm_jax.config.setting import Setting, items_of
+from aprm_jax.config.typed import Config, for_stage, frozen
 
 _ADDRESS = "http:// or https://, a host, and a path up to /v1"
 
 
-def validate(config: ml_collections.ConfigDict) -> None:
-    """Checks what types cannot say.
+def validate(config: AnyConfig) -> Config:
+    """Checks what types cannot say, and returns the config as jobs see it.
 
     Raises:
       ConfigError: names the field, its value and what is allowed.
@@ -43,15 +42,17 @@ def validate(config: ml_collections.ConfigDict) -> None:
                 f"overrides: no stage is called {stage!r}.{nearest(stage, names)}"
             )
     _check_schema(config)
-    _validate_one(config)
-    for stage in config.overrides:
+    whole = frozen(config)
+    _validate_one(whole)
+    for stage in whole.overrides:
         try:
-            _validate_one(for_stage(config, stage))
+            _validate_one(for_stage(whole, stage))
         except ConfigError as error:
             raise ConfigError(f"overrides.{stage}: {error}") from error
+    return whole
 
 
-def _check_schema(config: ml_collections.ConfigDict) -> None:
+def _check_schema(config: AnyConfig) -> None:
     """Every field of the schema is there, of its type, and no other."""
     schema, values = flat(default_config()), flat(config)
     for name in values:
@@ -75,7 +76,7 @@ def _check_schema(config: ml_collections.ConfigDict) -> None:
                 )
 
 
-def _validate_one(c: ml_collections.ConfigDict) -> None:
+def _validate_one(c: Config) -> None:
     values = flat(c)
     for name, setting in settings().items():
         _check_limits(setting, values[name])
@@ -97,7 +98,7 @@ def _check_limits(setting: Setting, value: Any) -> None:
         raise ConfigError(f"{setting.name} {fault}{hint}")
 
 
-def _validate_shapes(c: ml_collections.ConfigDict) -> None:
+def _validate_shapes(c: Config) -> None:
     """Row lengths, and heads that divide."""
     buckets = c.builder.buckets
     if not buckets or list(buckets) != sorted(set(buckets)):
@@ -109,7 +110,7 @@ def _validate_shapes(c: ml_collections.ConfigDict) -> None:
         )
 
 
-def _validate_text(c: ml_collections.ConfigDict) -> None:
+def _validate_text(c: Config) -> None:
     """What goes with a domain alone, and regular expressions."""
     if c.domain.oracle == "text" and c.domain.name == "arithmetic":
         raise ConfigError(
@@ -130,9 +131,10 @@ def _validate_text(c: ml_collections.ConfigDict) -> None:
         ) from None
 
 
-def _validate_backbones(c: ml_collections.ConfigDict) -> None:
+def _validate_backbones(c: Config) -> None:
     """What models of Hugging Face need of other fields."""
-    named = [r for r in ("solver", "generator", "prm") if c[r].backbone]
+    roles = {"solver": c.solver, "generator": c.generator, "prm": c.prm}
+    named = [role for role, group in roles.items() if group.backbone]
     if named and c.builder.line_stride:
         raise ConfigError(
             f"{named[0]}.backbone was trained on contiguous positions: set "

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32, Int32
 
+from aprm_jax.config.game import RewardsConfig
 from aprm_jax.data.replies import Reply, ReplyFormat
 from aprm_jax.data.rows import (
     StepBatch,
@@ -21,7 +22,7 @@ from aprm_jax.data.rows import (
     packing,
 )
 from aprm_jax.data.steps import RowFormat, StepBuilder
-from aprm_jax.game.rewards import RewardTable
+from aprm_jax.game.rewards import generator_rewards
 from aprm_jax.game.update import GeneratorBatch
 from aprm_jax.oracle.verdict import Label, Verdict
 from aprm_jax.sampling.sampler import Sampler, Samples
@@ -222,7 +223,7 @@ def prm_rows(
 def generator_batch(
     perturbations: Sequence[Perturbation],
     p_correct: Float32[np.ndarray, " N"],
-    table: RewardTable,
+    table: RewardsConfig,
     builder: StepBuilder,
     rng: np.random.Generator,
     most: int,
@@ -245,7 +246,7 @@ def generator_batch(
       branch: whether replies to one prompt share it; else each repeats it.
     """
     labels = np.array([int(p.verdict.label) for p in perturbations])
-    reward = table.generator(labels, p_correct)
+    reward = generator_rewards(table, labels, p_correct)
     no_step = np.array([bool(p.reply.reason) for p in perturbations])
     reward = np.where(no_step, table.generator_still_correct, reward)
     learnable = np.flatnonzero((labels != Label.UNDECIDABLE) | no_step)

@@ -8,17 +8,16 @@ from typing import Any
 
 import flax.struct
 import jax
-import ml_collections
 import numpy as np
 import optax
 import scipy.special
 from jaxtyping import Int32
 
+from aprm_jax.config import game as schema
 from aprm_jax.data.rows import StepRow, TooLongError
 from aprm_jax.data.steps import RowFormat, StepBuilder
 from aprm_jax.game import rollouts
 from aprm_jax.game.replay import ReplayBuffer
-from aprm_jax.game.rewards import RewardTable
 from aprm_jax.game.update import (
     GameState,
     GeneratorBatch,
@@ -50,53 +49,15 @@ THRESHOLD = 0.5  # R's verdict in the game is a draw from p; 0.5 is its mode
 
 
 @dataclasses.dataclass(frozen=True)
-class GameConfig:
-    """The fields of `config.game`; see `aprm_jax.config` for their meaning.
+class GameConfig(schema.GameConfig):
+    """`config.game` and `config.lora`, where None trains full parameters."""
 
-    `lora` is `config.lora`; None trains full parameters.
-    """
-
-    updates: int
-    groups: int
-    group_size: int
-    generator_rows: int
-    prm_clean: int
-    prm_fresh: int
-    prm_replay: int
-    hard_share: float
-    static_probe: int
-    replay_capacity: int
-    advantage: str
-    normalise_advantage: bool
-    gae_lambda: float
-    gamma: float
-    value_weight: float
-    clip_ratio: float
-    epochs: int
-    microbatches: int
-    beta_generator: float
-    eta_generator: float
-    beta_prm: float
-    eta_prm: float
-    prm_objective: str
-    generator_learning_rate: float
-    prm_learning_rate: float
-    warmup: int
-    b1: float
-    b2: float
-    clip_norm: float
-    optimistic: bool
-    sample_log: int
-    rewards: RewardTable
     lora: lora.LoraConfig | None = None
 
     @classmethod
-    def of(cls, fields: ml_collections.ConfigDict, **changes: Any) -> GameConfig:
+    def of(cls, fields: schema.GameConfig, **changes: Any) -> GameConfig:
         """From `config.game`; `changes` win."""
-        names = [f.name for f in dataclasses.fields(cls) if f.name != "lora"]
-        values: dict[str, Any] = {name: fields[name] for name in names}
-        values["rewards"] = RewardTable(**fields.rewards.to_dict())
-        return cls(**(values | changes))
+        return cls(**(vars(fields) | changes))
 
     def optimisers(
         self,

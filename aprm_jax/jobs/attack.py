@@ -12,7 +12,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from aprm_jax.config import ConfigError
+from aprm_jax.config import ConfigError, flat
 from aprm_jax.evals import robustness
 from aprm_jax.evals.intervals import Interval
 from aprm_jax.evals.records import (
@@ -32,6 +32,7 @@ from aprm_jax.jobs import charts
 from aprm_jax.jobs.backbones import BACKBONE
 from aprm_jax.jobs.context import Context, log
 from aprm_jax.jobs.parts import Part, keep, kept
+from aprm_jax.jobs.records.attack import AttackConfig
 from aprm_jax.jobs.row_files import check_names, judged_in, located
 from aprm_jax.jobs.spent import Spent
 from aprm_jax.jobs.tables import as_text
@@ -112,13 +113,13 @@ def run(context: Context) -> dict[str, Any]:
 def _made_by(context: Context, place: str) -> str:
     """What changes where a part does: other weights or settings are another part."""
     c = context.config
-    settings = {k: v for k, v in c.attack.items() if k != "verifiers"}
+    settings = {k: v for k, v in flat(c.attack).items() if k != "verifiers"}
     generator = located(context, c.attack.generator)
     models = [fingerprint_of(place)]
     if generator != BACKBONE:
         models.append(fingerprint_of(generator))
-    known = [models, settings, c.game.to_dict(), c.lora.to_dict(), c.seed]
-    known += [judged_in(context), c.builder.to_dict(), c.generator.to_dict()]
+    known = [models, settings, dataclasses.asdict(c.game), flat(c.lora), c.seed]
+    known += [judged_in(context), flat(c.builder), flat(c.generator)]
     return hashlib.sha256(to_json(known).encode()).hexdigest()
 
 
@@ -225,7 +226,7 @@ _COLUMNS = {
 }
 
 
-def _main_table(c: Any, results: Results) -> Table:
+def _main_table(c: AttackConfig, results: Results) -> Table:
     return Table(
         title=f"PRMs under attack within {c.oracle_calls} oracle calls",
         columns=list(_COLUMNS.values()),

@@ -13,9 +13,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import ml_collections
 
-from aprm_jax.config import ConfigError
+from aprm_jax.config import Config, ConfigError
 from aprm_jax.hf import hub, pretrained
 from aprm_jax.hf.config import decoder_config, read_config
 from aprm_jax.hf.load import open_checkpoint
@@ -30,12 +29,12 @@ BACKBONE = "backbone"  # a source of parameters, beside stages and folders
 ENDPOINT = "endpoint"  # a source of solutions, without parameters; see `jobs.solvers`
 
 
-def name_of(config: ml_collections.ConfigDict, role: str) -> str:
+def name_of(config: Config, role: str) -> str:
     """What the config names for a role; "" for a model from scratch."""
-    return config[role].backbone
+    return getattr(config, role).backbone
 
 
-def open_source(config: ml_collections.ConfigDict, role: str) -> Source | None:
+def open_source(config: Config, role: str) -> Source | None:
     """The role's model of Hugging Face; None where it is made from scratch.
 
     Raises:
@@ -49,7 +48,7 @@ def open_source(config: ml_collections.ConfigDict, role: str) -> Source | None:
     return _open(name, f"{role}.backbone", c.dtype, c.param_dtype, c.remat)
 
 
-def check(config: ml_collections.ConfigDict) -> None:
+def check(config: Config) -> None:
     """Opens every role's model and looks whether its files are whole.
 
     Raises:
@@ -73,7 +72,7 @@ def _open(name: str, field: str, dtype: str, param_dtype: str, remat: str) -> So
     )
 
 
-def architecture(config: ml_collections.ConfigDict, role: str) -> DecoderConfig:
+def architecture(config: Config, role: str) -> DecoderConfig:
     """The decoder that a role's `config.json` describes: neither weights nor tokens.
 
     Without the few rows that the vocabulary gets where the tokenizer lacks tokens.
@@ -108,7 +107,7 @@ def find(name: str, field: str, revision: str | None = None, **files: Any) -> Pa
         raise ConfigError(f"{field}={error}") from error
 
 
-def alike(config: ml_collections.ConfigDict, one: str, other: str) -> bool:
+def alike(config: Config, one: str, other: str) -> bool:
     """Whether two roles have the same tokenizer, architecture and step builder."""
     if one == other:
         return True

@@ -14,9 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import ml_collections
-
-from aprm_jax.config import flat, for_stage, is_read_by, jobs, stages
+from aprm_jax.config import Config, flat, for_stage, frozen, is_read_by, jobs, stages
 from aprm_jax.config.job import Job
 from aprm_jax.jobs import of_run
 from aprm_jax.training.workdir import (
@@ -54,7 +52,6 @@ _OF_THE_RUN = (
     "summary.json",
 )  # results in the run's own folder
 
-Config = ml_collections.ConfigDict
 Differences = list[tuple[str, Any, Any]]
 
 
@@ -99,7 +96,7 @@ class Plan:
             if job.outputs:
                 _put_aside(self.root, _OF_THE_RUN)
         if self.before is not None and _differ(self.before, self.after):
-            write_config(self.root, self.after.to_dict(), code_version)
+            write_config(self.root, dataclasses.asdict(self.after), code_version)
 
 
 def plan(config: Config, root: Path) -> Plan:
@@ -110,7 +107,7 @@ def plan(config: Config, root: Path) -> Plan:
     """
     if not (root / of_run.FILE).exists():
         return Plan(root, None, config)
-    before = of_run.get_config(str(root))
+    before = frozen(of_run.get_config(str(root)))
     _check_stages(before, config, root)
     again: list[str] = []
     longer: list[str] = []
@@ -139,24 +136,6 @@ def plan(config: Config, root: Path) -> Plan:
     return Plan(root, before, config, tuple(again), tuple(longer))
 
 
-def as_read_by(config: Config, job: Job) -> Config:
-    """The config without the fields that a job does not say it reads.
-
-    So that results depend on what `plan` compares, and on nothing else.
-    """
-    out = config.copy_and_resolve_references()
-    with out.unlocked():
-        for name in flat(config):
-            if name == "overrides" or is_read_by(job, name):
-                continue
-            *path, leaf = name.split(".")
-            node = out
-            for part in path:
-                node = node[part]
-            del node[leaf]
-    return out
-
-
 def _check_stages(before: Config, after: Config, root: Path) -> None:
     """Stages may be added; one that has results keeps its name and its job."""
     now = stages(after)
@@ -178,7 +157,7 @@ def _changed(before: Config, after: Config, stage: str, job: Job) -> Differences
 
 
 def _differ(before: Config, after: Config) -> bool:
-    return bool(differences(before.to_dict(), after.to_dict(), ("job",)))
+    return bool(differences(flat(before), flat(after), ("job",)))
 
 
 def _sources(config: Config, stage: str, job: Job) -> set[str]:

@@ -6,9 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import ml_collections
-
-from aprm_jax.config import jobs, stages
+from aprm_jax.config import Config, jobs, stages
 from aprm_jax.evals import selection
 from aprm_jax.evals.records import Results
 from aprm_jax.jobs.step_data import CHANCE
@@ -17,7 +15,7 @@ from aprm_jax.report.contents import Chart, Perturbation, Progression, Series
 
 
 def curves(
-    config: ml_collections.ConfigDict,
+    config: Config,
     stage: str,
     rows: Sequence[Mapping[str, int | float]],
 ) -> list[Chart]:
@@ -35,7 +33,7 @@ def curves(
     return charts
 
 
-def pressure(config: ml_collections.ConfigDict, results: Results) -> list[Chart]:
+def pressure(config: Config, results: Results) -> list[Chart]:
     """Accuracy against N of best-of-N, a line a verifier, what is possible above."""
     c = config.evaluate
     if config.domain.name == "labelled" or len(c.samples) < 3:
@@ -68,9 +66,7 @@ def pressure(config: ml_collections.ConfigDict, results: Results) -> list[Chart]
     return charts
 
 
-def reliability(
-    config: ml_collections.ConfigDict, parts: Sequence[Mapping[str, Any]]
-) -> list[Chart]:
+def reliability(config: Config, parts: Sequence[Mapping[str, Any]]) -> list[Chart]:
     """Reliability diagrams of each set, as stated and calibrated."""
     out = []
     names = {v.key: v.name for v in verifiers(config) if v.key != CHANCE}

@@ -229,7 +229,7 @@ def _values(source: str) -> dict[str, Any]:
 def _check_names(source: str, overrides: Sequence[tuple[str, str]]) -> None:
     """Every field that is set is one of the config file's."""
     known = _values(source)
-    changed = flat_overrides(known.pop("overrides"))
+    changed = flat(known.pop("overrides"), "overrides.")
     names = [*known, *changed]
     for name, value in overrides:
         if name in names:
@@ -256,19 +256,6 @@ def without_dropped_stages(
     return config
 
 
-def flat_overrides(tree: dict, prefix: str = "overrides.") -> dict[str, object]:
-    """Nested overrides as {dotted field: value}."""
-    out: dict[str, object] = {}
-    for key, value in tree.items():
-        inside = isinstance(value, dict)
-        out |= (
-            flat_overrides(value, f"{prefix}{key}.")
-            if inside
-            else {prefix + key: value}
-        )
-    return out
-
-
 def _explain(message: str, source: str) -> str:
     """Absl's "flag --config.sft.updates=x: invalid literal …" in our words."""
     match = re.match(r"flag --config\.([\w.]+)=(.*?): ", message, re.DOTALL)
@@ -277,7 +264,7 @@ def _explain(message: str, source: str) -> str:
     name, value = match.groups()
     file, _, arg = source.partition(":")
     known = flat(read_config_file(file, arg))
-    default = (known | flat_overrides(known["overrides"]))[name]
+    default = (known | flat(known["overrides"], "overrides."))[name]
     return (
         f"config field {name!r} takes {type(default).__name__} "
         f"(default {default!r}), not {value!r}"

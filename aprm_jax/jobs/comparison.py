@@ -14,10 +14,9 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-import ml_collections
 import numpy as np
 
-from aprm_jax.config import jobs, stages
+from aprm_jax.config import Config, flat, frozen, jobs, stages
 from aprm_jax.evals.intervals import over_seeds
 from aprm_jax.evals.records import RESULTS, Record, Results, read_results
 from aprm_jax.files import atomic_write, to_json
@@ -58,7 +57,7 @@ class Run:
 
     name: str
     folders: tuple[str, ...]
-    config: ml_collections.ConfigDict
+    config: Config
     seeds: tuple[int, ...]
     records: tuple[Record, ...]
     seconds: Mapping[str, float]
@@ -125,7 +124,7 @@ def _read(entry: str) -> Run:
             f"report.runs: {entry}: {what or 'no results yet'}. Make them with {anew}"
         )
     records, more = read_results(folder / RESULTS, f"Make it anew with {anew}.")
-    config = of_run.get_config(entry)
+    config = frozen(of_run.get_config(entry))
     return Run(
         entry,
         (entry,),
@@ -138,7 +137,7 @@ def _read(entry: str) -> Run:
 
 
 def _lines(
-    folder: Path, config: ml_collections.ConfigDict, results: Results
+    folder: Path, config: Config, results: Results
 ) -> dict[tuple[str, str, str], tuple[Chart, Series]]:
     trained = [(name, job) for name, job in stages(config) if jobs()[job].length]
     trained.sort(key=lambda stage: stage[1] != "aprm")  # the game first
@@ -168,8 +167,7 @@ def _pooled(runs: Sequence[Run]) -> list[Run]:
 
 
 def _same_but_seed(first: Run, second: Run) -> bool:
-    trees = first.config.to_dict(), second.config.to_dict()
-    return not differences(*trees, _FREE)
+    return not differences(flat(first.config), flat(second.config), _FREE)
 
 
 def _names(groups: Sequence[Sequence[str]]) -> list[str]:
@@ -314,10 +312,10 @@ def _said(run: Run) -> str:
 
 def _differing(runs: Sequence[Run]) -> str:
     """The fields in which the configs differ, as JSON: field -> run -> value."""
-    first = runs[0].config.to_dict()
+    first, *rest = (flat(run.config) for run in runs)
     changed = [
         {name: (there, now) for name, there, now in differences(first, tree, _FREE)}
-        for tree in (run.config.to_dict() for run in runs)
+        for tree in (first, *rest)
     ]
     there = {name: pair[0] for fields in changed for name, pair in fields.items()}
     values = {

@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import ml_collections
 from transformers import PreTrainedTokenizerFast
 
-from aprm_jax.config import ConfigError, Job, jobs, stages
+from aprm_jax.config import Config, ConfigError, Job, jobs, stages
 from aprm_jax.config.errors import UserError
 from aprm_jax.data.jsonl import Limits
 from aprm_jax.data.steps import RowFormat, StepBuilder
@@ -59,7 +58,7 @@ class Context:
       spent: what the stage has asked for to learn from, up to now.
     """
 
-    config: ml_collections.ConfigDict
+    config: Config
     root: Path
     stage: str
     role: str = "solver"
@@ -279,13 +278,13 @@ class Context:
             decoder=self.decoder_config,
             head=head,
             window=window,
-            buckets=tuple(c.buckets),
+            buckets=c.buckets,
             domain=self.domain.name,
             line_stride=c.line_stride,
             max_new_tokens=c.max_new_tokens,
             family=self.source.family if self.source else "llama",
             layout=self.source.layout if self.source else None,
-            prompt=self.config.prompt[self.role] if self.prompted else None,
+            prompt=getattr(self.config.prompt, self.role) if self.prompted else None,
             extra={"stage": self.stage, "seed": self.config.seed}
             | (self.source.origin.extra() if self.source else {}),
         )

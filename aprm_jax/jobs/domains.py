@@ -7,9 +7,7 @@ import weakref
 from pathlib import Path
 from typing import Any
 
-import ml_collections
-
-from aprm_jax.config import is_read_by, jobs
+from aprm_jax.config import Config, flat, is_read_by, jobs
 from aprm_jax.data.bpe import save_tokenizer
 from aprm_jax.files import check_fingerprints, seal_folder, sealed_files
 from aprm_jax.models.io import written_whole
@@ -22,13 +20,15 @@ from aprm_jax.tasks.protocols import Domain
 from aprm_jax.tasks.questions import QuestionsDomain
 
 
-def open_domain(config: ml_collections.ConfigDict, root: Path) -> Domain:
+def open_domain(config: Config, root: Path) -> Domain:
     """The domain that a config names, read once a process.
 
     What it makes is kept in the workdir: a trained tokenizer, the list of bad rows.
     """
     read = jobs()["sft"]  # by a stage that evaluates no less: its problems are the same
-    fields = {k: v for k, v in config.domain.items() if is_read_by(read, f"domain.{k}")}
+    fields = {
+        k: v for k, v in flat(config.domain).items() if is_read_by(read, f"domain.{k}")
+    }
     return _open_domain(tuple(sorted(fields.items())), config.seed, root)
 
 

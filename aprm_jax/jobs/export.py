@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import ml_collections
-
 from aprm_jax.config import ConfigError, default_config, flat
 from aprm_jax.evals.records import RESULTS, by_name, ends_by_name, read_results
 from aprm_jax.hf import prm_layouts, tables
@@ -155,7 +153,7 @@ def _changed(config: Mapping[str, Any]) -> dict[str, Any]:
     config = dict(config)
     changes = config.get("overrides", {})
     config["overrides"] = {k: v for k, v in changes.items() if v}
-    for name, value in flat(ml_collections.ConfigDict(config)).items():
+    for name, value in flat(config).items():
         before = default.get(name)
         before = list(before) if isinstance(before, tuple) else before
         value = list(value) if isinstance(value, tuple) else value

@@ -11,7 +11,7 @@ from typing import Any
 
 import ml_collections
 
-from aprm_jax.config.fields import ConfigError, override, set_field
+from aprm_jax.config.fields import ConfigError, flat, override, set_field
 from aprm_jax.config.schema import default_config, settings
 from aprm_jax.files import parse_json
 from aprm_jax.training.workdir import check_config
@@ -42,10 +42,10 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     config = default_config()
     try:
         overrides = written.pop("overrides", {})
-        for name, value in _known(_flat(written)).items():
+        for name, value in _known(flat(written)).items():
             set_field(config, name, value)
         for stage, changes in overrides.items():
-            override(config, stage, _known(_flat(changes)))
+            override(config, stage, _known(flat(changes)))
     except (ConfigError, AttributeError, TypeError) as error:
         raise ConfigError(f"{path}: {error}") from error
     # Choices of one start, not the run's.
@@ -72,12 +72,3 @@ def _changed(name: str, value: Any) -> Any:
     if name == "model.remat" and isinstance(value, bool):
         return "full" if value else "none"
     return value
-
-
-def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested objects as {dotted name: value}."""
-    out: dict[str, Any] = {}
-    for key, value in tree.items():
-        name = f"{prefix}{key}"
-        out |= _flat(value, f"{name}.") if isinstance(value, dict) else {name: value}
-    return out

@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from aprm_jax.config import flat
 from aprm_jax.data.problem import Problem
 from aprm_jax.files import cannot_write, damaged, sealed, to_json, unsealed
 from aprm_jax.jobs.backbones import BACKBONE, ENDPOINT
@@ -133,12 +134,12 @@ class LabelFile:
         """All that a line depends on; how many questions there are is not of it."""
         c = self._context.config
         aside = ("problems", "best_of")
-        made_by = {f"pav.{k}": v for k, v in c.pav.items() if k not in aside}
+        made_by = {f"pav.{k}": v for k, v in flat(c.pav).items() if k not in aside}
         if not c.pav.prover:  # nobody is measured beside the base
             del made_by["pav.measured"]
         elif c.pav.prover != c.pav.solver:
             made_by["pav.problems"] = c.pav.problems  # of which some are measured
-        made_by |= {"seed": c.seed, "builder": c.builder.to_dict()}
+        made_by |= {"seed": c.seed, "builder": flat(c.builder)}
         made_by["domain"] = [*judged_in(self._context), c.domain.train]
         made_by["models"] = [
             self._fingerprint(name) for name in (c.pav.solver, c.pav.prover) if name

@@ -7,17 +7,14 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import ml_collections
-
-from aprm_jax.config import ConfigError, for_stage, jobs, stages
+from aprm_jax.config import Config, ConfigError, as_read_by, for_stage, jobs, stages
 from aprm_jax.files import DamagedFileError
-from aprm_jax.jobs import changes
 from aprm_jax.jobs.context import Context, log
 from aprm_jax.training.memory import OutOfMemoryError, ran_out
 from aprm_jax.training.workdir import check_done, is_done, mark_done
 
 
-def chosen_stages(config: ml_collections.ConfigDict) -> list[tuple[str, str]]:
+def chosen_stages(config: Config) -> list[tuple[str, str]]:
     """(stage, job) of all stages, or of those of one job (`config.job`).
 
     What is made on request, as an export, needs no stage of its own.
@@ -29,7 +26,7 @@ def chosen_stages(config: ml_collections.ConfigDict) -> list[tuple[str, str]]:
     return chosen
 
 
-def run(config: ml_collections.ConfigDict, root: Path) -> None:
+def run(config: Config, root: Path) -> None:
     """Runs every stage, or those of one job (`config.job`).
 
     A stage that ended left `done.json` and is skipped; one that was killed goes on from
@@ -51,7 +48,7 @@ def run(config: ml_collections.ConfigDict, root: Path) -> None:
             continue
         log.info("[%d/%d] %s (%s)", index, len(chosen), name, job)
         start, busy = time.perf_counter(), time.process_time()
-        read = changes.as_read_by(for_stage(config, name), record)
+        read = as_read_by(for_stage(config, name), record)
         context = Context(read, root, name)
         with _naming_what_needs_memory(name, job):
             results = dict(record.run(context))

@@ -11,10 +11,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import ml_collections
-
-from aprm_jax.config import ConfigError, for_stage, stages
-from aprm_jax.config.fields import set_field
+from aprm_jax.config import Config, ConfigError, flat, for_stage, stages, with_fields
 from aprm_jax.files import atomic_write
 from aprm_jax.jobs import plan_steps
 from aprm_jax.jobs.context import Context, log
@@ -89,9 +86,7 @@ def run(context: Context) -> dict[str, Any]:
     return {"fits": all(p.forecast.fits for p in found)}
 
 
-def plans(
-    config: ml_collections.ConfigDict, context: Context, topology: Topology
-) -> Iterator[Planned]:
+def plans(config: Config, context: Context, topology: Topology) -> Iterator[Planned]:
     """Each step of the stages, told on the console as it is known."""
     wanted, devices = config.plan.stages, topology.devices()
     for name, job in stages(config):
@@ -110,7 +105,7 @@ def plans(
 
 
 def _steps(
-    config: Any,
+    config: Config,
     context: Context,
     stage: str,
     job: str,
@@ -121,7 +116,7 @@ def _steps(
     c = config.mesh
     mesh = make_mesh(MeshConfig(c.data, c.fsdp, c.tensor), devices)
     of_stage = Context(config, context.root, stage)
-    plain = Context(_with(config, {"model.remat": "none"}), context.root, stage)
+    plain = Context(with_fields(config, {"model.remat": "none"}), context.root, stage)
     useful = {step.name: step for step in plan_steps.programs(plain, job, mesh)}
     for step in plan_steps.programs(of_stage, job, mesh):
         if not only or step.name in only:
@@ -130,7 +125,7 @@ def _steps(
 
 def _fitted(
     planned: Planned,
-    config: Any,
+    config: Config,
     context: Context,
     step: str,
     topology: Topology,
@@ -143,14 +138,14 @@ def _fitted(
             break
         changes |= more
         stage, job = planned.stage, planned.job
-        changed = _with(config, changes)
+        changed = with_fields(config, changes)
         [(_, told)] = _steps(changed, context, stage, job, topology, devices, [step])
         if told.fits:
             return dataclasses.replace(planned, changes=changes, changed=told)
     return planned
 
 
-def _remedies(config: Any, job: str, topology: Topology) -> Iterator[Changes]:
+def _remedies(config: Config, job: str, topology: Topology) -> Iterator[Changes]:
     """What needs less memory, the cheapest first; what is so already is left out."""
     c = config
     if c.model.remat != "full":
@@ -159,20 +154,13 @@ def _remedies(config: Any, job: str, topology: Topology) -> Iterator[Changes]:
         yield {"mesh.data": 1, "mesh.fsdp": topology.size, "mesh.tensor": 1}
     field = _MICROBATCHES.get(job)
     if field is not None:
-        group, name = field.split(".")
-        yield {field: 2 * c[group][name]}
-        yield {field: 4 * c[group][name]}
+        parts = flat(c)[field]
+        yield {field: 2 * parts}
+        yield {field: 4 * parts}
     if job == "aprm" and not c.lora.rank:
         yield {"lora.rank": 16}
     if c.model.dtype != "bfloat16":
         yield {"model.dtype": "bfloat16"}
-
-
-def _with(config: Any, changes: Changes) -> ml_collections.ConfigDict:
-    out = ml_collections.ConfigDict(config.to_dict()).lock()
-    for name, value in changes.items():
-        set_field(out, name, value)
-    return out
 
 
 def as_json(name: str, topology: Topology, found: Sequence[Planned]) -> dict[str, Any]:

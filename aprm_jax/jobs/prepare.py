@@ -7,9 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import ml_collections
-
-from aprm_jax.config import ConfigError
+from aprm_jax.config import Config, ConfigError
 from aprm_jax.data import selection
 from aprm_jax.data.contamination import ContaminationIndex
 from aprm_jax.data.jsonl import DataError
@@ -116,7 +114,7 @@ def prepared_folder(context: Context) -> Path:
     return stage if stage.is_dir() else Path(source)
 
 
-def _check_sources(c: ml_collections.ConfigDict) -> None:
+def _check_sources(c: Config) -> None:
     if c.domain.name == "arithmetic":
         raise ConfigError(
             "job=prepare tokenises text, and the embedded problems' tokenizer knows "
@@ -128,7 +126,7 @@ def _check_sources(c: ml_collections.ConfigDict) -> None:
             "('gsm8k:data/gsm8k/train.jsonl',)"
         )
     for field in ("sources", "against"):
-        for text in c.prepare[field]:
+        for text in getattr(c.prepare, field):
             name, source = split_source(text, f"prepare.{field}")
             if name not in sources():
                 raise DataError(

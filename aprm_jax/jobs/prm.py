@@ -21,7 +21,7 @@ from aprm_jax.game.rollouts import (
 from aprm_jax.game.update import game_optimiser
 from aprm_jax.jobs.context import Context, JobError, log
 from aprm_jax.jobs.prm_labels import label_batches
-from aprm_jax.jobs.records.prm import SAMPLED, VALUES
+from aprm_jax.jobs.records.prm import SAMPLED, VALUES, PrmConfig
 from aprm_jax.jobs.solvers import open_solver
 from aprm_jax.jobs.spent import CountedOracle, CountedSolver, Spent
 from aprm_jax.models import heads, lora
@@ -77,7 +77,7 @@ def _shares(context: Context) -> int:
     return batch_shards(context.mesh) * context.config.prm.microbatches
 
 
-def optimiser(c: Any) -> optax.GradientTransformation:
+def optimiser(c: PrmConfig) -> optax.GradientTransformation:
     """Adam of `config.prm`."""
     return game_optimiser(
         c.learning_rate,
@@ -91,7 +91,7 @@ def optimiser(c: Any) -> optax.GradientTransformation:
 
 
 def compiled_update(
-    c: Any,
+    c: PrmConfig,
     decoder: Decoder,
     tx: optax.GradientTransformation,
     mesh: jax.sharding.Mesh,

@@ -7,6 +7,7 @@ from dotted names, for people.
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import math
@@ -16,10 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import ml_collections
 
 from aprm_jax import __version__
-from aprm_jax.config import for_stage, jobs, stages
+from aprm_jax.config import Config, for_stage, jobs, stages
 from aprm_jax.data.labelled import NEUTRAL
 from aprm_jax.evals.records import (
     RESULTS,
@@ -54,7 +54,7 @@ TIME = "time/"
 _LAST = 10  # steps that a final metric is the mean of
 
 
-def _problems(config: ml_collections.ConfigDict) -> str:
+def _problems(config: Config) -> str:
     if config.domain.name != "arithmetic":
         return config.domain.name
     if config.domain.modulus:
@@ -127,7 +127,7 @@ def run(context: Context) -> dict[str, Any]:
         trees=search_trees(root),
         timings=_timings(context, trained, evaluation),
         summary=numbers,
-        config=json.dumps(config.to_dict(), indent=2),
+        config=json.dumps(dataclasses.asdict(config), indent=2),
     )
     write_report(root / "report.html", data)
     if table is not None:
@@ -137,9 +137,7 @@ def run(context: Context) -> dict[str, Any]:
     return {"elsewhere": [root / RESULTS, root / "summary.json"]}
 
 
-def _records(
-    config: ml_collections.ConfigDict, evaluation: Path | None, parts: Sequence[str]
-):
+def _records(config: Config, evaluation: Path | None, parts: Sequence[str]):
     """What was measured, and APRM's lead over the others in the splits of `parts`."""
     if evaluation is None or not (evaluation / RESULTS).exists():
         return []
@@ -160,7 +158,7 @@ def _ends(rows: Sequence[Mapping[str, int | float]]) -> dict[str, float]:
     return out | {"steps": rows[-1]["step"]}
 
 
-def _parts(config: ml_collections.ConfigDict, evaluation: Path) -> list[dict[str, Any]]:
+def _parts(config: Config, evaluation: Path) -> list[dict[str, Any]]:
     """The evaluation's splits and sets, as far as they are there."""
     splits = () if config.domain.name == "labelled" else config.evaluate.splits
     names = [*splits, *set_tables.set_names(config)]

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import ml_collections
-
-from aprm_jax.config import stages
+from aprm_jax.config import Config, stages
 from aprm_jax.evals.records import RESULTS, Results, read_results
 from aprm_jax.jobs.rl import AFTER, BEFORE, SET
 from aprm_jax.report.contents import Cell, Column, Row, Table
 from aprm_jax.training.workdir import done_info, is_done
 
 
-def rl_tables(config: ml_collections.ConfigDict, root: Path) -> list[Table]:
+def rl_tables(config: Config, root: Path) -> list[Table]:
     """A table for each complete RL stage.
 
     Raises:

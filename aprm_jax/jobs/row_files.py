@@ -76,7 +76,7 @@ class RowJob(Generic[Row]):
     @property
     def config(self) -> Any:
         """The job's own settings."""
-        return self.context.config[self.group]
+        return getattr(self.context.config, self.group)
 
     @property
     def output(self) -> Path:
@@ -125,7 +125,7 @@ class RowJob(Generic[Row]):
         names = [located(self.context, name) for name in self.config.verifiers]
         made_by = {
             "verifiers": {name: fingerprint_of(name) for name in names},
-            **{name: self.config[name] for name in ("combine", *self.own)},
+            **{name: getattr(self.config, name) for name in ("combine", *self.own)},
         }
         if "oracle" in names:
             made_by["oracle"] = judged_in(self.context)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from aprm_jax.config import ConfigError, nearest
+from aprm_jax.config import ConfigError, flat, nearest
 from aprm_jax.data.jsonl import DataError
 from aprm_jax.evals import intervals
 from aprm_jax.evals.records import Record, by_name, metric_records, write_results
@@ -24,6 +24,7 @@ from aprm_jax.files import (
 from aprm_jax.jobs.backbones import ENDPOINT
 from aprm_jax.jobs.context import Context, JobError, log
 from aprm_jax.jobs.kept_rows import Progress, appending, check_made_by, read_back
+from aprm_jax.jobs.records.search import SearchConfig
 from aprm_jax.jobs.row_files import (
     check_names,
     check_output,
@@ -174,13 +175,13 @@ def _verifier(context: Context, questions: Sequence[Asked]) -> Verifier | Oracle
     return run_verifier(context, names, context.config.search.combine)
 
 
-def _names(c: Any) -> list[str]:
+def _names(c: SearchConfig) -> list[str]:
     """The verifiers, as `verifiers.named` knows them."""
     own = f"{LIKELIHOOD}:{c.solver}"
     return [own if name == LIKELIHOOD else name for name in c.verifiers]
 
 
-def _prover(c: Any) -> list[str]:
+def _prover(c: SearchConfig) -> list[str]:
     """Who says the prover's values, where it is none of the verifiers."""
     return [c.prover_values] if c.prover_values else []
 
@@ -336,8 +337,8 @@ def _read_row(
 def _check_made_by(context: Context, output: Path) -> None:
     """Nothing that is there was made otherwise; what it was made by is kept."""
     c = context.config
-    made_by = {f"search.{k}": v for k, v in c.search.items() if k not in _ASIDE}
-    made_by |= {"seed": c.seed, "builder": c.builder.to_dict()}
+    made_by = {f"search.{k}": v for k, v in flat(c.search).items() if k not in _ASIDE}
+    made_by |= {"seed": c.seed, "builder": flat(c.builder)}
     made_by["domain"] = judged_in(context)
     if c.search.solver == ENDPOINT:
         made_by["endpoint"] = [c.solver.endpoint, c.endpoint.model, c.endpoint.layout]
@@ -391,7 +392,9 @@ def _summary(
     return counts | {"elsewhere": [output] if c.output else []}
 
 
-def _records(c: Any, split: str, rows: Sequence[Mapping[str, Any]]) -> list[Record]:
+def _records(
+    c: SearchConfig, split: str, rows: Sequence[Mapping[str, Any]]
+) -> list[Record]:
     """Accuracy with its interval, the curve, and the mean cost of a question."""
     of = (SET, split, "+".join(c.verifiers))
     known = [row for row in rows if row["correct"] is not None]

@@ -10,6 +10,7 @@ import numpy as np
 
 from aprm_jax.data.solutions import GivenCandidates, parse_candidates
 from aprm_jax.jobs.context import Context, log
+from aprm_jax.jobs.records.select import SelectConfig
 from aprm_jax.jobs.row_files import RowJob, check_input, check_names, check_output
 from aprm_jax.oracle import answers
 from aprm_jax.search.choice import choose, solution_scores
@@ -65,7 +66,10 @@ def _grader(context: Context) -> Grader:
 
 
 def _chosen(
-    rows: Iterable[GivenCandidates], verifier: Verifier, config: Any, grader: Grader
+    rows: Iterable[GivenCandidates],
+    verifier: Verifier,
+    config: SelectConfig,
+    grader: Grader,
 ) -> Iterator[dict[str, Any]]:
     """What is written of each row, batch by batch."""
     how = config.aggregation or getattr(verifier, "aggregation", "min")

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import ml_collections
-
+from aprm_jax.config import Config
 from aprm_jax.evals import categories, first_errors, step_labels
 from aprm_jax.evals.records import Results
 from aprm_jax.jobs.step_data import CHANCE, DEV, PROCESSBENCH, TEST
@@ -18,7 +17,7 @@ _MAIN = (
 )
 
 
-def set_names(config: ml_collections.ConfigDict) -> list[str]:
+def set_names(config: Config) -> list[str]:
     """The sets that a run measures on."""
     if config.domain.name == "labelled":
         held = [] if config.domain.dev_count else [TEST]
@@ -26,7 +25,7 @@ def set_names(config: ml_collections.ConfigDict) -> list[str]:
     return [PROCESSBENCH]
 
 
-def overview(config: ml_collections.ConfigDict, results: Results) -> Table:
+def overview(config: Config, results: Results) -> Table:
     """A figure of every set, 95 % intervals, each with its threshold beside it."""
     figures = []
     for name in [*set_names(config), *_means(config, results)]:
@@ -51,14 +50,14 @@ def overview(config: ml_collections.ConfigDict, results: Results) -> Table:
     )
 
 
-def _means(config: ml_collections.ConfigDict, results: Results) -> list[str]:
+def _means(config: Config, results: Results) -> list[str]:
     """Splits that are means over several sets of first errors, the widest first."""
     sets = (*set_names(config), DEV)
     named = [s for s in results.splits(first_errors.SET) if s not in sets]
     return sorted(named, key=lambda name: -name.count("+"))
 
 
-def set_table(config: ml_collections.ConfigDict, results: Results, name: str) -> Table:
+def set_table(config: Config, results: Results, name: str) -> Table:
     """Everything about one set."""
     makers = {
         step_labels.SET: _step_table,

@@ -26,6 +26,7 @@ from aprm_jax.jobs.backbones import BACKBONE
 from aprm_jax.jobs.context import Context, JobError, log
 from aprm_jax.jobs.prepare import prepared_folder
 from aprm_jax.jobs.prm_labels import branches, row_shape
+from aprm_jax.jobs.records.sft import SftConfig
 from aprm_jax.jobs.spent import CountedOracle, Spent
 from aprm_jax.models import heads
 from aprm_jax.models.decoder import Decoder
@@ -58,7 +59,7 @@ def language_loss(params: Any, batch: StepBatch, decoder: Decoder) -> Loss:
     return -mean, {"tokens": SumMetric(mean.weight)}
 
 
-def optimiser(c: Any) -> optax.GradientTransformation:
+def optimiser(c: SftConfig) -> optax.GradientTransformation:
     """AdamW of `config.sft`."""
     return optax.chain(
         optax.clip_by_global_norm(c.clip_norm),
@@ -71,7 +72,7 @@ def optimiser(c: Any) -> optax.GradientTransformation:
 
 
 def compiled_update(
-    c: Any,
+    c: SftConfig,
     decoder: Decoder,
     tx: optax.GradientTransformation,
     mesh: jax.sharding.Mesh,

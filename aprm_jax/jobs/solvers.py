@@ -6,10 +6,8 @@ import dataclasses
 import functools
 from pathlib import Path
 
-import ml_collections
-
-from aprm_jax.config import ConfigError
-from aprm_jax.config.groups import EndpointConfig, HttpConfig
+from aprm_jax.config import Config, ConfigError
+from aprm_jax.config.groups import HttpConfig
 from aprm_jax.hf.builders import open_writer
 from aprm_jax.jobs.backbones import BACKBONE, ENDPOINT
 from aprm_jax.jobs.context import Context
@@ -52,7 +50,7 @@ def open_solver(context: Context, source: str, field: str) -> Solver:
     return LocalSolver(of_role.sampler, params["backbone"], of_role.domain, writer)
 
 
-def check_endpoint(config: ml_collections.ConfigDict, field: str, job: str) -> None:
+def check_endpoint(config: Config, field: str, job: str) -> None:
     """Whether the endpoint can be asked for what a job's `field` names it for.
 
     Raises:
@@ -80,11 +78,10 @@ def check_endpoint(config: ml_collections.ConfigDict, field: str, job: str) -> N
 
 def _endpoint(context: Context) -> EndpointSolver:
     c = context.config
-    http = HttpConfig(**c.endpoint.http)
-    asked = EndpointConfig(**{**c.endpoint, "http": http})
+    asked = c.endpoint
     path = context.directory / JOURNAL
     return EndpointSolver(
-        _completions(c.solver.endpoint, asked.key_variable, http, path),
+        _completions(c.solver.endpoint, asked.key_variable, asked.http, path),
         _layout(context, asked.layout),
         context.domain,
         asked.model,

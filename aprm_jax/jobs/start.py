@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
 import sys
@@ -9,10 +10,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import jax
-import ml_collections
 
 from aprm_jax import __version__
 from aprm_jax.config import (
+    Config,
     ConfigError,
     Job,
     for_stage,
@@ -22,6 +23,7 @@ from aprm_jax.config import (
     stages,
     validate,
 )
+from aprm_jax.config.fields import AnyConfig
 from aprm_jax.data.jsonl import DataError
 from aprm_jax.data.labelled_texts import split_source
 from aprm_jax.data.prompts import GENERATOR_PLACES, SOLVER_PLACES, check_prompt
@@ -41,9 +43,7 @@ from aprm_jax.training.workdir import open_workdir
 _PROBED = 256  # training problems whose lengths are looked at
 
 
-def run(
-    config: ml_collections.ConfigDict, root: Path, *, per_core: bool = False
-) -> None:
+def run(config: AnyConfig, root: Path, *, per_core: bool = False) -> None:
     """Runs the config's stages in the workdir `root`.
 
     Args:
@@ -58,20 +58,20 @@ def run(
     """
     with prompt_stop("What was finished is kept; the same command goes on from there."):
         _log_to_stdout()
-        validate(config)
-        check_prompt("prompt.generator", config.prompt.generator, GENERATOR_PLACES)
-        check_prompt("prompt.solver", config.prompt.solver, SOLVER_PLACES)
-        _use_compilation_cache(config.compilation_cache)
-        contexts = _contexts(config, root)
+        checked = validate(config)
+        check_prompt("prompt.generator", checked.prompt.generator, GENERATOR_PLACES)
+        check_prompt("prompt.solver", checked.prompt.solver, SOLVER_PLACES)
+        _use_compilation_cache(checked.compilation_cache)
+        contexts = _contexts(checked, root)
         if any("problems" in job.needs for _, job in contexts):
-            check_files(config)
-            check_labelled_files(config)
+            check_files(checked)
+            check_labelled_files(checked)
         with locked(root):  # what is in it is looked at by one process at a time
-            _run_in(config, root, contexts, per_core)
+            _run_in(checked, root, contexts, per_core)
 
 
 def _run_in(
-    config: ml_collections.ConfigDict,
+    config: Config,
     root: Path,
     contexts: Sequence[tuple[Context, Job]],
     per_core: bool,
@@ -91,7 +91,9 @@ def _run_in(
     for context, job in contexts:
         if "backbones" in job.needs:
             backbones.check(context.config)
-    there = config.to_dict() if plan.is_new else (root / of_run.FILE).read_text()
+    there = (
+        dataclasses.asdict(config) if plan.is_new else (root / of_run.FILE).read_text()
+    )
     open_workdir(root, there, __version__)
     log.info("workdir: %s", root)
     plan.put_tokenizer_aside()
@@ -102,9 +104,7 @@ def _run_in(
     pipeline.run(config, root)
 
 
-def _contexts(
-    config: ml_collections.ConfigDict, root: Path
-) -> list[tuple[Context, Job]]:
+def _contexts(config: Config, root: Path) -> list[tuple[Context, Job]]:
     """All stages, or those of a job that trains nothing and was asked for alone."""
     chosen = pipeline.chosen_stages(config)
     if any(jobs()[job].needs for _, job in chosen):
@@ -115,7 +115,7 @@ def _contexts(
     ]
 
 
-def check_files(config: ml_collections.ConfigDict) -> None:
+def check_files(config: Config) -> None:
     """The data files that the config names exist.
 
     Raises:
@@ -129,11 +129,11 @@ def check_files(config: ml_collections.ConfigDict) -> None:
                 "answers, or READER:SOURCE"
             )
         for field in ("train", "test"):
-            _check_exists(f"domain.{field}", reader_of(c[field])[1])
+            _check_exists(f"domain.{field}", reader_of(getattr(c, field))[1])
     if c.name != "gsm8k":
         return
     for field in ("train", "test", "model_solutions", "processbench"):
-        source = c[field]
+        source = getattr(c, field)
         if not source and field in ("train", "test"):
             raise DataError(
                 f"domain.{field} is empty: give a JSONL file, datasets:NAME or "
@@ -142,7 +142,7 @@ def check_files(config: ml_collections.ConfigDict) -> None:
         _check_exists(f"domain.{field}", source)
 
 
-def check_labelled_files(config: ml_collections.ConfigDict) -> None:
+def check_labelled_files(config: Config) -> None:
     """The labelled solutions and the scores that the config names exist.
 
     Raises:
@@ -164,7 +164,7 @@ def check_labelled_files(config: ml_collections.ConfigDict) -> None:
             raise DataError(f"evaluate.scores: {path}: no such file or folder")
 
 
-def check_made_up(config: ml_collections.ConfigDict) -> None:
+def check_made_up(config: Config) -> None:
     """Nothing that a config file made up for `runlocal` is measured beside real data.
 
     Raises:
@@ -287,7 +287,7 @@ def _check_lengths(context: Context) -> None:
         )
 
 
-def _split_cpu(configs: Sequence[ml_collections.ConfigDict]) -> None:
+def _split_cpu(configs: Sequence[Config]) -> None:
     """A device to each core, but one for all where a copy of the model is much."""
     sizes: set[int] = set()
     for c in configs:

@@ -171,7 +171,7 @@ def check(context: Context) -> None:
         evaluation_sets(context)
         splits = list(domain.splits)
         for field in ("splits", "solver_splits") if c.evaluate.solvers else ("splits",):
-            for split in c.evaluate[field]:
+            for split in getattr(c.evaluate, field):
                 if split not in splits:
                     raise ConfigError(
                         f"evaluate.{field}: {domain.name} has no split {split!r}, "

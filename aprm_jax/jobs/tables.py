@@ -7,9 +7,9 @@ import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-import ml_collections
 import numpy as np
 
+from aprm_jax.config import Config
 from aprm_jax.evals import outcome, pressure, robustness, selection, step_labels
 from aprm_jax.evals.records import Record, Results
 from aprm_jax.files import damaged
@@ -27,7 +27,7 @@ from aprm_jax.jobs.verifier_tables import (
 from aprm_jax.report.contents import Cell, Column, Row, Table
 
 
-def main_table(config: ml_collections.ConfigDict, results: Results) -> Table:
+def main_table(config: Config, results: Results) -> Table:
     """What a run is about: solver accuracy of every method on every split.
 
     Without splits there is no solver, and the sets are what is left to compare.
@@ -95,13 +95,13 @@ def main_table(config: ml_collections.ConfigDict, results: Results) -> Table:
     )
 
 
-def _shown_sizes(config: ml_collections.ConfigDict) -> tuple[int, ...]:
+def _shown_sizes(config: Config) -> tuple[int, ...]:
     """The least and the largest N of best-of-N: what little and much pressure do."""
     sizes = config.evaluate.samples
     return tuple(sizes) if len(sizes) == 1 else (sizes[0], sizes[-1])
 
 
-def _problems(config: ml_collections.ConfigDict, results: Results) -> str:
+def _problems(config: Config, results: Results) -> str:
     """How many problems the splits have: fewer than asked for, where data are few."""
     records = [
         results.find(selection.SET, split, "", "problems")
@@ -111,9 +111,7 @@ def _problems(config: ml_collections.ConfigDict, results: Results) -> str:
     return " to ".join(f"{n:.0f}" for n in sorted({min(counts), max(counts)}))
 
 
-def differences(
-    config: ml_collections.ConfigDict, evaluation: Path, parts: Sequence[str]
-) -> list[Record]:
+def differences(config: Config, evaluation: Path, parts: Sequence[str]) -> list[Record]:
     """APRM minus every other method, problem by problem, in the splits of `parts`."""
     own = [v.key for v in verifiers(config) if v.own]
     records: list[Record] = []
@@ -151,7 +149,7 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
 
 
 def more_tables(
-    config: ml_collections.ConfigDict,
+    config: Config,
     results: Results,
     written: Mapping[str, float],
 ) -> list[Table]:
@@ -212,7 +210,7 @@ def _text(value: Cell | float | None, style: str) -> str:
     return f"{100 * value.value:.1f} [{100 * value.low:.1f}, {100 * value.high:.1f}]"
 
 
-def _differences(config: ml_collections.ConfigDict, results: Results) -> Table:
+def _differences(config: Config, results: Results) -> Table:
     methods = [(("", "greedy"), "greedy")]
     sizes = _shown_sizes(config)
     methods += [(("", f"majority@{n}"), f"majority of {n}") for n in sizes]
@@ -238,7 +236,7 @@ def _differences(config: ml_collections.ConfigDict, results: Results) -> Table:
     )
 
 
-def _other_sizes(config: ml_collections.ConfigDict, results: Results) -> Table:
+def _other_sizes(config: Config, results: Results) -> Table:
     figures = [
         Figure(Column(f"{split}, {n}"), selection.SET, split, f"{OWN}@{n}")
         for n in config.evaluate.samples[1:-1]
@@ -247,7 +245,7 @@ def _other_sizes(config: ml_collections.ConfigDict, results: Results) -> Table:
     return by_verifier(config, results, "Best of more samples", figures)
 
 
-def _pressure(config: ml_collections.ConfigDict, results: Results) -> Table:
+def _pressure(config: Config, results: Results) -> Table:
     figures = []
     for split in config.evaluate.splits:
         column = Column(f"{split}: best n", "count", "")
@@ -265,7 +263,7 @@ def _pressure(config: ml_collections.ConfigDict, results: Results) -> Table:
 
 
 def _winners(
-    config: ml_collections.ConfigDict,
+    config: Config,
     results: Results,
     written: Mapping[str, float],
     split: str,
@@ -300,7 +298,7 @@ def _winners(
     )
 
 
-def _aggregations(config: ml_collections.ConfigDict, results: Results) -> Table:
+def _aggregations(config: Config, results: Results) -> Table:
     n, first = config.evaluate.samples[0], config.evaluate.splits[0]
     figures = [
         Figure(Column(how), selection.SET, first, f"{how}@{n}")
@@ -310,7 +308,7 @@ def _aggregations(config: ml_collections.ConfigDict, results: Results) -> Table:
     return by_verifier(config, results, title, figures)
 
 
-def _steps(config: ml_collections.ConfigDict, results: Results) -> Table:
+def _steps(config: Config, results: Results) -> Table:
     figures = []
     for split in config.evaluate.splits:
         for column, metric in (
@@ -329,7 +327,7 @@ def _steps(config: ml_collections.ConfigDict, results: Results) -> Table:
     )
 
 
-def _kinds(config: ml_collections.ConfigDict, results: Results, split: str) -> Table:
+def _kinds(config: Config, results: Results, split: str) -> Table:
     figures = [
         Figure(Column(kind.replace("_", " "), "number"), "kinds", split, "auc", kind)
         for kind in results.parts("kinds", split)
@@ -338,7 +336,7 @@ def _kinds(config: ml_collections.ConfigDict, results: Results, split: str) -> T
     return by_verifier(config, results, title, figures)
 
 
-def _attacks(config: ml_collections.ConfigDict, results: Results) -> Table:
+def _attacks(config: Config, results: Results) -> Table:
     rates = {
         "start_fool_rate": "fooled before",
         "fool_rate": "fooled after",
@@ -361,7 +359,7 @@ def _attacks(config: ml_collections.ConfigDict, results: Results) -> Table:
     return by_verifier(config, results, title, figures)
 
 
-def _outcome(config: ml_collections.ConfigDict, results: Results) -> Table:
+def _outcome(config: Config, results: Results) -> Table:
     figures = [
         Figure(column, outcome.SET, "", metric)
         for column, metric in (

@@ -8,9 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import ml_collections
-
-from aprm_jax.config import for_stage, stages
+from aprm_jax.config import Config, for_stage, stages
 from aprm_jax.evals.records import Record, Results
 from aprm_jax.jobs.backbones import BACKBONE, ENDPOINT
 from aprm_jax.jobs.step_data import CHANCE, LIKELIHOOD, POSITION
@@ -50,7 +48,7 @@ class Verifier:
     aggregation: str = MAIN_AGGREGATION
 
 
-def verifiers(config: ml_collections.ConfigDict) -> list[Verifier]:
+def verifiers(config: Config) -> list[Verifier]:
     """Whoever scores steps in a run, in the order of the tables' rows.
 
     Of a labelled domain: baselines, the run's PRMs, then what came from files. Else the
@@ -72,7 +70,7 @@ def verifiers(config: ml_collections.ConfigDict) -> list[Verifier]:
     return sorted(trained, key=lambda v: (order.index(v.group), v.own))
 
 
-def _trained(config: ml_collections.ConfigDict) -> list[Verifier]:
+def _trained(config: Config) -> list[Verifier]:
     """`evaluate.prms`; no two names are equal."""
     jobs = dict(stages(config))
     trained = []
@@ -105,7 +103,7 @@ def _trained(config: ml_collections.ConfigDict) -> list[Verifier]:
     ]
 
 
-def _measured(config: ml_collections.ConfigDict, how: str) -> str:
+def _measured(config: Config, how: str) -> str:
     """A verifier's own aggregation, where there are figures of it."""
     return how if how in config.evaluate.aggregations else MAIN_AGGREGATION
 
@@ -145,7 +143,7 @@ def cell(record: Record | None) -> Cell | None:
 
 
 def by_verifier(
-    config: ml_collections.ConfigDict,
+    config: Config,
     results: Results,
     title: str,
     figures: Sequence[Figure],

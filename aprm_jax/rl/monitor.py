@@ -2,28 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Bool, Float
 
+from aprm_jax.config.rl import AlarmConfig
 from aprm_jax.solvers.protocol import Solution
-
-
-@dataclasses.dataclass(frozen=True)
-class AlarmConfig:
-    """The fields of `config.rl.alarm`; a limit of 0 is off."""
-
-    gap: float
-    kl: float
-    repeated: float
-    empty: float
-    copied: float
-    length: float
-    drop: float
-    rounds: int
 
 
 def habits(solutions: Sequence[Solution]) -> dict[str, float]:

@@ -137,15 +137,19 @@ class Rounds:
         self.ref = policy
         tx = config.optimiser()
         begun = start(lora.player(self._key(10), policy, config.lora), tx, task.mesh)
-        update = config.update(task.most_tokens)
         self._update = make_update(
-            functools.partial(policy_loss, decoder=task.decoder, config=update),
+            functools.partial(
+                policy_loss,
+                decoder=task.decoder,
+                config=config,
+                most_tokens=task.most_tokens,
+            ),
             tx,
             task.mesh,
             microbatches=config.microbatches,
             prefix="policy/",
         )
-        self._advantages = jax.jit(functools.partial(advantages_of, update))
+        self._advantages = jax.jit(functools.partial(advantages_of, config))
         self._read = jax.jit(on_mesh(task.mesh, self._read_tokens))
         parts = config.minibatches * config.microbatches * batch_shards(task.mesh)
         self._rows = -(-config.groups * config.group_size // parts) * parts

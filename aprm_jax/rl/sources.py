@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Bool, Float32
 
 from aprm_jax.config.errors import UserError
+from aprm_jax.config.rl import PayConfig
 from aprm_jax.policy import rewards
 from aprm_jax.solvers.protocol import Solution
 from aprm_jax.verifiers.protocol import Scale, StepScores
@@ -56,20 +57,6 @@ SOURCES: dict[str, Source] = {
     "progress": Source("values", own=True),
     "implicit": Source("language_model"),
 }
-
-
-@dataclasses.dataclass(frozen=True)
-class PayConfig:
-    """The fields of `config.rl.pay`; see there."""
-
-    clip_margin: float
-    delta_bound: float
-    min_form_temperature: float
-    error_threshold: float
-    progress_alpha: float
-    progress_prover: int
-    implicit_beta: float
-    overlong_buffer: int
 
 
 @dataclasses.dataclass(frozen=True)

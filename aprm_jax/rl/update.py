@@ -5,7 +5,6 @@ Axes: B solutions, S steps, T tokens.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,43 +16,17 @@ from jaxtyping import Array, Float32, Int32
 
 from aprm_jax.data.rows import StepBatch
 from aprm_jax.models.decoder import Decoder
-from aprm_jax.models.lora import LoraConfig, materialise
+from aprm_jax.models.lora import materialise
 from aprm_jax.policy import losses, rewards
 from aprm_jax.policy.advantages import baselined, gae, of_tokens, returns_to_go
 from aprm_jax.policy.logprobs import read_policy, reply_mask
+from aprm_jax.rl.config import RLConfig
 from aprm_jax.rl.sources import SOURCES
 from aprm_jax.training.learner import Loss, Scalars
 from aprm_jax.training.masked import MaxMetric, MeanMetric, masked_mean
 
 ESTIMATORS = ("grpo", "rloo", "reinforce++", "ppo")
 AnyArray = Array | np.ndarray
-
-
-@dataclasses.dataclass(frozen=True)
-class UpdateConfig:
-    """What advantages and loss need of a config; see `config.rl`.
-
-    Attributes:
-      weights: of the sources, by name.
-      constant: tokens that "constant" aggregation divides a sequence's sum by.
-      lora: None trains full parameters.
-    """
-
-    weights: Mapping[str, float]
-    estimator: str
-    gamma: float
-    gae_lambda: float
-    value_weight: float
-    clip_low: float
-    clip_high: float
-    dual_clip: float
-    aggregation: str
-    constant: float
-    kl_weight: float
-    kl_as: str
-    importance_cap: float
-    implicit_beta: float
-    lora: LoraConfig | None = None
 
 
 @flax.struct.dataclass
@@ -99,7 +72,7 @@ class PolicyBatch:
 
 
 def advantages_of(
-    config: UpdateConfig,
+    config: RLConfig,
     step_ids: Int32[AnyArray, "B T"],
     payment: Payment,
     read: Readings,
@@ -120,15 +93,15 @@ def advantages_of(
             jnp.asarray(read.implicit),
             jnp.asarray(read.ref_logprobs),
             reply,
-            config.implicit_beta,
+            config.pay.implicit_beta,
         )
         sources["implicit"] = rewards.by_step(paid, step_ids, width)
     if config.estimator == "ppo":
         return _with_critic(config, step_ids, reply, sources, payment, read)
-    total = jnp.zeros_like(reply)
+    total, weights = jnp.zeros_like(reply), config.weight_of()
     for name, paid in sources.items():
         found = _compared(config, name, paid, payment)
-        total += config.weights[name] * of_tokens(found, step_ids)
+        total += weights[name] * of_tokens(found, step_ids)
     if config.kl_weight and config.kl_as == "reward":
         kl = rewards.by_step(_kl(config, reply, read), step_ids, payment.steps.shape[1])
         mask = jnp.asarray(payment.steps) * jnp.asarray(payment.weight)[:, None]
@@ -140,7 +113,7 @@ def advantages_of(
     return total, None
 
 
-def _kl(config: UpdateConfig, reply: Array, read: Readings) -> Array:
+def _kl(config: RLConfig, reply: Array, read: Readings) -> Array:
     """-weight k1 of each token, as a reward."""
     assert read.old_logprobs is not None
     gap = jnp.asarray(read.old_logprobs) - jnp.asarray(read.ref_logprobs)
@@ -154,7 +127,7 @@ def _mask(paid: Array, payment: Payment) -> Array:
     return steps * jnp.asarray(payment.weight)[:, None] * jnp.isfinite(paid)
 
 
-def _compared(config: UpdateConfig, name: str, paid: Array, payment: Payment) -> Array:
+def _compared(config: RLConfig, name: str, paid: Array, payment: Payment) -> Array:
     mask = _mask(paid, payment)
     paid = jnp.where(mask > 0, paid, 0.0)
     togo = paid if SOURCES[name].own else returns_to_go(paid, mask, config.gamma)
@@ -165,7 +138,7 @@ def _compared(config: UpdateConfig, name: str, paid: Array, payment: Payment) ->
 
 
 def _with_critic(
-    config: UpdateConfig,
+    config: RLConfig,
     step_ids: Array,
     reply: Array,
     sources: Mapping[str, Array],
@@ -176,8 +149,9 @@ def _with_critic(
     assert read.values is not None
     mask = reply * jnp.asarray(payment.weight)[:, None]
     tokens, beside = jnp.zeros_like(reply), jnp.zeros_like(reply)
+    weights = config.weight_of()
     for name, paid in sources.items():
-        weight = config.weights[name]
+        weight = weights[name]
         if SOURCES[name].own:
             found = _compared(config, name, paid, payment)
             beside += weight * of_tokens(found, step_ids)
@@ -207,7 +181,8 @@ def policy_loss(
     batch: PolicyBatch,
     base: Any,
     decoder: Decoder,
-    config: UpdateConfig,
+    config: RLConfig,
+    most_tokens: int,
 ) -> Loss:
     """The loss of solutions, each by itself once their advantages are known.
 
@@ -216,7 +191,8 @@ def policy_loss(
       batch: of solutions.
       base: the reference.
       decoder: the module.
-      config: see `UpdateConfig`.
+      config: the settings.
+      most_tokens: of a solution: "constant" aggregation divides its sum by them.
     """
     params = materialise(base, trained, config.lora)
     tokens = read_policy(decoder, params, batch.rows)
@@ -235,8 +211,8 @@ def policy_loss(
     trust = losses.importance_weights(old, sampler, config.importance_cap)
 
     def mean(values: Array) -> MeanMetric:
-        how, constant = config.aggregation, config.constant
-        return losses.aggregated(values, reply, weight, how, constant)
+        how = config.aggregation
+        return losses.aggregated(values, reply, weight, how, float(most_tokens))
 
     value = -objective * trust
     mask = reply * weight[:, None]
@@ -260,7 +236,7 @@ def policy_loss(
     }
 
 
-def _truncated(config: UpdateConfig, log_ratio: Array) -> Array:
+def _truncated(config: RLConfig, log_ratio: Array) -> Array:
     """Whether an importance weight was cut at the cap."""
     cap = config.importance_cap
     over = jnp.exp(log_ratio) > cap if cap else jnp.zeros_like(log_ratio)

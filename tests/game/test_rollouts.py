@@ -12,11 +12,11 @@ import pytest
 import tiny_game
 from tiny_game import DOMAIN, EASY
 
+from aprm_jax.config.game import RewardsConfig
 from aprm_jax.data.replies import Reply
 from aprm_jax.data.rows import TooLongError
 from aprm_jax.data.steps import StepBuilder
 from aprm_jax.game import rollouts
-from aprm_jax.game.rewards import RewardTable
 from aprm_jax.game.rollouts import (
     BatchSize,
     OracleQueries,
@@ -96,7 +96,7 @@ def test_what_is_not_one_closed_step_is_undecidable_by_rule(monkeypatch, last, r
     _is_no_step(found, reason)
     assert rollouts.prm_rows([found], BUILDER) == [None]
     # It never reaches R, and G pays for it as for a step that is still correct.
-    table = RewardTable(generator_still_correct=-0.75)
+    table = RewardsConfig(generator_still_correct=-0.75)
     batch = _generator_batch([found], np.ones(1, np.float32), table)
     assert batch.rewards[0].sum() == -0.75 and batch.weight[0].tolist()[:2] == [1, 0]
 

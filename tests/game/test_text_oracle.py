@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 import tiny
 import tiny_game
+import tiny_run
 
-from aprm_jax.config import default_config, set_field, validate
+from aprm_jax.config import validate
 from aprm_jax.data.steps import StepBuilder
 from aprm_jax.game.rounds import Rounds
 from aprm_jax.jobs import domains
@@ -48,8 +49,7 @@ def domain(tmp_path_factory):
     folder = tmp_path_factory.mktemp("text")
     for name, rows in (("train", range(40)), ("test", range(40, 50))):
         (folder / f"{name}.jsonl").write_text("".join(map(_row, rows)))
-    config = default_config()
-    for field, value in {
+    fields = {
         "name": "gsm8k",
         "train": str(folder / "train.jsonl"),
         "test": str(folder / "test.jsonl"),
@@ -58,9 +58,9 @@ def domain(tmp_path_factory):
         "strip_annotations": True,
         "oracle": "text",
         "oracle_workers": 1,
-    }.items():
-        set_field(config, f"domain.{field}", value)
-    validate(config)
+    }
+    named = {f"domain.{field}": value for field, value in fields.items()}
+    config = validate(tiny_run.config(named))
     with pytest.MonkeyPatch.context() as patch:  # a busy machine may take its time
         patient = functools.partial(PoolConfig, deadline_s=60.0)
         patch.setattr(domains, "PoolConfig", patient)

@@ -7,35 +7,23 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tiny
 import tiny_game
+import tiny_run
 from tiny_game import DOMAIN
 
-from aprm_jax.config import ConfigError, default_config, set_field, validate
+from aprm_jax.config import ConfigError, with_fields
 from aprm_jax.evals.records import Results, read_results
 from aprm_jax.jobs import attack, pipeline
 from aprm_jax.jobs.context import Context
-from aprm_jax.models.io import ModelSpec, save_model
 from aprm_jax.testing.tiny import write_tiny
 
 SMALL = {
-    "compilation_cache": "",
-    "model.d_model": 16,
-    "model.num_layers": 1,
-    "model.num_heads": 2,
-    "model.num_kv_heads": 1,
-    "model.head_dim": 8,
-    "model.d_ff": 32,
-    "builder.buckets": (64,),
-    "builder.line_stride": 0,
+    **tiny_run.SMALL_GAME,
     "builder.max_new_tokens": 8,
     "game.groups": 4,
     "game.group_size": 4,
     "game.generator_rows": 8,
-    "game.prm_clean": 2,
-    "game.prm_fresh": 2,
     "game.prm_replay": 0,
-    "game.static_probe": 0,
     "game.warmup": 1,
     "attack.verifiers": ("prm",),
     "attack.oracle_calls": 24,
@@ -46,31 +34,16 @@ SMALL = {
 
 
 def _config(**fields):
-    config = default_config()
-    for name, value in SMALL.items():
-        set_field(config, name, value)
-    for name, value in fields.items():
-        set_field(config, f"attack.{name}", value)
-    validate(config)
-    return config
+    return tiny_run.small(SMALL | {f"attack.{k}": v for k, v in fields.items()})
 
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory) -> Path:
     """A run with a Generator and a PRM, and a published one beside them."""
     folder = tmp_path_factory.mktemp("run")
-    decoder = tiny.decoder(len(DOMAIN.tokenizer))
     kinds = {"generator": tiny_game.generator(), "prm": tiny_game.prm()}
     for kind, tree in kinds.items():
-        spec = ModelSpec(
-            kind=kind,
-            decoder=decoder,
-            head="token" if kind == "prm" else None,
-            window=1,
-            buckets=(64,),
-            domain="arithmetic",
-        )
-        save_model(folder / kind / "model", tree, spec, DOMAIN.tokenizer)
+        tiny_game.save(folder / kind / "model", kind, tree)
     write_tiny(folder / "published", "qwen2", ["2 + 3 = 5"], layout="qwen2_prm")
     return folder
 
@@ -127,8 +100,7 @@ def test_what_is_attacked_already_is_not_attacked_again(root, attacked, monkeypa
 
 
 def test_a_finished_run_needs_no_stage_for_it():
-    config = _config()
-    set_field(config, "job", "attack")
+    config = with_fields(_config(), {"job": "attack"})
     assert pipeline.chosen_stages(config) == [("attack", "attack")]
 
 
@@ -151,8 +123,7 @@ def test_a_verifier_or_a_domain_that_cannot_be_is_named_first(root):
     context = Context(_config(verifiers=("prn",)), root, "attack")
     with pytest.raises(ConfigError, match=r"attack\.verifiers: 'prn' .*'prm'"):
         attack.check(context, {})
-    context = Context(_config(), root, "attack")
-    with context.config.unlocked():
-        context.config.domain.name = "labelled"
+    labelled = with_fields(_config(), {"domain.name": "labelled"})
+    context = Context(labelled, root, "attack")
     with pytest.raises(ConfigError, match="needs an oracle"):
         attack.check(context, {})

@@ -13,14 +13,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tiny_run
 from safetensors.numpy import save_file
 
 from aprm_jax.config import (
     ConfigError,
-    default_config,
     read_config_file,
-    set_field,
     validate,
+    with_fields,
 )
 from aprm_jax.data.prompted import PromptedGenerator, PromptedSolver
 from aprm_jax.data.prompts import REASONS
@@ -46,10 +46,8 @@ def models(tmp_path_factory) -> Path:
 
 
 def _context(tmp_path, **fields) -> Context:
-    config = default_config()
-    set_field(config, "builder.line_stride", 0)
-    for name, value in fields.items():
-        set_field(config, name.replace("__", "."), str(value))
+    named = {name: str(value) for name, value in fields.items()}
+    config = tiny_run.config({"builder.line_stride": 0}, **named)
     return Context(config, tmp_path, "stage")
 
 
@@ -135,22 +133,19 @@ def test_a_backbone_is_looked_at_before_the_first_stage(tmp_path, monkeypatch):
 
 
 def test_a_backbone_needs_contiguous_positions():
-    config = default_config()
-    set_field(config, "solver.backbone", "some/model")
+    config = tiny_run.config(solver__backbone="some/model")
     with pytest.raises(ConfigError, match=r"builder.line_stride=0, not 32"):
         validate(config)
 
 
 def test_bfloat16_parameters_are_for_frozen_ones():
-    config = default_config()
-    set_field(config, "model.param_dtype", "bfloat16")
+    config = tiny_run.config(model__param_dtype="bfloat16")
     with pytest.raises(ConfigError, match="small updates would be lost in it"):
         validate(config)
 
 
 def test_splits_need_a_solver():
-    config = default_config()
-    set_field(config, "evaluate.solver", "")
+    config = tiny_run.config(evaluate__solver="")
     with pytest.raises(ConfigError, match=r"evaluate.splits needs evaluate.solver"):
         validate(config)
 
@@ -194,7 +189,7 @@ def test_a_bare_backbone_writes_whole_solutions(tmp_path, monkeypatch):
     path = command.REPOSITORY / "configs" / "llama3_1_8b_lora.py"
     config = read_config_file(path, "runlocal")
     assert config.evaluate.solver == "backbone"
-    set_field(config, "evaluate.prms", ())
+    config = with_fields(config, {"evaluate.prms": ()})
     context = Context(config, tmp_path, "evaluate")
     problems = context.domain.problems("test", 2)
     groups = samples.sample(context, 1, problems, 4)
@@ -222,9 +217,9 @@ def test_the_generator_learns_where_a_config_is_cut(name, tmp_path, monkeypatch)
     """Of random weights alone no reply ends, and every reward is the same."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # where the models go
     config = read_config_file(command.REPOSITORY / "configs" / f"{name}.py", "runlocal")
-    for player in ("generator_from", "prm_from"):  # no teaching, no warm-up before it
-        set_field(config, f"game.{player}", "backbone")
-    set_field(config, "game.updates", 3)
+    # No teaching, no warm-up before it.
+    fields = {f"game.{player}_from": "backbone" for player in ("generator", "prm")}
+    config = with_fields(config, fields | {"game.updates": 3})
     context = Context(config, tmp_path, "aprm")
     aprm.run(context)
     lines = (tmp_path / "aprm" / "metrics.jsonl").read_text().splitlines()

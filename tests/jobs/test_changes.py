@@ -10,8 +10,10 @@ import command
 import pytest
 
 from aprm_jax.config import (
+    as_read_by,
     flat,
     for_stage,
+    frozen,
     jobs,
     override,
     read_config_file,
@@ -20,8 +22,8 @@ from aprm_jax.config import (
     stages,
     validate,
 )
-from aprm_jax.jobs import of_run, start
-from aprm_jax.jobs.changes import FREE, as_read_by, plan
+from aprm_jax.jobs import changes, of_run, start
+from aprm_jax.jobs.changes import FREE
 from aprm_jax.jobs.of_run import get_config
 from aprm_jax.training.lock import locked
 from aprm_jax.training.workdir import WorkdirError, mark_done, write_config
@@ -42,6 +44,10 @@ def finished(tmp_path) -> Path:
         mark_done(folder, {})
     (tmp_path / "summary.json").write_text("{}")
     return tmp_path
+
+
+def plan(config, root):
+    return changes.plan(frozen(config), root)
 
 
 def changed(**fields):
@@ -212,7 +218,7 @@ def test_a_job_sees_only_the_fields_that_it_says_it_reads():
             *(f"{field.partition('.')[0]}." for field in read),
         }
     with pytest.raises(AttributeError, match="groups"):
-        _ = as_read_by(config, jobs()["sft"]).game.groups
+        _ = as_read_by(frozen(config), jobs()["sft"]).game.groups
 
 
 def test_what_a_start_would_change_is_looked_at_under_the_lock(finished):

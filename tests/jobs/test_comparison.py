@@ -1,5 +1,6 @@
 """Several runs on one page: whose rows and lines there are, and what is refused."""
 
+import dataclasses
 import html.parser
 import json
 import math
@@ -10,8 +11,9 @@ from pathlib import Path
 import command
 import pytest
 import scipy.stats
+import tiny_run
 
-from aprm_jax.config import ConfigError, default_config, set_field, validate
+from aprm_jax.config import ConfigError, validate
 from aprm_jax.config.errors import UserError
 from aprm_jax.evals.records import RESULTS, Record, write_results
 from aprm_jax.files import write_sealed
@@ -24,19 +26,18 @@ VALUES = {"a-0": 0.5, "a-1": 0.7, "b": 0.75}  # accuracy of the PRM, best of 8
 
 
 def _config(seed=0, **fields):
-    config = default_config()
-    set_field(config, "stages", ("solver:sft", "r:aprm", "evaluate"))
-    set_field(config, "evaluate.prms", ("r",))
-    set_field(config, "evaluate.splits", ("test", "longer"))
-    set_field(config, "seed", seed)
-    for name, value in fields.items():
-        set_field(config, name.replace("__", "."), value)
-    return config
+    own = {
+        "stages": ("solver:sft", "r:aprm", "evaluate"),
+        "evaluate.prms": ("r",),
+        "evaluate.splits": ("test", "longer"),
+        "seed": seed,
+    }
+    return tiny_run.config(own, **fields)
 
 
 def _run(folder: Path, value: float, config) -> Path:
     """A run's folder as far as a comparison reads it."""
-    open_workdir(folder, config.to_dict(), "0")
+    open_workdir(folder, dataclasses.asdict(config), "0")
     records = [
         Record("solver", "test", "r", "min@8", value, value - 0.1, value + 0.1),
         Record("solver", "test", "", "greedy", 0.25),
@@ -63,9 +64,7 @@ def runs(tmp_path, monkeypatch) -> list[str]:
 
 def _written(runs: list[str]) -> tuple[dict, str]:
     """Both files of a comparison, its numbers and its page."""
-    config = default_config()
-    set_field(config, "report.runs", tuple(runs))
-    validate(config)
+    config = validate(tiny_run.config(report__runs=tuple(runs)))
     Path("out").mkdir()
     comparison.write(Context(config, Path("out"), "report"))
     numbers = json.loads(Path("out", comparison.NUMBERS).read_text())
@@ -208,8 +207,7 @@ def test_a_folder_that_cannot_be_compared_is_named(runs, damage, message):
 
 @pytest.mark.parametrize("given", [("b",), ("b", "a-0", "./b")])
 def test_a_run_is_compared_with_others(given):
-    config = default_config()
-    set_field(config, "report.runs", given)
+    config = tiny_run.config(report__runs=given)
     with pytest.raises(ConfigError, match="name two folders or more, each once"):
         validate(config)
 

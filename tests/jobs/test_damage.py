@@ -8,7 +8,7 @@ import sys
 import command
 import pytest
 
-from aprm_jax.config import read_config_file, set_field
+from aprm_jax.config import read_config_file, with_fields
 from aprm_jax.config.errors import UserError
 from aprm_jax.jobs import of_run, start
 from aprm_jax.jobs.domains import open_domain
@@ -93,7 +93,7 @@ def test_the_runs_tokenizer_is_guarded(tmp_path):
     rows = [{"question": f"What is {k} + 1?", "answer": str(k + 1)} for k in range(40)]
     train.write_text("".join(json.dumps(row) + "\n" for row in rows))
     config = read_config_file(command.REPOSITORY / "configs" / "own_data.py")
-    set_field(config, "domain.train", str(train))
+    config = with_fields(config, {"domain.train": str(train)})
     vocabulary = open_domain(config, tmp_path).tokenizer.get_vocab()
     again = shutil.copytree(tmp_path, tmp_path / "again")  # read anew: it is no cache's
     assert open_domain(config, again).tokenizer.get_vocab() == vocabulary

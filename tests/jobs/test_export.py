@@ -11,8 +11,9 @@ import jax
 import numpy as np
 import pytest
 import tiny
+import tiny_run
 
-from aprm_jax.config import ConfigError, default_config, jobs, set_field, validate
+from aprm_jax.config import ConfigError, jobs, validate
 from aprm_jax.evals.records import Record, write_results
 from aprm_jax.hf import prm_layouts
 from aprm_jax.hf.adapters import AdapterMismatchError
@@ -30,10 +31,7 @@ from aprm_jax.training.workdir import done_info
 
 
 def config(**fields):
-    c = default_config()
-    for name, value in {"job": "export", "compilation_cache": "", **fields}.items():
-        set_field(c, name.replace("__", "."), value)
-    return c
+    return tiny_run.config({"job": "export", "compilation_cache": ""}, **fields)
 
 
 def write_model(folder: Path, line_stride: int = 0) -> None:
@@ -123,10 +121,9 @@ def test_a_folder_can_be_named_and_shards_have_a_size(root, tmp_path, monkeypatc
 
 
 def test_export_may_be_a_stage_of_the_pipeline():
-    c = config(export__model="aprm/generator")
-    c.job = "pipeline"
-    c.stages = ("solver:sft", "aprm:aprm", "hub:export")
-    validate(c)
+    stages = ("solver:sft", "aprm:aprm", "hub:export")
+    named = {"job": "pipeline", "export__model": "aprm/generator"}
+    c = validate(config(stages=stages, **named))
     assert pipeline.chosen_stages(c)[-1] == ("hub", "export")
     contexts = [(Context(c, Path("nowhere"), "hub"), jobs()["export"])]
     with pytest.raises(ConfigError, match=r"export.model='aprm/generator' is neither"):

@@ -8,15 +8,10 @@ from pathlib import Path
 import command
 import numpy as np
 import pytest
+import tiny_run
 
 from aprm_jax.api import PRM
-from aprm_jax.config import (
-    ConfigError,
-    default_config,
-    read_config_file,
-    set_field,
-    validate,
-)
+from aprm_jax.config import ConfigError, read_config_file, validate, with_fields
 from aprm_jax.data.jsonl import DataError
 from aprm_jax.evals.records import by_name
 from aprm_jax.jobs import evaluate, prm_labels, step_data, verifiers
@@ -79,11 +74,12 @@ def test_the_report_shows_the_sets_and_the_calibration(finished):
 
 def _with(finished: Path, scores: Path, *more: str) -> Context:
     config = read_config_file(FILE, "runlocal")
-    set_field(config, "evaluate.scores", (f"other={scores}",))
-    set_field(config, "evaluate.sets", (*config.evaluate.sets, *more))
-    set_field(config, "evaluate.prms", ())
-    validate(config)
-    return Context(config, finished, "again")
+    fields = {
+        "evaluate.scores": (f"other={scores}",),
+        "evaluate.sets": (*config.evaluate.sets, *more),
+        "evaluate.prms": (),
+    }
+    return Context(validate(with_fields(config, fields)), finished, "again")
 
 
 def test_scores_from_files_are_measured_beside_the_baselines(finished, tmp_path):
@@ -150,9 +146,11 @@ def test_training_evaluation_and_scoring_give_steps_the_same_ids(finished, tmp_p
     train.write_text(
         json.dumps({"prompt": question, "completions": AWKWARD, "labels": [1, 1, 0]})
     )
-    config = read_config_file(FILE, "runlocal")
-    set_field(config, "prm.data", (f"step_format:{train}",))
-    set_field(config, "evaluate.sets", (f"bench=processbench:{bench}",))
+    fields = {
+        "prm.data": (f"step_format:{train}",),
+        "evaluate.sets": (f"bench=processbench:{bench}",),
+    }
+    config = with_fields(read_config_file(FILE, "runlocal"), fields)
     context = Context(config, finished, "again")
     prm = PRM.load(finished / "prm" / "model")
     expected = prm.builder.solution(question, AWKWARD).tokens.tolist()
@@ -181,12 +179,8 @@ def test_scores_that_do_not_match_a_set_stop_before_anything_is_compiled(
 
 
 def labelled(**fields):
-    config = default_config()
-    set_field(config, "domain.name", "labelled")
-    set_field(config, "domain.train", "prm800k:")
-    for name, value in fields.items():
-        set_field(config, name.replace("__", "."), value)
-    return config
+    own = {"domain.name": "labelled", "domain.train": "prm800k:"}
+    return tiny_run.config(own, **fields)
 
 
 @pytest.mark.parametrize(

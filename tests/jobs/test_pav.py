@@ -8,34 +8,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tiny
-from tiny_game import DOMAIN
+import tiny_game
+import tiny_run
+from tiny_game import CONFIG, DOMAIN
 
 import aprm_jax
-from aprm_jax.config import ConfigError, default_config, set_field, validate
+from aprm_jax.config import ConfigError
 from aprm_jax.files import DamagedFileError
 from aprm_jax.jobs import pav, pav_file, search
 from aprm_jax.jobs.context import Context, JobError
-from aprm_jax.models.io import ModelSpec, save_model
 from aprm_jax.solvers.protocol import Solution
 from aprm_jax.verifiers.models import ModelVerifier
 from aprm_jax.verifiers.pav import NoValuesError, Pav
 
 
 def config(**fields):
-    c = default_config()
     small = {
         "stages": ("solver:sft", "pav:pav", "found:search"),
-        "compilation_cache": "",
-        "metrics.tensorboard": False,
-        "model.d_model": 16,
-        "model.num_layers": 1,
-        "model.num_heads": 2,
-        "model.num_kv_heads": 1,
-        "model.head_dim": 8,
-        "model.d_ff": 32,
-        "builder.buckets": (64,),
         "builder.window": 0,
-        "builder.line_stride": 0,
         "builder.max_steps": 3,
         "prm.head": "two_class",
         "prm.updates": 3,
@@ -51,10 +41,7 @@ def config(**fields):
         "search.m": 2,
         "search.bootstrap": 20,
     }
-    for name, value in (small | fields).items():
-        set_field(c, name, value)
-    validate(c)
-    return c
+    return tiny_run.small(small | fields)
 
 
 class Scripted:
@@ -86,18 +73,9 @@ def _problems(c=None):
 @pytest.fixture(scope="module")
 def root(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("run")
-    spec = ModelSpec(
-        kind="solver",
-        decoder=tiny.decoder(len(DOMAIN.tokenizer)),
-        head=None,
-        window=None,
-        buckets=(64,),
-        domain="arithmetic",
-    )
-    params = {"backbone": tiny.backbone(spec.decoder, spread=1.0)}
-    for name in ("solver", "other"):
-        save_model(folder / name / "model", params, spec, DOMAIN.tokenizer)
-        params = {"backbone": tiny.backbone(spec.decoder, 1, spread=1.0)}
+    for seed, name in enumerate(("solver", "other")):
+        params = {"backbone": tiny.backbone(CONFIG, seed, spread=1.0)}
+        tiny_game.save(folder / name / "model", "solver", params, window=None)
     return folder
 
 

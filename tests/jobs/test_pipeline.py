@@ -12,7 +12,7 @@ import pytest
 import tiny_hf
 
 import aprm_jax
-from aprm_jax.config import jobs, read_config_file, set_field
+from aprm_jax.config import jobs, read_config_file, with_fields
 from aprm_jax.evals.records import by_name, read_results
 from aprm_jax.jobs import export, tables
 from aprm_jax.jobs.context import Context
@@ -98,14 +98,14 @@ def test_the_models_are_exported_and_score_the_same(whole, tmp_path, monkeypatch
     pytest.importorskip("torch")
     config = read_config_file(command.REPOSITORY / "configs/quickstart.py", "runlocal")
     solution = "2 + 3 * 4", ["2 + 12", "14"]
-    set_field(config, "export.model", str(whole / "aprm" / "model"))
-    results = export.run(Context(config, tmp_path, "export"))
+    named = {"export.model": str(whole / "aprm" / "model")}
+    results = export.run(Context(with_fields(config, named), tmp_path, "export"))
     score = tiny_hf.run_card(Path(results["directory"]), monkeypatch)["score"]
     prm = aprm_jax.PRM.load(whole / "aprm" / "model")
     np.testing.assert_allclose(score(*solution), prm.score(*solution), atol=1e-4)
 
-    set_field(config, "export.model", str(whole / "solver" / "model"))
-    results = export.run(Context(config, tmp_path, "solver"))
+    named = {"export.model": str(whole / "solver" / "model")}
+    results = export.run(Context(with_fields(config, named), tmp_path, "solver"))
     assert tiny_hf.run_card(Path(results["directory"]), monkeypatch)["write"]
 
 

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import jax
 import pytest
+import tiny_run
 
-from aprm_jax.config import ConfigError, default_config, read_config_file
+from aprm_jax.config import ConfigError, read_config_file
 from aprm_jax.config.errors import UserError
 from aprm_jax.jobs import plan
 from aprm_jax.jobs.context import Context
@@ -78,9 +79,7 @@ def test_steps_are_compiled_for_chips_that_are_not_here(tmp_path):
     ],
 )
 def test_what_cannot_be_planned_is_told_before_anything_begins(tmp_path, fields, said):
-    config = default_config()
-    for name, value in fields.items():
-        config.plan[name] = value
+    config = tiny_run.config({f"plan.{name}": v for name, v in fields.items()})
     with pytest.raises(UserError, match=said):
         plan.check(Context(config, tmp_path, "plan"), {})
 
@@ -91,11 +90,9 @@ def _told(peak: float) -> Forecast:
 
 def _planned(monkeypatch, tmp_path, peaks, **fields):
     """Plans the first update of a config whose steps need `peaks`, one a try."""
-    config = default_config()
-    config.plan.topology, config.plan.steps = "gpu:h100x1", ("update",)
-    config.stages = ("stage:aprm",)
-    for name, value in fields.items():
-        config.plan[name] = value
+    own = {"topology": "gpu:h100x1", "steps": ("update",)} | fields
+    named = {f"plan.{name}": value for name, value in own.items()}
+    config = tiny_run.config(named, stages=("stage:aprm",))
     asked = iter(peaks)
     monkeypatch.setattr(plan, "forecast", lambda *a: _told(next(asked)))
     monkeypatch.setattr(Topology, "devices", lambda self: jax.devices()[:1])
@@ -121,7 +118,6 @@ def test_tries_are_bounded_and_a_step_that_fits_has_none(monkeypatch, tmp_path):
 
 
 def test_a_config_without_steps_is_refused(tmp_path):
-    config = default_config()
-    config.plan.topology, config.stages = "gpu:h100x1", ("report",)
+    config = tiny_run.config(plan__topology="gpu:h100x1", stages=("report",))
     with pytest.raises(ConfigError, match="none of the stages"):
         plan.run(Context(config, tmp_path, "plan"))

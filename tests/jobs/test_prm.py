@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import tiny
 import tiny_game
+import tiny_run
 
 import aprm_jax
-from aprm_jax.config import ConfigError, default_config, set_field, validate
+from aprm_jax.config import ConfigError, validate, with_fields
 from aprm_jax.game.rollouts import situations, static_rows
 from aprm_jax.jobs import prm
 from aprm_jax.jobs.context import Context, JobError
@@ -25,9 +26,7 @@ GOOD = [LabelledStep("1 + 2 * 3", (), "1 + 6", 1.0, "")]
 
 
 def _context(share: float) -> Context:
-    config = default_config()
-    set_field(config, "prm.hard_share", share)
-    set_field(config, "prm.hard_pool", 40)
+    config = tiny_run.config({"prm.hard_share": share, "prm.hard_pool": 40})
     return Context(config, Path("nowhere"), "prm")
 
 
@@ -70,7 +69,6 @@ def test_the_hard_share_is_what_this_prm_believes_most():
 
 
 def _outcome(root: Path) -> Context:
-    config = default_config()
     fields = {
         "stages": ("solver:sft", "orm:prm"),
         "prm.negatives": "outcome",
@@ -89,10 +87,7 @@ def _outcome(root: Path) -> Context:
         "model.d_ff": 64,
         "metrics.tensorboard": False,
     }
-    for name, value in fields.items():
-        set_field(config, name, value)
-    validate(config)
-    return Context(config, root, "orm")
+    return Context(validate(tiny_run.config(fields)), root, "orm")
 
 
 def test_an_orm_learns_from_whole_solutions_half_of_them_wrong():
@@ -137,8 +132,7 @@ def test_what_an_orm_cannot_learn_from_is_said(tmp_path, monkeypatch):
         ("builder.window", 1, "judges whole solutions: set builder.window=0 .*, not 1"),
         ("prm.negatives", "outcomes", "Did you mean 'outcome'"),
     ):
-        config = context.config.copy_and_resolve_references()
-        set_field(config, field, value)
+        config = with_fields(context.config, {field: value})
         with pytest.raises(ConfigError, match=said):
             validate(config)
 

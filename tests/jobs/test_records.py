@@ -46,8 +46,7 @@ def test_a_job_is_one_file(tmp_path, monkeypatch):
         config = default_config()
         config.stages = ("one:toy",)
         config.toy.word = "hi"
-        validate(config)
-        pipeline.run(config, tmp_path / "run")
+        pipeline.run(validate(config), tmp_path / "run")
         assert done_info(tmp_path / "run" / "one")["said"] == "hi"
         assert "say a word" in usage.text()
     finally:

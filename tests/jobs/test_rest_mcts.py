@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tiny_run
 
-from aprm_jax.config import default_config, set_field, validate
+from aprm_jax.config import validate
 from aprm_jax.data.jsonl import DataError
 from aprm_jax.data.labelled import LabelledSolution
 from aprm_jax.files import DamagedFileError, sealed
@@ -45,13 +46,8 @@ def _context(root: Path, rows=ROWS, **fields) -> Context:
     folder.mkdir(exist_ok=True)
     lines = [json.dumps(sealed(row)) + "\n" for row in rows]
     (folder / "solutions.jsonl").write_text("".join(lines))
-    config = default_config()
-    set_field(config, "prm.negatives", "values")
-    set_field(config, "prm.data", ("trees",))
-    set_field(config, "sft.data", "trees")
-    for name, value in fields.items():
-        set_field(config, name.replace("__", "."), value)
-    return Context(config, root, "stage")
+    own = {"prm.negatives": "values", "prm.data": ("trees",), "sft.data": "trees"}
+    return Context(tiny_run.config(own, **fields), root, "stage")
 
 
 def test_whole_solutions_have_the_values_of_their_steps(tmp_path):
@@ -107,13 +103,13 @@ def test_a_search_that_is_no_earlier_stage_is_refused_at_the_start(tmp_path):
     tree_data.check_values(context, {})
     elsewhere = str(tmp_path / "trees" / "solutions.jsonl")
     assert tree_data.is_search(context, {}, elsewhere)
-    set_field(context.config, "prm.data", ("tree",))
+    context = _context(tmp_path, prm__data=("tree",))
     with pytest.raises(DataError, match=r"prm.data: 'tree'.*\(trees\)"):
         tree_data.check_values(context, {"trees": "search", "solver": "sft"})
-    set_field(context.config, "prm.data", ())
+    context = _context(tmp_path, prm__data=())
     with pytest.raises(DataError, match=r"prm\.data is empty"):
         tree_data.check_values(context, {})
-    set_field(context.config, "sft.data", "tree")
+    context = _context(tmp_path, sft__data="tree")
     with pytest.raises(DataError, match="tree"):
         sft.check(context, {"tree": "sft"})
     sft.check(context, {"tree": "search"})
@@ -122,12 +118,13 @@ def test_a_search_that_is_no_earlier_stage_is_refused_at_the_start(tmp_path):
 def test_the_stages_of_a_run_start_from_their_searches():
     from aprm_jax.config import jobs
 
-    config = default_config()
-    set_field(config, "stages", ("trees:search", "value:prm", "policy:sft"))
-    set_field(config, "prm.negatives", "values")
-    set_field(config, "prm.data", ("trees", "other/solutions.jsonl"))
-    set_field(config, "sft.data", "trees")
-    validate(config)
+    fields = {
+        "stages": ("trees:search", "value:prm", "policy:sft"),
+        "prm.negatives": "values",
+        "prm.data": ("trees", "other/solutions.jsonl"),
+        "sft.data": "trees",
+    }
+    config = validate(tiny_run.config(fields))
     assert ("prm.data", "trees") in list(jobs()["prm"].sources(config))
     assert ("sft.data", "trees") in list(jobs()["sft"].sources(config))
     named = [source for _, source in jobs()["prm"].sources(config)]

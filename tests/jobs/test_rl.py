@@ -9,18 +9,17 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-import tiny
 import tiny_game
-from tiny_game import DOMAIN
+import tiny_run
 
-from aprm_jax.config import ConfigError, default_config, set_field, validate
+from aprm_jax.config import ConfigError, with_fields
 from aprm_jax.data.jsonl import DataError
 from aprm_jax.evals.records import Results, read_results
 from aprm_jax.jobs import rl, rl_guard
 from aprm_jax.jobs.context import Context
 from aprm_jax.jobs.rl_tables import rl_tables
 from aprm_jax.models import heads
-from aprm_jax.models.io import ModelSpec, load_model, save_model
+from aprm_jax.models.io import load_model
 from aprm_jax.rl.sources import RewardError
 from aprm_jax.tasks.arithmetic import ArithmeticDomain
 from aprm_jax.training.metrics import read_metrics
@@ -28,19 +27,10 @@ from aprm_jax.training.workdir import mark_done
 
 
 def config(**fields):
-    c = default_config()
     small = {
-        "compilation_cache": "",
-        "metrics.tensorboard": False,
+        **tiny_run.SMALL_GAME,
         "checkpoint.every": 1,
-        "model.d_model": 16,
-        "model.num_layers": 1,
-        "model.num_heads": 2,
-        "model.num_kv_heads": 1,
-        "model.head_dim": 8,
-        "model.d_ff": 32,
         "builder.buckets": (48,),
-        "builder.line_stride": 0,
         "builder.max_steps": 2,
         "builder.max_new_tokens": 6,
         "rl.verifiers": ("prm",),
@@ -54,33 +44,14 @@ def config(**fields):
         "rl.pass_problems": 4,
         "rl.sample_log": 1,
         "rl.max_idle": 0,
-        "game.groups": 2,
-        "game.group_size": 2,
-        "game.generator_rows": 4,
-        "game.prm_clean": 2,
-        "game.prm_fresh": 2,
-        "game.prm_replay": 2,
-        "game.static_probe": 0,
         "game.replay_capacity": 32,
     }
-    for name, value in (small | fields).items():
-        set_field(c, name, value)
-    validate(c)
-    return c
+    return tiny_run.small(small | fields)
 
 
-def _save(folder, kind, params, head=None, **more):
-    spec = ModelSpec(
-        kind=kind,
-        decoder=tiny.decoder(len(DOMAIN.tokenizer)),
-        head=head,
-        window=1,
-        buckets=(48,),
-        domain=DOMAIN.name,
-        max_new_tokens=6,
-        **more,
-    )
-    save_model(folder, params, spec, DOMAIN.tokenizer)
+def _save(folder, kind, params, **more):
+    rows = {"buckets": (48,), "max_new_tokens": 6}
+    tiny_game.save(folder, kind, params, **rows, **more)
 
 
 def _finishing(backbone):
@@ -110,8 +81,8 @@ def root(tmp_path_factory) -> Path:
     _save(folder / "solver/model", "solver", {"backbone": backbone})
     _save(folder / "generator/model", "generator", generator)
     prm = heads.init_prm(jax.random.key(1), backbone, 16, "token")
-    _save(folder / "prm/model", "prm", prm, "token")
-    _save(folder / "orm/model", "prm", prm, "token", aggregation="last")
+    _save(folder / "prm/model", "prm", prm)
+    _save(folder / "orm/model", "prm", prm, aggregation="last")
     return folder
 
 
@@ -133,7 +104,7 @@ def test_a_solver_is_left_with_its_log_and_pass_at_n(root):
     lines = (root / "rl" / rl.ROLLOUTS).read_text().splitlines()
     assert {json.loads(line)["step"] for line in lines} == {0, 1}
     mark_done(root / "rl", {"job": "rl", **found})
-    set_field(c, "stages", ("rl",))
+    c = with_fields(c, {"stages": ("rl",)})
     [table] = rl_tables(c, root)
     assert [row.name for row in table.rows] == ["before RL", "after"]
     assert [column.name for column in table.columns] == ["N = 1", "N = 2"]

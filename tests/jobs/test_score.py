@@ -7,9 +7,10 @@ import json
 import numpy as np
 import pytest
 import tiny
+import tiny_run
 
 import aprm_jax
-from aprm_jax.config import ConfigError, default_config, set_field
+from aprm_jax.config import ConfigError
 from aprm_jax.data.jsonl import DataError
 from aprm_jax.files import DamagedFileError
 from aprm_jax.jobs import row_files, start
@@ -22,11 +23,8 @@ SOLUTIONS = [(question, list(steps)) for question, steps, _ in tiny.solutions()]
 
 
 def _config(**fields):
-    c = default_config()
-    fields = {"job": "score", "compilation_cache": "", "score.batch": 5} | fields
-    for name, value in fields.items():
-        set_field(c, name, value)
-    return c
+    own = {"job": "score", "compilation_cache": "", "score.batch": 5}
+    return tiny_run.config(own | fields)
 
 
 def _write(path, rows):

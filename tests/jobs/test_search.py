@@ -6,72 +6,47 @@ import json
 from pathlib import Path
 
 import pytest
-import tiny
 import tiny_game
+import tiny_run
 from tiny_game import DOMAIN
 
-from aprm_jax.config import ConfigError, default_config, set_field, validate
+from aprm_jax.config import ConfigError, with_fields
 from aprm_jax.data.jsonl import DataError
 from aprm_jax.evals.records import Results, read_results
 from aprm_jax.files import DamagedFileError
 from aprm_jax.jobs import search
 from aprm_jax.jobs.context import Context, JobError
 from aprm_jax.models import heads
-from aprm_jax.models.io import ModelSpec, save_model
 from aprm_jax.tasks.questions import read_asked
 
 TIMES = ("seconds", "peak_kv_bytes")
 
 
 def config(**fields):
-    c = default_config()
-    small = {
-        "compilation_cache": "",
-        "model.d_model": 16,
-        "model.num_layers": 1,
-        "model.num_heads": 2,
-        "model.num_kv_heads": 1,
-        "model.head_dim": 8,
-        "model.d_ff": 32,
-        "builder.buckets": (64,),
-        "builder.line_stride": 0,
-        "builder.max_steps": 3,
-        "search.verifiers": ("prm",),
-        "search.splits": ("dev",),
-        "search.problems": 5,
-        "search.n": 4,
-        "search.m": 2,
-        "search.batch": 2,
-        "search.trees": 1,
-        "search.bootstrap": 50,
-    }
-    for name, value in small.items():
-        set_field(c, name, value)
-    for name, value in fields.items():
-        set_field(c, f"search.{name}", value)
-    validate(c)
-    return c
+    own = {
+        "verifiers": ("prm",),
+        "splits": ("dev",),
+        "problems": 5,
+        "n": 4,
+        "m": 2,
+        "batch": 2,
+        "trees": 1,
+        "bootstrap": 50,
+    } | fields
+    named = {f"search.{name}": value for name, value in own.items()}
+    return tiny_run.small({"builder.max_steps": 3, **named})
 
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("run")
-    decoder = tiny.decoder(len(DOMAIN.tokenizer))
     backbone = tiny_game.generator()["backbone"]
     params = {
         "solver": {"backbone": backbone},
         "prm": heads.init_prm(tiny_game.jax.random.key(1), backbone, 16, "token"),
     }
     for kind, tree in params.items():
-        spec = ModelSpec(
-            kind=kind,
-            decoder=decoder,
-            head="token" if kind == "prm" else None,
-            window=1,
-            buckets=(64,),
-            domain="arithmetic",
-        )
-        save_model(folder / kind / "model", tree, spec, DOMAIN.tokenizer)
+        tiny_game.save(folder / kind / "model", kind, tree)
     return folder
 
 
@@ -202,8 +177,7 @@ def test_questions_without_answers_are_answered(root, tmp_path):
         ("3 + 4 * 2", "11"),
     ]
     # What is there was graded by this answer, and in this domain.
-    c = context.config.copy_and_resolve_references()
-    c.domain.modulus = 10
+    c = with_fields(context.config, {"domain.modulus": 10})
     with pytest.raises(JobError, match="was made with other domain"):
         search.run(Context(c, root, "asked"))
     file.write_text(file.read_text().replace("11", "12"))

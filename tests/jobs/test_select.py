@@ -7,9 +7,9 @@ import json
 import numpy as np
 import pytest
 import tiny
+import tiny_run
 
 import aprm_jax
-from aprm_jax.config import default_config, set_field
 from aprm_jax.data.jsonl import RowError
 from aprm_jax.data.solutions import parse_candidates
 from aprm_jax.jobs import start
@@ -22,17 +22,14 @@ QUESTION = "2 + 3 * 4"
 def _select(tmp_path, rows, **fields):
     source = tmp_path / "in.jsonl"
     source.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    c = default_config()
-    fields = {
+    own = {
         "job": "select",
         "compilation_cache": "",
         "select.input": str(source),
         "select.output": str(tmp_path / "out.jsonl"),
         "select.verifiers": ("oracle",),
-    } | fields
-    for name, value in fields.items():
-        set_field(c, name, value)
-    start.run(c, tmp_path / "run")
+    }
+    start.run(tiny_run.config(own | fields), tmp_path / "run")
     out = (tmp_path / "out.jsonl").read_text().splitlines()
     return [json.loads(line) for line in out], done_info(tmp_path / "run" / "select")
 

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny_game
+import tiny_run
 
-from aprm_jax.config import default_config, set_field
 from aprm_jax.data.rows import StepBatch, StepRow, pack
 from aprm_jax.jobs import sft
 from aprm_jax.jobs.context import Context
@@ -20,9 +20,7 @@ SIZE, LENGTH = 32, 128
 
 
 def _context(window: int) -> Context:
-    config = default_config()
-    set_field(config, "builder.window", window)
-    return Context(config, Path("nowhere"), "solver")
+    return Context(tiny_run.config(builder__window=window), Path("nowhere"), "solver")
 
 
 def _solutions(context: Context, step: int) -> list[StepRow]:

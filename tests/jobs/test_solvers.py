@@ -7,18 +7,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tiny
+import tiny_run
 
 from aprm_jax.config import (
     ConfigError,
-    default_config,
+    as_read_by,
     is_read_by,
     jobs,
-    set_field,
     validate,
 )
 from aprm_jax.config.groups import ASKS
 from aprm_jax.jobs import samples, start, verifier_tables, verifiers
-from aprm_jax.jobs.changes import FREE, as_read_by
+from aprm_jax.jobs.changes import FREE
 from aprm_jax.jobs.context import Context
 from aprm_jax.jobs.solvers import open_solver
 from aprm_jax.solvers import completions
@@ -31,7 +31,6 @@ URL = "http://127.0.0.1:8000/v1"
 
 
 def context(folder: Path, stage: str = "evaluate", **fields: object) -> Context:
-    config = default_config()
     named = {
         "solver__endpoint": URL,
         "endpoint__model": "m",
@@ -41,9 +40,7 @@ def context(folder: Path, stage: str = "evaluate", **fields: object) -> Context:
         "evaluate__attack_prms": (),
         **fields,
     }
-    for name, value in named.items():
-        set_field(config, name.replace("__", "."), value)
-    return Context(config, folder, stage)
+    return Context(tiny_run.config(**named), folder, stage)
 
 
 def check(context: Context, job: str) -> None:
@@ -140,8 +137,7 @@ def test_what_an_endpoint_lacks_is_said_before_anything_starts(
     ],
 )
 def test_an_address_is_one_and_holds_no_secret(url, said):
-    config = default_config()
-    set_field(config, "solver.endpoint", url)
+    config = tiny_run.config(solver__endpoint=url)
     with pytest.raises(ConfigError, match=f"solver.endpoint.*{said}") as error:
         validate(config)
     assert "hunter2" not in str(error.value)

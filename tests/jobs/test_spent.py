@@ -8,6 +8,7 @@ from pathlib import Path
 
 import command
 import pytest
+import tiny_run
 
 from aprm_jax import __version__
 from aprm_jax.config import default_config, override, run_local, set_field, set_stages
@@ -41,8 +42,7 @@ def test_spending_adds_up_over_steps_and_stages(tmp_path):
 
 
 def test_an_oracle_and_a_solver_count_what_they_are_asked():
-    config = default_config()
-    domain = Context(config, Path("nowhere"), "stage").domain
+    domain = Context(tiny_run.config(), Path("nowhere"), "stage").domain
     oracle = CountedOracle(domain.oracle)
     verdict = oracle.judge("1 + 2 * 3", (), None, "1 + 6")
     assert verdict == domain.oracle.judge("1 + 2 * 3", (), None, "1 + 6")

@@ -3,8 +3,9 @@
 from pathlib import Path
 
 import pytest
+import tiny_run
 
-from aprm_jax.config import default_config, override, set_field
+from aprm_jax.config import with_fields
 from aprm_jax.config.schema import settings
 from aprm_jax.evals.records import Record, Results
 from aprm_jax.jobs import charts, tables
@@ -12,16 +13,15 @@ from aprm_jax.jobs.parts import arrays_path, part_path
 from aprm_jax.report.contents import Cell
 
 
-def named(*prms, stages):
-    config = default_config()
-    set_field(config, "stages", ("solver:sft", *stages, "evaluate"))
-    set_field(config, "evaluate.prms", prms)
-    return config
+def named(*prms, stages, **fields):
+    stages = ("solver:sft", *stages, "evaluate")
+    return tiny_run.config({"stages": stages, "evaluate.prms": prms}, **fields)
 
 
 def test_each_kind_of_prm_has_a_name_for_people():
-    config = named("a", "b", "c", stages=("a:prm", "b:aprm", "c:aprm"))
-    override(config, "b", {"game.freeze_generator": True})
+    frozen = {"b": {"game.freeze_generator": True}}
+    stages = ("a:prm", "b:aprm", "c:aprm")
+    config = named("a", "b", "c", stages=stages, overrides=frozen)
     assert [v.name for v in tables.verifiers(config)] == [
         "likelihood of the solver",
         "PRM, static corruptions",
@@ -32,14 +32,14 @@ def test_each_kind_of_prm_has_a_name_for_people():
 
 @pytest.mark.parametrize("negatives", settings()["prm.negatives"].limits.choices)
 def test_every_way_to_train_a_prm_has_a_name(negatives):
-    config = named("a", stages=("a:prm",))
-    override(config, "a", {"prm.negatives": negatives})
+    own = {"a": {"prm.negatives": negatives}}
+    config = named("a", stages=("a:prm",), overrides=own)
     (row,) = [v for v in tables.verifiers(config) if v.key == "a"]
     assert row.name and row.name != "a"
     # An ORM says something of the last step alone, and a value is of all before it.
     whole = negatives in ("outcome", "values")
     assert row.aggregation == ("last" if whole else "min")
-    set_field(config, "evaluate.aggregations", ("min",))
+    config = with_fields(config, {"evaluate.aggregations": ("min",)})
     (row,) = [v for v in tables.verifiers(config) if v.key == "a"]
     assert row.aggregation == "min"  # nothing else is measured
 
@@ -59,8 +59,7 @@ def test_a_model_of_another_run_has_the_name_of_its_folder():
 
 def test_a_verifier_with_dots_in_its_name_keeps_its_figures():
     folder = "../runs/v1.2/aprm"
-    config = named(folder, "b", stages=("b:aprm",))
-    set_field(config, "evaluate.splits", ("test",))
+    config = named(folder, "b", stages=("b:aprm",), evaluate__splits=("test",))
     results = Results(
         [
             Record("solver", "test", folder, "min@8", 0.75, 0.5, 1.0),
@@ -89,9 +88,9 @@ def test_a_verifier_with_dots_in_its_name_keeps_its_figures():
 
 
 def test_first_errors_are_shown_with_every_threshold_and_their_mean():
-    config = named("../v1.2/prm", stages=())
-    set_field(config, "domain.name", "labelled")
-    set_field(config, "evaluate.sets", ("gsm8k=processbench:x", "math=processbench:y"))
+    sets = ("gsm8k=processbench:x", "math=processbench:y")
+    labelled = {"domain__name": "labelled", "evaluate__sets": sets}
+    config = named("../v1.2/prm", stages=(), **labelled)
     results = Results(
         Record("first_error", split, "../v1.2/prm", metric, value)
         for split, metric, value in (
@@ -138,10 +137,13 @@ def test_the_arrays_of_a_solver_in_a_folder_stay_in_the_evaluation():
 
 def searched():
     """A run whose PRM `a` is searched at three sizes, with another solver too."""
-    config = named("a", "b", stages=("a:prm", "b:aprm"))
-    set_field(config, "evaluate.splits", ("test",))
-    set_field(config, "evaluate.samples", (8, 64, 512))
-    set_field(config, "evaluate.solvers", ("foreign",))
+    config = named(
+        *("a", "b"),
+        stages=("a:prm", "b:aprm"),
+        evaluate__splits=("test",),
+        evaluate__samples=(8, 64, 512),
+        evaluate__solvers=("foreign",),
+    )
     values = {8: 0.5, 64: 0.75, 512: 0.625}
     found = [
         Record("solver", "test", "a", f"min@{n}", value, part=part)
@@ -193,16 +195,15 @@ def test_an_orm_is_read_by_its_last_step_in_every_table(folder, tmp_path):
     if folder:  # of another run: its model says how it is read
         orm = str(tmp_path)
         (tmp_path / "model.json").write_text('{"aggregation": "last"}')
-    config = named(orm, "b", stages=("b:prm", *(() if folder else ("orm:prm",))))
-    if not folder:
-        override(config, "orm", {"prm.negatives": "outcome"})
-    for name, value in {
-        "evaluate.solver": "",
-        "evaluate.splits": ("test",),
-        "evaluate.samples": (2, 4, 8),
-        "evaluate.aggregations": ("min", "last"),
-    }.items():
-        set_field(config, name, value)
+    config = named(
+        *(orm, "b"),
+        stages=("b:prm", *(() if folder else ("orm:prm",))),
+        overrides={} if folder else {"orm": {"prm.negatives": "outcome"}},
+        evaluate__solver="",
+        evaluate__splits=("test",),
+        evaluate__samples=(2, 4, 8),
+        evaluate__aggregations=("min", "last"),
+    )
     figures = {"min": 0.25, "last": 0.75}
     records = [
         Record(set_, "test", key, metric.format(how=how), value)
@@ -221,8 +222,7 @@ def test_an_orm_is_read_by_its_last_step_in_every_table(folder, tmp_path):
 
 
 def test_the_weighted_majority_of_aprm_is_a_row_where_it_was_measured():
-    config = named("b", stages=("b:aprm",))
-    set_field(config, "evaluate.splits", ("test",))
+    config = named("b", stages=("b:aprm",), evaluate__splits=("test",))
     record = Record("solver", "test", "b", "vote_min@8", 0.5)
     names = [
         [row.name for row in tables.main_table(config, Results(found)).rows]

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 import pytest
 
-from aprm_jax.config import for_stage, read_config_file, set_field
+from aprm_jax.config import for_stage, read_config_file, with_fields
 from aprm_jax.data.replies import Reply
 from aprm_jax.game import rollouts
 from aprm_jax.jobs import sft, teach
@@ -41,9 +41,7 @@ def _context(root: Path, **fields: object) -> Context:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tempfile, "tempdir", str(root))  # where the models go
         config = for_stage(read_config_file(path, "runlocal"), "generator")
-    for name, value in (FIELDS | fields).items():
-        set_field(config, name, value)
-    return Context(config, root, "generator")
+    return Context(with_fields(config, FIELDS | fields), root, "generator")
 
 
 def _lines(path: Path) -> list[dict]:

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from tiny_rl import Says, config
 
-from aprm_jax.jobs.records import rl as record
+from aprm_jax.config import rl as schema
+from aprm_jax.config.rl import AlarmConfig
 from aprm_jax.policy.advantages import baselined, of_tokens
-from aprm_jax.rl.monitor import AlarmConfig, gap, habits, over_the_limit
+from aprm_jax.rl.monitor import gap, habits, over_the_limit
 from aprm_jax.rl.payment import idle, payment_of
 from aprm_jax.rl.sources import (
     SOURCES,
@@ -52,7 +53,7 @@ def _paid(name):
 
 
 def test_the_schema_has_every_source():
-    assert tuple(SOURCES) == record.SOURCES
+    assert tuple(SOURCES) == schema.SOURCES
 
 
 def test_every_source_pays_what_it_says():
@@ -158,10 +159,6 @@ IDS = np.array(
 )
 
 
-def _update(**changes):
-    return config(**changes).update(24)
-
-
 def _of(rewards, weights, **changes):
     c = config(groups=2, group_size=2, rewards=rewards, weights=weights, **changes)
     payment, _ = payment_of(c, GRADED, WORD, WIDTH)
@@ -170,7 +167,7 @@ def _of(rewards, weights, **changes):
         old_logprobs=np.full(IDS.shape, -0.5, np.float32) * (IDS >= 0),
         values=np.zeros(IDS.shape, np.float32),
     )
-    return advantages_of(c.update(24), IDS, payment, read)[0], payment
+    return advantages_of(c, IDS, payment, read)[0], payment
 
 
 @pytest.mark.parametrize("how", ["grpo", "rloo", "reinforce++"])
@@ -214,7 +211,7 @@ def test_a_critic_learns_the_weighted_sum():
     payment, _ = payment_of(c, GRADED, WORD, WIDTH)
     zeros = np.zeros(IDS.shape, np.float32)
     read = Readings(zeros, zeros, zeros)
-    gains, returns = advantages_of(c.update(24), IDS, payment, read)
+    gains, returns = advantages_of(c, IDS, payment, read)
     # Of the first solution: 0.5 (0.9, 0.4, 0.8) of the steps, 1 of the outcome.
     assert returns is not None
     np.testing.assert_allclose(returns[0], [0, 2.05, 2.05, 1.6, 1.4], rtol=1e-5)

@@ -10,14 +10,13 @@ import pytest
 import tiny_rl
 from tiny_rl import Says, config, leaves, play, rounds
 
-from aprm_jax.config import default_config
+from aprm_jax.config.rl import AlarmConfig
 from aprm_jax.models.lora import LoraConfig
-from aprm_jax.rl.monitor import AlarmConfig
 from aprm_jax.rl.rounds import ALARMS, NothingLearnedError
 from aprm_jax.training.loop import LoopConfig, run_loop
 from aprm_jax.training.metrics import read_metrics
 
-NO_ALARM = AlarmConfig(**default_config().rl.alarm.to_dict())
+NO_ALARM = AlarmConfig()
 
 
 @pytest.fixture(scope="module")

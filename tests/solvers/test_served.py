@@ -13,8 +13,8 @@ import httpx2
 import pytest
 import tiny
 import tiny_game
+import tiny_run
 
-from aprm_jax.config import default_config, set_field
 from aprm_jax.hf.export import export_model
 from aprm_jax.jobs.context import Context
 from aprm_jax.jobs.solvers import open_solver
@@ -55,7 +55,6 @@ def server() -> Iterator[str]:
 
 
 def context(folder: Path, url: str, model: Path, **fields: object) -> Context:
-    config = default_config()
     fields = {
         "builder.line_stride": 0,
         "builder.max_new_tokens": 12,
@@ -63,9 +62,7 @@ def context(folder: Path, url: str, model: Path, **fields: object) -> Context:
         "endpoint.model": str(model),
         **fields,
     }
-    for name, value in fields.items():
-        set_field(config, name, value)
-    return Context(config, folder, "stage")
+    return Context(tiny_run.config(fields), folder, "stage")
 
 
 def solve(context: Context, source: str, questions: list[str]) -> list[Solution]:

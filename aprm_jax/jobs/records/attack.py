@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
-from typing import Any
 
 from aprm_jax.config.fields import ConfigError, among_stages
 from aprm_jax.config.job import Job, Lazy
 from aprm_jax.config.setting import setting
+from aprm_jax.config.typed import Config
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +34,7 @@ class AttackConfig:
     bootstrap: int = setting(2000, "resamples of an interval", least=1)
 
 
-def _validate(config: Any) -> None:
+def _validate(config: Config) -> None:
     verifiers = config.attack.verifiers
     if not verifiers:
         raise ConfigError("attack.verifiers is empty: name a PRM's stage or folder")
@@ -54,7 +54,7 @@ def _validate(config: Any) -> None:
         )
 
 
-def _sources(config: Any) -> Iterator[tuple[str, str]]:
+def _sources(config: Config) -> Iterator[tuple[str, str]]:
     yield "attack.generator", config.attack.generator
     yield from among_stages(config, "attack.verifiers", config.attack.verifiers)
 

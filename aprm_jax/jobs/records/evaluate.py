@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
-from typing import Any
 
 from aprm_jax.config.fields import ConfigError
 from aprm_jax.config.job import Job, Lazy
 from aprm_jax.config.setting import setting
+from aprm_jax.config.typed import Config
 from aprm_jax.jobs.records.prm import NEUTRAL
 
 AGGREGATIONS = ("min", "product", "mean", "last")
@@ -56,7 +56,7 @@ class EvaluateConfig:
     )
 
 
-def _validate(config: Any) -> None:
+def _validate(config: Config) -> None:
     c, labelled = config.evaluate, config.domain.name == "labelled"
     if not c.samples or list(c.samples) != sorted(set(c.samples)):
         raise ConfigError(
@@ -91,7 +91,7 @@ def _check_named(field: str, entries: tuple[str, ...]) -> None:
         raise ConfigError(f"{field}: {twice[0]!r} stands there twice")
 
 
-def _sources(config: Any) -> Iterator[tuple[str, str]]:
+def _sources(config: Config) -> Iterator[tuple[str, str]]:
     c = config.evaluate
     if c.attack_prms:
         yield "game.generator_from", config.game.generator_from

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
-from typing import Any
 
 from aprm_jax.config.job import Job, Lazy
 from aprm_jax.config.schema import EXPORT_FORMATS
 from aprm_jax.config.setting import setting
+from aprm_jax.config.typed import Config
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +27,7 @@ class ExportConfig:
     private: bool = setting(True, "of a repository that is made")
 
 
-def _sources(config: Any) -> Iterator[tuple[str, str]]:
+def _sources(config: Config) -> Iterator[tuple[str, str]]:
     yield "export.model", config.export.model
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
-from typing import Any
 
 from aprm_jax.config.job import Job, Lazy
 from aprm_jax.config.setting import setting
+from aprm_jax.config.typed import Config
 from aprm_jax.jobs.records.prm import CHARTS
 
 SAMPLINGS = ("all", "first_pit")
@@ -57,7 +57,7 @@ class PavConfig:
     )
 
 
-def _sources(config: Any) -> Iterator[tuple[str, str]]:
+def _sources(config: Config) -> Iterator[tuple[str, str]]:
     yield "prm.init_from", config.prm.init_from
     yield "pav.solver", config.pav.solver
     if config.pav.prover:

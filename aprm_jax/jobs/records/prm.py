@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
-from typing import Any
 
 from aprm_jax.config.fields import ConfigError, among_stages
+from aprm_jax.config.game import OBJECTIVES
 from aprm_jax.config.job import Curves, Job, Lazy
 from aprm_jax.config.setting import setting
+from aprm_jax.config.typed import Config
 
-OBJECTIVES = ("expected", "ppo", "cross_entropy")
 VALUES = "values"  # negatives of search trees
 SAMPLED = ("monte_carlo", "oracle", "outcome")  # negatives of the solver's samples
 NEUTRAL = ("correct", "incorrect", "ignore", "class")
@@ -93,7 +93,7 @@ class PrmConfig:
     solver: str = setting("solver", "stage or directory of the solver that is sampled")
 
 
-def _validate(config: Any) -> None:
+def _validate(config: Config) -> None:
     """What labelled solutions need of each other's fields."""
     c = config.prm
     if (c.neutral == "class") != (c.head == "three_class"):
@@ -114,7 +114,7 @@ def _validate(config: Any) -> None:
         )
 
 
-def _sources(config: Any) -> Iterator[tuple[str, str]]:
+def _sources(config: Config) -> Iterator[tuple[str, str]]:
     yield "prm.init_from", config.prm.init_from
     if config.prm.negatives in SAMPLED:
         yield "prm.solver", config.prm.solver

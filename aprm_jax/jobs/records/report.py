@@ -5,11 +5,10 @@ from __future__ import annotations
 import dataclasses
 import os
 
-import ml_collections
-
 from aprm_jax.config.fields import ConfigError
 from aprm_jax.config.job import Job, Lazy
 from aprm_jax.config.setting import setting
+from aprm_jax.config.typed import Config
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,7 +23,7 @@ class ReportConfig:
     )
 
 
-def _check_runs(config: ml_collections.ConfigDict) -> None:
+def _check_runs(config: Config) -> None:
     runs = [os.path.normpath(folder) for folder in config.report.runs]
     if len(runs) == 1 or len(set(runs)) < len(runs):
         raise ConfigError(

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
-from typing import Any
 
 from aprm_jax.config.fields import ConfigError, among_stages
 from aprm_jax.config.job import Job, Lazy
 from aprm_jax.config.setting import setting
+from aprm_jax.config.typed import Config
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,18 +35,18 @@ class ScoreConfig:
 
 
 def stage_sources(
-    config: Any, group: str, field: str = "verifiers"
+    config: Config, group: str, field: str = "verifiers"
 ) -> Iterator[tuple[str, str]]:
     """Those of a group's verifiers that are stages of the run."""
-    named = config[group][field]
+    named = getattr(getattr(config, group), field)
     names = (named,) if isinstance(named, str) else named
     sources = [name.removeprefix("likelihood:") for name in names]
     return among_stages(config, f"{group}.{field}", sources)
 
 
-def check_verifiers(config: Any, group: str) -> None:
+def check_verifiers(config: Config, group: str) -> None:
     """There is one."""
-    if not config[group].verifiers:
+    if not getattr(config, group).verifiers:
         raise ConfigError(f"{group}.verifiers is empty: name a PRM's stage or folder")
 
 

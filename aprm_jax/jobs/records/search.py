@@ -9,6 +9,7 @@ from typing import Any
 from aprm_jax.config.fields import ConfigError
 from aprm_jax.config.job import Job, Lazy
 from aprm_jax.config.setting import setting
+from aprm_jax.config.typed import Config
 from aprm_jax.jobs.records.score import stage_sources
 
 METHODS = ("best_of_n", "beam", "dvts", "rebase", "mcts")
@@ -100,7 +101,7 @@ def check_search(c: Any, prefix: str = "search.") -> None:
         )
 
 
-def _validate(config: Any) -> None:
+def _validate(config: Config) -> None:
     check_search(config.search)
     if config.search.prover_values and config.search.aggregation != "effective":
         raise ConfigError(
@@ -123,7 +124,7 @@ def _validate(config: Any) -> None:
         raise ConfigError("search.problems=0 is for a file: a split has no end")
 
 
-def _sources(config: Any) -> Iterator[tuple[str, str]]:
+def _sources(config: Config) -> Iterator[tuple[str, str]]:
     yield "search.solver", config.search.solver
     yield from stage_sources(config, "search")
     yield from stage_sources(config, "search", "prover_values")

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
-from typing import Any
 
 from aprm_jax.config.fields import ConfigError, among_stages
 from aprm_jax.config.job import Curves, Job, Lazy
 from aprm_jax.config.setting import setting
+from aprm_jax.config.typed import Config
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,13 +50,13 @@ class SftConfig:
     pool: int = setting(2048, "perturb: how many such samples are drawn, once", least=1)
 
 
-def _validate(config: Any) -> None:
+def _validate(config: Config) -> None:
     c = config.sft
     if c.data and c.task != "solve":
         raise ConfigError(f"sft.data={c.data!r} needs sft.task='solve'")
 
 
-def _sources(config: Any) -> Iterator[tuple[str, str]]:
+def _sources(config: Config) -> Iterator[tuple[str, str]]:
     c = config.sft
     if c.init_from:
         yield "sft.init_from", c.init_from

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
-from typing import Any
 
 from aprm_jax.config.job import Curves, Job, Lazy
 from aprm_jax.config.setting import setting
+from aprm_jax.config.typed import Config
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +51,7 @@ class TeachConfig:
     )
 
 
-def _sources(config: Any) -> Iterator[tuple[str, str]]:
+def _sources(config: Config) -> Iterator[tuple[str, str]]:
     if config.teach.init_from:
         yield "teach.init_from", config.teach.init_from
     if config.teach.prm_from:

@@ -1,0 +1,80 @@
+"""The settings of the game, which its job and `aprm_jax.game` share."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from aprm_jax.config.setting import setting
+
+OBJECTIVES = ("expected", "ppo", "cross_entropy")  # of R
+
+
+@dataclasses.dataclass(frozen=True)
+class RewardsConfig:
+    """What the players get for a perturbation s' of a step; docs/method.md."""
+
+    generator_fooled: float = setting(1.0, "s' incorrect, R says correct")
+    generator_caught: float = setting(-1.0, "s' incorrect, R says incorrect")
+    generator_still_correct: float = setting(-1.0, "s' correct")
+    prm_right: float = setting(1.0, "R's verdict is right")
+    prm_wrong: float = setting(0.0, "R's verdict is wrong")
+
+
+@dataclasses.dataclass(frozen=True)
+class GameConfig:
+    """The game of the Generator G and the PRM R."""
+
+    generator_from: str = setting("generator", "stage or directory G starts from")
+    prm_from: str = setting("prm_warmup", "stage or directory R starts from")
+    updates: int = setting(300, "rounds: one joint update each", least=1)
+    freeze_generator: bool = setting(False, "True: the frozen-Generator baseline")
+    groups: int = setting(24, "(Q, S, s) a round", least=1)
+    group_size: int = setting(8, "perturbations of each", least=1)
+    generator_rows: int = setting(
+        96, "distinct perturbations G learns from a round, at most", least=1
+    )
+    prm_clean: int = setting(24, "R's rows a round: clean correct steps", least=1)
+    prm_fresh: int = setting(24, "R's rows a round: fresh perturbations", least=1)
+    prm_replay: int = setting(16, "R's rows a round: replayed perturbations", least=0)
+    hard_share: float = setting(
+        0.75,
+        "of R's fresh rows: wrong replies of the round that R believes most",
+        least=0,
+        most=1,
+    )
+    static_probe: int = setting(
+        16, "static corruptions R is measured on, never trained on", least=0
+    )
+    replay_capacity: int = setting(4096, "perturbations kept", least=1)
+    advantage: str = setting(
+        "group", "how G's rewards are compared", choices=("group", "gae")
+    )
+    normalise_advantage: bool = setting(
+        False, "divide by the batch's standard deviation"
+    )
+    gae_lambda: float = setting(0.95, "gae: its lambda")
+    gamma: float = setting(1.0, "gae: its discount")
+    value_weight: float = setting(0.5, "of the value loss (gae)")
+    clip_ratio: float = setting(0.2, "PPO's epsilon")
+    epochs: int = setting(1, "more than one and optimism loses its meaning", least=1)
+    microbatches: int = setting(
+        1, "parts of a batch, one after the other: less memory", least=1
+    )
+    beta_generator: float = setting(
+        0.05, "weight of KL(G || G_ref), per token, in reward units"
+    )
+    eta_generator: float = setting(0.005, "weight of G's entropy")
+    beta_prm: float = setting(0.05, "weight of KL(R || R_ref)")
+    eta_prm: float = setting(0.05, "weight of R's entropy")
+    prm_objective: str = setting(
+        "cross_entropy", "what R minimises", choices=OBJECTIVES
+    )
+    generator_learning_rate: float = setting(1e-3, "of G, its peak", least=0)
+    prm_learning_rate: float = setting(1e-3, "of R, its peak", least=0)
+    warmup: int = setting(10, "rounds until the peak")
+    b1: float = setting(0.0, "Adam's momentum in the game")
+    b2: float = setting(0.99, "Adam's second moment")
+    clip_norm: float = setting(1.0, "largest norm of a player's gradient")
+    optimistic: bool = setting(True, "False: plain simultaneous Adam, an ablation")
+    sample_log: int = setting(25, "rounds between logged perturbations")
+    rewards: RewardsConfig = dataclasses.field(default_factory=RewardsConfig)
