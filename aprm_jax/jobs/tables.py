@@ -54,13 +54,11 @@ def main_table(config: Config, results: Results) -> Table:
             method, note = (v.key, f"{v.aggregation}@{n}"), f"best of {n}, {v.key}"
             name = v.name if n == sizes[0] else f"{v.name}, best of {n}"
             rows.append((method, name, v.group, note, v.own))
-            method = (v.key, f"{selection.VOTE}{v.aggregation}@{n}")
-            voted = (
-                results.find(selection.SET, split, *method) for _, split, _ in columns
-            )
-            if v.own and any(voted):
-                note = f"weighted by {v.key}"
-                rows.append((method, f"majority of {n}, weighted", v.group, note, True))
+        method = (v.key, f"{selection.VOTE}{v.aggregation}@{sizes[-1]}")
+        voted = (results.find(selection.SET, split, *method) for _, split, _ in columns)
+        if any(voted):
+            name = f"majority of {sizes[-1]}, weighted by {v.name}"
+            rows.append((method, name, v.group, f"weighted by {v.key}", v.own))
     rows += [
         (("", f"pass@{n}"), f"any of {n} is right", UPPER_BOUND, "", False)
         for n in sizes

@@ -77,9 +77,9 @@ def derived_headline(table: Table | None) -> str:
         text.number(v, column.style, unit=True) for v in (mine[0].value, rival_value)
     )
     return (
-        f"{ours.name}: {value}{interval} in the column “{column.name}”. The best "
-        f"other row there, “{rival.name}”, has {other}. {ours.name} has the best "
-        f"value in {leads} of {len(table.columns)} columns."
+        f"{ours.name}: {value}{interval} in the column “{column.name}”. The best row "
+        f"there that is not ours, “{rival.name}”, has {other}. {ours.name} is ahead of "
+        f"all of those in {leads} of {len(table.columns)} columns."
     )
 
 

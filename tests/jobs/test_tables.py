@@ -221,14 +221,18 @@ def test_an_orm_is_read_by_its_last_step_in_every_table(folder, tmp_path):
     assert shown["Best of more samples"] == shown["Under pressure"] == [0.75, 0.25]
 
 
-def test_the_weighted_majority_of_aprm_is_a_row_where_it_was_measured():
-    config = named("b", stages=("b:aprm",), evaluate__splits=("test",))
-    record = Record("solver", "test", "b", "vote_min@8", 0.5)
-    names = [
-        [row.name for row in tables.main_table(config, Results(found)).rows]
-        for found in ([], [record])
+def test_weighted_majorities_are_rows_of_every_verifier_that_they_were_measured_for():
+    config = named("a", "b", stages=("a:prm", "b:aprm"), evaluate__splits=("test",))
+    records = [
+        Record("solver", "test", name, "vote_min@8", 0.5)
+        for name in ("a", "b", "likelihood")
     ]
-    assert set(names[1]) - set(names[0]) == {"majority of 8, weighted"}
+    names, more = (
+        [row.name for row in tables.main_table(config, Results(found)).rows]
+        for found in ([], records)
+    )
+    verifiers = {name for name in names if f"majority of 8, weighted by {name}" in more}
+    assert len(verifiers) == 3 and len(more) == len(names) + 3
 
 
 def test_curves_have_a_line_a_verifier_that_was_measured_at_every_size():
