@@ -92,3 +92,16 @@ def test_the_reference_has_every_field():
 
 def test_the_readme_is_read_in_one_sitting():
     assert len((REPOSITORY / "README.md").read_text().splitlines()) <= 200
+
+
+def test_every_table_that_a_benchmark_writes_has_one_place():
+    scripts = sorted((REPOSITORY / "benchmarks").glob("*.py"))
+    calls = "\n".join(script.read_text() for script in scripts)
+    names = set(
+        re.findall(r'replace_between\([^"\n]*(?:"docs/[^"]*", )?"(\w+)"', calls)
+    )
+    assert {"quickstart", "ablation", "rl", "pav", "didactic"} <= names
+    pages = "\n".join(page.read_text() for page in PAGES)
+    for name in names:
+        marked = f"<!-- {name}:begin -->.*?<!-- {name}:end -->"
+        assert len(re.findall(marked, pages, re.DOTALL)) == 1, name

@@ -1,26 +1,58 @@
-"""Every notebook runs from top to bottom."""
+"""Every notebook runs from top to bottom, at a reduced size."""
 
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
+from typing import Any
 
+import jax
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 NOTEBOOKS = sorted((REPOSITORY / "notebooks").glob("*.ipynb"))
 
+# What a notebook's cell of parameters ends with here. Those with CUT share one run,
+# which the first of them to come trains.
+SMALL: dict[str, dict[str, Any]] = {
+    "ogda_matrix_games": {"GAMES": 20, "STARTS": 2},
+    "quickstart": {"CUT": ":runlocal", "QUESTIONS": 3},
+}
+OF_A_MACHINE = re.compile(
+    r"/(home|root|Users|work|tmp|private|var|opt|mnt|content|workspace)/"
+    r"|site-packages|[A-Z]:\\\\|Warning:"
+)
+
 nbformat = pytest.importorskip("nbformat", reason="needs nbformat: pip install .[test]")
 nbclient = pytest.importorskip("nbclient", reason="needs nbclient: pip install .[test]")
 pytest.importorskip("ipykernel", reason="needs ipykernel: pip install .[test]")
 
-
-def test_there_are_notebooks():
-    assert NOTEBOOKS
+of_each = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_runs_from_top_to_bottom(path, monkeypatch, tmp_path):
+def _code(path: Path) -> list[Any]:
+    notebook = nbformat.read(path, as_version=4)
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def _parameters(cells: list[Any]) -> list[Any]:
+    return [c for c in cells if "parameters" in c.metadata.get("tags", ())]
+
+
+def _figures(cells: list[Any]) -> int:
+    outputs = [output for cell in cells for output in cell.outputs]
+    return sum("image/png" in output.get("data", {}) for output in outputs)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """Where the notebooks run, and leave what they train, for one another."""
+    return tmp_path_factory.mktemp("notebooks")
+
+
+@of_each
+def test_runs_from_top_to_bottom(path, monkeypatch, folder):
     # The kernel is a process of its own: it must find this checkout, draw into its
     # cells (a backend chosen in the environment would override it), and leave the
     # user's settings alone.
@@ -28,27 +60,30 @@ def test_runs_from_top_to_bottom(path, monkeypatch, tmp_path):
     inherited = os.environ.get("PYTHONPATH")
     parts = [str(REPOSITORY), *([inherited] if inherited else [])]
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(parts))
-    monkeypatch.setenv("IPYTHONDIR", str(tmp_path))
+    monkeypatch.setenv("IPYTHONDIR", str(folder))
     monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+    monkeypatch.setenv(
+        "JAX_COMPILATION_CACHE_DIR", jax.config.jax_compilation_cache_dir
+    )
+    monkeypatch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
     notebook = nbformat.read(path, as_version=4)
+    for cell in _parameters(notebook.cells):
+        small = SMALL[path.stem].items()
+        cell.source += "".join(f"\n{name} = {value!r}" for name, value in small)
     client = nbclient.NotebookClient(
         notebook,
         timeout=300,
         kernel_name="python3",
-        resources={"metadata": {"path": str(path.parent)}},
+        resources={"metadata": {"path": str(folder)}},
     )
     client.execute()  # raises CellExecutionError with the cell and its traceback
-    figures = [
-        output
-        for cell in notebook.cells
-        if cell.cell_type == "code"
-        for output in cell.outputs
-        if "image/png" in output.get("data", {})
-    ]
-    assert figures
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert _figures(code) == _figures(_code(path)) > 0
+    streams = [o for cell in code for o in cell.outputs if o.output_type == "stream"]
+    assert not [o.text for o in streams if "Warning" in o.text]
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+@of_each
 def test_opens_with_a_badge_and_one_cell_that_installs(path):
     title, install, *rest = nbformat.read(path, as_version=4).cells
     assert "colab-badge.svg" in title.source and title.source.startswith("# ")
@@ -56,12 +91,41 @@ def test_opens_with_a_badge_and_one_cell_that_installs(path):
     assert not any("pip install" in cell.source for cell in rest)
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+@of_each
 def test_is_stored_executed_in_order_and_small(path):
     notebook = nbformat.read(path, as_version=4)
     nbformat.validate(notebook)
-    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    code = _code(path)
     assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
     for cell in code:
         assert all(output.output_type != "error" for output in cell.outputs)
     assert path.stat().st_size < 600_000
+
+
+@of_each
+def test_names_no_place_of_the_machine_that_it_ran_on(path):
+    notebook = nbformat.read(path, as_version=4)
+    for cell in notebook.cells:
+        for output in cell.get("outputs", ()):
+            output.get("data", {}).pop("image/png", None)
+    assert not OF_A_MACHINE.findall(nbformat.writes(notebook))
+
+
+@of_each
+def test_what_is_made_small_stands_in_the_cell_of_parameters(path):
+    cells = _parameters(_code(path))
+    names = [re.findall(r"^(\w+) =", cell.source, re.MULTILINE) for cell in cells]
+    small = SMALL[path.stem]
+    assert len(cells) == bool(small)
+    # All but a folder's name, which is the same at any size.
+    assert [set(n) - {"RUN", "PRM"} for n in names] == [set(small)] * len(cells)
+
+
+def test_notebooks_that_share_a_run_write_the_same_config():
+    written = {
+        cell.source
+        for path in NOTEBOOKS
+        for cell in _code(path)
+        if cell.source.startswith("%%writefile arithmetic.py")
+    }
+    assert len(written) == 1
