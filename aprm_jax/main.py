@@ -28,6 +28,13 @@ _WORKDIR = flags.DEFINE_string(
     "folder goes on where the first one stopped.",
 )
 
+_DISTRIBUTED = flags.DEFINE_bool(
+    "distributed",
+    None,
+    "Whether this is one of several hosts that run the same command; see "
+    "docs/scaling.md. By default told from JAX_COORDINATOR_ADDRESS, SLURM or TPU_*.",
+)
+
 flags.DEFINE_integer(
     command_line.STOPPED_EXIT_CODE,
     None,
@@ -54,7 +61,7 @@ def main(argv: list[str]) -> None:
     validate(config)
     from aprm_jax.jobs import start  # JAX: not before the config is known to be right
 
-    start.run(config, root, per_core=True)
+    start.run(config, root, per_core=True, distributed=_DISTRIBUTED.value)
 
 
 def entry() -> None:

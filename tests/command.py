@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -30,8 +30,8 @@ entry()
 """
 
 # The server has imported the package, but has started no JAX backend: forks are safe.
-_context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(["aprm_jax.main", "aprm_jax.jobs.start"])
+context = multiprocessing.getcontext("forkserver")
+context.set_forkserver_preload(["aprm_jax.main", "aprm_jax.jobs.start"])
 
 
 @dataclasses.dataclass
@@ -70,11 +70,18 @@ class Running:
         return code, self.output()
 
 
-def start(folder: Path, arguments: Sequence[str], log: str = "log") -> Running:
+def start(
+    folder: Path,
+    arguments: Sequence[str],
+    log: str = "log",
+    environment: Mapping[str, str] | None = None,
+) -> Running:
     """Starts `python -m aprm_jax.main` with `arguments` in `folder`."""
     path = folder / log
     path.unlink(missing_ok=True)
-    process = _context.Process(target=_run, args=(str(folder), list(arguments), path))
+    process = context.Process(
+        target=_run, args=(str(folder), list(arguments), path, environment or {})
+    )
     process.start()
     return Running(process, path)
 
@@ -84,8 +91,11 @@ def call(folder: Path, *arguments: str) -> tuple[int, str]:
     return start(folder, arguments).end()
 
 
-def _run(folder: str, arguments: list[str], log: Path) -> None:
+def _run(
+    folder: str, arguments: list[str], log: Path, environment: Mapping[str, str]
+) -> None:
     os.chdir(folder)
+    os.environ.update(environment)
     target = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(target, 1)
     os.dup2(target, 2)

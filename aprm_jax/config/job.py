@@ -52,6 +52,8 @@ class Job:
       check: raises where the stage cannot run, of its context and the stages before
         it, name → job; before anything is made.
       check_data: likewise of its context, once the problems may be read.
+      together: whether all hosts of a run compute it, each a share. If not, the first
+        does, with its own devices, and the others wait.
       here: whether it computes on the devices of this machine, as `mesh` has them.
       needs: whether the run's problems, and its models of Hugging Face, must be
         usable. A job that needs neither reads what a run has made.
@@ -77,6 +79,7 @@ class Job:
     check_data: Callable[[Any], object] = _nothing
     needs: tuple[Literal["problems", "backbones"], ...] = ("problems", "backbones")
     here: bool = True
+    together: bool = False
     validate: Callable[[Any], object] = _nothing
     sources: Callable[[Any], Iterable[tuple[str, str]]] = _nothing
     reads: tuple[str, ...] = ()

@@ -22,6 +22,7 @@ from aprm_jax.hf.pretrained import Source
 from aprm_jax.models import heads
 from aprm_jax.models.decoder import DecoderConfig
 from aprm_jax.models.io import ModelFileError
+from aprm_jax.training import hosts
 from aprm_jax.training.mesh import param_shardings
 
 ROLES = ("solver", "generator", "prm")
@@ -136,4 +137,4 @@ def load(source: Source, mesh: jax.sharding.Mesh, key: Any, kind: str) -> Any:
         params["value_head"] = jax.tree.map(jnp.zeros_like, head)
     if kind == "prm":
         params["head"] = pretrained.load_head(source)
-    return jax.device_put(params, param_shardings(mesh, params))
+    return hosts.place(params, param_shardings(mesh, params))

@@ -33,8 +33,14 @@ from aprm_jax.models.io import (
 from aprm_jax.models.lora import LoraConfig
 from aprm_jax.sampling.sampler import Sampler
 from aprm_jax.tasks.protocols import Domain
+from aprm_jax.training import hosts
 from aprm_jax.training.loop import LoopConfig
-from aprm_jax.training.mesh import MeshConfig, make_mesh, param_shardings
+from aprm_jax.training.mesh import (
+    MeshConfig,
+    make_mesh,
+    on_this_host,
+    param_shardings,
+)
 
 log = logging.getLogger("aprm_jax")
 
@@ -147,7 +153,9 @@ class Context:
     def mesh(self) -> jax.sharding.Mesh:
         """The devices."""
         c = self.config.mesh
-        return make_mesh(MeshConfig(data=c.data, fsdp=c.fsdp, tensor=c.tensor))
+        wanted = MeshConfig(data=c.data, fsdp=c.fsdp, tensor=c.tensor)
+        alone = hosts.count() < jax.process_count()
+        return make_mesh(on_this_host(wanted) if alone else wanted)
 
     @functools.cached_property
     def decoder_config(self) -> DecoderConfig:
@@ -215,7 +223,7 @@ class Context:
 
     def place(self, tree: Any) -> Any:
         """A tree on the mesh, sharded by the table of `training.mesh`."""
-        return jax.device_put(tree, param_shardings(self.mesh, tree))
+        return hosts.place(tree, param_shardings(self.mesh, tree))
 
     def model_path(self, source: str, field: str) -> Path:
         """The folder of a stage's model, or `source` itself if it is a folder."""
@@ -324,7 +332,9 @@ class Context:
                 origin = dataclasses.replace(origin, base_model="")
             adapted = dataclasses.replace(origin, lora=fields)
             spec = dataclasses.replace(spec, extra=spec.extra | adapted.extra())
-        save_model(path, jax.device_get(params), spec, self.tokenizer)
+        whole = hosts.fetch(params)
+        if hosts.leader():
+            save_model(path, whole, spec, self.tokenizer)
         return path
 
     def loop_config(self, num_steps: int) -> LoopConfig:

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from aprm_jax.config import Config, ConfigError, as_read_by, for_stage, jobs, stages
+from aprm_jax.config import (
+    Config,
+    ConfigError,
+    Job,
+    as_read_by,
+    for_stage,
+    jobs,
+    stages,
+)
 from aprm_jax.files import DamagedFileError
 from aprm_jax.jobs.context import Context, log
+from aprm_jax.training import hosts
 from aprm_jax.training.memory import OutOfMemoryError, ran_out
 from aprm_jax.training.workdir import check_done, is_done, mark_done
 
@@ -31,6 +41,7 @@ def run(config: Config, root: Path) -> None:
 
     A stage that ended left `done.json` and is skipped; one that was killed goes on from
     its newest checkpoint. `report` is made again each time, what is asked for too.
+    Of several hosts all run what is computed together, and the leader the rest.
     """
     chosen = chosen_stages(config)
     if not chosen:
@@ -43,21 +54,36 @@ def run(config: Config, root: Path) -> None:
         record = jobs()[job]
         redone = record.redone
         again = redone == "always" or (redone == "asked" and config.job == job)
-        if is_done(directory) and not again and _is_intact(directory, redone):
+        skips = functools.partial(_skips, directory, record, again)
+        if hosts.from_leader(f"whether {name} is done", skips):
             log.info("[%d/%d] %s: complete, skipped", index, len(chosen), name)
             continue
         log.info("[%d/%d] %s (%s)", index, len(chosen), name, job)
-        start, busy = time.perf_counter(), time.process_time()
         read = as_read_by(for_stage(config, name), record)
-        context = Context(read, root, name)
-        with _naming_what_needs_memory(name, job):
-            results = dict(record.run(context))
-        elsewhere = results.pop("elsewhere", ())
-        seconds = time.perf_counter() - start
-        took = {"seconds": seconds, "cpu_seconds": time.process_time() - busy}
-        info = {"job": job, **took, "spent": context.spent.to_json(), **results}
+        if record.together:
+            _run(Context(read, root, name), record)
+        elif hosts.leader():
+            with hosts.alone():
+                _run(Context(read, root, name), record)
+        hosts.barrier(f"{name} is done")
+
+
+def _skips(directory: Path, record: Job, again: bool) -> bool:
+    return is_done(directory) and not again and _is_intact(directory, record.redone)
+
+
+def _run(context: Context, record: Job) -> None:
+    """Runs a stage, and marks it as done."""
+    start, busy = time.perf_counter(), time.process_time()
+    with _naming_what_needs_memory(context.stage, record.name):
+        results = dict(record.run(context))
+    elsewhere = results.pop("elsewhere", ())
+    seconds = time.perf_counter() - start
+    took = {"seconds": seconds, "cpu_seconds": time.process_time() - busy}
+    info = {"job": record.name, **took, "spent": context.spent.to_json(), **results}
+    if hosts.leader():
         mark_done(context.directory, info, elsewhere)
-        log.info("%s: done in %.0f s", name, seconds)
+    log.info("%s: done in %.0f s", context.stage, seconds)
 
 
 @contextlib.contextmanager

@@ -224,25 +224,25 @@ def packed_batch(
 
 
 def _prepared(context: Context) -> PackedBatches:
-    """This host's batches of prepared data, without end."""
+    """Batches of prepared data, without end: the same ones on every host.
+
+    Shares of their own would be packed to different lengths, and another number of
+    hosts could not go on from where these are.
+    """
     c = context.config
-    hosts = jax.process_count()
     shards = batch_shards(context.mesh) * c.sft.microbatches
-    if c.sft.batch_size % shards or c.sft.batch_size % hosts:
+    if c.sft.batch_size % shards:
         raise JobError(
             f"sft.batch_size={c.sft.batch_size} packed rows cannot be shared by "
-            f"{shards} shards and microbatches on {hosts} hosts: set a multiple of "
-            f"{shards}"
+            f"{shards} shards and microbatches: set a multiple of {shards}"
         )
     return load_batches(
         prepared_folder(context),
         "train",
         context.builder,
-        batch_size=c.sft.batch_size // hosts,
+        batch_size=c.sft.batch_size,
         length=context.builder.buckets[-1],
         seed=c.seed,
-        process_index=jax.process_index(),
-        process_count=hosts,
     )
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import hashlib
+import json
 import logging
 import os
 import sys
@@ -35,15 +38,22 @@ from aprm_jax.jobs.context import Context, log
 from aprm_jax.jobs.solvers import check_endpoint
 from aprm_jax.models.io import SPEC_FILE
 from aprm_jax.tasks.questions import reader_of
+from aprm_jax.training import hosts
 from aprm_jax.training.lock import locked
 from aprm_jax.training.mesh import MeshConfig, split_cpu
 from aprm_jax.training.signals import prompt_stop
-from aprm_jax.training.workdir import open_workdir
+from aprm_jax.training.workdir import WorkdirError, open_workdir
 
 _PROBED = 256  # training problems whose lengths are looked at
 
 
-def run(config: AnyConfig, root: Path, *, per_core: bool = False) -> None:
+def run(
+    config: AnyConfig,
+    root: Path,
+    *,
+    per_core: bool = False,
+    distributed: bool | None = False,
+) -> None:
     """Runs the config's stages in the workdir `root`.
 
     Args:
@@ -51,13 +61,14 @@ def run(config: AnyConfig, root: Path, *, per_core: bool = False) -> None:
       root: made if it is missing.
       per_core: on a CPU every core becomes a device, where that suits the models; for
         a process that has not used JAX yet.
+      distributed: whether this host is one of several, see `hosts.joined`.
 
     Raises:
-      ConfigError, MeshError, WorkdirError, DataError, TooLongError: before anything
-        is compiled; the jobs' own errors later.
+      ConfigError, HostsError, MeshError, WorkdirError, DataError, TooLongError: before
+        anything is compiled; the jobs' own errors later.
     """
     with prompt_stop("What was finished is kept; the same command goes on from there."):
-        _log_to_stdout()
+        _check_local(root)
         checked = validate(config)
         check_prompt("prompt.generator", checked.prompt.generator, GENERATOR_PLACES)
         check_prompt("prompt.solver", checked.prompt.solver, SOLVER_PLACES)
@@ -66,27 +77,100 @@ def run(config: AnyConfig, root: Path, *, per_core: bool = False) -> None:
         if any("problems" in job.needs for _, job in contexts):
             check_files(checked)
             check_labelled_files(checked)
-        with locked(root):  # what is in it is looked at by one process at a time
-            _run_in(checked, root, contexts, per_core)
+        with hosts.joined(distributed):
+            _log_to_stdout()
+            _meet(checked, root, contexts, per_core)
+            if hosts.leader():
+                # What is in it is looked at by one process at a time.
+                with locked(root):
+                    _check_in(checked, root, contexts, per_core)
+                    _run_stages(checked, root)
+            else:
+                _run_stages(checked, root)
 
 
-def _run_in(
+def _run_stages(config: Config, root: Path) -> None:
+    hosts.barrier("the stages")  # the leader has checked them, and opened the workdir
+    pipeline.run(config, root)
+
+
+def _meet(
     config: Config,
     root: Path,
     contexts: Sequence[tuple[Context, Job]],
     per_core: bool,
 ) -> None:
-    """The rest of `run`, in a workdir that is ours alone."""
+    """Where there are several hosts: they run the same, and know all devices.
+
+    Raises:
+      HostsError, ConfigError: they do not, or could not stay together.
+    """
+    if hosts.count() == 1:
+        return
+    hosts.check_same("--workdir", str(root.absolute()))
+    text = json.dumps(dataclasses.asdict(config), sort_keys=True, default=str)
+    hosts.check_same("their configs", hashlib.sha256(text.encode()).hexdigest())
+    for context, job in contexts:
+        if job.together:
+            _check_together(context, job)
+    if per_core:
+        _split_cpu([context.config for context, _ in contexts])
+    hosts.devices()  # each host waits here for the others' devices
+
+
+def _check_together(context: Context, job: Job) -> None:
+    """Nothing in a stage of all hosts depends on a clock, or on who asks.
+
+    Raises:
+      ConfigError: names the field.
+    """
+    c = context.config
+    if c.domain.oracle == "text" and c.domain.oracle_workers:
+        raise ConfigError(
+            f"domain.oracle_workers={c.domain.oracle_workers}: workers give up by the "
+            "clock, and hosts could take the same step for a different one; set 0 for "
+            "a run on several hosts"
+        )
+    for field, source in job.sources(c):
+        if source == ENDPOINT:
+            raise ConfigError(
+                f"stage {context.stage!r}: {field}={ENDPOINT!r} would answer each host "
+                "on its own; run this stage on one host"
+            )
+
+
+def _check_local(root: Path) -> None:
+    """The workdir is a folder.
+
+    Raises:
+      WorkdirError: it is an address.
+    """
+    scheme, found, _ = str(root).partition(":/")
+    if found and scheme.isalnum():
+        raise WorkdirError(
+            f"The workdir {root} is an address, and a run needs a folder: choose one "
+            "with --workdir=DIR, which may be a mounted bucket or network file system"
+        )
+
+
+def _check_in(
+    config: Config,
+    root: Path,
+    contexts: Sequence[tuple[Context, Job]],
+    per_core: bool,
+) -> None:
+    """Checks the rest and opens the workdir, which is ours alone."""
     plan = changes.plan(config, root)
     earlier: dict[str, str] = {}
     for context, job in contexts:
         job.check(context, earlier)
         earlier[context.stage] = job.name
-    if per_core and any(job.here for _, job in contexts):
+    if per_core and hosts.count() == 1 and any(job.here for _, job in contexts):
         _split_cpu([context.config for context, _ in contexts])
     for context, job in contexts:
         if job.here:
-            _ = context.mesh  # compared with the devices
+            with contextlib.nullcontext() if job.together else hosts.alone():
+                _ = context.mesh  # compared with the devices
     check_sources(contexts)
     for context, job in contexts:
         if "backbones" in job.needs:
@@ -101,7 +185,6 @@ def _run_in(
     check_made_up(config)
     for line in plan.carry_out(__version__):
         log.info("%s", line)
-    pipeline.run(config, root)
 
 
 def _contexts(config: Config, root: Path) -> list[tuple[Context, Job]]:
@@ -327,5 +410,5 @@ def _log_to_stdout() -> None:
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(logging.Formatter("%(message)s"))
     log.addHandler(handler)
-    log.setLevel(logging.INFO)
+    log.setLevel(logging.INFO if hosts.leader() else logging.WARNING)
     log.propagate = False

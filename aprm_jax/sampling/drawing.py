@@ -9,7 +9,6 @@ import dataclasses
 from typing import Any
 
 import flax.struct
-import jax
 import numpy as np
 from jaxtyping import Bool, Float32, Int32
 
@@ -18,6 +17,7 @@ from aprm_jax.sampling.loop import Draws, LoopConfig, LoopState
 from aprm_jax.sampling.programs import Programs
 from aprm_jax.sampling.rows import Rows
 from aprm_jax.sampling.stops import ReplyText
+from aprm_jax.training import hosts
 
 # Where a text may end a reply, this many tokens are drawn between looks at the text.
 TOKENS_A_LOOK = 16
@@ -100,7 +100,7 @@ class Drawing:
             return self._watched()
         state, n = self.state, len(self.starts)
         found = (state.tokens, state.logprobs, state.lengths, state.stopped)
-        return Samples(*(x[:n] for x in jax.device_get(found)))
+        return Samples(*(x[:n] for x in hosts.fetch(found)))
 
     def _watched(self) -> Samples:
         """Looks at the texts every few tokens, and ends rows at their stop texts."""
@@ -109,7 +109,7 @@ class Drawing:
         ended, until = np.zeros(n, bool), TOKENS_A_LOOK
         while True:
             state = self.state
-            tokens, lengths, stopped = jax.device_get(
+            tokens, lengths, stopped = hosts.fetch(
                 (state.tokens, state.lengths, state.stopped)
             )
             for i in np.flatnonzero(~ended):
@@ -134,7 +134,7 @@ class Drawing:
         kept = np.arange(tokens.shape[1])[None] < read[:, None]
         return Samples(
             np.where(kept, tokens[:n], self.loop.pad_id),
-            np.where(kept, jax.device_get(self.state.logprobs)[:n], np.float32(0)),
+            np.where(kept, hosts.fetch(self.state.logprobs)[:n], np.float32(0)),
             read.astype(np.int32),
             ended,
             tuple(reply.text for reply in self.replies),

@@ -22,6 +22,7 @@ from aprm_jax.models.placement import ROW_AXES, by_rows
 from aprm_jax.sampling.loop import Draws, LoopConfig, LoopState, begin, go_on
 from aprm_jax.sampling.methods import draw, row_uniforms
 from aprm_jax.sampling.rows import Given, Rows, Selection, extend, gather, prefill
+from aprm_jax.training import hosts
 from aprm_jax.training.mesh import on_mesh
 
 # (backbone, head, state before each token, state of it, token) to scores [B, T].
@@ -84,7 +85,7 @@ class Programs:
 
     def put(self, tree: Any) -> Any:
         """Arrays of rows on the device, rows over the mesh."""
-        return jax.device_put(tree, self.sharding)
+        return hosts.place(tree, self.sharding)
 
     @property
     def num_compiled(self) -> int:

@@ -28,6 +28,7 @@ from aprm_jax.sampling.methods import Truncation
 from aprm_jax.sampling.programs import Programs, power_of_two
 from aprm_jax.sampling.rows import Given, Rows, Selection
 from aprm_jax.sampling.stops import ReplyText, Stops
+from aprm_jax.training import hosts
 
 # Fewer slots, and fewer tokens read at once (but for one), cost as much as these.
 _LEAST_SLOTS, _LEAST_READ = 32, 8
@@ -184,7 +185,7 @@ class Session:
         self._settle(starts, heads, ready=True)
         if scores is None:
             return None
-        found, spans = jax.device_get(scores), zip(rows, known, starts, strict=True)
+        found, spans = hosts.fetch(scores), zip(rows, known, starts, strict=True)
         return [
             found[i, n - start : len(row.ids) - start]
             for i, (row, n, start) in enumerate(spans)
@@ -319,7 +320,7 @@ class Session:
             np.int32(step),
             steps,
         )
-        tokens, logprobs = jax.device_get(found)
+        tokens, logprobs = hosts.fetch(found)
         return tokens[: len(rows)], logprobs[: len(rows)]
 
     def launch(

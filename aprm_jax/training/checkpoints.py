@@ -25,6 +25,7 @@ import orbax.checkpoint as ocp
 
 from aprm_jax.config.errors import UserError
 from aprm_jax.files import FileError, atomic_write, fingerprint, parse_json
+from aprm_jax.training import hosts
 from aprm_jax.training.memory import ran_out
 from aprm_jax.training.orbax_noise import quieten
 
@@ -46,7 +47,8 @@ class Checkpointer:
     """Saves and restores one pytree per step in a folder.
 
     Leaves are jax or NumPy arrays and Python numbers; random keys go in as raw uint32
-    (`jax.random.key_data`). Call outside `jax.set_mesh`.
+    (`jax.random.key_data`). Call outside `jax.set_mesh`. Of several hosts each calls
+    every method: arrays are written by those that hold them, the rest by the leader.
     """
 
     def __init__(
@@ -81,17 +83,22 @@ class Checkpointer:
         """
         self.wait()
         leaves, kinds = _flatten(tree)
+        if hosts.count() < jax.process_count():  # Orbax takes no arrays of one host
+            leaves = jax.device_get(leaves)
         try:
-            self._dir.mkdir(parents=True, exist_ok=True)
-            for left_over in self._incomplete():
-                shutil.rmtree(left_over)
-            # An older save of the same step, if a run went back before it.
-            self._remove(step)
+            if hosts.leader():
+                self._make_room(step)
+            hosts.barrier("save")
             if self._orbax is None:
                 quieten()
                 # Random weights do not compress; trying costs the training its CPU.
-                handler = ocp.PyTreeCheckpointHandler(use_compression=False)
-                self._orbax = ocp.AsyncCheckpointer(handler, timeout_secs=_PATIENCE)
+                options = _processes()
+                handler = ocp.PyTreeCheckpointHandler(
+                    use_compression=False, multiprocessing_options=options
+                )
+                self._orbax = ocp.AsyncCheckpointer(
+                    handler, timeout_secs=_PATIENCE, multiprocessing_options=options
+                )
             self._orbax.save(self._dir / str(step), args=ocp.args.PyTreeSave(leaves))
         except Exception as error:
             raise self._failed(step, error) from error
@@ -109,6 +116,12 @@ class Checkpointer:
         Raises:
           CheckpointError: it could not be written.
         """
+        in_flight = self._thread is not None
+        self._join()
+        if in_flight:
+            hosts.barrier("saved")  # by the leader, who has the last word on it
+
+    def _join(self) -> None:
         if self._thread is not None:
             self._thread.join()
             self._thread = None
@@ -119,7 +132,7 @@ class Checkpointer:
     def close(self) -> None:
         """Waits for the save in flight and frees the threads."""
         try:
-            self.wait()
+            self._join()  # without the others, who may have ended
         finally:
             if self._orbax is not None:
                 self._orbax.close()
@@ -143,6 +156,8 @@ class Checkpointer:
         """Renames checkpoints of later steps, so that a run can go back to `step`."""
         self.wait()
         moved = []
+        if not hosts.leader():
+            return moved
         for later in [found for found in self.steps() if found > step]:
             target = self._dir / f"{later}.set-aside"
             if target.exists():
@@ -173,7 +188,9 @@ class Checkpointer:
         _check_same_leaves(folder, manifest["leaves"], wanted)
         restore_args = {name: _restore_args(leaf) for name, leaf in wanted.items()}
         try:
-            with ocp.PyTreeCheckpointer() as reader:
+            options = _processes()
+            handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=options)
+            with ocp.Checkpointer(handler, multiprocessing_options=options) as reader:
                 leaves = reader.restore(
                     folder,
                     args=ocp.args.PyTreeRestore(
@@ -190,7 +207,7 @@ class Checkpointer:
         """Waits for Orbax, then makes its folder a checkpoint. Runs in a thread."""
         try:
             orbax.wait_until_finished()
-            if jax.process_index() == 0:
+            if hosts.leader():
                 _write_manifest(self._dir / str(step), step, kinds)
                 older = [found for found in self.steps() if found < step]
                 for old in older[: max(0, len(older) - self._keep_last + 1)]:
@@ -198,6 +215,13 @@ class Checkpointer:
         except Exception as error:
             self._error = self._failed(step, error)
             self._error.__cause__ = error
+
+    def _make_room(self, step: int) -> None:
+        """Removes what killed saves have left, and an older save of this step."""
+        self._dir.mkdir(parents=True, exist_ok=True)
+        for left_over in self._incomplete():
+            shutil.rmtree(left_over)
+        self._remove(step)
 
     def _remove(self, step: int) -> None:
         """Deletes a checkpoint; without its manifest first, so never half of one."""
@@ -227,7 +251,8 @@ class Checkpointer:
             intact = False
         if not intact:
             raise self._damaged(folder, folder / MANIFEST, "is not what was written")
-        for name, recorded in manifest["files"].items():
+        # By one host: a pod would read the whole of it as often as it has hosts.
+        for name, recorded in manifest["files"].items() if hosts.leader() else ():
             path = folder / name
             if not path.is_file():
                 raise self._damaged(folder, path, "is missing")
@@ -257,7 +282,7 @@ class Checkpointer:
 
     def _failed(self, step: int, error: Exception) -> CheckpointError:
         # Make room again, if that is what was missing.
-        for left_over in self._incomplete():
+        for left_over in self._incomplete() if hosts.leader() else ():
             shutil.rmtree(left_over, ignore_errors=True)
         latest = self.latest()
         have = (
@@ -272,6 +297,18 @@ class Checkpointer:
             f"Cannot write the checkpoint of step {step} in {self._dir} ({have}): "
             f"{text}. {hint} The same command goes on from the newest checkpoint."
         )
+
+
+def _processes() -> ocp.options.MultiprocessingOptions:
+    """Which of the hosts take part in a save or a restore."""
+    if hosts.count() == jax.process_count():
+        return ocp.options.MultiprocessingOptions()
+    mine = jax.process_index()
+    return ocp.options.MultiprocessingOptions(
+        primary_host=mine,
+        active_processes={mine},
+        barrier_sync_key_prefix=f"alone{mine}",
+    )
 
 
 def _flatten(tree: Any) -> tuple[dict[str, Any], dict[str, list[Any]]]:

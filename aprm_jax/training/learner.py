@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float32
 
+from aprm_jax.training import hosts
 from aprm_jax.training.masked import MaxMetric, MeanMetric, SumMetric
 from aprm_jax.training.mesh import on_mesh, param_shardings, pin
 
@@ -184,7 +185,7 @@ def start(
 
 
 def _on(mesh: jax.sharding.Mesh | None, tree: Any) -> Any:
-    return tree if mesh is None else jax.device_put(tree, param_shardings(mesh, tree))
+    return tree if mesh is None else hosts.place(tree, param_shardings(mesh, tree))
 
 
 def _shown(metrics: Mapping[str, Metric]) -> Scalars:

@@ -2,7 +2,7 @@
 
 At each checkpoint the log is sealed: size and SHA-256 of all its lines so far are
 written beside it. A resumed run keeps the lines of the steps behind it, and stops where
-they are not what was written.
+they are not what was written. Of several hosts the leader alone writes.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from aprm_jax.files import (
     read_sealed,
     write_sealed,
 )
+from aprm_jax.training import hosts
 
 
 class LineLog:
@@ -45,6 +46,8 @@ class LineLog:
           DamagedFileError: those lines are not what was written.
           FileError: unwritable folder, full disk.
         """
+        if not hosts.leader():
+            return
         kept = b""
         if start:
             lines = check_lines(self.path).splitlines(keepends=True)
@@ -64,6 +67,8 @@ class LineLog:
         Raises:
           FileError: the disk is full, or the like.
         """
+        if not hosts.leader():
+            return
         data = line.encode() + b"\n"
         try:
             self._file.write(data)
@@ -79,6 +84,8 @@ class LineLog:
         Raises:
           FileError: see `append`.
         """
+        if not hosts.leader():
+            return
         content = {"bytes": self._bytes, "lines": self._digest.hexdigest()}
         write_sealed(_seal(self.path), content)
 

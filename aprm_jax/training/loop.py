@@ -19,6 +19,7 @@ import numpy as np
 
 from aprm_jax.config.errors import UserError
 from aprm_jax.files import atomic_write
+from aprm_jax.training import hosts
 from aprm_jax.training.checkpoints import Checkpointer, CheckpointError
 from aprm_jax.training.console import Console
 from aprm_jax.training.lines import LineLog, check_lines
@@ -89,7 +90,8 @@ def run_loop(
 
     A checkpoint, and a line of metrics, is labelled by the number of steps behind it.
     The result of a step depends on (state, step) alone, so a run that was killed at
-    any moment ends with the same bits as one that was not.
+    any moment ends with the same bits as one that was not. Of several hosts all run
+    it, the leader writes, and a signal to any of them stops all at the same step.
 
     Args:
       state: the initial state, any pytree that `Checkpointer` takes; also the template
@@ -119,8 +121,11 @@ def run_loop(
     )
     state, start = _restore(state, checkpointer, config)
     if start == config.num_steps or finished(state):
-        _check_logs(workdir, samples)
+        if hosts.leader():
+            _check_logs(workdir, samples)
         return state
+    console = console and hosts.leader()
+    any_host = hosts.AnyHost()
     metrics = Metrics(workdir, config.tensorboard, config.wandb, start=start)
     screen = Console(
         name, start, config.num_steps, config.log_every, console, config.shown
@@ -136,11 +141,13 @@ def run_loop(
     ):
         if start:
             screen.say(f"going on from step {start}")
+        received = 0
         for step in range(start, config.num_steps):
             output = step_fn(state, step, log.timer)
             state = output.state
             log.add(step + 1, output)
-            if stop or log.gave_up or finished(state):
+            received = any_host(stop.signal or 0)
+            if received or log.gave_up or finished(state):
                 break
             if (step + 1) % config.checkpoint_every == 0:
                 log.flush()  # a checkpoint never has steps that the log lacks
@@ -151,8 +158,10 @@ def run_loop(
         _save_last(log.step, state, checkpointer)
         if log.gave_up:
             raise log.nonfinite_error()
-        if stop.signal is not None:
-            raise _interrupted(stop.signal, log.step, screen, console)
+        if received:
+            stopped_by = signal.Signals(received)
+            raise _interrupted(stopped_by, log.step, screen, console)
+    hosts.barrier(f"the end of {name}")  # what the leader wrote may be read
     return state
 
 
@@ -180,8 +189,9 @@ def _restore(
 ) -> tuple[State, int]:
     """The state to start from, and the number of steps behind it."""
     # A later stage of the same command, which never began, has nothing to go back to.
-    asked = config.restore_step if checkpointer.begun() else None
-    step = checkpointer.latest() if asked is None else asked
+    begun = hosts.from_leader("begun", checkpointer.begun)
+    asked = config.restore_step if begun else None
+    step = hosts.from_leader("newest", checkpointer.latest) if asked is None else asked
     if step is None:
         return state, 0
     if step > config.num_steps:
@@ -214,7 +224,7 @@ def _seal(metrics: Metrics, samples: LineLog | None) -> None:
 
 def _save_last(step: int, state: Any, checkpointer: Checkpointer) -> None:
     checkpointer.wait()
-    if checkpointer.latest() != step:
+    if hosts.from_leader("newest", checkpointer.latest) != step:
         checkpointer.save(step, state)
         checkpointer.wait()
 
@@ -265,7 +275,7 @@ class _Log:
         (step, output, times), self._waiting = self._waiting, None
         # Device work ends here at the latest; it is the update that was dispatched.
         with self.timer("update"):
-            fetched = jax.device_get(output.metrics)
+            fetched = hosts.fetch(output.metrics)
         values = {name: to_scalar(value) for name, value in fetched.items()}
         if values.get("nonfinite", 0):
             self._in_a_row += 1
@@ -297,8 +307,10 @@ class _Log:
                 f"not written out, {_MAX_DUMPS} are in {self._dumps}"
             )
             return
-        buffer = io.BytesIO()
-        np.savez(buffer, **_arrays(batch))  # pyright: ignore[reportArgumentType]
+        buffer, arrays = io.BytesIO(), _arrays(batch)
+        if not hosts.leader():
+            return
+        np.savez(buffer, **arrays)  # pyright: ignore[reportArgumentType]
         self._dumps.mkdir(exist_ok=True)
         atomic_write(path, buffer.getvalue())
         self._screen.say(
@@ -314,7 +326,7 @@ def _arrays(batch: Any) -> dict[str, np.ndarray]:
             leaf.dtype, jax.dtypes.prng_key
         ):
             leaf = jax.random.key_data(leaf)
-        array = np.asarray(leaf)
+        array = np.asarray(hosts.fetch(leaf))
         if array.dtype.kind == "V":  # bfloat16 and its kin
             array = array.astype(np.float32)
         arrays[jax.tree_util.keystr(path, simple=True, separator=".") or "batch"] = (

@@ -17,6 +17,7 @@ from jax.sharding import PartitionSpec as P
 
 from aprm_jax.config.errors import UserError
 from aprm_jax.models.placement import AXES, ROW_AXES
+from aprm_jax.training import hosts
 
 # Each holds a copy of the model, and fewer rows keep it less busy.
 MOST_CPU_DEVICES = 8
@@ -55,7 +56,7 @@ def make_mesh(cfg: MeshConfig, devices: Sequence[jax.Device] | None = None) -> M
     Raises:
       MeshError: the product of the axes is not the number of devices.
     """
-    devices = list(jax.devices() if devices is None else devices)
+    devices = list(hosts.devices() if devices is None else devices)
     sizes = [getattr(cfg, axis) for axis in AXES]
     wanted = ", ".join(f"{axis}={size}" for axis, size in zip(AXES, sizes, strict=True))
     if any(size < 1 and size != -1 for size in sizes) or sizes.count(-1) > 1:
@@ -76,13 +77,25 @@ def make_mesh(cfg: MeshConfig, devices: Sequence[jax.Device] | None = None) -> M
     )
 
 
+def on_this_host(cfg: MeshConfig) -> MeshConfig:
+    """As much of a mesh over several hosts as this one's devices have room for."""
+    left = len(jax.local_devices())
+    sizes = {}
+    for axis in ("tensor", "fsdp"):
+        wanted = getattr(cfg, axis)
+        sizes[axis] = math.gcd(wanted, left) if wanted > 0 else 1
+        left //= sizes[axis]
+    return MeshConfig(data=-1, **sizes)
+
+
 def split_cpu(cfg: MeshConfig, sizes: Sequence[int]) -> int:
     """Makes a device of each core, so that each computes its own rows of a batch.
 
     One device shares out every single product over the cores, which for small models
     costs more than adding up gradients once a step. To be called before JAX has any
     device; what the environment says of CPU devices stands, and so does a mesh that
-    asks for fewer. Accelerators are left as they are.
+    asks for fewer. Accelerators are left as they are. Of several hosts each makes its
+    share of the devices.
 
     Args:
       cfg: the mesh that is wanted.
@@ -98,13 +111,13 @@ def split_cpu(cfg: MeshConfig, sizes: Sequence[int]) -> int:
     affinity = getattr(os, "sched_getaffinity", None)
     cores = len(affinity(0)) if affinity else os.cpu_count() or 1
     axes = [getattr(cfg, axis) for axis in AXES]
-    fixed = math.prod(size for size in axes if size > 0)
+    fixed = -(-math.prod(size for size in axes if size > 0) // hosts.count())
     if fixed > cores:
         return chosen  # `make_mesh` says so
     count = fixed
     if -1 in axes:
         while 2 * count <= min(cores, MOST_CPU_DEVICES) and not any(
-            size % (2 * count) for size in sizes
+            size % (2 * count * hosts.count()) for size in sizes
         ):
             count *= 2
     jax.config.update("jax_num_cpu_devices", count)
@@ -168,6 +181,8 @@ def batch_shards(mesh: Mesh) -> int:
 def shard_batch(mesh: Mesh, batch: Any) -> Any:
     """Puts the arrays of a batch on the mesh, rows split over data and fsdp.
 
+    Of several hosts each has all of the batch, and puts the rows of its devices.
+
     Raises:
       MeshError: the rows cannot be dealt out evenly.
     """
@@ -179,7 +194,7 @@ def shard_batch(mesh: Mesh, batch: Any) -> Any:
                 f"batch{jax.tree_util.keystr(path)} has shape {np.shape(leaf)}: its "
                 f"rows must be a multiple of data × fsdp = {shards}."
             )
-    return jax.device_put(batch, batch_sharding(mesh))
+    return hosts.place(batch, batch_sharding(mesh))
 
 
 def mesh_of(params: Any) -> Any:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from aprm_jax.training import hosts
 from aprm_jax.training.lines import LineLog, read_lines
 from aprm_jax.training.masked import MeanMetric
 from aprm_jax.training.tensorboard import TensorBoard
@@ -21,7 +22,7 @@ FILE = "metrics.jsonl"
 
 
 class Metrics:
-    """Writes the scalars of a run, one line of JSON per write.
+    """Writes the scalars of a run, one line of JSON per write; the leader's alone.
 
     In the JSON a NaN is null and an infinity 1e999, so that strict readers can read
     it; `read_metrics` gives all three back as they were written.
@@ -48,11 +49,14 @@ class Metrics:
           WorkdirError: W&B is asked for and missing.
         """
         workdir = pathlib.Path(workdir)
-        self._wandb = _open_wandb(wandb, workdir) if wandb else None
+        ours = hosts.leader()
+        self._wandb = _open_wandb(wandb, workdir) if wandb and ours else None
         self._lines = LineLog(workdir / FILE)
         self._lines.open(start)
         self._board = (
-            TensorBoard(workdir / "tensorboard", start) if tensorboard else None
+            TensorBoard(workdir / "tensorboard", start)
+            if tensorboard and ours
+            else None
         )
 
     def write(self, step: int, values: Mapping[str, Any]) -> None:

@@ -17,6 +17,7 @@ from aprm_jax.data.steps import RowFormat
 from aprm_jax.data.trees import tree_rows
 from aprm_jax.models import heads
 from aprm_jax.models.decoder import Decoder
+from aprm_jax.training import hosts
 from aprm_jax.training.mesh import mesh_of, on_mesh, shard_beside
 
 StepScorer = Callable[[Any, StepBatch], Any]
@@ -152,7 +153,7 @@ class Scorer:
                 pending.append((part, scores))
         out = {}
         for part, scores in pending:
-            values = np.asarray(scores, np.float32)
+            values = np.asarray(hosts.fetch(scores), np.float32)
             for i, key in enumerate(part):
                 out[key] = values[i, : len(rows[key].labels)]
         return out

@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# A config on one TPU host of a cluster that XPK made, and what it prints.
+# A config on a TPU slice of a cluster that XPK made, and what it prints.
 #
 #   PROJECT=p ZONE=us-west4-a CLUSTER=c IMAGE=i launch/gke/xpk.sh NAME --config=FILE...
 #
 # TYPE (v5litepod-8) and RESTARTS (20) may be set. IMAGE is launch/Dockerfile's, target
-# tpu. --workdir must be on a volume that the cluster mounts, else a restart begins anew.
+# tpu. --workdir must be on a volume that the cluster mounts, else a restart begins anew;
+# of several hosts, on one that all of them mount.
 set -euo pipefail
 
 fail() {
@@ -17,10 +18,6 @@ for name in PROJECT ZONE CLUSTER IMAGE; do
 done
 [[ $# -gt 1 ]] || fail "give a name for the workload, and --config=FILE"
 TYPE=${TYPE:-v5litepod-8}
-case $TYPE in
-  v5litepod-[148] | v6e-[148] | v5p-8) ;;
-  *) fail "TYPE=$TYPE is not a TPU of one host, which is what a run takes" ;;
-esac
 workload=$1
 shift
 place=(--cluster="$CLUSTER" --project="$PROJECT" --zone="$ZONE")
@@ -28,5 +25,5 @@ command=$(printf '%q ' python -m aprm_jax.main "$@")
 xpk workload create --workload="$workload" "${place[@]}" --tpu-type="$TYPE" \
   --num-slices=1 --max-restarts="${RESTARTS:-20}" --docker-image="$IMAGE" \
   --command="$command"
-kubectl logs --follow --selector="jobset.sigs.k8s.io/jobset-name=$workload" \
+kubectl logs --follow --max-log-requests=64 --selector="jobset.sigs.k8s.io/jobset-name=$workload" \
   --pod-running-timeout=30m

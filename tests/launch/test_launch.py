@@ -128,7 +128,7 @@ def test_what_a_tpu_vm_cannot_run_is_refused_before_it_costs(stubs, env, args, s
     assert code == 2 and said in output and not calls
 
 
-def test_xpk_starts_a_workload_of_one_host_and_shows_its_log(stubs):
+def test_xpk_starts_a_workload_on_one_slice_and_shows_its_log(stubs):
     env = {"PROJECT": "p", "ZONE": "z", "CLUSTER": "c", "IMAGE": "i"}
     code, output, calls = stubs("gke/xpk.sh", "mine", CONFIG, "--config.seed=1", **env)
     assert code == 0, output
@@ -136,7 +136,7 @@ def test_xpk_starts_a_workload_of_one_host_and_shows_its_log(stubs):
     assert "--num-slices=1" in calls[0] and "--config.seed=1" in calls[0]
     assert calls[1].startswith("kubectl logs --follow")
     code, output, calls = stubs("gke/xpk.sh", "m", CONFIG, **env, TYPE="v6e-16")
-    assert code == 2 and "one host" in output and not calls
+    assert code == 0 and "--tpu-type=v6e-16" in calls[0]
 
 
 def _srun(stubs, body):
@@ -181,11 +181,14 @@ def test_slurm_passes_the_end_of_its_time_on_and_waits(stubs):
     assert (stubs.notes / "calls").read_text() == "scontrol requeue 7\n"
 
 
-def test_slurm_takes_one_node(stubs):
-    code, output, _ = stubs(
-        "slurm.sbatch", CONFIG, SLURM_JOB_ID="7", SLURM_JOB_NUM_NODES="2"
-    )
-    assert code == 2 and "one node" in output
+def test_slurm_takes_a_task_a_node_with_all_of_its_gpus(stubs):
+    _srun(stubs, 'printf "%s\\n" "$JAX_LOCAL_DEVICE_IDS" > "$STUBS/srun"')
+    nodes = {"SLURM_JOB_ID": "7", "SLURM_JOB_NUM_NODES": "2", "SLURM_GPUS_ON_NODE": "4"}
+    code, output, _ = stubs("slurm.sbatch", CONFIG, **nodes, SLURM_NTASKS="2")
+    assert code == 0, output
+    assert (stubs.notes / "srun").read_text() == "0,1,2,3\n"
+    code, output, _ = stubs("slurm.sbatch", CONFIG, **nodes, SLURM_NTASKS="8")
+    assert code == 2 and "one task a node" in output
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)

@@ -69,6 +69,7 @@ JOB = Job(
     group="game",
     settings=GameConfig,
     run=Lazy("aprm:run"),
+    together=True,
     validate=_validate,
     sources=_sources,
     reads=("prm.head",),

@@ -73,6 +73,7 @@ JOB = Job(
     group="sft",
     settings=SftConfig,
     run=Lazy("sft:run"),
+    together=True,
     check=Lazy("sft:check"),
     validate=_validate,
     sources=_sources,
