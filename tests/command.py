@@ -30,7 +30,7 @@ entry()
 """
 
 # The server has imported the package, but has started no JAX backend: forks are safe.
-context = multiprocessing.getcontext("forkserver")
+context = multiprocessing.get_context("forkserver")
 context.set_forkserver_preload(["aprm_jax.main", "aprm_jax.jobs.start"])
 
 

@@ -100,6 +100,8 @@ class Checkpointer:
                     handler, timeout_secs=_PATIENCE, multiprocessing_options=options
                 )
             self._orbax.save(self._dir / str(step), args=ocp.args.PyTreeSave(leaves))
+        except hosts.HostsError:  # another host has said why
+            raise
         except Exception as error:
             raise self._failed(step, error) from error
         # Orbax's own callback comes before the folder is renamed into place.

@@ -8,12 +8,14 @@ def get_config(arg: str = ""):
     c = default_config()
     c.name = "hosts"
     c.stages = ("solver:sft", "generator:sft", "aprm:aprm")
-    override(c, "generator", {"sft.task": "perturb", "sft.init_from": "solver"})
     c.game.prm_from = "solver"
     run_local(c)
     c.builder.buckets = c.builder.buckets[-1:]
     c.log_every = c.checkpoint.every = 1
-    c.sft.updates, c.sft.batch_size = 4, 8
-    c.game.updates = 4
+    # The solver's steps are quick: a signal must find it at work.
+    c.sft.updates, c.sft.batch_size, c.sft.warmup = 24, 8, 2
+    taught = {"sft.task": "perturb", "sft.init_from": "solver", "sft.updates": 4}
+    override(c, "generator", taught)
+    c.game.updates = 8
     c.mesh.data = 2
     return c
