@@ -11,11 +11,12 @@ def get_config(arg: str = ""):
     c.game.prm_from = "solver"
     run_local(c)
     c.builder.buckets = c.builder.buckets[-1:]
-    c.log_every = c.checkpoint.every = 1
+    c.log_every = 1
     # The solver's steps are quick: a signal must find it at work.
-    c.sft.updates, c.sft.batch_size, c.sft.warmup = 24, 8, 2
+    c.sft.updates, c.sft.batch_size, c.sft.warmup = 40, 8, 2
     taught = {"sft.task": "perturb", "sft.init_from": "solver", "sft.updates": 4}
     override(c, "generator", taught)
-    c.game.updates = 8
+    c.game.updates = 6
+    override(c, "aprm", {"checkpoint.every": 1})
     c.mesh.data = 2
     return c

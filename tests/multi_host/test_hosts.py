@@ -123,7 +123,7 @@ def test_hosts_stop_together_and_one_goes_on_alone(tmp_path, whole):
 
     # Only the leader writes and tells: not a file, nor a line, twice.
     hosts = start_hosts(tmp_path, "killed")
-    hosts[0].wait_for("[aprm] step 2/")
+    hosts[0].wait_for("[aprm] step 3/")
     hosts[1].send(signal.SIGKILL)
     code, output = hosts[0].end(60)
     assert code == 1, output
