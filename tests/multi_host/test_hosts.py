@@ -126,7 +126,8 @@ def test_hosts_stop_together_and_one_goes_on_alone(tmp_path, whole):
     hosts[0].wait_for("[aprm] step 3/")
     hosts[1].send(signal.SIGKILL)
     code, output = hosts[0].end(60)
-    assert code == 1, output
+    # Which of the two sees first that it is gone: the collective, or JAX, who aborts.
+    assert code in (1, -signal.SIGABRT), output
     assert "goes on from the newest checkpoint, on fewer hosts too" in output
     assert hosts[1].end()[0] == -signal.SIGKILL
     assert "step 1/" not in hosts[1].output()
