@@ -134,7 +134,7 @@ def killed(runs: pathlib.Path, number: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=400)
     parser.add_argument("--runs", type=pathlib.Path, default=ROOT / "runs" / "hosts")
     args = parser.parse_args()

@@ -214,7 +214,7 @@ class Link:
             jax.distributed.shutdown()  # all are here
 
     def _say_end(self, error: BaseException) -> None:
-        received = error.code - 128 if isinstance(error, Interrupted) else 0
+        received = int(error.received) if isinstance(error, Interrupted) else 0
         note = {
             "host": self.index,
             "time": time.time(),

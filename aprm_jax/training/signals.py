@@ -25,7 +25,7 @@ class Interrupted(SystemExit):
 
     def __init__(self, message: str, received: signal.Signals) -> None:
         super().__init__(128 + received)
-        self.message = message
+        self.message, self.received = message, received
         self.said = False  # whether somebody has printed it
 
     def __str__(self) -> str:
