@@ -34,8 +34,6 @@ TITLES = {
     "prm_oracle": "exact labels of the solver's samples",
     "prm_frozen": "frozen Generator",
     "aprm": "**APRM**",
-    "prm_oracle_drawn": "exact labels, as drawn",
-    "prm_frozen_drawn": "frozen Generator, as drawn",
     "aprm_drawn": "APRM, as drawn",
 }
 COMPARED = ("prm_frozen", "prm_oracle", "prm_monte_carlo", "prm_static", "aprm_drawn")
@@ -244,7 +242,7 @@ def draw(seeds: Sequence[dict[str, Any]], path: Path) -> None:
             curves = 100 * np.array([s["curves"][place][name] for s in seeds])
             drawn, others = name.endswith("_drawn.min"), name in ("pass", "majority")
             style = ":" if others else "--" if drawn else "-"
-            colour = "grey" if others else f"C{k % 5}" if not drawn else f"C{k - 3}"
+            colour = "grey" if others else f"C{k % 5}" if not drawn else f"C{k - 1}"
             panel.plot(sizes, curves.mean(axis=0), style, color=colour, label=label)
             if not others:
                 low, high = curves.min(axis=0), curves.max(axis=0)

@@ -1,7 +1,7 @@
 """PRMs where they are searched: accuracy of best-of-N for N = 8 to 512.
 
 Every PRM learns from as many steps, three quarters of its wrong ones those that it
-believes most among its candidates (`hard_share`); `_drawn` ones learn from steps
+believes most among its candidates (`hard_share`); `aprm_drawn` learns from steps
 as they were drawn. A second solver, whose authors no PRM has seen the errors of, is
 searched too, and a fresh attacker takes the best of 64 replies.
 
@@ -28,7 +28,7 @@ PRMS = {
     # About as many verdicts of the oracle as a game asks for.
     "prm_oracle": {"prm.negatives": "oracle", "prm.pool_problems": 1600},
 }
-DRAWN = ("prm_oracle", "prm_frozen", "aprm")  # also without hard rows
+DRAWN = ("aprm",)  # also without hard rows
 
 
 def get_config(arg: str = ""):
