@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pkgutil
+import signal
 from pathlib import Path
 
 # Before anything imports JAX or Hugging Face's libraries, which read these once.
@@ -16,6 +17,10 @@ os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "true")
 import jax
 import jaxtyping
 import pytest
+
+# A shell starts what runs in the background with Ctrl-C ignored, and so would the
+# commands be that the tests interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 

@@ -11,6 +11,7 @@ import numpy as np
 import tiny
 
 from aprm_jax.config.game import RewardsConfig
+from aprm_jax.config.groups import MeshConfig
 from aprm_jax.data.replies import Reply
 from aprm_jax.data.steps import RowFormat, StepBuilder
 from aprm_jax.game.rollouts import (
@@ -28,7 +29,7 @@ from aprm_jax.models.decoder import Decoder
 from aprm_jax.models.io import ModelSpec, save_model
 from aprm_jax.sampling.sampler import Sampler
 from aprm_jax.tasks.arithmetic import ArithmeticDomain
-from aprm_jax.training.mesh import MeshConfig, make_mesh
+from aprm_jax.training.mesh import make_mesh
 from aprm_jax.verifiers.objective import PrmObjective
 
 DOMAIN = ArithmeticDomain(seed=3)

@@ -11,12 +11,13 @@ import numpy as np
 import tiny_game
 import tiny_solver
 
+from aprm_jax.config.groups import MeshConfig
 from aprm_jax.data.problem import Problem
 from aprm_jax.models.decoder import Decoder
 from aprm_jax.rl.config import RLConfig
 from aprm_jax.rl.rounds import Rounds
 from aprm_jax.rl.task import Task
-from aprm_jax.training.mesh import MeshConfig, make_mesh
+from aprm_jax.training.mesh import make_mesh
 from aprm_jax.training.timing import PhaseTimer
 from aprm_jax.verifiers.protocol import Scale, logit
 

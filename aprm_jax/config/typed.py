@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from aprm_jax.config.fields import AnyConfig, fitting, flat
 from aprm_jax.config.groups import CommonConfig
@@ -50,6 +50,8 @@ if TYPE_CHECKING:  # jobs are found by themselves; their settings' types are kno
 else:
     Config = CommonConfig
 
+T = TypeVar("T")
+
 
 def frozen(config: AnyConfig) -> Config:
     """The config as a frozen dataclass, whose fields are those of the schema."""
@@ -80,6 +82,26 @@ def as_read_by(config: Config, job: Job) -> Config:
     values = flat(config).items()
     read = {k: v for k, v in values if k == "overrides" or is_read_by(job, k)}
     return _built(config_class(), read)
+
+
+def extended(cls: type[T], group: Any, /, **changes: Any) -> T:
+    """A group of a config as a subclass of it, with more fields or other values.
+
+    Args:
+      cls: a frozen dataclass with the group's fields, and others that have defaults.
+      group: where it is of a job that does not read a field, the result is too.
+      **changes: these win.
+
+    Raises:
+      TypeError: there is no such field.
+    """
+    names = {field.name for field in dataclasses.fields(cls)}  # pyright: ignore[reportArgumentType]
+    if unknown := sorted(set(changes) - names):
+        raise TypeError(f"{cls.__name__} has no field {', '.join(unknown)}")
+    out = object.__new__(cls)
+    for name, value in (vars(group) | changes).items():
+        object.__setattr__(out, name, value)
+    return out
 
 
 def _built(cls: type, values: Mapping[str, Any], prefix: str = "") -> Any:

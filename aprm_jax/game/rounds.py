@@ -14,6 +14,7 @@ import scipy.special
 from jaxtyping import Int32
 
 from aprm_jax.config import game as schema
+from aprm_jax.config.typed import extended
 from aprm_jax.data.rows import StepRow, TooLongError
 from aprm_jax.data.steps import RowFormat, StepBuilder
 from aprm_jax.game import rollouts
@@ -57,7 +58,7 @@ class GameConfig(schema.GameConfig):
     @classmethod
     def of(cls, fields: schema.GameConfig, **changes: Any) -> GameConfig:
         """From `config.game`; `changes` win."""
-        return cls(**(vars(fields) | changes))
+        return extended(cls, fields, **changes)
 
     def optimisers(
         self,

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 from transformers import PreTrainedTokenizerFast
 
+from aprm_jax.config.groups import MeshConfig
 from aprm_jax.hf import hub
 from aprm_jax.hf.pretrained import load_export
 from aprm_jax.hf.record import RECORD_FILE
@@ -20,7 +21,7 @@ from aprm_jax.models.io import (
     load_model,
     read_object,
 )
-from aprm_jax.training.mesh import MeshConfig, make_mesh
+from aprm_jax.training.mesh import make_mesh
 
 _DEPTH = 4  # folders from a run to a model: arm, stage, role, "model"
 _WANTED = {

@@ -36,7 +36,6 @@ from aprm_jax.tasks.protocols import Domain
 from aprm_jax.training import hosts
 from aprm_jax.training.loop import LoopConfig
 from aprm_jax.training.mesh import (
-    MeshConfig,
     make_mesh,
     on_this_host,
     param_shardings,
@@ -152,8 +151,7 @@ class Context:
     @functools.cached_property
     def mesh(self) -> jax.sharding.Mesh:
         """The devices."""
-        c = self.config.mesh
-        wanted = MeshConfig(data=c.data, fsdp=c.fsdp, tensor=c.tensor)
+        wanted = self.config.mesh
         alone = hosts.count() < jax.process_count()
         return make_mesh(on_this_host(wanted) if alone else wanted)
 

@@ -18,7 +18,7 @@ from aprm_jax.jobs.context import Context, log
 from aprm_jax.report import markup
 from aprm_jax.training.chips import Topology
 from aprm_jax.training.forecast import Forecast, forecast
-from aprm_jax.training.mesh import MeshConfig, make_mesh
+from aprm_jax.training.mesh import make_mesh
 
 FILE, PAGE = "plan.json", "plan.html"
 GB = 1e9
@@ -113,8 +113,7 @@ def _steps(
     devices: Sequence[Any],
     only: Sequence[str] = (),
 ) -> Iterator[tuple[str, Forecast]]:
-    c = config.mesh
-    mesh = make_mesh(MeshConfig(c.data, c.fsdp, c.tensor), devices)
+    mesh = make_mesh(config.mesh, devices)
     of_stage = Context(config, context.root, stage)
     plain = Context(with_fields(config, {"model.remat": "none"}), context.root, stage)
     useful = {step.name: step for step in plan_steps.programs(plain, job, mesh)}

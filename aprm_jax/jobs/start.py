@@ -40,7 +40,7 @@ from aprm_jax.models.io import SPEC_FILE
 from aprm_jax.tasks.questions import reader_of
 from aprm_jax.training import hosts
 from aprm_jax.training.lock import locked
-from aprm_jax.training.mesh import MeshConfig, split_cpu
+from aprm_jax.training.mesh import split_cpu
 from aprm_jax.training.signals import prompt_stop
 from aprm_jax.training.workdir import WorkdirError, open_workdir
 
@@ -68,6 +68,7 @@ def run(
         anything is compiled; the jobs' own errors later.
     """
     with prompt_stop("What was finished is kept; the same command goes on from there."):
+        _log_to_stdout()
         _check_local(root)
         checked = validate(config)
         check_prompt("prompt.generator", checked.prompt.generator, GENERATOR_PLACES)
@@ -78,7 +79,8 @@ def run(
             check_files(checked)
             check_labelled_files(checked)
         with hosts.joined(distributed):
-            _log_to_stdout()
+            if not hosts.leader():
+                log.setLevel(logging.WARNING)  # the leader says the rest
             _meet(checked, root, contexts, per_core)
             if hosts.leader():
                 # What is in it is looked at by one process at a time.
@@ -378,8 +380,7 @@ def _split_cpu(configs: Sequence[Config]) -> None:
             return
         sizes |= {c.sft.batch_size, c.prm.batch_size, c.game.generator_rows}
         sizes.add(c.game.prm_clean + c.game.prm_fresh + c.game.prm_replay)
-    mesh = configs[0].mesh
-    split_cpu(MeshConfig(mesh.data, mesh.fsdp, mesh.tensor), sorted(sizes))
+    split_cpu(configs[0].mesh, sorted(sizes))
 
 
 def _use_compilation_cache(where: str) -> None:
@@ -410,5 +411,5 @@ def _log_to_stdout() -> None:
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(logging.Formatter("%(message)s"))
     log.addHandler(handler)
-    log.setLevel(logging.INFO if hosts.leader() else logging.WARNING)
+    log.setLevel(logging.INFO)
     log.propagate = False

@@ -8,6 +8,7 @@ from typing import Any
 import optax
 
 from aprm_jax.config import rl as schema
+from aprm_jax.config.typed import extended
 from aprm_jax.models import lora
 from aprm_jax.training.schedules import warmup_cosine
 
@@ -21,7 +22,7 @@ class RLConfig(schema.RLConfig):
     @classmethod
     def of(cls, fields: schema.RLConfig, **changes: Any) -> RLConfig:
         """From `config.rl`; `changes` win."""
-        return cls(**(vars(fields) | changes))
+        return extended(cls, fields, **changes)
 
     @property
     def critic(self) -> bool:

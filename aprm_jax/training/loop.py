@@ -9,7 +9,7 @@ import os
 import pathlib
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
 import flax.struct
@@ -141,28 +141,37 @@ def run_loop(
     ):
         if start:
             screen.say(f"going on from step {start}")
-        received = 0
-        for step in range(start, config.num_steps):
-            output = step_fn(state, step, log.timer)
-            state = output.state
-            log.add(step + 1, output)
-            received = any_host(stop.signal or 0)
-            if received or log.gave_up or finished(state):
+        states = _states(state, step_fn, range(start, config.num_steps), log)
+        for state in states:
+            asked = any_host(stop.signal or 0)
+            if asked or log.gave_up or finished(state):
                 break
-            if (step + 1) % config.checkpoint_every == 0:
+            if log.step % config.checkpoint_every == 0:
                 log.flush()  # a checkpoint never has steps that the log lacks
                 _seal(metrics, samples)
-                checkpointer.save(step + 1, state)
+                checkpointer.save(log.step, state)
         log.flush()
         _seal(metrics, samples)
         _save_last(log.step, state, checkpointer)
         if log.gave_up:
             raise log.nonfinite_error()
-        if received:
+        # To any host, at any moment: in the last step or while its state is saved too.
+        if received := max(hosts.exchange(f"a stop of {name}", stop.signal or 0)):
             stopped_by = signal.Signals(received)
             raise _interrupted(stopped_by, log.step, screen, console)
     hosts.barrier(f"the end of {name}")  # what the leader wrote may be read
     return state
+
+
+def _states(
+    state: State, step_fn: StepFn, steps: Iterable[int], log: _Log
+) -> Iterator[State]:
+    """The state after each step; what the step tells of itself goes to the log."""
+    for step in steps:
+        output = step_fn(state, step, log.timer)
+        state = output.state
+        log.add(step + 1, output)
+        yield state
 
 
 def _check_logs(workdir: pathlib.Path, samples: LineLog | None) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import math
 import os
@@ -16,6 +15,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from aprm_jax.config.errors import UserError
+from aprm_jax.config.groups import MeshConfig
 from aprm_jax.models.placement import AXES, ROW_AXES
 from aprm_jax.training import hosts
 
@@ -41,17 +41,12 @@ class MeshError(UserError, ValueError):
     """The mesh does not fit the devices, or a batch does not fit the mesh."""
 
 
-@dataclasses.dataclass(frozen=True)
-class MeshConfig:
-    """Devices per axis; one of them may be -1, which takes the rest."""
-
-    data: int = -1  # copies of the model, each with its share of the batch
-    fsdp: int = 1  # the batch is split, and so are the parameters, gathered on use
-    tensor: int = 1  # heads, feed-forward and vocabulary are split
-
-
 def make_mesh(cfg: MeshConfig, devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """A mesh over `devices` (default: all of them), axes data, fsdp, tensor.
+    """A mesh over `devices`, axes data, fsdp, tensor.
+
+    Args:
+      cfg: devices along each axis; one of them may be -1, which takes the rest.
+      devices: by default all of them.
 
     Raises:
       MeshError: the product of the axes is not the number of devices.

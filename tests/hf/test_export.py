@@ -17,6 +17,7 @@ from tiny_hf import run_card
 from tiny_tokenizers import TOKENIZERS
 
 import aprm_jax
+from aprm_jax.config.groups import MeshConfig
 from aprm_jax.data import prompts as words
 from aprm_jax.data.bpe import train_bpe
 from aprm_jax.data.prompted import PromptedGenerator
@@ -28,7 +29,7 @@ from aprm_jax.hf.safetensors_io import Checkpoint
 from aprm_jax.models import heads, lora
 from aprm_jax.models.io import ModelSpec, save_model
 from aprm_jax.sampling.sampler import Sampler
-from aprm_jax.training.mesh import MeshConfig, make_mesh
+from aprm_jax.training.mesh import make_mesh
 
 SOLUTIONS = [(q, steps) for q, steps, _ in tiny.solutions()]
 

@@ -13,6 +13,7 @@ import tiny_gguf
 from tiny_decoder import forward
 from transformers import PreTrainedTokenizerFast
 
+from aprm_jax.config.groups import MeshConfig
 from aprm_jax.data.prompts import encode
 from aprm_jax.hf import gguf, gguf_file, hub
 from aprm_jax.hf.config import UnsupportedModelError
@@ -22,7 +23,7 @@ from aprm_jax.hf.pretrained import load_weights, open_source
 from aprm_jax.hf.tables import CheckpointMismatchError
 from aprm_jax.models.io import ModelFileError
 from aprm_jax.sampling.sampler import Sampler
-from aprm_jax.training.mesh import MeshConfig, make_mesh
+from aprm_jax.training.mesh import make_mesh
 
 MIXED = {"attn": "Q8_0", "ffn_down": "Q6_K", "ffn": "Q4_K", "": "Q6_K"}
 PLAIN = ("F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q4_K", "Q6_K")

@@ -18,6 +18,7 @@ import tiny_decoder
 import tiny_hf
 from transformers import AutoConfig
 
+from aprm_jax.config.groups import MeshConfig
 from aprm_jax.hf.config import UnsupportedModelError, decoder_config
 from aprm_jax.hf.load import (
     load_backbone,
@@ -34,7 +35,7 @@ from aprm_jax.hf.tables import (
 )
 from aprm_jax.models.architecture import DecoderConfig
 from aprm_jax.models.io import ModelFileError
-from aprm_jax.training.mesh import MeshConfig, make_mesh
+from aprm_jax.training.mesh import make_mesh
 
 
 def mesh() -> jax.sharding.Mesh:
@@ -286,7 +287,8 @@ import jax, numpy as np
 from aprm_jax.hf.load import load_backbone
 from aprm_jax.hf.tables import params_from_tensors
 from aprm_jax.hf.safetensors_io import Checkpoint
-from aprm_jax.training.mesh import MeshConfig, make_mesh, param_shardings
+from aprm_jax.config.groups import MeshConfig
+from aprm_jax.training.mesh import make_mesh, param_shardings
 
 for folder, rows in [(f, r) for f in sys.argv[1:] for r in (None, 40)]:
     one = load_backbone(

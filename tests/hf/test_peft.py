@@ -15,13 +15,14 @@ import tiny_decoder
 import tiny_hf
 from tiny_decoder import SMALL
 
+from aprm_jax.config.groups import MeshConfig
 from aprm_jax.hf import peft
 from aprm_jax.hf.adapters import Adapted, Adapter, AdapterMismatchError, Delta
 from aprm_jax.hf.load import load_backbone
 from aprm_jax.models import lora
 from aprm_jax.models.io import ModelFileError
 from aprm_jax.models.lora import LoraConfig
-from aprm_jax.training.mesh import MeshConfig, make_mesh
+from aprm_jax.training.mesh import make_mesh
 
 CONFIG = LoraConfig(rank=3, alpha=12.0)
 SOME = LoraConfig(

@@ -19,6 +19,7 @@ import tiny_hf
 from tiny_tokenizers import TOKENIZERS
 
 import aprm_jax
+from aprm_jax.config.groups import MeshConfig
 from aprm_jax.hf import load, peft
 from aprm_jax.hf.adapters import AdapterMismatchError
 from aprm_jax.hf.export import Origin, export_model
@@ -27,7 +28,7 @@ from aprm_jax.hf.prm_layouts import LayoutError
 from aprm_jax.hf.record import RECORD_FILE
 from aprm_jax.models import lora
 from aprm_jax.models.io import ModelFileError, ModelSpec, save_model
-from aprm_jax.training.mesh import MeshConfig, make_mesh
+from aprm_jax.training.mesh import make_mesh
 
 SOLUTIONS = [(q, steps) for q, steps, _ in tiny.solutions()]
 

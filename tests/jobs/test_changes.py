@@ -22,9 +22,11 @@ from aprm_jax.config import (
     stages,
     validate,
 )
+from aprm_jax.game.rounds import GameConfig
 from aprm_jax.jobs import changes, of_run, start
 from aprm_jax.jobs.changes import FREE
 from aprm_jax.jobs.of_run import get_config
+from aprm_jax.rl.config import RLConfig
 from aprm_jax.training.lock import locked
 from aprm_jax.training.workdir import WorkdirError, mark_done, write_config
 
@@ -219,6 +221,18 @@ def test_a_job_sees_only_the_fields_that_it_says_it_reads():
         }
     with pytest.raises(AttributeError, match="groups"):
         _ = as_read_by(frozen(config), jobs()["sft"]).game.groups
+
+
+def test_settings_that_a_job_does_not_read_have_no_defaults_in_a_group_with_more():
+    whole = frozen(changed(game__groups=5))
+    game = GameConfig.of(as_read_by(whole, jobs()["aprm"]).game, updates=7)
+    assert (game.groups, game.updates, game.lora) == (5, 7, None)
+    with pytest.raises(AttributeError, match="groups"):
+        _ = GameConfig.of(as_read_by(whole, jobs()["sft"]).game).groups
+    with pytest.raises(AttributeError, match="updates"):
+        _ = RLConfig.of(as_read_by(whole, jobs()["sft"]).rl).updates
+    with pytest.raises(TypeError, match="GameConfig has no field rounds"):
+        GameConfig.of(whole.game, rounds=7)
 
 
 def test_what_a_start_would_change_is_looked_at_under_the_lock(finished):

@@ -14,6 +14,7 @@ import tiny
 import tiny_run
 
 from aprm_jax.config import ConfigError, jobs, validate
+from aprm_jax.config.groups import MeshConfig
 from aprm_jax.evals.records import Record, write_results
 from aprm_jax.hf import prm_layouts
 from aprm_jax.hf.adapters import AdapterMismatchError
@@ -26,7 +27,7 @@ from aprm_jax.models import heads, lora
 from aprm_jax.models.io import ModelSpec, save_model
 from aprm_jax.models.lora import LoraConfig
 from aprm_jax.testing.tiny import write_tiny
-from aprm_jax.training.mesh import MeshConfig, make_mesh
+from aprm_jax.training.mesh import make_mesh
 from aprm_jax.training.workdir import done_info
 
 

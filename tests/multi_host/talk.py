@@ -9,11 +9,11 @@ from pathlib import Path
 import jax
 import numpy as np
 
+from aprm_jax.config.groups import MeshConfig
 from aprm_jax.training import hosts
 from aprm_jax.training.checkpoints import Checkpointer
 from aprm_jax.training.host_links import HostsError
 from aprm_jax.training.mesh import (
-    MeshConfig,
     make_mesh,
     on_this_host,
     param_shardings,

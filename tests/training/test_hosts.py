@@ -8,9 +8,10 @@ import pytest
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from aprm_jax.config.groups import MeshConfig
 from aprm_jax.training import hosts
 from aprm_jax.training.host_links import HostsError
-from aprm_jax.training.mesh import MeshConfig, make_mesh
+from aprm_jax.training.mesh import make_mesh
 
 NAMES = (hosts.COORDINATOR, hosts.COUNT, hosts.INDEX)
 

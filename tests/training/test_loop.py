@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from training import toy_job
 
+from aprm_jax.training import loop
 from aprm_jax.training.checkpoints import Checkpointer, CheckpointError
 from aprm_jax.training.lock import locked
 from aprm_jax.training.loop import LoopConfig, NonFiniteError, StepOutput, run_loop
@@ -114,6 +115,23 @@ def test_a_signal_saves_where_no_checkpoint_was_due(tmp_path, whole, capsys):
     assert signal.getsignal(signal.SIGINT) is before
     assert Checkpointer(tmp_path / "checkpoints").latest() == 8
     assert "SIGINT after step 8" in capsys.readouterr().out
+    assert_same(toy_job.train(tmp_path), whole[0])
+
+
+def test_a_signal_while_the_last_state_is_saved_stops_what_follows(
+    tmp_path, whole, monkeypatch
+):
+    save = loop._save_last
+
+    def interrupted(*args):
+        os.kill(os.getpid(), signal.SIGTERM)
+        save(*args)
+
+    monkeypatch.setattr(loop, "_save_last", interrupted)
+    with pytest.raises(Interrupted) as caught:
+        toy_job.train(tmp_path)
+    assert caught.value.code == 143
+    assert f"SIGTERM after step {toy_job.STEPS}, which is saved" in str(caught.value)
     assert_same(toy_job.train(tmp_path), whole[0])
 
 

@@ -4,7 +4,8 @@ import os
 
 import jax
 
-from aprm_jax.training.mesh import MeshConfig, make_mesh, split_cpu
+from aprm_jax.config.groups import MeshConfig
+from aprm_jax.training.mesh import make_mesh, split_cpu
 
 os.environ["XLA_FLAGS"] = ""  # or what it says stands
 os.sched_getaffinity = lambda pid: range(6)

@@ -10,10 +10,11 @@ import numpy as np
 import tiny_game
 from tiny_game import CONFIG, DOMAIN
 
+from aprm_jax.config.groups import MeshConfig
 from aprm_jax.models.decoder import Decoder
 from aprm_jax.sampling.methods import row_uniforms
 from aprm_jax.solvers.local import LocalSolver
-from aprm_jax.training.mesh import MeshConfig, batch_sharding, init_sharded, make_mesh
+from aprm_jax.training.mesh import batch_sharding, init_sharded, make_mesh
 from aprm_jax.training.timing import PhaseTimer
 
 n = int(sys.argv[1])

@@ -9,10 +9,10 @@ import numpy as np
 import optax
 from jax.sharding import PartitionSpec as P
 
+from aprm_jax.config.groups import MeshConfig
 from aprm_jax.models.decoder import Decoder, DecoderConfig
 from aprm_jax.training.checkpoints import Checkpointer
 from aprm_jax.training.mesh import (
-    MeshConfig,
     MeshError,
     batch_sharding,
     batch_shards,

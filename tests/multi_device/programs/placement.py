@@ -16,6 +16,7 @@ import numpy as np
 import optax
 import tiny
 
+from aprm_jax.config.groups import MeshConfig
 from aprm_jax.data.rows import StepBatch
 from aprm_jax.jobs.sft import language_loss
 from aprm_jax.models import decoder, heads, layers
@@ -23,7 +24,6 @@ from aprm_jax.models.decoder import Decoder
 from aprm_jax.training import learner
 from aprm_jax.training.collectives import collectives
 from aprm_jax.training.mesh import (
-    MeshConfig,
     batch_sharding,
     make_mesh,
     param_shardings,

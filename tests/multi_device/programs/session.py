@@ -9,12 +9,13 @@ import jax
 import numpy as np
 from tiny_decoder import SMALL, make_params
 
+from aprm_jax.config.groups import MeshConfig
 from aprm_jax.models.decoder import Decoder
 from aprm_jax.sampling.programs import Programs
 from aprm_jax.sampling.sampler import Sampler
 from aprm_jax.sampling.session import Session
 from aprm_jax.sampling.stops import Stops
-from aprm_jax.training.mesh import MeshConfig, make_mesh, param_shardings
+from aprm_jax.training.mesh import make_mesh, param_shardings
 
 data, fsdp, tensor = map(int, sys.argv[1:])
 mesh = make_mesh(MeshConfig(data=data, fsdp=fsdp, tensor=tensor))

@@ -10,6 +10,7 @@ import tiny
 import tiny_game
 from jax.sharding import NamedSharding, PartitionSpec
 
+from aprm_jax.config.groups import MeshConfig
 from aprm_jax.data.rows import pack
 from aprm_jax.game import rollouts
 from aprm_jax.game.update import GameState, References, game_optimiser
@@ -19,7 +20,6 @@ from aprm_jax.models import heads
 from aprm_jax.models.decoder import Decoder
 from aprm_jax.training import learner
 from aprm_jax.training.mesh import (
-    MeshConfig,
     make_mesh,
     param_shardings,
     shard_batch,
