@@ -2,7 +2,8 @@
 
     python benchmarks/smollm2.py --workdir=RUN [--only=prm] [--tiny] [--field=F=V ...]
 
-Two runs, one after the other, each of which goes on where it was stopped: `prm` trains
+Runs, one after the other, each of which goes on where it was stopped: `memory` is two
+updates of R and a few rounds against an untaught G; `prm` trains
 R by adapters on PRM800K's first phase and measures it on PRM800K's test and
 ProcessBench; `game` teaches G, plays 40 rounds against that R on GSM8K's steps (text
 oracle), logs the perturbations, and measures R before and after. Whatever is there is
@@ -10,7 +11,7 @@ written down, so a run that is cut short leaves its part: RUN/smollm2.json, and 
 --publish `benchmarks/results/smollm2.json`. `--tiny` runs all of it on random models of
 the family, in two minutes.
 
-As a config: --config=benchmarks/smollm2.py:prm, :game, :prm-tiny, :game-tiny. Data as
+As a config: --config=benchmarks/smollm2.py:prm, :game, :prm-tiny and so on. Data as
 in configs/prm800k.py and configs/gsm8k.py. Time: hours on two cores.
 """
 
@@ -28,17 +29,32 @@ from typing import Any
 from aprm_jax.config import override, read_config_file, set_stages
 
 ROOT = Path(__file__).resolve().parents[1]
-PARTS = ("prm", "game")
+PARTS = ("memory", "prm", "game")
 _PRM = "SMOLLM2_PRM"  # environment: the folder of R's run, for the game
+_ROUNDS = 4  # that memory is looked at in
 _KEPT = 24  # perturbations that are shown, spread over the rounds
 
 
 def get_config(arg: str = "prm") -> Any:
     """The config of a part, "-tiny" for its cut."""
-    part, _, tiny = (arg or PARTS[0]).partition("-")
+    makers = {"memory": _of_memory, "prm": _of_prm, "game": _of_game}
+    part, _, tiny = (arg or "prm").partition("-")
     if part not in PARTS or tiny not in ("", "tiny"):
-        raise ValueError(f"{arg!r} is none of prm, game, prm-tiny, game-tiny")
-    return _of_prm(bool(tiny)) if part == "prm" else _of_game(bool(tiny))
+        raise ValueError(
+            f"{arg!r} is none of {', '.join(PARTS)}, each with or no -tiny"
+        )
+    return makers[part](bool(tiny))
+
+
+def _of_memory(tiny: bool) -> Any:
+    c = _read("smollm2_135m", tiny)
+    c.name = "smollm2_memory"
+    set_stages(c, ("prm_warmup:prm", "aprm"))
+    c.prm.updates, c.prm.hard_share = 2, 0.0
+    c.game.updates = _ROUNDS
+    c.game.generator_from = "backbone"
+    c.game.sample_log = c.checkpoint.every = 1
+    return c
 
 
 def _of_prm(tiny: bool) -> Any:
@@ -134,10 +150,22 @@ def _run(args: argparse.Namespace, part: str) -> int:
 
 def collect(workdir: Path) -> dict[str, Any]:
     """What the runs have left so far."""
-    found: dict[str, Any] = {}
+    from compare_table import commit  # beside this file, which is a config file too
+
+    found: dict[str, Any] = {
+        "command": "python benchmarks/smollm2.py --workdir=RUN --publish",
+        "commit": commit(),
+        "seeds": [0],
+        "cpus": os.cpu_count(),
+    }
     for part in PARTS:
         run = workdir / part / "run"
         if not run.is_dir():
+            continue
+        if part == "memory":
+            rounds = len(_lines(run / "aprm", "metrics"))
+            costs = _lines(workdir / part / "costs.jsonl")
+            found[part] = {"costs": costs, "rounds": rounds}
             continue
         found[part] = {
             "costs": _lines(workdir / part / "costs.jsonl"),
