@@ -85,7 +85,7 @@ class Didactic:
             optax.adam(self.learning_rate),
         )
         start, *keys = jax.random.split(key, 3)
-        params = policy.init(start, jnp.asarray(shown[:1]))
+        params = policy.init(start, jnp.asarray(shown[:1]), jnp.arange(shown.shape[1]))
         state = params, tx.init(params)
 
         def update(state, loss):
@@ -131,7 +131,7 @@ class Didactic:
 
         def write(tokens, at):
             t, key = at
-            logits = _logits(policy, params, tokens)[:, t]
+            logits = _logits(policy, params, tokens, t[None])[:, 0]
             drawn = jax.random.categorical(key, logits)
             over = (tokens[:, jnp.maximum(t - 1, 0)] == end) & (t > 0)
             return tokens.at[:, t].set(jnp.where(over, end, drawn)), None
@@ -165,21 +165,27 @@ class _Policy(nn.Module):
     width: int
 
     @nn.compact
-    def __call__(self, tokens: Int32[Array, "B T"]) -> Float32[Array, "B T A"]:
+    def __call__(
+        self, tokens: Int32[Array, "B T"], at: Int32[Array, " P"]
+    ) -> Float32[Array, "B P A"]:
         rows, length = tokens.shape
         hot = jax.nn.one_hot(tokens, self.tokens)
-        seen = jnp.tril(jnp.ones((length, length)), -1)  # of t, what stands before it
+        seen = jnp.arange(length)[None] < at[:, None]  # what stands before each
         x = hot[:, None] * seen[None, :, :, None]
-        x = x.reshape(rows, length, -1)
-        position = jnp.broadcast_to(jnp.eye(length)[None], (rows, length, length))
-        x = jnp.concatenate([x, position], axis=-1)
+        x = x.reshape(rows, at.size, -1)
+        position = jax.nn.one_hot(at, length)[None]
+        x = jnp.concatenate([x, jnp.repeat(position, rows, axis=0)], axis=-1)
         for _ in range(3):
             x = nn.relu(nn.Dense(self.width)(x))
         return nn.Dense(self.tokens)(x)
 
 
-def _logits(policy: _Policy, params: Any, tokens: Array) -> Array:
-    return cast(Array, policy.apply(params, tokens))
+def _logits(
+    policy: _Policy, params: Any, tokens: Array, at: Array | None = None
+) -> Array:
+    """Of the tokens at the positions `at`, [B, P, A]; None for all of them."""
+    at = jnp.arange(tokens.shape[1]) if at is None else at
+    return cast(Array, policy.apply(params, tokens, at))
 
 
 def iterations_to(rewards: Float32[np.ndarray, " N"], share: float, window: int) -> int:

@@ -19,13 +19,15 @@ SETTING = Didactic(TASK, width=16, samples=64, batch=32, learning_rate=1e-2)
 def test_a_token_is_predicted_from_those_before_it_alone():
     policy = _Policy(TASK.tokens, 8)
     tokens = jnp.array([[0, 1, 2, 3]])
-    params = policy.init(jax.random.key(0), tokens)
+    params = policy.init(jax.random.key(0), tokens, jnp.arange(4))
     logits = _logits(policy, params, tokens)
     for t in range(4):
         changed = tokens.at[0, t].set((tokens[0, t] + 1) % 4)
         other = _logits(policy, params, changed)
         same = np.all(np.isclose(logits, other)[0], axis=-1)
         assert same[: t + 1].all() and not same[t + 1 :].any()
+        one = _logits(policy, params, tokens, jnp.array([t]))
+        np.testing.assert_allclose(one[:, 0], logits[:, t], rtol=1e-5, atol=1e-6)
 
 
 def test_what_is_matched_is_what_the_automaton_says():
@@ -44,7 +46,7 @@ def test_what_is_matched_is_what_the_automaton_says():
 def test_tokens_behind_an_end_are_not_learned_from():
     policy = _Policy(TASK.tokens, 8)
     tokens = jnp.array([[0, 3, 3, 3]])
-    params = policy.init(jax.random.key(0), tokens)
+    params = policy.init(jax.random.key(0), tokens, jnp.arange(4))
     weights = jnp.ones((1, 4))
     whole = SETTING._loss(policy, params, tokens, weights)
     first = SETTING._loss(policy, params, tokens, weights.at[0, 2:].set(0.0))
