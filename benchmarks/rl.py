@@ -31,11 +31,12 @@ TITLES = {
     "orm": "ORM",
     "prm_static": "static corruptions",
     "prm_monte_carlo": "Monte-Carlo labels",
+    "prm_oracle": "exact labels of the solver's samples",
     "prm_frozen": "frozen Generator",
     "aprm": "**APRM**",
     "guarded": "**APRM**, guarded by the game",
     "pav": "PAV",
-    "oracle": "exact labels",
+    "oracle": "the oracle",
     "outcome": "known answers",
 }
 CURVES = {

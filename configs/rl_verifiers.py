@@ -1,18 +1,17 @@
 """RL against every verifier: which of them does a policy learn to deceive, and when?
 
-The solver of a finished configs/compare.py run learns from each of that run's verifiers
-alone, by the credit that suits it, from the same problems and draws, with no alarm: the
-curves of the oracle's and the verifier's reward against KL are the result. Exact labels
-are the oracle as a verifier, a ceiling; the guarded PRM plays its game on during RL.
+The solver of a finished configs/pressure.py run learns from each of that run's PRMs
+alone, from an ORM and from a PAV, by the credit that suits it, from the same problems
+and draws, with no alarm: the curves of the oracle's and the verifier's reward against
+KL are the result. The oracle as a verifier is a ceiling; the guarded PRM plays its game
+on during RL.
 
     for seed in 0 1 2 3 4; do
-      python -m aprm_jax.main --config=configs/rl_verifiers.py:runs/compare-$seed \\
+      python -m aprm_jax.main --config=configs/rl_verifiers.py:runs/pressure-$seed \\
         --config.seed=$seed --workdir=runs/rl-$seed
       python benchmarks/rl.py collect runs/rl-$seed
     done
     python benchmarks/rl.py tables
-
-Where that run has a stage `pav` too, a PAV joins, which pays progress.
 
 Hardware: 2 CPU cores, no GPU. Time, memory and scores: not measured yet.
 A cut that trains its own models, minutes: --config=configs/rl_verifiers.py:runlocal
@@ -28,31 +27,31 @@ from aprm_jax.config import (
     set_stages,
 )
 
-PRMS = ("prm_static", "prm_monte_carlo", "prm_frozen", "aprm")
+PRMS = ("prm_static", "prm_monte_carlo", "prm_oracle", "prm_frozen", "aprm")
 
 
 def get_config(arg: str = ""):
-    """`arg` is the folder of a finished compare run, or `runlocal`."""
-    c = read_config_file(Path(__file__).with_name("compare.py"))
+    """`arg` is the folder of a finished pressure run, or `runlocal`."""
+    c = read_config_file(Path(__file__).with_name("pressure.py"))
     c.name = "rl_verifiers"
     whole, prms = (), PRMS
     if arg in ("", "runlocal"):
-        whole = (
-            "solver:sft",
-            "generator:sft",
-            "prm_warmup:prm",
-            "aprm:aprm",
-            "orm:prm",
-        )
+        whole = ("solver:sft", "generator:sft", "prm_warmup:prm", "aprm:aprm")
         prms = ("aprm",)
-        models = {name: name for name in ("solver", "generator", "aprm", "orm")}
+        models = {name: name for name in ("solver", "generator", "aprm")}
     else:
-        models = finished_models(arg, "solver", "generator", "orm", *prms)
+        models = finished_models(arg, "solver", "generator", *prms)
+    # It reads whole solutions, as no other PRM here does: it starts from the solver.
+    orm = {"prm.negatives": "outcome", "prm.init_from": models["solver"]}
+    orm |= {"prm.solver": models["solver"], "prm.hard_share": 0.0, "builder.window": 0}
+    pav = {"prm.init_from": models["solver"], "pav.solver": models["solver"]}
+    pav |= {"prm.hard_share": 0.0}
     arms: dict[str, dict] = {
         name: {"rl.verifiers": (models[name],), "rl.rewards": ("min_form",)}
         for name in prms
     }
-    arms["orm"] = {"rl.verifiers": (models["orm"],), "rl.rewards": ("solution",)}
+    arms["orm"] = {"rl.verifiers": ("orm",), "rl.rewards": ("solution",)}
+    arms["pav"] = {"rl.verifiers": ("pav",), "rl.rewards": ("progress",)}
     arms["oracle"] = {"rl.verifiers": ("oracle",), "rl.rewards": ("min_form",)}
     arms["outcome"] = {"rl.verifiers": (models["aprm"],), "rl.rewards": ("outcome",)}
     arms["guarded"] = {
@@ -61,10 +60,9 @@ def get_config(arg: str = ""):
         "rl.guard.own_steps": True,
         "rl.rewards": ("min_form",),
     }
-    if (Path(arg) / "pav" / "model" / "model.json").is_file():
-        pav = str(Path(arg) / "pav" / "model")
-        arms["pav"] = {"rl.verifiers": (pav,), "rl.rewards": ("progress",)}
-    set_stages(c, (*whole, *(f"rl_{name}:rl" for name in arms)))
+    set_stages(c, (*whole, "orm:prm", "pav:pav", *(f"rl_{name}:rl" for name in arms)))
+    override(c, "orm", orm)
+    override(c, "pav", pav)
     for name, fields in arms.items():
         override(c, f"rl_{name}", fields)
     c.rl.solver_from = models["solver"]
@@ -78,5 +76,7 @@ def get_config(arg: str = ""):
     c.rl.kl_weight = 0.0
     if arg == "runlocal":
         run_local(c)
+        c.sft.updates = 150  # so that some samples are right: an ORM needs both kinds
+        override(c, "orm", {"prm.pool_problems": 128, "prm.pool_samples": 8})
         c.rl.updates, c.rl.dev_every = 2, 1
     return c
