@@ -46,6 +46,7 @@ from aprm_jax.verifiers.objective import PrmObjective
 from aprm_jax.verifiers.scoring import Scorer, prm_scorer
 from aprm_jax.verifiers.step_loss import PrmBatch
 
+_LONG = 256  # tokens of a row
 THRESHOLD = 0.5  # R's verdict in the game is a draw from p; 0.5 is its mode
 
 
@@ -241,6 +242,10 @@ class Rounds:
             prm_scorer(arena.prm_player.decoder, head),
             arena.prm_player.builder,
             max_steps=1,
+            # Few long rows are cheaper to read than many that are padding.
+            batch_sizes=(4, 16, 128)
+            if arena.prm_player.builder.buckets[0] >= _LONG
+            else (16, 128),
         )
         self.old_logprobs = jax.jit(
             on_mesh(

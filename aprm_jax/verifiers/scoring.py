@@ -22,6 +22,8 @@ from aprm_jax.training.mesh import mesh_of, on_mesh, shard_beside
 
 StepScorer = Callable[[Any, StepBatch], Any]
 
+_CHEAP_TOKENS = 1 << 12  # a batch of so many, padding included, is not worth splitting
+
 
 class Scorer:
     """Scores the steps of solutions with a compiled function of (params, batch).
@@ -136,11 +138,9 @@ class Scorer:
         self.tokens_read += sum(len(row) for row in rows.values())
         pending = []
         for length, keys in sorted(by_bucket.items()):
-            allowed = [b for b in self._batch_sizes if b * length <= self._max_tokens]
-            most = max(allowed, default=self._batch_sizes[0])
-            for start in range(0, len(keys), most):
-                part = keys[start : start + most]
-                size = next(b for b in self._batch_sizes if len(part) <= b)
+            while keys:
+                size = self._batch_size(len(keys), length)
+                part, keys = keys[:size], keys[size:]
                 widest = max(len(rows[k].labels) for k in part)
                 batch = self.builder.collate(
                     [rows[k] for k in part],
@@ -151,6 +151,22 @@ class Scorer:
                 placed = shard_beside(params, batch)
                 scores = self._on(mesh_of(params))(params, placed)
                 pending.append((part, scores))
+        return self._fetched(pending, rows)
+
+    def _batch_size(self, left: int, length: int) -> int:
+        """Rows of the next batch where so many are left, padding included."""
+        sizes = [b for b in self._batch_sizes if b * length <= self._max_tokens]
+        sizes = sizes or [self._batch_sizes[0]]
+        whole = next((b for b in sizes if left <= b), sizes[-1])
+        if whole * length <= _CHEAP_TOKENS:
+            return whole
+        # Rather a few smaller batches than one that is mostly padding.
+        smaller = (b for b in sizes if b < whole and 2 * b * -(-left // b) <= whole)
+        return max(smaller, default=whole)
+
+    def _fetched(
+        self, pending: Sequence[tuple[list[Any], Any]], rows: dict[Any, StepRow]
+    ) -> dict[Hashable, Float32[np.ndarray, " S"]]:
         out = {}
         for part, scores in pending:
             values = np.asarray(hosts.fetch(scores), np.float32)

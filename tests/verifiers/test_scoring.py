@@ -115,6 +115,30 @@ def test_likelihood_is_the_least_token_of_each_step(window):
     assert np.all(got < 0)
 
 
+@pytest.mark.parametrize(
+    ("left", "length", "size"),
+    [
+        (3, 640, 4),
+        (8, 640, 4),  # and 4 more, not 16
+        (9, 640, 16),
+        (20, 640, 16),
+        (300, 640, 16),  # 128 would be too many tokens
+        (3, 64, 4),
+        (5, 64, 16),
+        (20, 64, 16),
+        (64, 64, 16),
+        (65, 64, 128),
+        (500, 64, 128),
+        (20, 32, 128),  # as cheap as its launch
+        (7, 1 << 15, 4),  # nothing smaller is compiled for
+    ],
+)
+def test_a_batch_is_not_mostly_padding(left, length, size):
+    sizes, builder = (4, 16, 128), tiny_game.builder()
+    scorer = Scorer(_counted, builder, max_steps=1, batch_sizes=sizes)
+    assert scorer._batch_size(left, length) == size
+
+
 def test_a_solution_without_room_is_refused():
     builder = tiny_game.builder(None, (16,))
     scorer = Scorer(prm_scorer(DECODER, "token"), builder, max_steps=5)
