@@ -42,14 +42,6 @@ class GameConfig:
         least=0,
         most=1,
     )
-    hard_tilt: float = setting(
-        0.0,
-        "draw those by weights exp(hard_tilt * log-odds); 0 = the most believed",
-        least=0,
-    )
-    replay_pool: int = setting(
-        0, "replayed rows are hard_share the most believed of so many; 0 = as drawn"
-    )
     static_probe: int = setting(
         16, "static corruptions R is measured on, never trained on", least=0
     )

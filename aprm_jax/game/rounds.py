@@ -41,7 +41,7 @@ from aprm_jax.training.mesh import (
     shard_batch,
 )
 from aprm_jax.training.timing import PhaseTimer
-from aprm_jax.verifiers.hard import hard_rows, hardest
+from aprm_jax.verifiers.hard import hardest
 from aprm_jax.verifiers.objective import PrmObjective
 from aprm_jax.verifiers.scoring import Scorer, prm_scorer
 from aprm_jax.verifiers.step_loss import PrmBatch
@@ -396,7 +396,7 @@ class Rounds:
             rollouts.BatchSize(int(rows), self.multiple)
             for rows in np.asarray(state.batch_rows)
         ]
-        mixture = self._mixture(played, state.replay, self.players(state)[1])
+        mixture = self._mixture(played, state.replay)
         generator_batch = rollouts.generator_batch(
             played.perturbations,
             played.p_correct,
@@ -413,7 +413,7 @@ class Rounds:
         )
 
     def _mixture(
-        self, played: Played, replay: ReplayBuffer, prm: Any
+        self, played: Played, replay: ReplayBuffer
     ) -> tuple[list[StepRow], list[StepRow], list[StepRow]]:
         """R's rows of a round: clean, fresh, replayed."""
         c, builder = self.config, self.arena.prm_player.builder
@@ -421,18 +421,10 @@ class Rounds:
             builder.step(p.question, p.prefix, p.step, 1.0)
             for p in (prompt.situation for prompt in played.prompts[: c.prm_clean])
         ]
-        replayed = replay.sample(played.rng, max(c.prm_replay, c.replay_pool))
-        if c.replay_pool and len(replayed) > c.prm_replay:
-            scores = self.scorer.rows(prm, dict(enumerate(replayed)))
-            believed = np.array([scores[i][0] for i in range(len(replayed))])
-            replayed = hard_rows(replayed, believed, c.prm_replay, c.hard_share)
+        replayed = replay.sample(played.rng, c.prm_replay)
         # Before the buffer has filled, fresh ones stand in for replayed ones.
         wanted = c.prm_fresh + c.prm_replay - len(replayed)
-        keys = played.log_odds
-        if c.hard_tilt:  # the greatest Gumbel keys are a draw without replacement
-            gumbel = np.random.default_rng([self.seed, 43, int(replay.added)])
-            keys = c.hard_tilt * keys + gumbel.gumbel(size=keys.shape)
-        hard = hardest(played.rows, keys, round(c.hard_share * wanted))
+        hard = hardest(played.rows, played.log_odds, round(c.hard_share * wanted))
         rest = [None if i in set(hard) else r for i, r in enumerate(played.rows)]
         fresh = [
             *(row for i in hard if (row := played.rows[i]) is not None),
