@@ -75,11 +75,14 @@ class Console:
         for key, value in metrics.items():
             if key in _NOT_SHOWN or (len(self._sums) >= _SHOWN and not self._shown):
                 continue
-            if not isinstance(value, MeanMetric):
-                value = MeanMetric.of(to_scalar(value))
-            if math.isfinite(value.compute()):
-                known = self._sums.get(key)
-                self._sums[key] = value if known is None else known + value
+            # On the host: an operation of JAX would wait for the step that is running.
+            if isinstance(value, MeanMetric):
+                total, weight = float(value.total), float(value.weight)
+            else:
+                total, weight = float(to_scalar(value)), 1.0
+            if weight and math.isfinite(total / weight):
+                known = self._sums.get(key, (0.0, 0.0))
+                self._sums[key] = (known[0] + total, known[1] + weight)
         for phase, seconds in times.items():
             self._times[phase] = self._times.get(phase, 0.0) + seconds
         self._recent.append(times[_STEP])
@@ -127,9 +130,9 @@ class Console:
         for label, key in shown:
             if key not in self._sums:
                 continue
-            found = self._sums[key]
-            per_second = float(found.total) / max(self._times[_STEP], 1e-9)
-            yield label, per_second if label.endswith("/s") else found.compute()
+            total, weight = self._sums[key]
+            per_second = total / max(self._times[_STEP], 1e-9)
+            yield label, per_second if label.endswith("/s") else total / weight
 
     def _print(self, text: str) -> None:
         if self._bar is not None:
@@ -139,7 +142,7 @@ class Console:
 
     def _clear(self) -> None:
         self._steps = 0
-        self._sums: dict[str, MeanMetric] = {}
+        self._sums: dict[str, tuple[float, float]] = {}  # totals and weights
         self._times: dict[str, float] = {}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -93,3 +94,14 @@ def test_jobs_show_what_they_are_run_for():
 
 def test_durations_as_a_person_says_them():
     assert [duration(s) for s in (45.0, 192.0, 7500.0)] == ["45s", "3m12s", "2h05m"]
+
+
+def test_what_is_shown_is_computed_on_the_host(capsys):
+    """Or it would wait for the step that is running, and nothing would overlap."""
+    mean = MeanMetric.of([1.0, 2.0, 6.0])
+    seen = jax.device_get({"flag": jnp.ones(()), "mean": mean})
+    screen = Console("toy", 0, 2, log_every=2)
+    with jax.transfer_guard("disallow"):
+        screen.update(1, seen | {"plain": 3}, {"time/step": 1.0})
+        screen.update(2, seen | {"plain": 5.0}, {"time/step": 1.0})
+    assert "flag 1  mean 3  plain 4 | 1 s/step" in capsys.readouterr().out
