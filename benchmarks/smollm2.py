@@ -31,7 +31,7 @@ from aprm_jax.config import override, read_config_file, set_stages
 ROOT = Path(__file__).resolve().parents[1]
 PARTS = ("memory", "prm", "game")
 _PRM = "SMOLLM2_PRM"  # environment: the folder of R's run, for the game
-_ROUNDS = 4  # that memory is looked at in
+_ROUNDS = 3  # that memory is looked at in
 _KEPT = 24  # perturbations that are shown, spread over the rounds
 
 
@@ -140,7 +140,7 @@ def _run(args: argparse.Namespace, part: str) -> int:
     line = {
         "seconds": round(time.monotonic() - start, 1),
         "cpu_seconds": round(used.ru_utime + used.ru_stime, 1),
-        "peak_gigabytes": round(used.ru_maxrss / 1e6, 2),
+        "peak_gigabytes": round(used.ru_maxrss * 1024 / 1e9, 2),
         "code": code,
     }
     with (folder / "costs.jsonl").open("a", encoding="utf-8") as file:
