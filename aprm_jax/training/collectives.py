@@ -3,6 +3,10 @@
 XLA's own cost analysis leaves collectives out. Here the program's computations are
 walked from its entry, loops as often as they turn, and every collective is told by its
 kind, its bytes, and the axes of the mesh that it crosses.
+
+A TPU's compiler hides a collective behind products: it begins in one fusion, goes on in
+others and ends in a last one, and the text has it in each. It is told once, where it
+begins.
 """
 
 from __future__ import annotations
@@ -10,6 +14,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import itertools
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -36,9 +41,13 @@ _CALLED = re.compile(
 _OPERATION = re.compile(r"=\s*(\(.*?\)|\S+)\s+([a-z][\w\-]*)\(")
 # What is looked at: lines that call, tell each other something, or bound a loop.
 _KEPT = re.compile(
-    r"calls=|to_apply=|body=|computations?=|s32\[\] constant|" + "|".join(_RINGS)
+    r"calls=|to_apply=|body=|computations?=|s32\[\]\S* constant|AsyncCollective|"
+    + "|".join(_RINGS)
 )
 _TRIPS = re.compile(r'"known_trip_count":\s*\{"n":\s*"?(\d+)"?\}')
+_BOUND = re.compile(r"s32\[\](?:\{[^}]*\})? constant\((\d+)\)")
+# Groups as axes of a mesh of their own, the devices in its order.
+_MESHED = re.compile(r"replica_groups=mesh\[([^\]]*)\] \{([^}:]*)\}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,8 +129,11 @@ def _walk(
     bodies: Mapping[str, list[str]], name: str, times: int, unknown: int
 ) -> Iterator[tuple[str, int]]:
     """(line, how often it runs) of a computation and all that it calls."""
-    for line in bodies.get(name, ()):
-        yield line, times
+    lines = bodies.get(name, ())
+    goes_on = not any('"AsyncCollectiveStart"' in line for line in lines)
+    for line in lines:
+        if not (goes_on and "chain_id=" in line):
+            yield line, times
         operation = _OPERATION.search(line)
         if operation is None:
             continue
@@ -141,7 +153,7 @@ def _trips(line: str, bodies: Mapping[str, list[str]], unknown: int) -> int:
         return int(known[1])
     condition = re.search(r"condition=%?([\w.\-]+)", line)
     lines = bodies.get(condition[1], []) if condition else []
-    bounds = re.findall(r"s32\[\] constant\((\d+)\)", "\n".join(lines))
+    bounds = _BOUND.findall("\n".join(lines))
     return int(bounds[0]) if len(bounds) == 1 else unknown
 
 
@@ -185,6 +197,8 @@ def _groups(line: str, kind: str, devices: int) -> list[tuple[int, ...]]:
     if kind == "collective-permute":
         pairs = re.search(r"source_target_pairs=\{(.*?\})\}", line)
         return _listed(pairs[1]) if pairs else [tuple(range(devices))]
+    if (meshed := _MESHED.search(line)) is not None:
+        return _along(meshed[1], meshed[2])
     listed = re.search(r"replica_groups=\{(\{.*?\})\}", line)
     if listed is not None:
         return _listed(listed[1])
@@ -198,6 +212,17 @@ def _groups(line: str, kind: str, devices: int) -> list[tuple[int, ...]]:
     if dealt[3]:
         ids = ids.transpose(_numbers(dealt[3]))
     return [tuple(int(i) for i in row) for row in ids.reshape(shape[0], -1)]
+
+
+def _along(sizes: str, axes: str) -> list[tuple[int, ...]]:
+    """Groups along `axes`, as 'a','c', of a mesh, as 'a'=2,'b'=4,'c'=1."""
+    shape = {name: int(size) for name, size in re.findall(r"'(\w+)'=(\d+)", sizes)}
+    along = re.findall(r"'(\w+)'", axes)
+    ids = np.arange(math.prod(shape.values())).reshape(tuple(shape.values()))
+    across = [name for name in shape if name not in along]
+    order = [list(shape).index(name) for name in (*across, *along)]
+    groups = ids.transpose(order).reshape(-1, math.prod(shape[name] for name in along))
+    return [tuple(int(i) for i in group) for group in groups]
 
 
 def _listed(groups: str) -> list[tuple[int, ...]]:

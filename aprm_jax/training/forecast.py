@@ -60,7 +60,8 @@ class Forecast:
       room: bytes that a chip has for it.
       flops: operations of its products.
       useful_flops: those of a step that computes nothing again; for MFU.
-      hbm_bytes: read and written, as XLA counts them; a loop's body may count once.
+      hbm_bytes: read and written, at least: XLA counts a loop once, but of a loop
+        over tokens each turn reads what the step holds.
       links: {axes of the mesh: {kind of collective: bytes on the wire}}.
       seconds: {"compute", "memory", "links"} at the peaks.
       refusal: what the compiler said where it does not fit; "" elsewhere.
@@ -168,6 +169,8 @@ def _forecast(
     hbm = max(
         float(cost.get("bytes accessed", 0.0)),
         float(memory.argument_size_in_bytes + memory.output_size_in_bytes),
+        # Each turn of a loop over tokens reads the parameters and the cache.
+        program.trips * sum(holds.values()),
     )
     return Forecast(
         **known,

@@ -79,6 +79,56 @@ def test_every_collective_of_a_program(known):
     assert wire["data"] == {"collective-permute": 56.0, "all-reduce": 16.0}
 
 
+# As libtpu 0.0.42 writes a program: groups along the axes of a mesh of its own, layouts
+# within types, and a gather that three fusions hide behind products.
+TPU_TEXT = """
+%start (p: f32[1,4]) -> f32[4,4] {
+  %p = f32[1,4]{1,0:T(8,128)S(1)} parameter(0)
+  %g.1 = f32[4,4]{1,0:T(8,128)} all-gather(%p), channel_id=1, replica_groups=mesh['axis_0'=2,'axis_1'=4] {'axis_1'}, dimensions={0}, frontend_attributes={chain_id="3"}
+  ROOT %c.1 = (f32[1,4]{1,0:T(8,128)}, f32[4,4]{1,0:T(8,128)}, u32[]{:S(2)}) custom-call(%g.1), custom_call_target="AsyncCollectiveStart"
+}
+
+%goes_on (p: f32[1,4]) -> f32[4,4] {
+  %g.2 = f32[4,4]{1,0:T(8,128)} all-gather(%p), channel_id=1, replica_groups=mesh['axis_0'=2,'axis_1'=4] {'axis_1'}, dimensions={0}, frontend_attributes={chain_id="3"}
+  ROOT %t.1 = (f32[1,4]{1,0:T(8,128)}, f32[4,4]{1,0:T(8,128)}) tuple(%p, %g.2)
+}
+
+%done (p: f32[1,4]) -> f32[4,4] {
+  %g.3 = f32[4,4]{1,0:T(8,128)} all-gather(%p), channel_id=1, replica_groups=mesh['axis_0'=2,'axis_1'=4] {'axis_1'}, dimensions={0}, frontend_attributes={chain_id="3"}
+  ROOT %c.2 = f32[4,4]{1,0:T(8,128)} custom-call(%p, %g.3), custom_call_target="AsyncCollectiveDone"
+}
+
+%cond (arg: (s32[], f32[4,4])) -> pred[] {
+  %n = s32[]{:T(128)} constant(6)
+  ROOT %c = pred[]{:T(512)} compare(%i, %n), direction=LT
+}
+
+%body (arg: (s32[], f32[4,4])) -> (s32[], f32[4,4]) {
+  %f.1 = (f32[1,4]{1,0:T(8,128)}, f32[4,4]{1,0:T(8,128)}, u32[]{:S(2)}) fusion(%x), kind=kCustom, calls=%start
+  %f.2 = (f32[1,4]{1,0:T(8,128)}, f32[4,4]{1,0:T(8,128)}) fusion(%y), kind=kOutput, calls=%goes_on
+  %f.3 = f32[4,4]{1,0:T(8,128)} fusion(%z), kind=kCustom, calls=%done
+  %a = (f32[4]{0:T(128)S(1)}, f32[2]{0:T(128)}) all-reduce(%u, %v), replica_groups=mesh['axis_0'=2,'axis_1'=4] {'axis_0','axis_1'}, to_apply=%add
+  ROOT %t = (s32[]{:T(128)}, f32[4,4]{1,0:T(8,128)}) tuple(%i, %f.3)
+}
+
+ENTRY %main (p0: f32[4,4]) -> f32[4,4] {
+  %w = (s32[]{:T(128)}, f32[4,4]{1,0:T(8,128)}) while(%t0), condition=%cond, body=%body
+  %s = f32[4]{0:T(128)} all-reduce(%q), replica_groups=mesh['axis_0'=2,'axis_1'=4] {'axis_0'}, to_apply=%add
+  ROOT %out = f32[4,4]{1,0} get-tuple-element(%w), index=1
+}
+"""  # noqa: E501
+
+
+def test_a_gather_hidden_behind_products_on_a_tpu_is_told_once_a_turn():
+    found = collectives(TPU_TEXT, MESH)
+    told = [(c.kind, c.bytes, c.times, c.devices, c.axes) for c in found]
+    assert told == [
+        ("all-gather", 64, 6, 4, ("fsdp",)),
+        ("all-reduce", 24, 6, 8, ("data", "fsdp")),
+        ("all-reduce", 16, 1, 2, ("data",)),
+    ]
+
+
 def test_products_are_counted_as_often_as_loops_turn():
     w = jnp.ones((3, 4, 4))
 
