@@ -10,9 +10,14 @@ Nothing is said where no mesh is active (`training.mesh.on_mesh`) or it has one 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import TypeVar
 
 import jax
 from jax.sharding import PartitionSpec as P
+
+Rows = TypeVar("Rows")
+Whole = TypeVar("Whole")
 
 AXES = ("data", "fsdp", "tensor")
 ROW_AXES = ("data", "fsdp")
@@ -24,6 +29,40 @@ def active_mesh() -> jax.sharding.AbstractMesh | None:
     if mesh.axis_names != AXES or mesh.size == 1 or not mesh.are_all_axes_auto:
         return None
     return mesh
+
+
+def row_shards() -> int:
+    """Among how many devices the rows of a batch are dealt out."""
+    mesh = active_mesh()
+    return 1 if mesh is None else math.prod(mesh.shape[axis] for axis in ROW_AXES)
+
+
+def on_own_rows(
+    function: Callable[[Whole, Rows], Rows], whole: Whole, rows: Rows
+) -> Rows:
+    """`function(whole, rows)`, run by every device on the rows that it has.
+
+    For a loop over parts of rows: the compiler would gather `whole` at every turn, and
+    add up its gradients over the devices as often. Here both are done once, around it.
+    What tensor splits stays the compiler's affair.
+
+    Args:
+      function: computes each row alone, and gives arrays with the rows in front.
+      whole: arrays that all rows need, parameters for instance.
+      rows: arrays with rows in front.
+    """
+    shards = row_shards()
+    if shards == 1 or any(x.shape[0] % shards for x in jax.tree.leaves(rows)):
+        return function(whole, rows)
+    own = P(ROW_AXES)
+    mapped = jax.shard_map(
+        function,
+        in_specs=(P(), own),
+        out_specs=own,
+        axis_names=set(ROW_AXES),
+        check_vma=False,
+    )
+    return mapped(whole, rows)
 
 
 def by_rows(x: jax.Array, *, split: int | None = None) -> jax.Array:

@@ -3,7 +3,8 @@
 All logits of a batch are the largest array there is: two of float32 at 4 rows of 512
 tokens and a vocabulary of 152 thousand are 2.5 GB. Here the columns that are read are
 moved together, row by row, and go through the language head a chunk at a time; the
-backward pass computes a chunk again instead of keeping it.
+backward pass computes a chunk again instead of keeping it. On a mesh every device does
+so with its own rows, and the language head is gathered once.
 
 Axes: B rows, T columns, C columns of a chunk, D model, V vocabulary.
 """
@@ -18,6 +19,7 @@ from jaxtyping import Array, Bool, Float, Float32, Int32
 
 from aprm_jax.models import cpu_kernels
 from aprm_jax.models.decoder import ONE_HOT_VOCAB, Decoder
+from aprm_jax.models.placement import on_own_rows
 
 # Float32 logits of a chunk, and its least width: narrower ones keep no device busy.
 CHUNK_BYTES, LEAST_COLUMNS = 1 << 27, 32
@@ -51,11 +53,26 @@ def read_tokens(
         # All at once: to move columns costs more than such logits.
         found = _read(decoder, params, hidden, tokens)
     else:
-        columns = CHUNK_BYTES // (4 * vocab * tokens.shape[0])
-        found = _read_by_chunks(
-            decoder, params, hidden, tokens, read, max(LEAST_COLUMNS, columns)
-        )
+        found = _read_on_mesh(decoder, params, hidden, tokens, read)
     return TokenLogprobs(*(jnp.where(read, x, 0.0) for x in found))
+
+
+def _read_on_mesh(
+    decoder: Decoder, params: Any, hidden: Array, tokens: Array, read: Array
+) -> TokenLogprobs:
+    name = "embed" if decoder.config.tie_embeddings else "head"
+    dtype = decoder.config.dtype
+
+    def of_rows(kernel, rows) -> TokenLogprobs:
+        # Gathered as the products read it, and wide, so that the chunks' gradients are
+        # added up in float32: the way there and back is no operation.
+        kernel = jax.tree.map(lambda x: x.astype(jnp.float32), kernel)
+        count = CHUNK_BYTES // (4 * decoder.config.vocab_size * rows[1].shape[0])
+        columns = max(LEAST_COLUMNS, count)
+        return _read_by_chunks(decoder, {name: kernel}, *rows, columns)
+
+    kernel = jax.tree.map(lambda x: x.astype(dtype), params[name])
+    return on_own_rows(of_rows, kernel, (hidden, tokens, read))
 
 
 def _read(decoder: Decoder, params: Any, hidden: Array, tokens: Array) -> TokenLogprobs:

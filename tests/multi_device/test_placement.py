@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 
 def told(run, mesh, *steps, who="placed"):
     lines = run("placement.py", json.dumps(mesh), who, *steps).splitlines()
@@ -12,8 +14,15 @@ def told(run, mesh, *steps, who="placed"):
 
 
 def test_fsdp_gathers_weights_and_no_activations(run_with_devices):
-    for row in told(run_with_devices, (1, 8, 1), "sft", "prm"):
+    sft, prm = told(run_with_devices, (1, 8, 1), "sft", "prm")
+    for row in (sft, prm):
         assert row["weights"] and not row["rows"], row
+    assert sft["head"] == 1, sft  # not once a chunk of columns
+
+
+@pytest.mark.parametrize("tied", [0, 1])
+def test_logprobs_are_read_alike_on_every_mesh(run_with_devices, tied):
+    assert run_with_devices("token_logprobs.py", tied).split() == ["3", "meshes"]
 
 
 def test_left_to_itself_the_compiler_moves_activations(run_with_devices):

@@ -19,7 +19,7 @@ import tiny
 from aprm_jax.config.groups import MeshConfig
 from aprm_jax.data.rows import StepBatch
 from aprm_jax.jobs.sft import language_loss
-from aprm_jax.models import decoder, heads, layers
+from aprm_jax.models import decoder, heads, layers, token_logprobs
 from aprm_jax.models.decoder import Decoder
 from aprm_jax.training import learner
 from aprm_jax.training.collectives import collectives
@@ -36,6 +36,7 @@ sizes, placed = json.loads(sys.argv[1]), sys.argv[2] == "placed"
 if not placed:
     for module in (decoder, layers):
         module.by_rows = lambda x, split=None: x
+token_logprobs.CHUNK_BYTES = 0  # several chunks, of few columns
 mesh = make_mesh(MeshConfig(*sizes))
 config = tiny.decoder(
     2048, num_layers=6, num_heads=8, num_kv_heads=8, remat="full", d_model=64
@@ -90,6 +91,7 @@ for name in sys.argv[3:]:
     assert any(one.times >= config.num_layers for one in found), found
     of_rows = [c for c in found if any(n and not (n % 37 and n % 36) for n in c.shape)]
     # Once, rows go to the width's shares of the embedding and back: less than it is.
+    heads_own = [c for c in found if 2048 in c.shape and c.times < config.num_layers]
     mine = [c for c in of_rows if c.times >= config.num_layers]
     print(
         json.dumps(
@@ -98,6 +100,7 @@ for name in sys.argv[3:]:
                 "rows": sum(c.wire_bytes for c in mine),
                 "shapes": sorted({c.shape for c in mine}),
                 "axes": sorted({a for c in mine for a in c.axes}),
+                "head": max((c.times for c in heads_own), default=0),
                 "weights": sum(c.wire_bytes for c in found if c not in of_rows),
             }
         )
