@@ -138,6 +138,12 @@ class ModelConfig:
         "read; all",
         choices=("none", "dots", "names", "full"),
     )
+    attention: str = setting(
+        "auto",
+        "kernel over whole rows: auto = splash on TPUs, cudnn on GPUs (bfloat16) where "
+        "they can do the model, else einsum",
+        choices=("auto", "einsum", "dot_product_attention", "splash", "cudnn"),
+    )
 
 
 @dataclasses.dataclass(frozen=True)

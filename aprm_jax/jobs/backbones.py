@@ -7,6 +7,7 @@ model of the hub. What a job starts from such a model calls it `backbone`, as in
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,20 @@ def open_source(config: Config, role: str) -> Source | None:
     if not name:
         return None
     c = config.model
-    return _open(name, f"{role}.backbone", c.dtype, c.param_dtype, c.remat)
+    source = _open(name, f"{role}.backbone", c.dtype, c.param_dtype, c.remat)
+    return dataclasses.replace(source, decoder=computed(config, source.decoder))
+
+
+def computed(config: Config, decoder: DecoderConfig) -> DecoderConfig:
+    """A decoder with the kernel of attention that the config names.
+
+    Raises:
+      ConfigError: it cannot do this model.
+    """
+    try:
+        return dataclasses.replace(decoder, attention=config.model.attention)
+    except ValueError as error:
+        raise ConfigError(f"model.{error}") from error
 
 
 def check(config: Config) -> None:
@@ -91,9 +105,10 @@ def architecture(config: Config, role: str) -> DecoderConfig:
         described = read_config(folder)
     except FileNotFoundError as error:
         raise ConfigError(f"{field}={error}") from error
-    return decoder_config(
+    decoder = decoder_config(
         described, dtype=c.dtype, param_dtype=c.param_dtype, remat=c.remat
     )
+    return computed(config, decoder)
 
 
 def find(name: str, field: str, revision: str | None = None, **files: Any) -> Path:

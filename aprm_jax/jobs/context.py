@@ -161,7 +161,7 @@ class Context:
         if self.source:
             return self.source.decoder
         c = self.config.model
-        return DecoderConfig(
+        decoder = DecoderConfig(
             vocab_size=len(self.domain.tokenizer),
             d_model=c.d_model,
             num_layers=c.num_layers,
@@ -174,6 +174,7 @@ class Context:
             dtype=c.dtype,
             remat=c.remat,
         )
+        return backbones.computed(self.config, decoder)
 
     @functools.cached_property
     def decoder(self) -> Decoder:

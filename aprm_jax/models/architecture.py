@@ -14,6 +14,7 @@ ROPE_KINDS = ("linear", "llama3", "yarn", "longrope")
 ACTIVATIONS = ("silu", "gelu_tanh", "gelu", "relu")
 ATTENTION_BIASES = ("none", "qkv", "all")
 REMATS = ("none", "dots", "names", "full")
+ATTENTIONS = ("auto", "einsum", "dot_product_attention", "splash", "cudnn")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,7 +94,7 @@ class DecoderConfig:
       remat: what of a layer the backward pass computes again instead of keeping it:
         "none" of it; "dots" all but what products with weights gave; "names" all but
         queries, keys, values and what the heads read (`layers.KEPT`); "full" all of it.
-      attention: "einsum", or "dot_product_attention" for `jax.nn`'s.
+      attention: the kernel that computes it over whole rows; see `models.attention`.
       rope_scaling: of the layers that see everything; None for none.
       rotary_dim: how many of a head's H numbers rotate, the first ones (Phi-4-mini);
         None for all.
@@ -126,7 +127,7 @@ class DecoderConfig:
     dtype: str = "float32"
     param_dtype: str = "float32"
     remat: str = "none"
-    attention: str = "einsum"
+    attention: str = "auto"
     rope_scaling: RopeScaling | None = None
     rotary_dim: int | None = None
     local_rope_theta: float | None = None
@@ -154,13 +155,9 @@ class DecoderConfig:
         _among("remat", self.remat, REMATS)
         _among("activation", self.activation, ACTIVATIONS)
         _among("attention_bias", self.attention_bias, ATTENTION_BIASES)
-        if self.attention not in ("einsum", "dot_product_attention"):
-            raise ValueError(f"no attention named {self.attention!r}")
-        if self.attention_softcap is not None and self.attention != "einsum":
-            raise ValueError(
-                f"attention={self.attention!r} has no soft cap: use 'einsum' with "
-                f"attention_softcap={self.attention_softcap}"
-            )
+        _among("attention", self.attention, ATTENTIONS)
+        if why := attention_refusal(self, self.attention):
+            raise ValueError(f"attention={self.attention!r} {why}")
         self._check_windows()
 
     def _check_sizes(self) -> None:
@@ -235,6 +232,20 @@ class DecoderConfig:
     def mixes_layers(self) -> bool:
         """Whether some layers have a window and some have not."""
         return len(set(self.local_layers)) == 2
+
+
+def attention_refusal(config: DecoderConfig, kernel: str) -> str:
+    """Why a kernel of attention cannot do a model; "" where it can."""
+    cap, size = config.attention_softcap, config.head_dim
+    if cap is not None and kernel in ("dot_product_attention", "cudnn"):
+        return f"has no soft cap: use 'einsum' with attention_softcap={cap}"
+    if kernel == "splash" and size % 64:
+        return f"needs head_dim to be a multiple of 64, not {size}: use 'einsum'"
+    if kernel == "cudnn" and (size % 8 or size > 256):
+        return f"needs head_dim to be a multiple of 8 up to 256, not {size}"
+    if kernel == "cudnn" and config.dtype != "bfloat16":
+        return f"needs dtype='bfloat16', not {config.dtype!r}"
+    return ""
 
 
 def _among(name: str, value: str, allowed: tuple[str, ...]) -> None:

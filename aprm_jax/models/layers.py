@@ -15,10 +15,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
 from aprm_jax.models import cpu_kernels
 from aprm_jax.models.architecture import DecoderConfig
+from aprm_jax.models.attention import WholeRows, attend, kernel_of
 from aprm_jax.models.placement import by_rows
 from aprm_jax.models.positions import AttentionContext, Rotation
 
@@ -55,25 +56,6 @@ def rotate(x: Float[Array, "B T N H"], cos_sin: Rotation) -> Float[Array, "B T N
 def soft_cap(x: Float[Array, "..."], cap: float | None) -> Float[Array, "..."]:
     """Cap * tanh(x / cap) (Gemma 2, arXiv:2408.00118); x where there is no cap."""
     return x if cap is None else cap * jnp.tanh(x / cap)
-
-
-def attend(
-    query: Float[Array, "B N T H"],
-    key: Float[Array, "B K S H"],
-    value: Float[Array, "B K S H"],
-    mask: Bool[Array, "B T S"],
-    config: DecoderConfig,
-) -> Float[Array, "B N T H"]:
-    """Grouped-query attention with a float32 softmax; a square mask is causal."""
-    scale = (config.query_scalar or config.head_dim) ** -0.5
-    if config.attention == "dot_product_attention":
-        query, key, value = (jnp.swapaxes(a, 1, 2) for a in (query, key, value))
-        out = jax.nn.dot_product_attention(
-            query, key, value, mask=mask[:, None], scale=scale
-        )
-        return jnp.swapaxes(out, 1, 2)
-    cap = config.attention_softcap
-    return cpu_kernels.attention(query * scale, key, value, mask, cap)
 
 
 class RMSNorm(nn.Module):
@@ -160,10 +142,13 @@ class Attention(nn.Module):
             for a, name in zip(projected, KEPT, strict=False)
         )
 
-    def mix(self, query, key, value, mask) -> Float[Array, "B T D"]:
+    def mix(
+        self, query, key, value, mask, rows: WholeRows | None
+    ) -> Float[Array, "B T D"]:
         """What the heads read, back at the model's width."""
-        mixed = attend(query, key, value, mask, self.config)
-        mixed = checkpoint_name(by_rows(mixed, split=1), "mixed")
+        mixed = by_rows(attend(query, key, value, mask, self.config, rows), split=1)
+        if rows is None or kernel_of(self.config) != "splash":  # it names its own
+            mixed = checkpoint_name(mixed, "mixed")
         return self.o(jnp.swapaxes(mixed, 1, 2))
 
 
@@ -205,7 +190,8 @@ class Layer(nn.Module):
         """
         cos_sin, mask = context.of(local)
         query, key, value = self.attention.project(self.attention_norm(x), cos_sin)
-        x = self._finish(x, query, key, value, mask)
+        rows = WholeRows(context.segment_ids, local)
+        x = self._finish(x, query, key, value, mask, rows)
         return x, ((key, value) if keep_kv else None)
 
     def extend(self, x, cos_sin, mask, keys, values, slot):
@@ -223,9 +209,9 @@ class Layer(nn.Module):
         mask = jnp.take_along_axis(mask, at[:, None, None], axis=1)
         return self._finish(x, query, key, value, mask), (key, value)
 
-    def _finish(self, x, query, key, value, mask):
+    def _finish(self, x, query, key, value, mask, rows: WholeRows | None = None):
         post = self.config.post_norms
-        mixed = self.attention.mix(query, key, value, mask)
+        mixed = self.attention.mix(query, key, value, mask, rows)
         x = by_rows(x + (self.attention_post_norm(mixed) if post else mixed))
         out = self.mlp(self.mlp_norm(x))
         return by_rows(x + (self.mlp_post_norm(out) if post else out))

@@ -121,10 +121,13 @@ class AttentionContext:
     Attributes:
       rotations: of layers that see everything, then of those with a window.
       masks: [B, T, S] of the same.
+      segment_ids: of whole rows that do not branch, which kernels read in a mask's
+        place; None elsewhere.
     """
 
     rotations: tuple[Rotation, ...]
     masks: tuple[Bool[Array, "B T S"], ...]
+    segment_ids: Int32[Array, "B T"] | None = None
 
     def of(self, local: Any) -> tuple[Any, Any]:
         """Rotation and mask of a layer; `local` may be traced, None where all agree."""
@@ -155,7 +158,9 @@ def attention_context(
     lengths = None
     if config.switches_rope:
         lengths = _lengths(positions, segment_ids)
-    return AttentionContext(_rotations(config, positions, kinds, lengths), masks)
+    plain = segment_ids if ends is None else None
+    rotations = _rotations(config, positions, kinds, lengths)
+    return AttentionContext(rotations, masks, plain)
 
 
 def _lengths(

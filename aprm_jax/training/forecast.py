@@ -18,6 +18,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from aprm_jax.models.attention import compiled_for
 from aprm_jax.training.chips import Chip, Topology
 from aprm_jax.training.collectives import by_axes, collectives
 from aprm_jax.training.memory import ran_out
@@ -127,7 +128,9 @@ def forecast(
       mesh: of their devices.
       useful: the same step without anything computed again; by default `program`.
     """
-    with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+    # Devices of the CPU stand for GPUs, whose kernels they cannot run.
+    platform = "tpu" if topology.is_tpu else "cpu"
+    with jax.sharding.use_abstract_mesh(mesh.abstract_mesh), compiled_for(platform):
         return _forecast(program, topology, mesh, useful)
 
 

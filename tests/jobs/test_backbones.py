@@ -51,6 +51,15 @@ def _context(tmp_path, **fields) -> Context:
     return Context(config, tmp_path, "stage")
 
 
+def test_a_kernel_that_cannot_do_the_model_names_its_field(models, tmp_path):
+    fields = {"solver__backbone": models / "lm", "model__attention": "cudnn"}
+    context = _context(tmp_path, **fields)
+    said = "model.attention='cudnn' needs dtype='bfloat16', not 'float32'"
+    for found in (lambda: context.of("solver").decoder_config, lambda: context.decoder):
+        with pytest.raises(ConfigError, match=re.escape(said)):
+            found()
+
+
 def test_roles_of_one_model_share_its_arrays(models, tmp_path):
     lm = models / "lm"
     context = _context(tmp_path, generator__backbone=lm, solver__backbone=lm)

@@ -8,10 +8,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny_decoder import SMALL
+from tiny_decoder import SMALL, make_params
 
+from aprm_jax.models import attention
+from aprm_jax.models.attention import WholeRows, attend, compiled_for, kernel_of
 from aprm_jax.models.cpu_kernels import MOST_BLOCKS, SMALLEST_BLOCK
-from aprm_jax.models.layers import attend
+from aprm_jax.models.decoder import Decoder
 from aprm_jax.models.positions import causal_mask
 
 HEADS, KV_HEADS, SIZE = SMALL.num_heads, SMALL.num_kv_heads, SMALL.head_dim
@@ -94,3 +96,123 @@ def test_bfloat16_gradients_are_as_close_as_bfloat16_is():
         assert ours.dtype == jnp.bfloat16
         error = np.linalg.norm(ours.astype(np.float32) - theirs)
         assert error < 1e-2 * np.linalg.norm(theirs)
+
+
+WIDE = dataclasses.replace(SMALL, num_heads=4, num_kv_heads=2, head_dim=64)
+
+
+def _rows_of(kind, length):
+    """Segment ids, the last columns that see each token, and the mask of both."""
+    ids = np.ones((2, length), np.int32)
+    ids[0, length // 3 :], ids[1, -20:] = 2, 0
+    if kind != "branching":
+        return jnp.asarray(ids), None
+    ends = np.full((2, length), length - 1, np.int32)
+    ends[:, 40:70] = 69  # a branch, which what follows it does not see
+    return jnp.asarray(ids), jnp.asarray(ends)
+
+
+@pytest.mark.parametrize(
+    ("kind", "length", "window", "cap"),
+    [
+        ("packed", 256, None, None),
+        ("packed", 130, 9, 1.5),  # columns that fill the last block
+        ("mixed", 130, 9, None),  # a scan over layers, of which some have a window
+        ("branching", 130, None, 1.5),
+    ],
+)
+def test_splash_is_the_reference(monkeypatch, kind, length, window, cap):
+    monkeypatch.setattr(attention, "INTERPRETED", True)
+    pattern = {"mixed": "gl"}.get(kind, "g" if window is None else "l")
+    config = dataclasses.replace(
+        WIDE,
+        num_layers=2,
+        layer_pattern=pattern,
+        sliding_window=window,
+        attention_softcap=cap,
+    )
+    ids, ends = _rows_of(kind, length)
+    for local in [True, False] if kind == "mixed" else [window is not None]:
+        mask = causal_mask(ids, window if local else None, ends)
+        flag = jnp.asarray(local) if kind == "mixed" else None
+        rows = WholeRows(None if kind == "branching" else ids, flag)
+        rng = np.random.default_rng(length)
+        arrays = tuple(
+            jnp.asarray(rng.normal(size=(2, heads, length, 64)), jnp.float32)
+            for heads in (4, 2, 2)
+        )
+        ours = value_and_grads(lambda *a: attend(*a, config), arrays, mask)
+        with compiled_for("tpu"):
+            assert kernel_of(config) == "splash"
+            theirs = value_and_grads(
+                lambda *a, rows=rows: attend(*a, config, rows), arrays, mask
+            )
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4),
+            theirs,
+            ours,
+        )
+
+
+@pytest.mark.parametrize("remat", ["names", "full"])
+def test_a_decoder_with_splash_has_the_same_gradients(monkeypatch, remat):
+    monkeypatch.setattr(attention, "INTERPRETED", True)
+    config = dataclasses.replace(
+        WIDE, layer_pattern="gl", sliding_window=9, num_layers=2, remat=remat
+    )
+    params = make_params(config)
+    ids, _ = _rows_of("packed", 50)
+    tokens = jnp.arange(100, dtype=jnp.int32).reshape(2, 50) % config.vocab_size
+    positions = jnp.tile(jnp.arange(50, dtype=jnp.int32)[None], (2, 1))
+
+    def loss(params):
+        args = {"params": params}, tokens, positions, ids
+        return jnp.sum(Decoder(config).apply(*args) ** 2)
+
+    ours = jax.jit(jax.grad(loss))(params)
+    jax.clear_caches()
+    with compiled_for("tpu"):
+        traced = jax.jit(jax.grad(loss)).trace(params)
+    assert "pallas_call" in str(traced.jaxpr)
+    theirs = traced.lower().compile()(params)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-3, atol=2e-3),
+        theirs,
+        ours,
+    )
+
+
+def test_each_platform_has_its_kernel_where_it_can_do_the_model():
+    half = dataclasses.replace(WIDE, dtype="bfloat16")
+    capped = dataclasses.replace(half, attention_softcap=9.0)
+    narrow = dataclasses.replace(half, head_dim=16)
+    found = {}
+    for platform in ("cpu", "tpu", "gpu"):
+        with compiled_for(platform):
+            found[platform] = [kernel_of(c) for c in (WIDE, half, capped, narrow)]
+    assert found == {
+        "cpu": ["einsum"] * 4,
+        "tpu": ["splash"] * 3 + ["einsum"],
+        "gpu": ["einsum", "cudnn", "einsum", "cudnn"],
+    }
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"attention": "flash"}, "must be auto.*not 'flash'"),
+        ({"attention": "splash", "head_dim": 16}, "multiple of 64, not 16"),
+        ({"attention": "cudnn"}, "needs dtype='bfloat16', not 'float32'"),
+        ({"attention": "cudnn", "head_dim": 260}, "up to 256, not 260"),
+        ({"attention": "cudnn", "attention_softcap": 5.0}, "no soft cap"),
+    ],
+)
+def test_a_kernel_that_cannot_do_a_model_says_why(fields, said):
+    with pytest.raises(ValueError, match=said):
+        dataclasses.replace(WIDE, **fields)
+
+
+def test_a_kernel_of_another_platform_is_refused():
+    config = dataclasses.replace(WIDE, attention="splash")
+    with pytest.raises(ValueError, match="'splash' does not run on this platform, cpu"):
+        kernel_of(config)

@@ -222,7 +222,7 @@ def test_first_loss_is_near_that_of_a_uniform_guess(tie):
         ("head_dim", 7, "even"),
         ("d_ff", 0, "positive"),
         ("dtype", "float16", "float32 or bfloat16"),
-        ("attention", "flash", "no attention named"),
+        ("attention", "flash", "attention must be auto"),
     ],
 )
 def test_impossible_configs_are_refused(field, value, message):
