@@ -164,6 +164,16 @@ def test_a_wrong_value_in_an_override_names_the_stage():
         validate(config)
 
 
+@pytest.mark.parametrize(("field", "value"), [("b1", 0.3), ("optimistic", False)])
+def test_factored_moments_are_of_ogda_without_a_first_one(field, value):
+    config = default_config()
+    config.game.moments = "factored"
+    validate(config)
+    set_field(config, f"game.{field}", value)
+    with pytest.raises(ConfigError, match=r"moments='factored'.*game.b1=0"):
+        validate(config)
+
+
 def test_workers_of_the_text_oracle_need_their_extra(monkeypatch):
     config = default_config()
     config.domain.name, config.domain.oracle = "gsm8k", "text"

@@ -74,6 +74,12 @@ class GameConfig:
     warmup: int = setting(10, "rounds until the peak")
     b1: float = setting(0.0, "Adam's momentum in the game")
     b2: float = setting(0.99, "Adam's second moment")
+    moments: str = setting(
+        "full",
+        "what the optimiser keeps: two copies of the parameters; factored: a quarter, "
+        "second moments by rows and columns, the gradient before in bfloat16",
+        choices=("full", "factored"),
+    )
     clip_norm: float = setting(1.0, "largest norm of a player's gradient")
     optimistic: bool = setting(True, "False: plain simultaneous Adam, an ablation")
     sample_log: int = setting(25, "rounds between logged perturbations")

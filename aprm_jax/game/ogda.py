@@ -29,7 +29,7 @@ class ScaleByOgdaState(NamedTuple):
     previous: optax.Updates  # g_{t-1}, in the shapes, dtypes, shardings of the params
 
 
-def scale_by_ogda() -> optax.GradientTransformation:
+def scale_by_ogda(dtype: Any = None) -> optax.GradientTransformation:
     r"""Replaces an update by its optimistic extrapolation.
 
     .. math::
@@ -46,6 +46,11 @@ def scale_by_ogda() -> optax.GradientTransformation:
     iterate. Several epochs or minibatches over one batch make it a gradient of the same
     data, and the extrapolation loses its meaning. Under `optax.MultiSteps` this
     transformation sees only the accumulated gradients, which is as it should be.
+
+    Args:
+      dtype: that :math:`g_{t-1}` is kept in; None for that of the parameters. In
+        bfloat16 it takes half the memory, and the extrapolation is wrong by up to
+        0.4 % of what it subtracts.
 
     Returns:
       A transformation whose state is a `ScaleByOgdaState`: one copy of the parameters.
@@ -75,7 +80,7 @@ def scale_by_ogda() -> optax.GradientTransformation:
 
     def init(params: optax.Params) -> ScaleByOgdaState:
         return ScaleByOgdaState(
-            is_first=jnp.array(True), previous=jax.tree.map(jnp.zeros_like, params)
+            is_first=jnp.array(True), previous=optax.tree.zeros_like(params, dtype)
         )
 
     def update(
@@ -164,6 +169,7 @@ def ogda_adam(
     eps: Scalar = 1e-8,
     clip_norm: Scalar | None = None,
     weight_decay: Scalar = 0.0,
+    factored: bool = False,
 ) -> optax.GradientTransformation:
     r"""Optimistic gradient descent on Adam's preconditioned gradient.
 
@@ -204,9 +210,15 @@ def ogda_adam(
       clip_norm: largest global norm of the gradient; None for no clipping.
       weight_decay: decoupled decay, not extrapolated; other than zero it needs `params`
         in `update`.
+      factored: for memory: of :math:`v_t` only the means of its rows and columns are
+        kept, as in Adafactor, where a kernel has 128 of both, and :math:`p_{t-1}` in
+        bfloat16. It needs `params` in `update`, and there is no first moment.
 
     Returns:
       A gradient transformation.
+
+    Raises:
+      ValueError: `factored` with a first moment.
 
     Example:
       >>> import jax.numpy as jnp
@@ -226,16 +238,30 @@ def ogda_adam(
       Mokhtari et al., `A Unified Analysis of Extra-gradient and Optimistic Gradient
       Methods for Saddle Point Problems <https://arxiv.org/abs/1901.08511>`_, AISTATS
       2020.
+
+      Shazeer and Stern, `Adafactor <https://arxiv.org/abs/1804.04235>`_, ICML 2018.
     """
+    if factored and not _is_plain_zero(b1):
+        raise ValueError(f"factored moments have no first one: b1 is 0, not {b1}")
     stages = [] if clip_norm is None else [optax.clip_by_global_norm(clip_norm)]
-    if _is_plain_zero(b1):
+    if factored:
+        scale = optax.scale_by_factored_rms(
+            decay_rate=b2, decay_rate_fn=_unbiased_decay
+        )
+    elif _is_plain_zero(b1):
         scale = optax.scale_by_rms(b2, eps, eps_in_sqrt=False, bias_correction=True)
     else:
         scale = optax.scale_by_adam(b1=b1, b2=b2, eps=eps)
-    stages += [scale, scale_by_ogda()]
+    stages += [scale, scale_by_ogda(jnp.bfloat16 if factored else None)]
     if not _is_plain_zero(weight_decay):
         stages.append(optax.add_decayed_weights(weight_decay))
     return optax.chain(*stages, optax.scale_by_learning_rate(learning_rate))
+
+
+def _unbiased_decay(step: ArrayLike, b2: ArrayLike) -> Array:
+    """Of a mean that weighs gradients as Adam's does after its bias is corrected."""
+    weight = 1.0 - jnp.asarray(b2) ** jnp.asarray(step, jnp.float32)
+    return b2 * weight / (1.0 - b2 + b2 * weight)
 
 
 def _is_plain_zero(value: Scalar) -> bool:

@@ -72,6 +72,7 @@ class GameConfig(schema.GameConfig):
             "b2": self.b2,
             "clip_norm": self.clip_norm,
             "optimistic": self.optimistic,
+            "factored": self.moments == "factored",
         }
         return (
             game_optimiser(self.generator_learning_rate, **common),

@@ -331,14 +331,16 @@ def game_optimiser(
     b2: float,
     clip_norm: float,
     optimistic: bool = True,
+    factored: bool = False,
 ) -> optax.GradientTransformation:
     """OGDA on Adam's preconditioned gradient; plain Adam where not `optimistic`.
 
-    The learning rate warms up over `warmup` steps and falls along a cosine.
+    The learning rate warms up over `warmup` steps and falls along a cosine. `factored`
+    is for OGDA's memory; see `ogda_adam`.
     """
     schedule = warmup_cosine(learning_rate, warmup, total)
     if optimistic:
-        return ogda_adam(schedule, b1=b1, b2=b2, clip_norm=clip_norm)
+        return ogda_adam(schedule, b1=b1, b2=b2, clip_norm=clip_norm, factored=factored)
     return optax.chain(
         optax.clip_by_global_norm(clip_norm), optax.adam(schedule, b1=b1, b2=b2)
     )

@@ -289,3 +289,35 @@ def test_momentum_undoes_the_optimism():
 def test_a_constant_rate_ends_in_a_ball_of_the_size_of_the_rate():
     distance = _play(ogda_adam(0.01), *_bilinear(0.05), steps=3000)
     assert 1e-4 < distance[-500:].max() < 10 * 0.01 * np.sqrt(8)
+
+
+def test_factored_moments_of_small_kernels_are_whole_ones():
+    whole, factored = (
+        _updates(ogda_adam(0.1, eps=0.0, factored=flag), _gradients())
+        for flag in (False, True)
+    )
+    # The gradient before is rounded to bfloat16, and is that of no first step.
+    _assert_equal(factored[0], whole[0], rtol=1e-6)
+    for ours, theirs in zip(factored[1:], whole[1:], strict=True):
+        _assert_equal(ours, theirs, atol=0.1 * 2 * 2**-8)
+
+
+def test_factored_moments_are_exact_where_squares_are_an_outer_product():
+    rng = np.random.default_rng(0)
+    row, column = rng.normal(size=(2, 128, 1)), rng.normal(size=(2, 1, 130))
+    gradient = {"kernel": jnp.asarray(row * column, jnp.float32)}
+    params = jax.tree.map(jnp.zeros_like, gradient)
+    for update in _updates(ogda_adam(0.5, factored=True), [gradient] * 3, params):
+        _assert_equal(update, {"kernel": -0.5 * np.sign(row * column)}, atol=5e-3)
+
+
+def test_factored_moments_take_a_quarter_of_the_memory():
+    params = {"kernel": jnp.zeros((3, 256, 512))}
+
+    def size(**options):
+        state = jax.eval_shape(ogda_adam(0.1, **options).init, params)
+        return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state))
+
+    assert size(factored=True) < 0.26 * size()
+    with pytest.raises(ValueError, match=r"b1 is 0, not 0\.9"):
+        size(factored=True, b1=0.9)

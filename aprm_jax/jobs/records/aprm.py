@@ -17,6 +17,13 @@ def _validate(config: Config) -> None:
             "game.group_size must be at least 2 for game.advantage='group', "
             f"not {config.game.group_size}"
         )
+    if config.game.moments == "factored" and (
+        config.game.b1 or not config.game.optimistic
+    ):
+        raise ConfigError(
+            "game.moments='factored' is of OGDA without a first moment: set game.b1=0 "
+            "and game.optimistic=True"
+        )
 
 
 def _sources(config: Config) -> Iterator[tuple[str, str]]:
