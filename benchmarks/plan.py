@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import importlib.metadata
 import json
 import logging
 import tempfile
@@ -20,7 +21,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from compare_table import ROOT, replace_between, table
+from compare_table import ROOT, commit, replace_between, table
 
 RESULTS = ROOT / "benchmarks/results/plan.json"
 PAGE = ROOT / "docs/scaling.md"
@@ -168,8 +169,22 @@ def planned(row: Row) -> dict[str, Any]:
 def keep(name: str, how: str, told: dict[str, Any]) -> None:
     """Adds a row to the results."""
     known = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-    known.setdefault(name, {})[how] = told
+    versions = {name: _version(name) for name in ("jax", "jaxlib", "libtpu")}
+    flag = " --left" if how == "left" else ""
+    made = {
+        "command": f"python benchmarks/plan.py{flag} {name}",
+        "commit": commit(),
+        "versions": versions,
+    }
+    known.setdefault(name, {})[how] = told | made
     RESULTS.write_text(json.dumps(known, indent=1, sort_keys=True) + "\n")
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None  # libtpu, where GPUs alone were planned for
 
 
 def render(known: Mapping[str, Any]) -> str:
