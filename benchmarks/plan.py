@@ -3,6 +3,7 @@
     pip install 'jax[tpu]'                   # libtpu, which compiles
     python benchmarks/plan.py [ROW...]       # compiles, a row after the other
     python benchmarks/plan.py --left [ROW...] # activations left to the compiler
+    python benchmarks/plan.py --weak N       # rows grow with N virtual devices: run too
     python benchmarks/plan.py --table        # docs/scaling.md
 
 64 rows of 1,024 tokens in bfloat16, layers computed again. Each row is added to
@@ -12,15 +13,18 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import importlib.metadata
 import json
 import logging
 import tempfile
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from compare_table import ROOT, commit, replace_between, table
 
 RESULTS = ROOT / "benchmarks/results/plan.json"
@@ -53,7 +57,16 @@ QWEN = {
     "tie_word_embeddings": True,
     "max_position_embeddings": 32768,
 }
-MODELS = {"Llama-3.1-8B": LLAMA, "Qwen2.5-1.5B": QWEN}
+SMALL = LLAMA | {
+    "vocab_size": 4096,
+    "hidden_size": 128,
+    "intermediate_size": 512,
+    "num_hidden_layers": 6,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 8,
+}
+MODELS = {"Llama-3.1-8B": LLAMA, "Qwen2.5-1.5B": QWEN, "small": SMALL}
+WEAK_TOKENS, WEAK_UPDATES = 128, 5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,6 +115,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("rows", nargs="*", choices=[[], *ROWS], metavar="ROW")
     parser.add_argument("--left", action="store_true")
+    parser.add_argument("--weak", type=int, metavar="N")
     parser.add_argument("--table", action="store_true")
     args = parser.parse_args()
     if args.table:
@@ -110,8 +124,12 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     if args.left:
         leave_to_compiler()
+    if args.weak:
+        keep(f"weak_{args.weak}", "placed", weak(args.weak), f"--weak {args.weak}")
+        return
     for name in args.rows or ROWS:
-        keep(name, "left" if args.left else "placed", planned(ROWS[name]))
+        how, flag = ("left", f"--left {name}") if args.left else ("placed", name)
+        keep(name, how, planned(ROWS[name]), flag)
 
 
 def leave_to_compiler() -> None:
@@ -125,10 +143,20 @@ def leave_to_compiler() -> None:
 
 def planned(row: Row) -> dict[str, Any]:
     """The row's step, compiled."""
-    from aprm_jax.config import default_config, with_fields
     from aprm_jax.jobs import plan
+
+    with _made(row) as (context, topology, _):
+        found = list(plan.plans(context.config, context, topology))
+    return plan.as_json(row.title, topology, found)
+
+
+@contextlib.contextmanager
+def _made(row: Row) -> Iterator[tuple[Any, Any, Any]]:
+    """A row's context, topology and mesh; its model's folder is there within."""
+    from aprm_jax.config import default_config, with_fields
     from aprm_jax.jobs.context import Context
     from aprm_jax.training.chips import Topology
+    from aprm_jax.training.mesh import MeshConfig, make_mesh
 
     topology = Topology.of(row.topology)
     topology.prepare()
@@ -161,18 +189,65 @@ def planned(row: Row) -> dict[str, Any]:
             **row.fields,
         }
         c = with_fields(default_config(), fields)
-        found = list(plan.plans(c, Context(c, Path(folder), "plan"), topology))
-    told = plan.as_json(row.title, topology, found)
-    return told
+        sizes = MeshConfig(c.mesh.data, c.mesh.fsdp, c.mesh.tensor)
+        mesh = make_mesh(sizes, topology.devices())
+        yield Context(c, Path(folder), "stage"), topology, mesh
 
 
-def keep(name: str, how: str, told: dict[str, Any]) -> None:
+def _programs(context: Any, row: Row, mesh: Any) -> list[Any]:
+    from aprm_jax.jobs import plan_steps
+
+    return plan_steps.programs(context, row.job, mesh)
+
+
+def weak(devices: int) -> dict[str, Any]:
+    """The joint update of a small model on virtual devices, 8 rows each: run too."""
+    import jax
+
+    from aprm_jax.training.forecast import forecast
+
+    fields = {"game.generator_rows": 8 * devices, "builder.buckets": (WEAK_TOKENS,)}
+    counts = {"prm_clean": 3, "prm_fresh": 3, "prm_replay": 2}
+    fields |= {f"game.{name}": count * devices for name, count in counts.items()}
+    fields |= {"builder.max_new_tokens": WEAK_TOKENS // 2, "model.dtype": "float32"}
+    row = Row("weak", "aprm", "small", f"gpu:h100x{devices}", fields=fields)
+    with _made(row) as (context, topology, mesh):
+        programs = _programs(context, row, mesh)
+        program = next(one for one in programs if one.name == row.step)
+        told = forecast(program, topology, mesh)
+        compiled = program.function.lower(*program.args).compile()
+    args = jax.tree.map(_zeros, program.args)
+    state, _ = jax.block_until_ready(compiled(*args))
+    before = time.process_time()
+    for _ in range(WEAK_UPDATES):
+        state, _ = jax.block_until_ready(compiled(state, *args[1:]))
+    seconds = (time.process_time() - before) / WEAK_UPDATES
+    tokens = 16 * devices * WEAK_TOKENS
+    return {
+        "devices": devices,
+        "tokens": tokens,
+        "flops_per_token": told.flops * devices / tokens,
+        "cpu_seconds_per_token": seconds / tokens,
+        "parameters": sum(x.size for x in jax.tree.leaves(program.args[0].prm.params)),
+        "peak": told.peak,
+        "links": told.links,
+    }
+
+
+def _zeros(shape: Any) -> Any:
+    import jax
+
+    zeros = np.zeros(shape.shape, shape.dtype)
+    place = getattr(shape, "sharding", None)
+    return zeros if place is None else jax.device_put(zeros, place)
+
+
+def keep(name: str, how: str, told: dict[str, Any], arguments: str) -> None:
     """Adds a row to the results."""
     known = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     versions = {name: _version(name) for name in ("jax", "jaxlib", "libtpu")}
-    flag = " --left" if how == "left" else ""
     made = {
-        "command": f"python benchmarks/plan.py{flag} {name}",
+        "command": f"python benchmarks/plan.py {arguments}",
         "commit": commit(),
         "versions": versions,
     }

@@ -64,13 +64,12 @@ def _read_on_mesh(
     dtype = decoder.config.dtype
 
     def of_rows(kernel, rows) -> TokenLogprobs:
-        # Gathered as the products read it, and wide, so that the chunks' gradients are
-        # added up in float32: the way there and back is no operation.
-        kernel = jax.tree.map(lambda x: x.astype(jnp.float32), kernel)
         count = CHUNK_BYTES // (4 * decoder.config.vocab_size * rows[1].shape[0])
         columns = max(LEAST_COLUMNS, count)
         return _read_by_chunks(decoder, {name: kernel}, *rows, columns)
 
+    # Gathered as the products read it. Chunks add up their gradients in the same dtype,
+    # as devices do: few of them, and each a sum in float32.
     kernel = jax.tree.map(lambda x: x.astype(dtype), params[name])
     return on_own_rows(of_rows, kernel, (hidden, tokens, read))
 

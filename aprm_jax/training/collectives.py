@@ -113,7 +113,7 @@ def _computations(text: str) -> tuple[dict[str, list[str]], str]:
         if header is not None:
             lines = bodies.setdefault(header[1], [])
             entry = header[1] if line.lstrip().startswith("ENTRY") else entry
-        elif line.startswith("}"):
+        elif line.rstrip() == "}":  # other lines that begin so are of a kernel's notes
             lines = None
         elif lines is not None and _KEPT.search(line):
             lines.append(line.partition(", metadata=")[0] + _trip_count(line))

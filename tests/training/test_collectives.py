@@ -80,7 +80,7 @@ def test_every_collective_of_a_program(known):
 
 
 # As libtpu 0.0.42 writes a program: groups along the axes of a mesh of its own, layouts
-# within types, and a gather that three fusions hide behind products.
+# within types, notes of several lines, a gather that three fusions hide in products.
 TPU_TEXT = """
 %start (p: f32[1,4]) -> f32[4,4] {
   %p = f32[1,4]{1,0:T(8,128)S(1)} parameter(0)
@@ -104,6 +104,9 @@ TPU_TEXT = """
 }
 
 %body (arg: (s32[], f32[4,4])) -> (s32[], f32[4,4]) {
+  %k = f32[4,4]{1,0:T(8,128)} custom-call(%x), custom_call_target="tpu_custom_call", frontend_attributes={kernel_metadata={
+"note":"1"
+}}
   %f.1 = (f32[1,4]{1,0:T(8,128)}, f32[4,4]{1,0:T(8,128)}, u32[]{:S(2)}) fusion(%x), kind=kCustom, calls=%start
   %f.2 = (f32[1,4]{1,0:T(8,128)}, f32[4,4]{1,0:T(8,128)}) fusion(%y), kind=kOutput, calls=%goes_on
   %f.3 = f32[4,4]{1,0:T(8,128)} fusion(%z), kind=kCustom, calls=%done
