@@ -224,6 +224,12 @@ class MeshConfig:
     data: int = setting(-1, "devices along the batch; -1 = all that are left")
     fsdp: int = setting(1, "devices that parameters are sharded over, batch too")
     tensor: int = setting(1, "devices that heads and feed-forward are sharded over")
+    sample_tensor: int = setting(
+        0,
+        "the same while samples are drawn, rows over the others: weights move once "
+        "a request, not gathered for every token; 0 = as in training",
+        least=0,
+    )
 
 
 @dataclasses.dataclass(frozen=True)

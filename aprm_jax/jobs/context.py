@@ -39,6 +39,7 @@ from aprm_jax.training.mesh import (
     make_mesh,
     on_this_host,
     param_shardings,
+    to_sample,
 )
 
 log = logging.getLogger("aprm_jax")
@@ -192,7 +193,7 @@ class Context:
             prompt_buckets=self.writer.buckets,
             max_new_tokens=c.max_new_tokens,
             batch_buckets=_batch_buckets(c.sample_rows, self.writer.buckets[-1]),
-            mesh=self.mesh,
+            mesh=to_sample(self.mesh, self.config.mesh.sample_tensor),
             positions=self.writer.positions,
         )
 

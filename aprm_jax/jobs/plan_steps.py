@@ -34,7 +34,7 @@ from aprm_jax.sampling.loop import Draws, LoopConfig
 from aprm_jax.sampling.programs import Programs
 from aprm_jax.training import learner
 from aprm_jax.training.forecast import Program, abstract
-from aprm_jax.training.mesh import batch_sharding, batch_shards
+from aprm_jax.training.mesh import batch_sharding, batch_shards, to_sample
 from aprm_jax.verifiers.scoring import prm_scorer
 from aprm_jax.verifiers.step_loss import PrmBatch
 
@@ -242,6 +242,7 @@ def _samples(context: Context, role: str, mesh: jax.sharding.Mesh) -> list[Progr
     """Reading prompts, and the loop that writes after them."""
     c, config = context.config, architecture(context, role)
     width, new = c.builder.buckets[-1], c.builder.max_new_tokens
+    mesh = to_sample(mesh, c.mesh.sample_tensor)
     size = _share(mesh, SAMPLED[width > LONG])
     compiled = Programs(config, pad_id=0, mesh=mesh)
     params = abstract(mesh, _backbone(config))
@@ -262,13 +263,16 @@ def _samples(context: Context, role: str, mesh: jax.sharding.Mesh) -> list[Progr
     until = jax.ShapeDtypeStruct((), np.int32)
     decode = (loop, params, rows, width, ids(size), ids(size), None, live, draws, until)
     return [
-        Program("prefill", compiled.prefill, prefill, {"parameters": params}),
+        Program(
+            "prefill", compiled.prefill, prefill, {"parameters": params}, mesh=mesh
+        ),
         Program(
             "decode",
             compiled.sample,
             decode,
             {"parameters": params, "KV cache": rows},
             trips=new - 1,
+            mesh=mesh,
         ),
     ]
 

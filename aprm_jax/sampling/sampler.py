@@ -22,6 +22,8 @@ from aprm_jax.sampling.methods import Truncation
 from aprm_jax.sampling.programs import Programs, round_up
 from aprm_jax.sampling.session import Session
 from aprm_jax.sampling.stops import Stops
+from aprm_jax.training import hosts
+from aprm_jax.training.mesh import mesh_of, param_shardings
 
 __all__ = ["Sampler", "Samples"]
 
@@ -42,7 +44,8 @@ class Sampler:
       max_new_tokens: T, room for a sample and its stop token.
       batch_buckets: numbers of rows that are compiled for, ascending; the last one is
         the most that run at once.
-      mesh: shards the rows over its "data" and "fsdp" axes.
+      mesh: shards the rows over its "data" and "fsdp" axes. Parameters that are on
+        another one are moved to it, once a request.
       positions: the position of each token of a prompt, as the step builder gives it;
         by default they count from 0. New tokens count on from the last one.
     """
@@ -66,7 +69,7 @@ class Sampler:
             raise ValueError(f"max_new_tokens must be positive, not {max_new_tokens}")
         self.prompt_buckets = tuple(prompt_buckets)
         self.max_new_tokens = max_new_tokens
-        self.pad_id = pad_id
+        self.pad_id, self._mesh = pad_id, mesh
         self._positions = positions or (lambda prompt: np.arange(len(prompt)))
         self.config = decoder_config
         self.stops = Stops(tuple(int(i) for i in stop_ids))
@@ -115,6 +118,7 @@ class Sampler:
           ValueError: a prompt is empty or longer than the longest bucket.
         """
         self._check(prompts)
+        params = self._placed(params)
         options = {"temperature": temperature, "truncation": truncation}
         n, width = len(prompts), self.max_new_tokens
         numbers = np.asarray(range(n) if draws is None else draws, np.uint32)
@@ -153,7 +157,7 @@ class Sampler:
           ValueError: as of `sample`.
         """
         self._check(prompts)
-        programs = self._session_programs
+        programs, params = self._session_programs, self._placed(params)
         return Session(programs, params, prompts, positions=self._positions)
 
     @property
@@ -161,6 +165,11 @@ class Sampler:
         """Programs compiled so far; constant once every shape has been seen."""
         of_all = (self._programs, self._session_programs, self._merged_programs)
         return sum(programs.num_compiled for programs in of_all)
+
+    def _placed(self, params: Any) -> Any:
+        if self._mesh is None or mesh_of(params) in (None, self._mesh):
+            return params
+        return hosts.place(params, param_shardings(self._mesh, params))
 
     def _check(self, prompts: Sequence[Sequence[int]]) -> None:
         for i, prompt in enumerate(prompts):

@@ -39,6 +39,7 @@ class Program:
       holds: what of `args` is what: "parameters", "optimiser", ... → trees.
       twice: trees of `args` that stand there twice and in memory once.
       trips: turns of a loop that ends when its rows do.
+      mesh: of its devices, where it is not that of the others.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Program:
     holds: Mapping[str, Any]
     twice: Any = ()
     trips: int = 1
+    mesh: jax.sharding.Mesh | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,6 +130,7 @@ def forecast(
       mesh: of their devices.
       useful: the same step without anything computed again; by default `program`.
     """
+    mesh = mesh if program.mesh is None else program.mesh
     # Devices of the CPU stand for GPUs, whose kernels they cannot run.
     platform = "tpu" if topology.is_tpu else "cpu"
     with jax.sharding.use_abstract_mesh(mesh.abstract_mesh), compiled_for(platform):

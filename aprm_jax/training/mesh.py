@@ -72,6 +72,22 @@ def make_mesh(cfg: MeshConfig, devices: Sequence[jax.Device] | None = None) -> M
     )
 
 
+def to_sample(mesh: Mesh, tensor: int) -> Mesh:
+    """The same devices for drawing samples, `tensor` of them to a copy of the weights.
+
+    Raises:
+      MeshError: it does not divide them.
+    """
+    if tensor == 0:
+        return mesh
+    if mesh.size % tensor:
+        raise MeshError(
+            f"mesh.sample_tensor={tensor} does not divide the {mesh.size} devices"
+        )
+    devices = list(mesh.devices.flat)
+    return make_mesh(MeshConfig(mesh.size // tensor, 1, tensor), devices)
+
+
 def on_this_host(cfg: MeshConfig) -> MeshConfig:
     """As much of a mesh over several hosts as this one's devices have room for."""
     left = len(jax.local_devices())

@@ -18,3 +18,7 @@ def test_a_seed_means_the_same_on_any_number_of_devices(
 ):
     found = json.loads(run_with_devices("draws.py", devices, n=devices))
     assert found == on_one
+
+
+def test_samples_are_drawn_alike_on_a_mesh_of_their_own(run_with_devices):
+    assert run_with_devices("sample_layout.py").split() == ["2"]
