@@ -2,7 +2,6 @@
 
     pip install 'jax[tpu]'                   # libtpu, which compiles
     python benchmarks/plan.py [ROW...]       # compiles, a row after the other
-    python benchmarks/plan.py --left [ROW...] # activations left to the compiler
     python benchmarks/plan.py --weak N       # rows grow with N virtual devices: run too
     python benchmarks/plan.py --table        # docs/scaling.md
 
@@ -105,7 +104,7 @@ ROWS = {
         "Llama-3.1-8B",
         "v5e:4x4",
         "decode",
-        {**ADAPTERS, "mesh.data": 2, "mesh.fsdp": 1, "mesh.tensor": 8},
+        {**ADAPTERS, "mesh.sample_tensor": 8},
     ),
     "game_h100": Row("joint game, full", "aprm", "Qwen2.5-1.5B", "gpu:h100x1"),
 }
@@ -114,7 +113,6 @@ ROWS = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("rows", nargs="*", choices=[[], *ROWS], metavar="ROW")
-    parser.add_argument("--left", action="store_true")
     parser.add_argument("--weak", type=int, metavar="N")
     parser.add_argument("--table", action="store_true")
     args = parser.parse_args()
@@ -122,23 +120,11 @@ def main() -> None:
         replace_between(PAGE, "plan", render(json.loads(RESULTS.read_text())))
         return
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    if args.left:
-        leave_to_compiler()
     if args.weak:
-        keep(f"weak_{args.weak}", "placed", weak(args.weak), f"--weak {args.weak}")
+        keep(f"weak_{args.weak}", weak(args.weak), f"--weak {args.weak}")
         return
     for name in args.rows or ROWS:
-        how, flag = ("left", f"--left {name}") if args.left else ("placed", name)
-        keep(name, how, planned(ROWS[name]), flag)
-
-
-def leave_to_compiler() -> None:
-    """What the compiler does where nobody says where activations live."""
-    from aprm_jax.models import cache, decoder, layers
-    from aprm_jax.sampling import programs
-
-    for module in (cache, decoder, layers, programs):
-        setattr(module, "by_rows", lambda x, split=None: x)  # noqa: B010
+        keep(name, planned(ROWS[name]), name)
 
 
 def planned(row: Row) -> dict[str, Any]:
@@ -242,7 +228,7 @@ def _zeros(shape: Any) -> Any:
     return zeros if place is None else jax.device_put(zeros, place)
 
 
-def keep(name: str, how: str, told: dict[str, Any], arguments: str) -> None:
+def keep(name: str, told: dict[str, Any], arguments: str) -> None:
     """Adds a row to the results."""
     known = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     versions = {name: _version(name) for name in ("jax", "jaxlib", "libtpu")}
@@ -251,7 +237,7 @@ def keep(name: str, how: str, told: dict[str, Any], arguments: str) -> None:
         "commit": commit(),
         "versions": versions,
     }
-    known.setdefault(name, {})[how] = told | made
+    known[name] = told | made
     RESULTS.write_text(json.dumps(known, indent=1, sort_keys=True) + "\n")
 
 
@@ -263,56 +249,67 @@ def _version(package: str) -> str | None:
 
 
 def render(known: Mapping[str, Any]) -> str:
-    """The table of the page."""
+    """The tables of the page."""
     lines = []
     for name, row in ROWS.items():
-        placed, left = (known.get(name, {}).get(how) for how in ("placed", "left"))
-        if placed is None:
-            continue
-        step = placed["steps"][0]
-        lines.append(
-            (
-                f"{row.title}, {row.model}",
-                [
-                    row.topology,
-                    memory(left["steps"][0]) if left else "–",
-                    memory(step),
-                    wire(left["steps"][0]) if left else "–",
-                    wire(step),
-                    f"{1e3 * step['time']:,.0f} ms ({step['bound']})",
-                    f"{step['mfu']:.0%}",
-                ],
-            )
-        )
-    head = [
-        "step",
-        "chips",
-        "GB a chip, left to the compiler",
-        "GB a chip",
-        "GB on the wire, left",
-        "GB on the wire",
-        "time at least",
-        "MFU at most",
-    ]
+        if name in known:
+            [step] = known[name]["steps"]
+            cells = [row.topology, _memory(step), _wire(step), *_speed(step)]
+            lines.append((f"{row.title}, {row.model}", cells))
+    head = ["step", "chips", "GiB a chip", "GB sent a chip", "time at least", "MFU"]
+    first = next(known[name] for name in ROWS if name in known)
+    versions = ", ".join(f"{k} {v}" for k, v in first["versions"].items() if v)
     return (
         table(head, lines)
         + "\n\n64 rows of 1,024 tokens (decode: 64 rows, 1,024 read and 512 written), "
-        "bfloat16, `model.remat='full'`, one mesh axis, fsdp, where no other is named. "
-        "Made by `benchmarks/plan.py`."
+        "bfloat16 products, `model.remat='full'`, one mesh axis, fsdp, where no other "
+        f"is named; MFU at most; {versions}.\n\n"
+        + _weak_table(known)
+        + "\n\nMade by `benchmarks/plan.py`."
     )
 
 
-def memory(step: Mapping[str, Any]) -> str:
+def _weak_table(known: Mapping[str, Any]) -> str:
+    """Cost of a token by number of devices, each with as many rows."""
+    lines = []
+    for one in sorted(_weak_rows(known), key=lambda one: one["devices"]):
+        sent = sum(sum(kinds.values()) for kinds in one["links"].values())
+        lines.append(
+            (
+                f"{one['devices']}",
+                [
+                    f"{one['flops_per_token'] / 1e6:,.2f}",
+                    f"{one['peak'] / 1e6:,.0f}",
+                    f"{sent / 1e6:,.1f}",
+                    f"{1e6 * one['cpu_seconds_per_token']:,.0f}",
+                ],
+            )
+        )
+    head = ["devices", "MFLOP a token", "MB a device", "MB sent a device", "CPU µs"]
+    return table(head, lines)
+
+
+def _weak_rows(known: Mapping[str, Any]) -> list[Any]:
+    return [one for name, one in known.items() if name.startswith("weak_")]
+
+
+def _memory(step: Mapping[str, Any]) -> str:
     if step["peak"] is None:
         return "does not fit"
-    size = f"{step['peak'] / 1e9:,.1f}"
+    size = f"{step['peak'] / 2**30:,.1f} of {step['room'] / 2**30:,.0f}"
     return size if step["fits"] else f"{size}: does not fit"
 
 
-def wire(step: Mapping[str, Any]) -> str:
+def _wire(step: Mapping[str, Any]) -> str:
     if step["refusal"]:
         return "–"
     return f"{sum(sum(k.values()) for k in step['links'].values()) / 1e9:,.1f}"
+
+
+def _speed(step: Mapping[str, Any]) -> list[str]:
+    if step["refusal"]:
+        return ["–", "–"]
+    return [f"{1e3 * step['time']:,.0f} ms ({step['bound']})", f"{step['mfu']:.0%}"]
 
 
 if __name__ == "__main__":
