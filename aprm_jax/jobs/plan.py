@@ -156,7 +156,10 @@ def _remedies(config: Config, job: str, topology: Topology) -> Iterator[Changes]
         parts = flat(c)[field]
         yield {field: 2 * parts}
         yield {field: 4 * parts}
-    if job == "aprm" and not c.lora.rank:
+    full = job == "aprm" and not c.lora.rank
+    if full and c.game.moments == "full" and c.game.optimistic and not c.game.b1:
+        yield {"game.moments": "factored"}
+    if full:
         yield {"lora.rank": 16}
     if c.model.dtype != "bfloat16":
         yield {"model.dtype": "bfloat16"}

@@ -109,6 +109,11 @@ def test_remedies_are_tried_in_order_until_one_fits(monkeypatch, tmp_path):
     assert found.changed is not None and found.changed.fits
 
 
+def test_what_changes_the_learning_comes_last(monkeypatch, tmp_path):
+    found = _planned(monkeypatch, tmp_path, [99] * 5 + [5])
+    assert [*found.changes][2:] == ["game.moments", "lora.rank"]
+
+
 def test_tries_are_bounded_and_a_step_that_fits_has_none(monkeypatch, tmp_path):
     assert _planned(monkeypatch, tmp_path, [99, 98], tries=1).changed is None
     found = _planned(monkeypatch, tmp_path, [5])

@@ -24,7 +24,7 @@ class PlanConfig:
     tries: int = setting(
         6,
         "where a step does not fit: changes that are tried, each compiled, in the "
-        "order remat, mesh, microbatches, LoRA, dtype",
+        "order remat, mesh, microbatches, moments, LoRA, dtype",
         least=0,
     )
 
