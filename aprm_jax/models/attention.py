@@ -65,20 +65,24 @@ def compiled_for(platform: str) -> Iterator[None]:
         _compiled_for.reset(token)
 
 
+def platform() -> str:
+    """What is traced is compiled for it."""
+    return _compiled_for.get() or jax.default_backend()
+
+
 def kernel_of(config: DecoderConfig) -> str:
     """The kernel that attention over whole rows is computed by.
 
     Raises:
       ValueError: the config names one that does not run on the platform.
     """
-    platform = _compiled_for.get() or jax.default_backend()
-    own = _OWN.get(platform, "einsum")
+    own = _OWN.get(platform(), "einsum")
     name = config.attention
     if name == "auto":
         return "einsum" if attention_refusal(config, own) else own
     if name in _OWN.values() and name != own:
         raise ValueError(
-            f"attention={name!r} does not run on this platform, {platform}: take "
+            f"attention={name!r} does not run on this platform, {platform()}: take "
             f"'auto', which is {own!r} here, or 'einsum'"
         )
     return name

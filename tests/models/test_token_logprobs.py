@@ -48,7 +48,11 @@ def narrow(monkeypatch):
 
 @pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize("large", [True, False])
-def test_values_are_numpys_and_gradients_those_of_all_logits(tied, large):
+@pytest.mark.parametrize("chunk", [0, 1 << 27])
+def test_values_are_numpys_and_gradients_those_of_all_logits(
+    monkeypatch, tied, large, chunk
+):
+    monkeypatch.setattr(token_logprobs, "CHUNK_BYTES", chunk)
     config = dataclasses.replace(LARGE if large else SMALL, tie_embeddings=tied)
     decoder, params = Decoder(config), tiny_decoder.make_params(config)
     hidden, tokens, read = _inputs(config)
