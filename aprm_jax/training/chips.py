@@ -35,17 +35,19 @@ class Chip:
       bandwidth: of HBM, bytes a second.
       flops: bfloat16 operations a second.
       links: bytes a second to other chips.
+      clock: cycles a second, by which a TPU's compiler estimates; 0 where not known.
     """
 
     memory: float
     bandwidth: float
     flops: float
     links: float
+    clock: float = 0.0
 
 
 CHIPS = {
-    "v5e": Chip(16 * 2**30, 8.1e11, 1.97e14, 4 * 4.5e10),
-    "v5p": Chip(95 * 2**30, 2.765e12, 4.59e14, 6 * 9e10),
+    "v5e": Chip(16 * 2**30, 8.1e11, 1.97e14, 4 * 4.5e10, 1.5e9),
+    "v5p": Chip(95 * 2**30, 2.765e12, 4.59e14, 6 * 9e10, 1.75e9),
     "v6e": Chip(32 * 2**30, 1.64e12, 9.18e14, 4 * 9e10),
     "a100": Chip(80e9, 2.039e12, 3.12e14, 3e11),
     "h100": Chip(80e9, 3.35e12, 9.89e14, 4.5e11),

@@ -3,10 +3,6 @@
 XLA's own cost analysis leaves collectives out. Here the program's computations are
 walked from its entry, loops as often as they turn, and every collective is told by its
 kind, its bytes, and the axes of the mesh that it crosses.
-
-A TPU's compiler hides a collective behind products: it begins in one fusion, goes on in
-others and ends in a last one, and the text has it in each. It is told once, where it
-begins.
 """
 
 from __future__ import annotations
@@ -16,10 +12,12 @@ import functools
 import itertools
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 import jax
 import numpy as np
+
+from aprm_jax.training.hlo import OPERATION, computations, walk
 
 # A program is read by the shape of its mesh alone.
 Mesh = jax.sharding.Mesh | jax.sharding.AbstractMesh
@@ -33,19 +31,6 @@ _RINGS = {
     "collective-permute": lambda n: 1.0,
 }
 _ARRAY = re.compile(r"\b([a-z]+[0-9]+(?:e[0-9]m[0-9][a-z0-9]*)?|pred)\[([0-9,]*)\]")
-_NAMED = re.compile(r"^\s*(?:ENTRY\s+)?%?([\w.\-]+)\s*\(.*\)\s*->.*\{\s*$")
-_CALLED = re.compile(
-    r"\b(?:calls|to_apply|body|condition|true_computation|false_computation|"
-    r"called_computations|branch_computations)=(\{[^}]*\}|%?[\w.\-]+)"
-)
-_OPERATION = re.compile(r"=\s*(\(.*?\)|\S+)\s+([a-z][\w\-]*)\(")
-# What is looked at: lines that call, tell each other something, or bound a loop.
-_KEPT = re.compile(
-    r"calls=|to_apply=|body=|computations?=|s32\[\]\S* constant|AsyncCollective|"
-    + "|".join(_RINGS)
-)
-_TRIPS = re.compile(r'"known_trip_count":\s*\{"n":\s*"?(\d+)"?\}')
-_BOUND = re.compile(r"s32\[\](?:\{[^}]*\})? constant\((\d+)\)")
 # Groups as axes of a mesh of their own, the devices in its order.
 _MESHED = re.compile(r"replica_groups=mesh\[([^\]]*)\] \{([^}:]*)\}")
 
@@ -87,9 +72,9 @@ def collectives(text: str, mesh: Mesh, *, unknown_trips: int = 1) -> list[Collec
       mesh: what it was compiled for.
       unknown_trips: turns of loops whose number the program decides while it runs.
     """
-    bodies, entry = _computations(text)
+    bodies, entry = computations(text)
     found: list[Collective] = []
-    for line, times in _walk(bodies, entry, 1, unknown_trips):
+    for line, times in walk(bodies, entry, 1, unknown_trips):
         if (one := _collective(line, times, mesh)) is not None:
             found.append(one)
     return found
@@ -104,61 +89,8 @@ def by_axes(found: Sequence[Collective]) -> dict[str, dict[str, float]]:
     return dict(sorted(out.items(), key=lambda item: -sum(item[1].values())))
 
 
-def _computations(text: str) -> tuple[dict[str, list[str]], str]:
-    """The lines of each computation by name, and the entry's name."""
-    bodies: dict[str, list[str]] = {}
-    entry, lines = "", None
-    for line in text.splitlines():
-        header = _NAMED.match(line) if lines is None else None
-        if header is not None:
-            lines = bodies.setdefault(header[1], [])
-            entry = header[1] if line.lstrip().startswith("ENTRY") else entry
-        elif line.rstrip() == "}":  # other lines that begin so are of a kernel's notes
-            lines = None
-        elif lines is not None and _KEPT.search(line):
-            lines.append(line.partition(", metadata=")[0] + _trip_count(line))
-    return bodies, entry
-
-
-def _trip_count(line: str) -> str:
-    found = _TRIPS.search(line) if " while(" in line else None
-    return f", {found[0]}" if found else ""
-
-
-def _walk(
-    bodies: Mapping[str, list[str]], name: str, times: int, unknown: int
-) -> Iterator[tuple[str, int]]:
-    """(line, how often it runs) of a computation and all that it calls."""
-    lines = bodies.get(name, ())
-    goes_on = not any('"AsyncCollectiveStart"' in line for line in lines)
-    for line in lines:
-        if not (goes_on and "chain_id=" in line):
-            yield line, times
-        operation = _OPERATION.search(line)
-        if operation is None:
-            continue
-        turns = times
-        if operation[2] in ("async-update", "async-done"):
-            continue  # what their start has said
-        if operation[2] == "while":
-            turns *= _trips(line, bodies, unknown)
-        for match in _CALLED.finditer(line):
-            for called in re.findall(r"[\w.\-]+", match[1]):
-                if called in bodies and operation[2] not in _RINGS:
-                    yield from _walk(bodies, called, turns, unknown)
-
-
-def _trips(line: str, bodies: Mapping[str, list[str]], unknown: int) -> int:
-    if (known := _TRIPS.search(line)) is not None:
-        return int(known[1])
-    condition = re.search(r"condition=%?([\w.\-]+)", line)
-    lines = bodies.get(condition[1], []) if condition else []
-    bounds = _BOUND.findall("\n".join(lines))
-    return int(bounds[0]) if len(bounds) == 1 else unknown
-
-
 def _collective(line: str, times: int, mesh: Mesh) -> Collective | None:
-    operation = _OPERATION.search(line)
+    operation = OPERATION.search(line)
     if operation is None:
         return None
     kind, starts = operation[2].removesuffix("-start"), operation[2].endswith("-start")

@@ -3,8 +3,9 @@
 A step is traced on shapes and compiled ahead of time for the chips. Memory is the
 compiler's own account; operations are counted in the trace, which knows how often its
 loops turn; collectives in the compiled text. Time is a roofline: the longest of what
-arithmetic, memory and links need at the makers' peaks, as if they overlapped wholly.
-So it is a bound: a step is at least that long, and its MFU at most that high.
+arithmetic, memory and links need at the makers' peaks, as if they overlapped wholly,
+and of what a TPU's compiler itself thinks that its fusions take. Taken as a bound: a
+step is hardly shorter, and its MFU hardly higher.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import numpy as np
 from aprm_jax.models.attention import compiled_for
 from aprm_jax.training.chips import Chip, Topology
 from aprm_jax.training.collectives import by_axes, collectives
+from aprm_jax.training.hlo import estimated_cycles
 from aprm_jax.training.memory import ran_out
 from aprm_jax.training.mesh import param_shardings
 
@@ -66,7 +68,8 @@ class Forecast:
       hbm_bytes: read and written, at least: XLA counts a loop once, but of a loop
         over tokens each turn reads what the step holds.
       links: {axes of the mesh: {kind of collective: bytes on the wire}}.
-      seconds: {"compute", "memory", "links"} at the peaks.
+      seconds: {"compute", "memory", "links"} at the peaks, and on TPUs "fusions", by
+        their compiler's estimate.
       refusal: what the compiler said where it does not fit; "" elsewhere.
     """
 
@@ -164,7 +167,8 @@ def _forecast(
             raise
         return _refused(known, said, chip)
     memory, cost = compiled.memory_analysis(), compiled.cost_analysis() or {}
-    crossing = collectives(compiled.as_text(), mesh, unknown_trips=program.trips)
+    text = compiled.as_text()
+    crossing = collectives(text, mesh, unknown_trips=program.trips)
     peak = (
         memory.argument_size_in_bytes
         + memory.output_size_in_bytes
@@ -189,8 +193,14 @@ def _forecast(
             "compute": flops / chip.flops,
             "memory": hbm / chip.bandwidth,
             "links": sum(one.wire_bytes for one in crossing) / chip.links,
-        },
+        }
+        | _by_compiler(text, chip, program.trips),
     )
+
+
+def _by_compiler(text: str, chip: Chip, trips: int) -> dict[str, float]:
+    cycles = estimated_cycles(text, unknown_trips=trips) if chip.clock else 0
+    return {"fusions": cycles / chip.clock} if cycles else {}
 
 
 def _refused(known: dict[str, Any], said: str, chip: Chip) -> Forecast:

@@ -9,6 +9,7 @@ import pytest
 
 from aprm_jax.training.collectives import by_axes, collectives
 from aprm_jax.training.forecast import product_flops
+from aprm_jax.training.hlo import estimated_cycles
 
 TEXT = """
 HloModule step, entry_computation_layout={(f32[8,4]{1,0})->f32[8,4]{1,0}}
@@ -120,6 +121,38 @@ ENTRY %main (p0: f32[4,4]) -> f32[4,4] {
   ROOT %out = f32[4,4]{1,0} get-tuple-element(%w), index=1
 }
 """  # noqa: E501
+
+
+CYCLES_TEXT = """
+%branch.0 (p: f32[4]) -> f32[4] {
+  ROOT %a = f32[4]{0:T(128)} fusion(%p), kind=kLoop, calls=%f, metadata={op_name="a"}, backend_config={"window_config":{"estimated_cycles":"7"}}
+}
+
+%branch.1 (p: f32[4]) -> f32[4] {
+  ROOT %b = f32[4]{0:T(128)} copy(%p), backend_config={"window_config":{"estimated_cycles":"11"}}
+}
+
+%cond (arg: (s32[])) -> pred[] {
+  %n = s32[]{:T(128)} constant(5)
+  ROOT %c = pred[]{:T(512)} compare(%i, %n), direction=LT
+}
+
+%body (arg: (s32[])) -> (s32[]) {
+  %v = f32[4]{0:T(128)} conditional(%i, %x, %y), branch_computations={%branch.0, %branch.1}
+  %k = f32[4]{0:T(128)} custom-call(%x), backend_config={"window_config":{"estimated_cycles":"9223372036854775807"}}
+  ROOT %t = (s32[]{:T(128)}) fusion(%v), kind=kLoop, calls=%f, backend_config={"window_config":{"estimated_cycles":"100"}}
+}
+
+ENTRY %main (p0: f32[4]) -> f32[4] {
+  %w = (s32[]{:T(128)}) while(%t0), condition=%cond, body=%body
+  ROOT %out = f32[4]{0} fusion(%w), kind=kLoop, calls=%f, backend_config={"window_config":{"estimated_cycles":"1000"}}
+}
+"""  # noqa: E501
+
+
+def test_a_compilers_estimates_are_added_up_as_often_as_they_run():
+    assert estimated_cycles(CYCLES_TEXT) == 1000 + 5 * (100 + 11)
+    assert estimated_cycles(TEXT) == 0
 
 
 def test_a_gather_hidden_behind_products_on_a_tpu_is_told_once_a_turn():
