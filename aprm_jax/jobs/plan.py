@@ -220,7 +220,9 @@ def summary(told: Forecast, topology: Topology) -> str:
     parts = [room, f"{told.flops / 1e12:.3g} TFLOP"]
     if told.time:
         parts.append(f"at least {1e3 * told.time:.3g} ms ({told.bound})")
+        alone = told.mfu(topology.chip, told.serial)
         parts.append(f"MFU at most {told.mfu(topology.chip):.0%}")
+        parts.append(f"{alone:.0%} if no collective is hidden")
     return ", ".join(parts)
 
 

@@ -96,18 +96,27 @@ class Forecast:
         return max(self.seconds.values(), default=0.0)
 
     @property
+    def serial(self) -> float:
+        """Seconds, at least, where no collective is hidden behind anything else."""
+        rest = {what: s for what, s in self.seconds.items() if what != "links"}
+        return max(rest.values(), default=0.0) + self.seconds.get("links", 0.0)
+
+    @property
     def bound(self) -> str:
         """What the time is spent on."""
         return max(self.seconds, key=lambda what: self.seconds[what])
 
-    def mfu(self, chip: Chip) -> float:
-        """Useful operations as a share of what the chip could do in that time."""
-        return self.useful_flops / (chip.flops * self.time) if self.time else 0.0
+    def mfu(self, chip: Chip, seconds: float | None = None) -> float:
+        """Useful operations as a share of what the chip could do in the time."""
+        seconds = self.time if seconds is None else seconds
+        return self.useful_flops / (chip.flops * seconds) if seconds else 0.0
 
     def as_json(self, chip: Chip) -> dict[str, Any]:
         """All of it, for a file."""
         told = {"fits": self.fits, "time": self.time, "bound": self.bound}
-        return dataclasses.asdict(self) | told | {"mfu": self.mfu(chip)}
+        serial = self.mfu(chip, self.serial)
+        told |= {"mfu": self.mfu(chip), "mfu_serial": serial}
+        return dataclasses.asdict(self) | told
 
 
 def abstract(mesh: jax.sharding.Mesh, tree: Any) -> Any:

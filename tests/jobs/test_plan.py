@@ -58,7 +58,7 @@ def test_steps_are_compiled_for_chips_that_are_not_here(tmp_path):
     assert (step["stage"], step["name"]) == (training, "update")
     assert step["fits"] and step["peak"] < 1e9
     assert step["flops"] >= step["useful_flops"] > 0
-    assert 0 < step["mfu"] <= 1
+    assert 0 < step["mfu_serial"] < step["mfu"] <= 1
     assert step["time"] == max(step["seconds"].values())
     # Two moments, each as large as they are.
     held = step["holds"]
