@@ -66,6 +66,7 @@ SMALL = LLAMA | {
 }
 MODELS = {"Llama-3.1-8B": LLAMA, "Qwen2.5-1.5B": QWEN, "small": SMALL}
 WEAK_TOKENS, WEAK_UPDATES = 128, 5
+SLICE = 256  # chips of the largest v5e slice
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,12 +82,22 @@ class Row:
 
 
 ADAPTERS = {"lora.rank": 16, "model.param_dtype": "bfloat16"}
+# Four rows a chip of 64: weights travel as often for four times the tokens.
+MANY = {
+    "game.generator_rows": 256,
+    "game.prm_clean": 96,
+    "game.prm_fresh": 96,
+    "game.prm_replay": 64,
+}
 ROWS = {
     "sft_full": Row("SFT, full", "sft", "Llama-3.1-8B", "v5e:8x8"),
     "game_lora": Row(
         "joint game, LoRA", "aprm", "Llama-3.1-8B", "v5e:4x4", fields=ADAPTERS
     ),
     "game_full": Row("joint game, full", "aprm", "Llama-3.1-8B", "v5e:8x8"),
+    "game_full_256": Row(
+        "joint game, full, 256 rows", "aprm", "Llama-3.1-8B", "v5e:8x8", fields=MANY
+    ),
     "game_full_small": Row("joint game, full", "aprm", "Qwen2.5-1.5B", "v5e:4x4"),
     "prm_lora": Row(
         "PRM, LoRA",
@@ -264,13 +275,16 @@ def render(known: Mapping[str, Any]) -> str:
         + "\n\n64 rows of 1,024 tokens (decode: 64 rows, 1,024 read and 512 written), "
         "bfloat16 products, `model.remat='full'`, one mesh axis, fsdp, where no other "
         "is named. MFU at most, without and with collectives hidden; "
-        f"{versions}.\n\n" + _weak_table(known) + "\n\nMade by `benchmarks/plan.py`."
+        f"{versions}.\n\n{_weak_text(known)}{_pod_text(known)}"
+        "Made by `benchmarks/plan.py`."
     )
 
 
-def _weak_table(known: Mapping[str, Any]) -> str:
+def _weak_text(known: Mapping[str, Any]) -> str:
     """Cost of a token by number of devices, each with as many rows."""
     lines = []
+    if not _weak_rows(known):
+        return ""
     for one in sorted(_weak_rows(known), key=lambda one: one["devices"]):
         sent = sum(sum(kinds.values()) for kinds in one["links"].values())
         lines.append(
@@ -285,7 +299,39 @@ def _weak_table(known: Mapping[str, Any]) -> str:
             )
         )
     head = ["devices", "MFLOP a token", "MB a device", "MB sent a device", "CPU µs"]
-    return table(head, lines)
+    small = _weak_rows(known)[0]["parameters"]
+    return (
+        "The cost of a token as devices grow and each keeps its 16 rows of "
+        f"{WEAK_TOKENS} tokens: the joint update of two players of {small / 1e6:,.1f} "
+        "million parameters under fsdp, counted in the compiled program, and the "
+        "processor's time of a token, measured on virtual devices of 2 cores.\n\n"
+        f"{table(head, lines)}\n\n"
+    )
+
+
+def _pod_text(known: Mapping[str, Any]) -> str:
+    """What grows on paper, from a planned row, up to 256 hosts of four chips."""
+    if "game_full" not in known:
+        return ""
+    [step] = known["game_full"]["steps"]
+    chips, holds = known["game_full"]["chips"], step["holds"]
+    sent = sum(sum(kinds.values()) for kinds in step["links"].values())
+    state = sum(size for what, size in holds.items() if what != "batch") * chips
+    lines = []
+    for count in (chips, SLICE, 4 * SLICE):
+        shards, slices = min(count, SLICE), max(1, count // SLICE)
+        ring = sent * (1 - 1 / shards) / (1 - 1 / chips)
+        # Float32 parameters of both players are twice their gradients' bytes.
+        between = (1 - 1 / slices) * holds["parameters"] * chips / shards
+        sizes = (state / shards, ring, between)
+        lines.append((f"{count:,}", [f"{size / 1e9:,.2f}" for size in sizes]))
+    head = ["chips", "GB of state a chip", "GB sent a chip", "GB sent between slices"]
+    return (
+        "On paper, two full 8B players on more chips with a row each: fsdp over a slice "
+        f"of up to {SLICE} chips, `mesh.data` over slices. What a chip holds falls, what "
+        "it sends within its slice is the same to two per cent, and only gradients, a "
+        f"share of them each, cross between slices.\n\n{table(head, lines)}\n\n"
+    )
 
 
 def _weak_rows(known: Mapping[str, Any]) -> list[Any]:
