@@ -327,10 +327,10 @@ def _pod_text(known: Mapping[str, Any]) -> str:
         lines.append((f"{count:,}", [f"{size / 1e9:,.2f}" for size in sizes]))
     head = ["chips", "GB of state a chip", "GB sent a chip", "GB sent between slices"]
     return (
-        "On paper, two full 8B players on more chips with a row each: fsdp over a slice "
-        f"of up to {SLICE} chips, `mesh.data` over slices. What a chip holds falls, what "
-        "it sends within its slice is the same to two per cent, and only gradients, a "
-        f"share of them each, cross between slices.\n\n{table(head, lines)}\n\n"
+        "On paper, two full 8B players on more chips with a row each: fsdp over a "
+        f"slice of up to {SLICE} chips, `mesh.data` over slices. What a chip holds "
+        "falls, what it sends within its slice is the same to two per cent, and only "
+        f"gradients, a share of them each, cross between slices.\n\n{table(head, lines)}\n\n"
     )
 
 
