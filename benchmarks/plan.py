@@ -330,7 +330,8 @@ def _pod_text(known: Mapping[str, Any]) -> str:
         "On paper, two full 8B players on more chips with a row each: fsdp over a "
         f"slice of up to {SLICE} chips, `mesh.data` over slices. What a chip holds "
         "falls, what it sends within its slice is the same to two per cent, and only "
-        f"gradients, a share of them each, cross between slices.\n\n{table(head, lines)}\n\n"
+        "gradients, a share of them each, cross between slices.\n\n"
+        f"{table(head, lines)}\n\n"
     )
 
 
