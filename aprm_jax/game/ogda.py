@@ -258,7 +258,7 @@ def ogda_adam(
     return optax.chain(*stages, optax.scale_by_learning_rate(learning_rate))
 
 
-def _unbiased_decay(step: ArrayLike, b2: ArrayLike) -> Array:
+def _unbiased_decay(step: Any, b2: Any) -> Any:
     """Of a mean that weighs gradients as Adam's does after its bias is corrected."""
     weight = 1.0 - jnp.asarray(b2) ** jnp.asarray(step, jnp.float32)
     return b2 * weight / (1.0 - b2 + b2 * weight)

@@ -133,18 +133,20 @@ def _by_jax(query, key, value, mask, scale: float, implementation: Any) -> Array
 def _cudnn(query, key, value, mask, config: DecoderConfig, rows: WholeRows) -> Array:
     del config, rows
     width = query.shape[2]
-    arrays = (_wider(a, 2, axis=2) for a in (query, key, value))
-    out = _by_jax(*arrays, _padded_mask(mask, 2), 1.0, "cudnn")  # even lengths alone
+    query, key, value = (_wider(a, 2, axis=2) for a in (query, key, value))
+    mask = _padded_mask(mask, 2)  # even lengths alone
+    out = _by_jax(query, key, value, mask, 1.0, "cudnn")
     return out[:, :, :width]
 
 
 def _splash(query, key, value, mask, config: DecoderConfig, rows: WholeRows) -> Array:
     width, least = query.shape[2], BLOCKS[-1]
-    arrays = tuple(_wider(a, least, axis=2) for a in (query, key, value))
+    query, key, value = (_wider(a, least, axis=2) for a in (query, key, value))
     cap = config.attention_softcap
     if rows.segment_ids is None:
         seen = _padded_mask(mask, least)
-        return _on_mesh(functools.partial(_branching, cap), *arrays, seen)[:, :, :width]
+        branching = functools.partial(_branching, cap)
+        return _on_mesh(branching, query, key, value, seen)[:, :, :width]
     # Padding is a segment of its own, so that every token sees itself.
     seen = _wider(rows.segment_ids, least, axis=1, fill=-1)
 
@@ -153,9 +155,9 @@ def _splash(query, key, value, mask, config: DecoderConfig, rows: WholeRows) -> 
 
     if rows.local is not None:
         near, far = windowed(config.sliding_window), windowed(None)
-        out = jax.lax.cond(rows.local, near, far, *arrays, seen)
+        out = jax.lax.cond(rows.local, near, far, query, key, value, seen)
     else:
-        out = windowed(config.sliding_window)(*arrays, seen)
+        out = windowed(config.sliding_window)(query, key, value, seen)
     return out[:, :, :width]
 
 
@@ -199,7 +201,7 @@ def _kernel(mask: Any, cap: float | None) -> Any:
 
     block = next(size for size in BLOCKS if mask.shape[-1] % size == 0)
     names = ("q", "kv", "kv_compute", "q_dkv", "kv_dkv", "kv_dkv_compute", "q_dq")
-    sizes = {f"block_{name}": block for name in (*names, "kv_dq")}
+    sizes: dict[str, Any] = {f"block_{name}": block for name in (*names, "kv_dq")}
     return splash.make_splash_mha(
         mask,
         block_sizes=splash.BlockSizes(**sizes),

@@ -18,6 +18,7 @@ from jax.sharding import PartitionSpec as P
 
 Rows = TypeVar("Rows")
 Whole = TypeVar("Whole")
+Out = TypeVar("Out")
 
 AXES = ("data", "fsdp", "tensor")
 ROW_AXES = ("data", "fsdp")
@@ -38,8 +39,8 @@ def row_shards() -> int:
 
 
 def on_own_rows(
-    function: Callable[[Whole, Rows], Rows], whole: Whole, rows: Rows
-) -> Rows:
+    function: Callable[[Whole, Rows], Out], whole: Whole, rows: Rows
+) -> Out:
     """`function(whole, rows)`, run by every device on the rows that it has.
 
     For a loop over parts of rows: the compiler would gather `whole` at every turn, and

@@ -69,13 +69,14 @@ def _read_on_mesh(
     dtype = decoder.config.dtype
 
     def of_rows(kernel, rows) -> TokenLogprobs:
+        hidden, tokens, read = rows
         room = CHUNK_BYTES if platform() == "cpu" else WIDE_CHUNK_BYTES
-        count = room // (4 * decoder.config.vocab_size * rows[1].shape[0])
+        count = room // (4 * decoder.config.vocab_size * tokens.shape[0])
         columns = max(LEAST_COLUMNS, count)
-        if columns >= rows[1].shape[1]:
-            read = functools.partial(_read, decoder)
-            return jax.checkpoint(read)({name: kernel}, *rows[:2])
-        return _read_by_chunks(decoder, {name: kernel}, *rows, columns)
+        if columns >= tokens.shape[1]:
+            at_once = jax.checkpoint(functools.partial(_read, decoder))
+            return at_once({name: kernel}, hidden, tokens)
+        return _read_by_chunks(decoder, {name: kernel}, hidden, tokens, read, columns)
 
     # Gathered as the products read it. Chunks add up their gradients in the same dtype,
     # as devices do: few of them, and each a sum in float32.
