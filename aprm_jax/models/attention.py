@@ -5,7 +5,7 @@
 | `einsum` | anything (`cpu_kernels`) | – |
 | `dot_product_attention` | anything: `jax.nn`'s, left to the compiler | soft caps |
 | `splash` | TPUs: Pallas, in blocks; none that is not seen is computed | heads that are no multiple of 64 numbers |
-| `cudnn` | GPUs: cuDNN's flash attention | float32, soft caps, heads of more than 256 numbers or no multiple of 8 |
+| `cudnn` | GPUs: cuDNN's flash attention | float32, soft caps, heads of more than 256 numbers or no multiple of 8; GPUs before Ampere, and for heads of more than 128 before Hopper |
 
 `auto` is the platform's own where it can do the model, else `einsum`. What follows a
 cache has few queries, and goes by `einsum` always.
@@ -73,19 +73,40 @@ def platform() -> str:
 def kernel_of(config: DecoderConfig) -> str:
     """The kernel that attention over whole rows is computed by.
 
+    It is `einsum` in place of splash where several devices run a program that says
+    nothing of their mesh, the drawing of first parameters for one.
+
     Raises:
       ValueError: the config names one that does not run on the platform.
     """
     own = _OWN.get(platform(), "einsum")
     name = config.attention
     if name == "auto":
-        return "einsum" if attention_refusal(config, own) else own
+        able = not attention_refusal(config, own) and _gpu_is_able(config, own)
+        name = own if able else "einsum"
     if name in _OWN.values() and name != own:
         raise ValueError(
             f"attention={name!r} does not run on this platform, {platform()}: take "
             f"'auto', which is {own!r} here, or 'einsum'"
         )
-    return name
+    return "einsum" if name == "splash" and _undivided() else name
+
+
+def _gpu_is_able(config: DecoderConfig, own: str) -> bool:
+    """Whether cuDNN's kernel runs on this GPU: Ampere, for large heads Hopper."""
+    if own != "cudnn" or _compiled_for.get() is not None:
+        return True
+    found = getattr(jax.local_devices()[0], "compute_capability", "0")
+    return float(found) >= (9.0 if config.head_dim > 128 else 8.0)
+
+
+def _undivided() -> bool:
+    """Whether several devices may run what is traced without being told their mesh.
+
+    No compiler divides a kernel among them.
+    """
+    told = _compiled_for.get() is not None or active_mesh() is not None
+    return not told and jax.device_count() > 1
 
 
 def attend(

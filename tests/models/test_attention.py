@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import types
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +15,7 @@ from aprm_jax.models import attention
 from aprm_jax.models.attention import WholeRows, attend, compiled_for, kernel_of
 from aprm_jax.models.cpu_kernels import MOST_BLOCKS, SMALLEST_BLOCK
 from aprm_jax.models.decoder import Decoder
+from aprm_jax.models.placement import AXES
 from aprm_jax.models.positions import causal_mask
 
 HEADS, KV_HEADS, SIZE = SMALL.num_heads, SMALL.num_kv_heads, SMALL.head_dim
@@ -195,6 +197,34 @@ def test_each_platform_has_its_kernel_where_it_can_do_the_model():
         "tpu": ["splash"] * 3 + ["einsum"],
         "gpu": ["einsum", "cudnn", "einsum", "cudnn"],
     }
+
+
+@pytest.mark.parametrize(
+    ("capability", "size", "kernel"),
+    [("7.5", 64, "einsum"), ("8.0", 64, "cudnn"), ("8.9", 256, "einsum"),
+     ("9.0", 256, "cudnn"), ("12.0", 64, "cudnn")],
+)  # fmt: skip
+def test_a_gpu_that_cudnn_has_no_kernel_for_computes_ours(
+    monkeypatch, capability, size, kernel
+):
+    gpu = types.SimpleNamespace(compute_capability=capability)
+    monkeypatch.setattr(attention, "platform", lambda: "gpu")
+    monkeypatch.setattr(jax, "local_devices", lambda: [gpu])
+    assert (
+        kernel_of(dataclasses.replace(WIDE, dtype="bfloat16", head_dim=size)) == kernel
+    )
+
+
+def test_no_kernel_is_left_to_a_compiler_that_cannot_divide_it(monkeypatch):
+    monkeypatch.setattr(attention, "platform", lambda: "tpu")
+    monkeypatch.setattr(jax, "device_count", lambda: 4)
+    assert kernel_of(WIDE) == "einsum"
+    axes = (jax.sharding.AxisType.Auto,) * 3
+    mesh = jax.sharding.AbstractMesh((1, 4, 1), AXES, axis_types=axes)
+    with jax.sharding.use_abstract_mesh(mesh):
+        assert kernel_of(WIDE) == "splash"
+    monkeypatch.setattr(jax, "device_count", lambda: 1)
+    assert kernel_of(WIDE) == "splash"
 
 
 @pytest.mark.parametrize(
