@@ -86,10 +86,16 @@ def test_time_outside_of_phases_is_told(capsys):
 def test_jobs_show_what_they_are_run_for():
     shown = {name: [metric for _, metric in job.shown] for name, job in jobs().items()}
     assert shown["sft"] == ["loss", "tokens"]
-    assert "prm/loss" in shown["prm"] and "prm/accuracy_clean" in shown["prm"]
+    assert "prm/loss" in shown["prm"] and "prm/accuracy_correct" in shown["prm"]
     assert shown["aprm"][0] == "game/fool_rate"
     assert {"generator/reward", "prm/reward", "prm/loss"} <= set(shown["aprm"])
     assert re.search("accuracy", " ".join(shown["aprm"]))
+
+
+def test_no_label_stands_twice_in_a_line():
+    for name, job in jobs().items():
+        labels = [label for label, _ in job.shown]
+        assert len(set(labels)) == len(labels), name
 
 
 def test_durations_as_a_person_says_them():

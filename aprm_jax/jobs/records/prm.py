@@ -167,8 +167,6 @@ JOB = Job(
     length="prm.updates",
     shown=(
         ("loss", "prm/loss"),
-        ("accuracy on clean", "prm/accuracy_clean"),
-        ("on wrong", "prm/accuracy_fresh"),
         ("accuracy on right", "prm/accuracy_correct"),
         ("on wrong", "prm/accuracy_incorrect"),
     ),
