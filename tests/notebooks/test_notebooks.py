@@ -13,11 +13,12 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parents[2]
 NOTEBOOKS = sorted((REPOSITORY / "notebooks").glob("*.ipynb"))
 
-# What a notebook's cell of parameters ends with here. Those with CUT share one run,
-# which the first of them to come trains.
+# What a notebook's cell of parameters ends with here. Those on arithmetic share one
+# run, which the first of them to come trains.
 SMALL: dict[str, dict[str, Any]] = {
     "ogda_matrix_games": {"GAMES": 20, "STARTS": 2},
     "quickstart": {"CUT": ":runlocal", "QUESTIONS": 3},
+    "search": {"CUT": ":runlocal", "QUESTIONS": 3, "N": 4, "BUDGETS": (4,)},
 }
 OF_A_MACHINE = re.compile(
     r"/(home|root|Users|work|tmp|private|var|opt|mnt|content|workspace)/"
