@@ -118,6 +118,13 @@ ROWS = {
         {**ADAPTERS, "mesh.sample_tensor": 8},
     ),
     "game_h100": Row("joint game, full", "aprm", "Qwen2.5-1.5B", "gpu:h100x1"),
+    "game_h100_small": Row(
+        "joint game, full, 8 microbatches, factored moments",
+        "aprm",
+        "Qwen2.5-1.5B",
+        "gpu:h100x1",
+        fields={"game.microbatches": 8, "game.moments": "factored"},
+    ),
 }
 
 
