@@ -16,6 +16,7 @@ NOTEBOOKS = sorted((REPOSITORY / "notebooks").glob("*.ipynb"))
 # What a notebook's cell of parameters ends with here. Those on arithmetic share one
 # run, which the first of them to come trains.
 SMALL: dict[str, dict[str, Any]] = {
+    "harden": {"CUT": ":runlocal"},
     "ogda_matrix_games": {"GAMES": 20, "STARTS": 2},
     "quickstart": {"CUT": ":runlocal", "QUESTIONS": 3},
     "search": {"CUT": ":runlocal", "QUESTIONS": 3, "N": 4, "BUDGETS": (4,)},
