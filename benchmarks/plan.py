@@ -360,7 +360,7 @@ def _wire(step: Mapping[str, Any]) -> str:
 
 
 def _speed(step: Mapping[str, Any]) -> list[str]:
-    if step["refusal"]:
+    if not step["fits"]:
         return ["–", "–"]
     seconds = dict(step["seconds"])
     links = seconds.pop("links", 0.0)
