@@ -92,7 +92,7 @@ def get_config(arg: str = ""):
 def _search_stages(c: Any, beams: Sequence[int], alphas: Sequence[int]):
     c.stages = (*c.stages, "prover:sft", "pav_prover:pav")
     override(c, "prover", {"domain.authors": "second", "sft.init_from": ""})
-    override(c, "pav_prover", {"pav.prover": "prover"})
+    override(c, "pav_prover", {"pav.prover": "prover", "builder.window": 0})
     searches = {
         f"{name}_{beam}": fields | _width(beam, fields)
         for name, fields in RANKED.items()
@@ -110,7 +110,7 @@ def _search_stages(c: Any, beams: Sequence[int], alphas: Sequence[int]):
 def _label_stages(c: Any, names: Sequence[str]):
     c.stages = (*c.stages, *(f"{name}:pav" for name in names))
     for name in names:
-        override(c, name, LABELS[name])
+        override(c, name, LABELS[name] | {"builder.window": 0})
     searches = {
         f"{how}_{name}": {"search.verifiers": (name,), **fields, **_width(8, fields)}
         for name in names

@@ -35,7 +35,9 @@ def get_config(arg: str = ""):
     # Both read values: nothing is learned of hard rows, and both start from the solver.
     c.prm.init_from = "solver"
     c.prm.hard_share = 0.0
+    # What a beginning is worth depends on the question: both read all lines.
     override(c, "orm", {"prm.negatives": "outcome", "builder.window": 0})
+    override(c, "pav", {"builder.window": 0})
     c.search.splits = ("test", "longer")
     for stage, fields in SEARCHES.items():
         override(c, stage, fields)

@@ -41,11 +41,11 @@ def get_config(arg: str = ""):
         models = {name: name for name in ("solver", "generator", "aprm")}
     else:
         models = finished_models(arg, "solver", "generator", *prms)
-    # It reads whole solutions, as no other PRM here does: it starts from the solver.
+    # Both read whole solutions, as no other PRM here does: they start from the solver.
     orm = {"prm.negatives": "outcome", "prm.init_from": models["solver"]}
     orm |= {"prm.solver": models["solver"], "prm.hard_share": 0.0, "builder.window": 0}
     pav = {"prm.init_from": models["solver"], "pav.solver": models["solver"]}
-    pav |= {"prm.hard_share": 0.0}
+    pav |= {"prm.hard_share": 0.0, "builder.window": 0}
     arms: dict[str, dict] = {
         name: {"rl.verifiers": (models[name],), "rl.rewards": ("min_form",)}
         for name in prms

@@ -74,6 +74,18 @@ def test_published_results_keep_the_settings_that_they_were_measured_with(name):
     assert (config.prm.updates, config.game.updates) == (300, 300)
 
 
+def test_values_are_learned_of_whole_solutions():
+    """What a beginning is worth depends on the question, not on its last line alone."""
+    configs = [read_config_file(path, "runlocal") for path in FILES]
+    windows = {
+        (c.name, stage): for_stage(validate(c), stage).builder.window
+        for c in configs
+        for stage, job in stages(c)
+        if job == "pav"
+    }
+    assert len(windows) >= 3 and not any(windows.values()), windows
+
+
 def test_runlocal_cuts_overrides_too():
     whole, cut = quickstart(), quickstart("runlocal")
     assert flat(whole).keys() == flat(cut).keys()

@@ -226,6 +226,14 @@ def value_rows(
       JobError: none fits.
     """
     builder, shape = context.builder, row_shape(context)
+    if builder.window is not None:
+        log.warning(
+            "%s: builder.window=%d: a value depends on the question, which the model "
+            "does not see behind so many lines: after a mistake it cannot tell a right "
+            "step from one that arrives. Set builder.window=0 for this stage",
+            context.stage,
+            builder.window,
+        )
     labels = [(tree.question, *label) for tree in trees for label in tree.labels()]
     # The mean, where a question was drawn twice.
     by_text: dict[tuple[str, tuple[str, ...]], list[float]] = {}

@@ -174,14 +174,17 @@ def test_its_model_has_values_and_searches_by_effective_rewards(
         config(**{"search.prover_values": "pav", "search.aggregation": "last"})
 
 
-def test_a_windowed_model_learns_each_step_by_what_it_sees(root, scripted):
+def test_a_windowed_model_learns_each_step_by_what_it_sees(root, scripted, caplog):
     context = _context(root, "seen", **{"builder.window": 1})
     trees = pav._labelled(context)
     rows, labels = pav.value_rows(context, trees)
+    assert "builder.window=1: a value depends on the question" in caplog.text
+    caplog.clear()
     values = {(t.question, s): v for t in trees for s, v in t.labels()}
     assert len(rows) == len(values) == len(labels)
     np.testing.assert_allclose(np.sort(labels), sorted(values.values()), rtol=1e-6)
     whole = pav.value_rows(_context(root, "seen2"), trees)[1]
+    assert "builder.window" not in caplog.text
     np.testing.assert_allclose(np.sort(whole), np.sort(labels))
 
 
