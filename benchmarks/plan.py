@@ -363,6 +363,8 @@ def _speed(step: Mapping[str, Any]) -> list[str]:
     if not step["fits"]:
         return ["–", "–"]
     seconds = dict(step["seconds"])
+    if "fusions" not in seconds:  # nothing is known but products: no MFU of a step
+        return [f"{1e3 * seconds['compute']:,.0f} ms (products alone)", "–"]
     links = seconds.pop("links", 0.0)
     hidden = step["time"] / (max(seconds.values()) + links)
     return [
