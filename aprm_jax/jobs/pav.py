@@ -88,7 +88,8 @@ def run(context: Context) -> dict[str, Any]:
     params = prm.initial_prm(context, c.init_from, "prm.init_from", c.head)
     size = prm.whole_batch(context)
     batches = packed_batches(context, size, rows, weights, halves=True)
-    params = prm.train(context, params, batches, _STREAM)
+    step_fn = prm.update_step(context, params, batches, _STREAM)
+    params = prm.train(context, params, step_fn)
     context.save(params, "prm", c.head, aggregation="last", values=True)
     return counts
 

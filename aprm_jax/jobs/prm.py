@@ -29,7 +29,7 @@ from aprm_jax.models.decoder import Decoder
 from aprm_jax.tasks.protocols import StepOracle
 from aprm_jax.training.ahead import Ahead
 from aprm_jax.training.learner import LearnerState, start
-from aprm_jax.training.loop import StepOutput, run_loop
+from aprm_jax.training.loop import StepFn, StepOutput, run_loop
 from aprm_jax.training.mesh import batch_shards, shard_batch
 from aprm_jax.training.timing import PhaseTimer
 from aprm_jax.verifiers.hard import hard_rows
@@ -52,14 +52,16 @@ def run(context: Context) -> dict[str, int]:
     params = initial_prm(context, c.init_from, "prm.init_from", c.head)
     size = whole_batch(context)
     if c.negatives in ("labels", VALUES):
-        params = train(context, params, label_batches(context, size), 8)
+        step_fn = update_step(context, params, label_batches(context, size), 8)
+        params = train(context, params, step_fn)
         how = "last" if c.negatives == VALUES else "min"
         context.save(params, "prm", c.head, aggregation=how)
         return {}
     pool = _pool(context) if c.negatives in SAMPLED else ()
     rows, judged = BatchSize(multiple=_shares(context)), dict[int, int]()
     batch_of = _batches(context, size, rows, pool, judged)
-    params = train(context, params, batch_of, 5, judged)
+    step_fn = update_step(context, params, batch_of, 5, judged)
+    params = train(context, params, step_fn)
     context.spent.add(Spent.of_metrics(context.directory, "prm"))
     aggregation = "last" if c.negatives == OUTCOME else "min"
     context.save(params, "prm", c.head, aggregation=aggregation)
@@ -109,23 +111,40 @@ def compiled_update(
     )
 
 
-def train(
+def train(context: Context, params: Any, step_fn: StepFn) -> Any:
+    """R after all its updates; `step_fn` is of `update_step`, on the same `params`."""
+    state = run_loop(
+        first_state(context, params),
+        step_fn,
+        workdir=context.directory,
+        config=context.loop_config(context.config.prm.updates),
+        name=context.stage,
+    )
+    return lora.merged(params, state.params, lora.LoraConfig.of(context.config.lora))
+
+
+def first_state(context: Context, params: Any) -> LearnerState:
+    """What R's training begins with."""
+    adapters = lora.LoraConfig.of(context.config.lora)
+    trained = lora.player(context.key(9), params, adapters)
+    return start(trained, optimiser(context.config.prm), context.mesh)
+
+
+def update_step(
     context: Context,
     params: Any,
     batch_of: Callable[[Any, int, PhaseTimer], PrmBatch],
     stream: int,
     judged: dict[int, int] | None = None,
-) -> Any:
-    """R after its updates on the batches that `batch_of(R, step, timer)` gives.
+) -> StepFn:
+    """One update of R on what `batch_of(R, step, timer)` gives.
 
-    `stream` tells the random keys apart; `judged` has the oracle's verdicts that the
-    batch of a step needed, once it is made.
+    `params` are those that it starts from; `stream` tells the random keys apart;
+    `judged` has the oracle's verdicts that the batch of a step needed, once it is made.
     """
     c, adapters = context.config.prm, lora.LoraConfig.of(context.config.lora)
-    tx = optimiser(c)
-    update = compiled_update(c, context.decoder, tx, context.mesh, adapters)
+    update = compiled_update(c, context.decoder, optimiser(c), context.mesh, adapters)
     ref = params if adapters or c.beta > 0 else None
-    trained = lora.player(context.key(9), params, adapters)
 
     def step_fn(state: LearnerState, step: int, timer: PhaseTimer) -> StepOutput:
         prm = lora.materialise(params, state.params, adapters)
@@ -143,14 +162,7 @@ def train(
                 metrics.pop(f"prm/accuracy_{source}", None)
         return StepOutput(state, metrics, batch)
 
-    state = run_loop(
-        start(trained, tx, context.mesh),
-        step_fn,
-        workdir=context.directory,
-        config=context.loop_config(c.updates),
-        name=context.stage,
-    )
-    return lora.merged(params, state.params, adapters)
+    return step_fn
 
 
 def _batches(

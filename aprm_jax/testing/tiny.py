@@ -1,4 +1,4 @@
-"""Random models of some ten thousand parameters in Hugging Face's format.
+"""Random models, of some ten thousand parameters or more, in Hugging Face's format.
 
 For a cut of a run that wants a real backbone: the same files, the same code, no
 download. A language model among them babbles short equations: random weights alone
@@ -9,7 +9,7 @@ What comes out of them means nothing.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,14 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "qwen2": {"attention_bias": "qkv", "rope_theta": 1e6},
     "qwen3": {"qk_norm": True, "rope_theta": 1e6},
 }
+_SIZES: dict[str, int] = {
+    "d_model": 32,
+    "num_layers": 2,
+    "num_heads": 4,
+    "num_kv_heads": 2,
+    "head_dim": 8,
+    "d_ff": 64,
+}
 _CHAT = (
     "{% for m in messages %}<|{{ m['role'] }}|>\n{{ m['content'] }}<eos>\n{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
@@ -54,6 +62,7 @@ def write_tiny(
     *,
     layout: str | None = None,
     vocab_size: int = 512,
+    sizes: Mapping[str, int] | None = None,
     seed: int = 0,
 ) -> Path:
     """Writes a random model with a tokenizer of its own.
@@ -64,6 +73,7 @@ def write_tiny(
       texts: what the tokenizer is trained on.
       layout: of an existing PRM, "qwen2_prm" or "trl"; None for a language model.
       vocab_size: of the tokenizer, at most.
+      sizes: fields of `DecoderConfig` in place of those in `_SIZES`.
       seed: of the weights.
     """
     folder = Path(folder)
@@ -77,13 +87,8 @@ def write_tiny(
     config = DecoderConfig(
         # Rows to spare: a family's own tokenizer class may add tokens as it loads.
         vocab_size=-(-tokenizer_rows(tokenizer) // 8) * 8 + 8,
-        d_model=32,
-        num_layers=2,
-        num_heads=4,
-        num_kv_heads=2,
-        head_dim=8,
-        d_ff=64,
         tie_embeddings=False,
+        **_SIZES | dict(sizes or {}),
         **_OPTIONS[family],
     )
     row = np.zeros((1, 8), np.int32)
