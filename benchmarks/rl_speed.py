@@ -17,8 +17,6 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -27,7 +25,9 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
+import sides
+from sides import ROOT
+
 QUESTION = "Ann has {a} boxes of {b} pens and buys {c} more. How many pens has she?"
 BETA, RATE = 0.04, 1e-5
 
@@ -45,8 +45,7 @@ def main() -> None:
     parser.add_argument("--side", choices=("ours", "trl", ""), default="")
     args = parser.parse_args()
     if args.side:
-        print(json.dumps({"ours": ours, "trl": trl}[args.side](args)))
-        return
+        return sides.answer({"ours": ours, "trl": trl}[args.side], args)
     if not args.model:
         args.model = str(_tiny(Path(tempfile.mkdtemp())))
     found = {"settings": {k: v for k, v in vars(args).items() if k not in _ASIDE}}
@@ -63,18 +62,9 @@ _ASIDE = ("side", "out", "trl", "model")
 
 
 def _run(args: Any, python: str, side: str) -> dict[str, Any]:
-    """A side in a process of its own; its last line is the result."""
     shared = ("groups", "group_size", "tokens", "iterations", "warm_up", "model")
     options = [f"--{n.replace('_', '-')}={getattr(args, n)}" for n in shared]
-    command = [python, __file__, f"--side={side}", *options]
-    done = subprocess.run(command, capture_output=True, text=True, env=_environment())
-    if done.returncode:
-        raise SystemExit(f"{side} failed:\n{done.stdout}\n{done.stderr}")
-    return json.loads(done.stdout.strip().splitlines()[-1])
-
-
-def _environment() -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
+    return sides.run(python, __file__, side, options)
 
 
 def _print(found: dict[str, Any]) -> None:

@@ -84,12 +84,12 @@ def write_tiny(
     if layout == "qwen2_prm":
         tokenizer.add_special_tokens({"additional_special_tokens": ["<extra_0>"]})
     tokenizer.chat_template = _CHAT
+    shape: dict[str, Any] = {**_SIZES, **(sizes or {}), **_OPTIONS[family]}
     config = DecoderConfig(
         # Rows to spare: a family's own tokenizer class may add tokens as it loads.
         vocab_size=-(-tokenizer_rows(tokenizer) // 8) * 8 + 8,
         tie_embeddings=False,
-        **_SIZES | dict(sizes or {}),
-        **_OPTIONS[family],
+        **shape,
     )
     row = np.zeros((1, 8), np.int32)
     rng = np.random.default_rng(seed)
