@@ -15,6 +15,7 @@ from jaxtyping import Int32
 
 from aprm_jax.config import game as schema
 from aprm_jax.config.typed import extended
+from aprm_jax.data.replies import Reply
 from aprm_jax.data.rows import StepRow, TooLongError
 from aprm_jax.data.steps import RowFormat, StepBuilder
 from aprm_jax.game import rollouts
@@ -218,6 +219,9 @@ class Rounds:
     ):
         self.arena, self.config, self.seed, self.sink = arena, config, seed, sink
         self.train_prm = train_prm
+        # A frozen G is the reference, and only a PRM that learns has a use for it.
+        mixed = train_generator and train_prm
+        self._reference_share = config.reference_share if mixed else 0.0
         generator_tx, prm_tx = config.optimisers()
         self.update = make_update(
             arena.decoder,
@@ -305,23 +309,16 @@ class Rounds:
             prompts, arena.oracle, arena.builder.replies, arena.prm_player.builder
         )
         with timer("sample"):  # and verify what has been drawn
-            groups = rollouts.perturb(
-                arena.sampler,
-                self.players(state)[0]["backbone"],
-                prompts[: c.groups],
-                group_size or c.group_size,
-                self._key(8, step),
-                queries,
-            )
+            groups = self._sample(state, step, prompts, group_size, queries)
         with timer("verify"):
             perturbations = rollouts.verify(groups, prompts, queries)
             rows = rollouts.prm_rows(perturbations, arena.prm_player.builder)
         with timer("score"):
             log_odds, of_static = self._scores(self.players(state)[1], rows, static)
-        p_correct = scipy.special.expit(log_odds)
+        own = self._own(perturbations)
         metrics = rollouts.round_metrics(
-            perturbations,
-            p_correct,
+            [perturbations[i] for i in own],
+            scipy.special.expit(log_odds[own]),
             THRESHOLD,
             arena.kinds,
             arena.builder.replies.reasons,
@@ -332,6 +329,44 @@ class Rounds:
             p_static = scipy.special.expit(of_static)
             metrics["prm/accuracy_static"] = float(np.mean(p_static < THRESHOLD))
         return Played(prompts, perturbations, rows, log_odds, metrics, rng)
+
+    @property
+    def _learning(self) -> int:
+        """Situations of a round that G answers itself; the reference has the rest."""
+        c = self.config
+        return c.groups - round(self._reference_share * c.groups)
+
+    def _own(self, perturbations: Sequence[rollouts.Perturbation]) -> list[int]:
+        """Indices of what G itself wrote."""
+        return [i for i, p in enumerate(perturbations) if p.group < self._learning]
+
+    def _sample(
+        self,
+        state: LoopState,
+        step: int,
+        prompts: Sequence[rollouts.Prompt],
+        group_size: int,
+        queries: rollouts.OracleQueries,
+    ) -> list[list[Reply]]:
+        """Replies to a round's situations: G's, then those of the reference."""
+        c, own = self.config, self._learning
+        parts = [(self.players(state)[0], 8, 0, own)]
+        if own < c.groups:
+            parts.append((self.refs.generator, 12, own, c.groups))
+        return [
+            replies
+            for model, stream, first, end in parts
+            if first < end
+            for replies in rollouts.perturb(
+                self.arena.sampler,
+                model["backbone"],
+                prompts[first:end],
+                group_size or c.group_size,
+                self._key(stream, step),
+                queries,
+                first=first,
+            )
+        ]
 
     def players(self, state: LoopState) -> tuple[Any, Any]:
         """G and R as models, adapters applied."""
@@ -398,9 +433,10 @@ class Rounds:
             for rows in np.asarray(state.batch_rows)
         ]
         mixture = self._mixture(played, state.replay)
+        own = self._own(played.perturbations)
         generator_batch = rollouts.generator_batch(
-            played.perturbations,
-            played.p_correct,
+            [played.perturbations[i] for i in own],
+            played.p_correct[own],
             c.rewards,
             arena.builder,
             played.rng,
@@ -425,7 +461,7 @@ class Rounds:
         replayed = replay.sample(played.rng, c.prm_replay)
         # Before the buffer has filled, fresh ones stand in for replayed ones.
         wanted = c.prm_fresh + c.prm_replay - len(replayed)
-        hard = hardest(played.rows, played.log_odds, round(c.hard_share * wanted))
+        hard = self._hardest(played, round(c.hard_share * wanted))
         rest = [None if i in set(hard) else r for i, r in enumerate(played.rows)]
         fresh = [
             *(row for i in hard if (row := played.rows[i]) is not None),
@@ -439,6 +475,21 @@ class Rounds:
             played.perturbations, played.rows, played.rng, missing
         )
         return clean, fresh, replayed
+
+    def _hardest(self, played: Played, count: int) -> list[int]:
+        """Indices of hard rows, of G and of the reference by their shares.
+
+        Of all together they would be G's, who alone looks for what R believes.
+        """
+        own = set(self._own(played.perturbations))
+        of_reference = round(self._reference_share * count)
+        chosen: list[int] = []
+        for mine, most in ((True, count - of_reference), (False, of_reference)):
+            rows = [
+                r if (i in own) == mine else None for i, r in enumerate(played.rows)
+            ]
+            chosen += hardest(rows, played.log_odds, most)
+        return chosen
 
     def _update(self, game: GameState, generator_batch, prm_batch, step: int):
         mesh = self.arena.mesh
