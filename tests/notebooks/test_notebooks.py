@@ -18,6 +18,7 @@ NOTEBOOKS = sorted((REPOSITORY / "notebooks").glob("*.ipynb"))
 SMALL: dict[str, dict[str, Any]] = {
     "harden": {"CUT": ":runlocal"},
     "ogda_matrix_games": {"GAMES": 20, "STARTS": 2},
+    "progress": {"CUT": ":runlocal", "QUESTIONS": 3, "BUDGETS": (4,)},
     "quickstart": {"CUT": ":runlocal", "QUESTIONS": 3},
     "search": {"CUT": ":runlocal", "QUESTIONS": 3, "N": 4, "BUDGETS": (4,)},
 }
@@ -120,7 +121,7 @@ def test_what_is_made_small_stands_in_the_cell_of_parameters(path):
     small = SMALL[path.stem]
     assert len(cells) == bool(small)
     # All but a folder's name, which is the same at any size.
-    assert [set(n) - {"RUN", "PRM"} for n in names] == [set(small)] * len(cells)
+    assert [set(n) - {"RUN", "RL", "PRM"} for n in names] == [set(small)] * len(cells)
 
 
 def test_notebooks_that_share_a_run_write_the_same_config():
