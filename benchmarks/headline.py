@@ -164,10 +164,12 @@ class Plan:
     def seeds(self, name: str) -> list[int]:
         """Those of a figure whose results are not there yet."""
         figure = FIGURES[name]
-        every = range(figure.seeds) if self._seeds is None else self._seeds
         if not figure.config:
             return []  # its script knows
-        return [s for s in every if not self._measured(figure, s)]
+        return [s for s in self._every(figure) if not self._measured(figure, s)]
+
+    def _every(self, figure: Figure) -> Sequence[int]:
+        return range(figure.seeds) if self._seeds is None else self._seeds
 
     def _measured(self, figure: Figure, seed: int) -> bool:
         path = self._results / figure.results.format(seed=seed)
@@ -197,9 +199,8 @@ class Plan:
         """What keeps a seed's results or, without one, makes the figure's table."""
         figure = FIGURES[name]
         text = figure.tables if seed is None else figure.collect
-        every = range(figure.seeds) if self._seeds is None else self._seeds
         places = {
-            "runs": " ".join(str(self.folder(name, s)) for s in every),
+            "runs": " ".join(str(self.folder(name, s)) for s in self._every(figure)),
             "run": "" if seed is None else str(self.folder(name, seed)),
             "folder": str(self.runs / name),
             "command": shlex.quote(self._said(name)),
@@ -214,7 +215,7 @@ class Plan:
     def _said(self, name: str) -> str:
         """The command of all seeds, as the results state it."""
         figure = FIGURES[name]
-        every = range(figure.seeds) if self._seeds is None else self._seeds
+        every = self._every(figure)
         config = figure.config.format(needs=f"runs/{figure.needs}-$seed")
         return (
             f"for seed in {' '.join(map(str, every))}: python -m aprm_jax.main "

@@ -176,6 +176,16 @@ def test_a_wrong_value_in_an_override_names_the_stage():
         validate(config)
 
 
+def test_a_learning_generator_answers_some_situation():
+    config = default_config()
+    config.stages = ("aprm",)
+    config.game.groups, config.game.reference_share = 4, 0.9
+    with pytest.raises(ConfigError, match=r"reference_share=0.9 leaves none of the 4"):
+        validate(config)
+    config.game.freeze_generator = True
+    validate(config)
+
+
 @pytest.mark.parametrize(("field", "value"), [("b1", 0.3), ("optimistic", False)])
 def test_factored_moments_are_of_ogda_without_a_first_one(field, value):
     config = default_config()

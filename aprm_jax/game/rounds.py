@@ -323,6 +323,9 @@ class Rounds:
             arena.kinds,
             arena.builder.replies.reasons,
         )
+        # What it costs, the reference's replies included.
+        asked = sum(not p.reply.reason for p in perturbations)
+        metrics["game/oracle_calls"] = float(asked)
         tokens = sum(p.count * len(p.reply.ids) for p in perturbations)
         metrics["game/sampled_tokens"] = float(tokens)
         if static:

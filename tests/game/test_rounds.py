@@ -265,6 +265,9 @@ def test_the_reference_answers_its_share_and_g_does_not_learn_from_it(monkeypatc
     assert {p.prompt for p in by_reference} == set(played.prompts[2:4])
     tokens = sum(p.count * len(p.reply.ids) for p in played.perturbations)
     assert played.metrics["game/sampled_tokens"] == tokens
+    asked = sum(not p.reply.reason for p in played.perturbations)
+    assert any(not p.reply.reason for p in by_reference)
+    assert played.metrics["game/oracle_calls"] == asked
 
 
 def test_hard_rows_are_of_both_by_their_shares(monkeypatch):

@@ -17,6 +17,13 @@ def _validate(config: Config) -> None:
             "game.group_size must be at least 2 for game.advantage='group', "
             f"not {config.game.group_size}"
         )
+    groups, share = config.game.groups, config.game.reference_share
+    if not config.game.freeze_generator and round(share * groups) == groups:
+        raise ConfigError(
+            f"game.reference_share={share:g} leaves none of the {groups} situations of "
+            "a round (game.groups) to the Generator that learns: set less, or "
+            "game.freeze_generator=True"
+        )
     if config.game.moments == "factored" and (
         config.game.b1 or not config.game.optimistic
     ):
