@@ -23,7 +23,11 @@ from pathlib import Path
 from aprm_jax.config import check_arg, override, read_config_file, run_local
 
 HARD = 0.75
-GAMES = {"prm_frozen": {"game.freeze_generator": True}, "aprm": {}}
+GAMES = {
+    "prm_frozen": {"game.freeze_generator": True},
+    "aprm": {"game.reference_share": 0.5},
+    "aprm_alone": {},
+}
 PRMS = {
     "prm_static": {},
     "prm_monte_carlo": {"prm.negatives": "monte_carlo"},
