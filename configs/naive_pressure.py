@@ -1,0 +1,62 @@
+"""What hard replies add where the Generator starts out naive.
+
+configs/naive_generator.py asks whether learning pays for a Generator that has seen
+static corruptions alone; this is the same question under pressure, and with R's rows
+as they were drawn beside the hardest of them. Solver and the PRM's warm-up are those
+of a finished configs/pressure.py run of the same seed.
+
+    for seed in 0 1 2; do
+      python -m aprm_jax.main --config=configs/naive_pressure.py:runs/pressure-$seed \\
+        --config.seed=$seed --workdir=runs/naive-pressure-$seed
+    done
+    python benchmarks/naive_pressure.py runs/naive-pressure-*
+
+Hardware: 2 CPU cores, no GPU. Time, memory and scores: docs/results.md.
+A cut that trains its own models, minutes: --config=configs/naive_pressure.py:runlocal
+"""
+
+from pathlib import Path
+
+from aprm_jax.config import (
+    finished_models,
+    override,
+    read_config_file,
+    run_local,
+    set_stages,
+)
+
+FROZEN, DRAWN = {"game.freeze_generator": True}, {"game.hard_share": 0.0}
+GAMES = {
+    "prm_frozen": FROZEN,
+    "aprm": {},
+    "prm_frozen_drawn": FROZEN | DRAWN,
+    "aprm_drawn": DRAWN,
+}
+
+
+def get_config(arg: str = ""):
+    """`arg` is the folder of a finished pressure run, or `runlocal`."""
+    c = read_config_file(Path(__file__).with_name("pressure.py"))
+    c.name = "naive_pressure"
+    stages = ("generator:sft", *(f"{name}:aprm" for name in GAMES), "evaluate")
+    if arg in ("", "runlocal"):
+        set_stages(c, ("solver:sft", "prm_warmup:prm", *stages))
+    else:
+        models = finished_models(arg, "solver", "prm_warmup")
+        set_stages(c, stages)
+        c.evaluate.solver = models["solver"]
+        c.game.prm_from = models["prm_warmup"]
+    naive = {"sft.init_from": c.evaluate.solver, "sft.solver_share": 0.0}
+    override(c, "generator", naive)
+    # The reference knows static corruptions alone: G has all situations to itself.
+    c.game.reference_share = 0.0
+    for name, fields in GAMES.items():
+        override(c, name, fields)
+    c.evaluate.prms = tuple(GAMES)
+    c.evaluate.attack_prms = c.evaluate.solvers = ()
+    c.evaluate.splits = ("test", "longer")
+    c.evaluate.samples = (8, 32, 128, 512)
+    if arg == "runlocal":
+        run_local(c)
+        c.evaluate.samples = (2, 4, 8)
+    return c
