@@ -40,6 +40,12 @@ class GameConfig:
     generator_rows: int = setting(
         96, "distinct perturbations G learns from a round, at most", least=1
     )
+    generator_replay: int = setting(
+        0,
+        "G's rows a round: replies that fooled R before, to imitate; more of those "
+        "kinds of error that fool it still",
+        least=0,
+    )
     prm_clean: int = setting(24, "R's rows a round: clean correct steps", least=1)
     prm_fresh: int = setting(24, "R's rows a round: fresh perturbations", least=1)
     prm_replay: int = setting(16, "R's rows a round: replayed perturbations", least=0)

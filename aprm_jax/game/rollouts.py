@@ -234,6 +234,7 @@ def generator_batch(
     width: int,
     size: BatchSize | None = None,
     branch: bool = True,
+    imitated: Sequence[StepRow] | None = None,
 ) -> GeneratorBatch:
     """Up to `most` distinct perturbations, uniformly among those that do not fit.
 
@@ -247,6 +248,8 @@ def generator_batch(
       width: R, no less than the tokens of any reply.
       size: gives B.
       branch: whether replies to one prompt share it; else each repeats it.
+      imitated: rows of one reply each that G is to imitate besides; None for a game
+        without.
     """
     labels = np.array([int(p.verdict.label) for p in perturbations])
     reward = generator_rewards(table, labels, p_correct)
@@ -256,16 +259,22 @@ def generator_batch(
     chosen = np.sort(rng.permutation(learnable)[:most])
     together = _sharing([perturbations[i] for i in chosen], builder, branch)
     made = [_replies_row([perturbations[chosen[k]] for k in t]) for t in together]
-    rows = [builder.continuation(*ids) for ids in made]
+    examples = imitated or ()
+    rows = [*(builder.continuation(*ids) for ids in made), *examples]
     if not rows:  # nothing to learn from: a batch of padding, all weights 0
         rows = [builder.continuation([builder.bos_id], [builder.step_id])]
     batch, parts = _packed(rows, builder, size or BatchSize())
     columns = _columns(batch, width)
     rewards, sampler_logprobs = (np.zeros(columns.shape, np.float32) for _ in range(2))
-    weight = np.zeros(columns.shape[:2], np.float32)
+    weight, imitation = (np.zeros(columns.shape[:2], np.float32) for _ in range(2))
     group = np.zeros(columns.shape[:2], np.int32)
-    for b, part in enumerate(parts if together else ()):
-        for s, i in enumerate(chosen[k] for row in part for k in together[row]):
+    # Which perturbation each reply of a row is; None for what is imitated.
+    replies = [[chosen[k] for k in t] for t in together] + [[None]] * len(examples)
+    for b, part in enumerate(parts if replies else ()):
+        for s, i in enumerate(i for row in part for i in replies[row]):
+            if i is None:
+                imitation[b, s] = 1.0
+                continue
             p = perturbations[i]
             end = len(p.reply.ids)
             sampler_logprobs[b, s, :end] = p.reply.logprobs
@@ -276,6 +285,7 @@ def generator_batch(
         columns=columns,
         rewards=rewards,
         weight=weight,
+        imitation=None if imitated is None else imitation,
         group=group,
         sampler_logprobs=sampler_logprobs,
         old_logprobs=None,

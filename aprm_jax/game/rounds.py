@@ -19,6 +19,7 @@ from aprm_jax.data.replies import Reply
 from aprm_jax.data.rows import StepRow, TooLongError
 from aprm_jax.data.steps import RowFormat, StepBuilder
 from aprm_jax.game import rollouts
+from aprm_jax.game.archive import Archive
 from aprm_jax.game.replay import ReplayBuffer
 from aprm_jax.game.update import (
     GameState,
@@ -48,6 +49,7 @@ from aprm_jax.verifiers.scoring import Scorer, prm_scorer
 from aprm_jax.verifiers.step_loss import PrmBatch
 
 _LONG = 256  # tokens of a row
+_ARCHIVE = 8  # a kind of error has this part of the replay buffer's capacity for G
 THRESHOLD = 0.5  # R's verdict in the game is a draw from p; 0.5 is its mode
 
 
@@ -114,11 +116,13 @@ class LoopState:
     Attributes:
       game: the players.
       replay: perturbations of earlier rounds.
+      archive: those that fooled R, for G; None where it imitates none.
       batch_rows: of G's and R's batches, the most so far: see `rollouts.BatchSize`.
     """
 
     game: GameState
     replay: ReplayBuffer
+    archive: Archive | None
     batch_rows: Int32[np.ndarray, " 2"]
 
 
@@ -241,6 +245,13 @@ class Rounds:
             replay=ReplayBuffer.empty(
                 config.replay_capacity, arena.prm_player.builder.buckets[-1]
             ),
+            archive=Archive.empty(
+                len(arena.kinds),
+                max(1, config.replay_capacity // _ARCHIVE),
+                arena.builder.buckets[-1],
+            )
+            if config.generator_replay and train_generator
+            else None,
             batch_rows=np.zeros(2, np.int32),
         )
         self.scorer = Scorer(
@@ -276,11 +287,19 @@ class Rounds:
         replay = state.replay
         if self.train_prm:
             replay = replay.add([row for row in played.rows if row is not None])
+        archive = state.archive
+        if archive is not None:
+            archive = archive.add(
+                played.perturbations,
+                played.p_correct,
+                self.arena.kinds,
+                self.arena.builder,
+            )
         if self.sink is not None and step % self.config.sample_log == 0:
             for row in logged(step, played.perturbations, played.p_correct):
                 self.sink(row)
         return StepOutput(
-            LoopState(game, replay, _row_counts(generator_batch, prm_batch)),
+            LoopState(game, replay, archive, _row_counts(generator_batch, prm_batch)),
             played.metrics | dict(updated),
             {"generator": generator_batch, "prm": prm_batch},
         )
@@ -437,6 +456,8 @@ class Rounds:
         ]
         mixture = self._mixture(played, state.replay)
         own = self._own(played.perturbations)
+        archive = state.archive
+        imitated = archive and archive.sample(played.rng, c.generator_replay)
         generator_batch = rollouts.generator_batch(
             [played.perturbations[i] for i in own],
             played.p_correct[own],
@@ -447,6 +468,7 @@ class Rounds:
             width=arena.sampler.max_new_tokens,
             size=sizes[0],
             branch=arena.decoder.config.reads_branches,
+            imitated=imitated,
         )
         return generator_batch, rollouts.prm_batch(
             *mixture, arena.prm_player.builder, sizes[1]

@@ -80,13 +80,15 @@ class GeneratorBatch:
     columns: Int32[Array | np.ndarray, "B S R"]
     # r_G, expected over R's verdict, at the reply's last token; 0 elsewhere.
     rewards: Float32[Array | np.ndarray, "B S R"]
-    # How often it was drawn; 0 is padding, or masked.
+    # How often it was drawn; 0 is padding, masked, or imitated.
     weight: Float32[Array | np.ndarray, "B S"]
     group: Int32[Array | np.ndarray, "B S"]  # index of its (Q, S, s), below B * S
     # Of the sampler; 0 past the reply's end.
     sampler_logprobs: Float32[Array | np.ndarray, "B S R"]
     # None: those of this iterate.
     old_logprobs: Float32[Array | np.ndarray, "B S R"] | None
+    # 1 for replies of earlier rounds that are to be imitated; None: none are.
+    imitation: Float32[Array | np.ndarray, "B S"] | None = None
 
     @property
     def mask(self) -> Float32[Array, "B S R"]:
@@ -197,6 +199,14 @@ def _planned_loss(tokens: PolicyTokens, plan: _Plan, config: UpdateConfig) -> Lo
         metrics["value_loss"] = of_values
         scaled = config.value_weight * of_values.total
         loss = MeanMetric(loss.total + scaled, loss.weight)
+    if batch.imitation is not None:
+        # Each as one more draw whose advantage is 1, at the ratio 1.
+        of_imitated = MeanMetric.of(
+            tokens.logprobs, reply * jnp.asarray(batch.imitation)[..., None]
+        )
+        metrics["imitated_logprob"] = of_imitated
+        total = loss.total - of_imitated.total
+        loss = MeanMetric(total, loss.weight + of_imitated.weight)
     here = jax.lax.stop_gradient(tokens.logprobs)
     kl = here - plan.ref_logprobs
     gap = jnp.abs(here - batch.sampler_logprobs)

@@ -169,7 +169,9 @@ def _game(context: Context, mesh: jax.sharding.Mesh) -> list[Program]:
         mesh,
         prm_decoder=Decoder(theirs),
     )
-    size = _share(mesh, c.game.generator_rows, c.game.microbatches)
+    # What is imitated is set apart by weights, which cost nothing.
+    replies = c.game.generator_rows + c.game.generator_replay
+    size = _share(mesh, replies, c.game.microbatches)
     told = c.game.prm_clean + c.game.prm_fresh + c.game.prm_replay
     prm_size = _share(mesh, told, c.game.microbatches)
     length = c.builder.buckets[-1]

@@ -47,15 +47,30 @@ def _three_rounds():
     return rounds, before, _bits(state), logged, seen
 
 
-def test_a_game_is_a_function_of_its_seed_and_can_go_on_from_the_middle():
-    _, _, expected, logged, _ = _three_rounds()
-    again = tiny_game.rounds(_place(), tiny_game.game_config())
+@functools.cache
+def _three_imitating_rounds():
+    config = tiny_game.game_config(generator_replay=3, replay_capacity=64)
+    rounds = tiny_game.rounds(_place(), config)
+    state, logged = _play(rounds, rounds.state, range(3))
+    return config, _bits(state), logged
+
+
+@pytest.mark.parametrize("imitating", [False, True])
+def test_a_game_is_a_function_of_its_seed_and_can_go_on_from_the_middle(imitating):
+    if imitating:
+        config, expected, logged = _three_imitating_rounds()
+        assert sum(buffer.size for buffer in expected.archive.buffers) > 1
+        assert logged[-1]["generator/imitated_logprob"] < 0
+    else:
+        config = tiny_game.game_config()
+        _, _, expected, logged, _ = _three_rounds()
+    again = tiny_game.rounds(_place(), config)
     state, first = _play(again, again.state, range(1))
     # As a checkpoint does: arrays on the host, another game, the step's number.
     restored = _bits(state)
     _, rest = _play(again, state, range(1, 3))
     np.testing.assert_equal(first + rest, logged)
-    resumed = tiny_game.rounds(_place(), tiny_game.game_config())
+    resumed = tiny_game.rounds(_place(), config)
     resumed.update = again.update  # compiled already
     state, rest = _play(resumed, restored, range(1, 3))
     np.testing.assert_equal(rest, logged[1:])
