@@ -48,6 +48,7 @@ def render(results: dict) -> str:
         cells = [
             _number(s.get(f"outcome.{name}.auc")),
             _number(s.get(f"outcome.{name}.auc_within")),
+            _number(s.get(f"outcome.{name}.chosen")),
             *(
                 _number(_located(s, name, metric))
                 for metric in ("f1", "error_accuracy", "correct_accuracy", "threshold")
@@ -59,6 +60,7 @@ def render(results: dict) -> str:
         "verifier",
         "outcome AUC, least step score",
         "the same within one writer",
+        "best of a question's writers",
         "ProcessBench-gsm8k F1",
         "on erroneous",
         "on correct",

@@ -34,9 +34,11 @@ TITLES = {
     "prm_oracle": "exact labels of the solver's samples",
     "prm_frozen": "frozen Generator",
     "aprm": "**APRM**",
+    "aprm_alone": "APRM, no reference beside G",
     "aprm_drawn": "APRM, as drawn",
 }
-COMPARED = ("prm_frozen", "prm_oracle", "prm_monte_carlo", "prm_static", "aprm_drawn")
+OURS = ("aprm", "aprm_alone", "aprm_drawn")  # in one colour
+COMPARED = tuple(prm for prm in TITLES if prm != "aprm")
 FOREIGN_N = 128
 
 
@@ -240,9 +242,10 @@ def draw(seeds: Sequence[dict[str, Any]], path: Path) -> None:
     for panel, (place, title) in zip(panels, PLACES.items(), strict=True):
         for k, (name, label) in enumerate(lines.items()):
             curves = 100 * np.array([s["curves"][place][name] for s in seeds])
-            drawn, others = name.endswith("_drawn.min"), name in ("pass", "majority")
-            style = ":" if others else "--" if drawn else "-"
-            colour = "grey" if others else f"C{k % 5}" if not drawn else f"C{k - 1}"
+            prm, others = name.removesuffix(".min"), name in ("pass", "majority")
+            own = OURS.index(prm) if prm in OURS else 0
+            style = ":" if others else ("-", "-.", "--")[own]
+            colour = "grey" if others else f"C{k - own}"
             panel.plot(sizes, curves.mean(axis=0), style, color=colour, label=label)
             if not others:
                 low, high = curves.min(axis=0), curves.max(axis=0)

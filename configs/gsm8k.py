@@ -2,7 +2,8 @@
 
 Steps are the lines of the human solutions, the oracle reads their calculator
 annotations `<<a*b=c>>`. Evaluated on the test split's problems and, where the files
-are there, on graded solutions of other models and on ProcessBench.
+are there, on graded solutions of other models and on ProcessBench. With `:drawn` every
+PRM is there once more, learning from steps as they were drawn.
 
     python -m aprm_jax.main --config=configs/gsm8k.py \\
       --config.domain.train=data/gsm8k/train.jsonl \\
@@ -32,16 +33,18 @@ from aprm_jax.config import (
     set_stages,
 )
 
+JOBS = {"prm_static": "prm", "aprm": "aprm"}
+
 
 def get_config(arg: str = ""):
-    check_arg(arg)
+    check_arg(arg, ("", "runlocal", "drawn"))
     c = read_config_file(Path(__file__).with_name("quickstart.py"))
     c.name = "gsm8k"
     set_stages(c, tuple(s for s in c.stages if s != "foreign:sft"))
+    if arg == "drawn":
+        _add_drawn(c)
     c.evaluate.solvers = ()
     c.evaluate.aggregations = ("min", "product", "mean", "last")
-    # The published figures are of steps as they were drawn.
-    c.game.hard_share = c.prm.hard_share = 0.0
     c.domain.name = "gsm8k"
     c.builder.window = 0  # a step may see all lines: solutions are one sequence
     c.builder.line_stride = 0
@@ -106,6 +109,17 @@ def get_config(arg: str = ""):
         folder / "processbench.json", folder.parent / "processbench" / "gsm8k.json"
     )
     return c
+
+
+def _add_drawn(c) -> None:
+    """The PRMs once more, without hard rows."""
+    twins = {f"{name}_drawn": name for name in c.evaluate.prms}
+    stages = list(c.stages)
+    for twin, name in twins.items():
+        stages.insert(stages.index("evaluate"), f"{twin}:{JOBS[name]}")
+        override(c, twin, {"game.hard_share": 0.0, "prm.hard_share": 0.0})
+    set_stages(c, tuple(stages))
+    c.evaluate.prms = (*c.evaluate.prms, *twins)
 
 
 def _found(*paths: Path) -> str:

@@ -28,7 +28,6 @@ def get_config(arg: str = ""):
     check_arg(arg)
     c = read_config_file(Path(__file__).with_name("gsm8k.py"), arg)
     c.name = "llama3_1_8b_lora"
-    c.game.hard_share = c.prm.hard_share = 0.75
     set_stages(c, ("evaluate", "report"))
     set_stages(c, ("generator:teach", "aprm", "evaluate", "report"))
     c.solver.backbone = c.generator.backbone = c.prm.backbone = MODEL

@@ -69,7 +69,6 @@ def get_config(arg: str = ""):
 def _questions():
     c = read_config_file(Path(__file__).with_name("gsm8k.py"))
     c.domain.name = "questions"
-    c.game.hard_share = c.prm.hard_share = 0.75
     c.domain.train = c.domain.test = ""
     c.domain.model_solutions = c.domain.processbench = ""
     c.domain.oracle = "text"  # formulas and LaTeX as well as sums

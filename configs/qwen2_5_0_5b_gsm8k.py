@@ -28,7 +28,6 @@ def get_config(arg: str = ""):
     check_arg(arg)
     c = read_config_file(Path(__file__).with_name("gsm8k.py"), arg)
     c.name = "qwen2_5_0_5b_gsm8k"
-    c.game.hard_share = c.prm.hard_share = 0.75
     stages = [s for s in c.stages if s != "generator:sft"]
     set_stages(c, tuple(stages))
     # Until it writes one wrong step most of the time there is no game.

@@ -32,7 +32,6 @@ def get_config(arg: str = ""):
     check_arg(arg)
     c = read_config_file(Path(__file__).with_name("gsm8k.py"), arg)
     c.name = "qwen2_5_math_prm_7b_harden"
-    c.game.hard_share = c.prm.hard_share = 0.75
     set_stages(c, ("evaluate", "report"))
     set_stages(c, ("generator:teach", "aprm", "evaluate", "report"))
     c.prm.backbone = PRM

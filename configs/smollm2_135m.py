@@ -30,7 +30,6 @@ def get_config(arg: str = ""):
     check_arg(arg)
     c = read_config_file(Path(__file__).with_name("gsm8k.py"), arg)
     c.name = "smollm2_135m"
-    c.game.hard_share = c.prm.hard_share = 0.75
     set_stages(c, ("evaluate", "report"))
     set_stages(c, ("prm_warmup:prm", "generator:teach", "aprm", "evaluate", "report"))
     c.solver.backbone = c.generator.backbone = c.prm.backbone = MODEL

@@ -1,18 +1,21 @@
 """Evaluator of the outcome: does the least step score tell right from wrong answers?
 
 A verifier never saw these solutions' labels; if its least step score ranks right ones
-above wrong ones, it found errors that matter.
+above wrong ones, it found errors that matter. Where several solve one question, the
+best by it is chosen.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Float, Shaped
+from jaxtyping import Bool, Float, Shaped
 
 from aprm_jax.evals.records import Record, metric_records
 from aprm_jax.evals.steps import auc
+from aprm_jax.search.select import expected_best_of_n
 
 SET = "outcome"
 
@@ -22,8 +25,9 @@ def outcome_records(
     scores: Sequence[Shaped[np.ndarray, " _"]],
     is_correct: Sequence[bool],
     writers: Sequence[str],
+    questions: Sequence[str],
 ) -> list[Record]:
-    """AUC of the outcome from the minimum step score, over all and by writer.
+    """AUC of the outcome from the minimum step score, and the choice by it.
 
     Args:
       verifier: whose scores.
@@ -32,6 +36,9 @@ def outcome_records(
       is_correct: whether its final answer is right.
       writers: who wrote it. The AUC over all mixes writers of different strength;
         those within one writer do not, and `auc_within` is their mean.
+      questions: what it solves. Of those that several solve, `chosen` is the share of
+        which the best solution by the score is right, `any_right` that with a right one
+        and `one_right` the mean share of right ones.
     """
     least, right = minimum_scores(scores), np.array(is_correct, bool)
     who = np.array(writers, object)
@@ -46,10 +53,35 @@ def outcome_records(
         "unscored": float(np.isnan(least).sum()),
         "correct_share": float(right.mean()) if len(right) else float("nan"),
     }
+    total |= _choices(least, right, questions)
     out = metric_records(SET, "", verifier, total)
     for writer, value in within.items():
         out += metric_records(SET, "", verifier, {"auc": value}, part=writer)
     return out
+
+
+def _choices(
+    least: Float[np.ndarray, " N"],
+    right: Bool[np.ndarray, " N"],
+    questions: Sequence[str],
+) -> dict[str, float]:
+    """What comes of choosing one of each question's solutions; ties are drawn lots."""
+    members: defaultdict[str, list[int]] = defaultdict(list)
+    for i, question in enumerate(questions):
+        members[question].append(i)
+    several = [of for of in members.values() if len(of) > 1]
+    if not several:
+        return {}
+    scores = np.where(np.isnan(least), -np.inf, least)
+    chosen = [
+        expected_best_of_n(scores[[of]], right[[of]], len(of))[0] for of in several
+    ]
+    return {
+        "chosen": float(np.mean(chosen)),
+        "any_right": float(np.mean([right[of].any() for of in several])),
+        "one_right": float(np.mean([right[of].mean() for of in several])),
+        "questions": float(len(several)),
+    }
 
 
 def minimum_scores(

@@ -279,7 +279,11 @@ def _outcome(context: Context) -> Part:
         context, [(s.question, s.steps) for s in graded]
     ).items():
         made = outcome.outcome_records(
-            name, said.rows, [s.is_correct for s in graded], [s.model for s in graded]
+            name,
+            said.rows,
+            [s.is_correct for s in graded],
+            [s.model for s in graded],
+            [s.question for s in graded],
         )
         records += made
         log.info(

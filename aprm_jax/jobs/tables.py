@@ -363,6 +363,9 @@ def _outcome(config: Config, results: Results) -> Table:
         for column, metric in (
             (Column("all", "number"), "auc"),
             (Column("within a writer", "number"), "auc_within"),
+            (Column("best of a question's"), "chosen"),
+            (Column("one of them", best=""), "one_right"),
+            (Column("any of them", best=""), "any_right"),
             (Column("not scored", "count", ""), "unscored"),
         )
     ]
@@ -371,7 +374,9 @@ def _outcome(config: Config, results: Results) -> Table:
         results,
         "AUC of the outcome from the minimum step score, solutions of other models",
         figures,
-        "A solution that is not scored whole is a miss: it loses against every other.",
+        "A solution that is not scored whole is a miss: it loses against every other. "
+        "Where several solve one question: how often the best by the score is right, "
+        "one drawn blindly, and any.",
     )
 
 

@@ -6,8 +6,9 @@ from aprm_jax.evals.outcome import minimum_scores, outcome_records
 from aprm_jax.evals.records import Results
 
 
-def measured(scores, right, writers):
-    results = Results(outcome_records("v", scores, right, writers))
+def measured(scores, right, writers, questions=None):
+    questions = questions or [f"{i}?" for i in range(len(right))]
+    results = Results(outcome_records("v", scores, right, writers, questions))
     return lambda metric, part="": results.value("outcome", "", "v", metric, part)
 
 
@@ -29,6 +30,19 @@ def test_solutions_that_are_not_scored_whole_are_misses_and_counted():
     scores = [np.array([0.1, np.nan]), np.array([0.6]), np.array([])]
     found = measured(scores, [False, True, True], ["a"] * 3)
     assert (found("auc"), found("unscored")) == (0.0, 2.0)
+
+
+def test_the_best_of_the_solutions_of_one_question_is_chosen():
+    scores = [np.array([s]) for s in (0.9, 0.2, 0.5, 0.5, 0.8)] + [np.array([np.nan])]
+    right = [True, False, True, False, False, True]
+    questions = ["a", "a", "b", "b", "alone", "c"]
+    found = measured(scores, right, list("uvuvuu"), questions)
+    # Of "a" the right one, of "b" either, as they tie; nobody chooses of the others.
+    assert found("chosen") == 0.75 and found("questions") == 2
+    assert (found("any_right"), found("one_right")) == (1.0, 0.5)
+    # What is not scored is never the best.
+    found = measured(scores[4:], right[4:], list("uv"), ["c", "c"])
+    assert (found("chosen"), found("any_right")) == (0.0, 1.0)
 
 
 def test_minimum_scores():
