@@ -55,6 +55,12 @@ class GameConfig:
         least=0,
         most=1,
     )
+    right_targets: str = setting(
+        "correct",
+        "what R learns right steps by: 1, or, as a PAV needs, the score that the R "
+        "which the game starts from gives them; wrong ones by 0 in any case",
+        choices=("correct", "reference"),
+    )
     static_probe: int = setting(
         16, "static corruptions R is measured on, never trained on", least=0
     )

@@ -86,6 +86,11 @@ class RLConfig:
         ("aprm",),
         "who scores: stages, folders, OWNER/NAME, oracle; () = nobody",
     )
+    prover_values: str = setting(
+        "",
+        "progress: another prover, by a verifier of its values (job=pav), in place of "
+        'the best of pay.progress_prover; "" = none',
+    )
     combine: str = setting(
         "mean",
         "of several verifiers: their mean, least, product",
@@ -106,6 +111,12 @@ class RLConfig:
         most=1,
     )
     updates: int = setting(200, "rounds", least=1)
+    rounds_before: int = setting(
+        0,
+        "rounds of earlier stages that this one goes on from, as where a verifier is "
+        "refreshed: its problems and draws follow theirs",
+        least=0,
+    )
     groups: int = setting(16, "problems a round", least=1)
     group_size: int = setting(8, "solutions of each", least=1)
     epochs: int = setting(1, "over a round's solutions", least=1)

@@ -334,6 +334,7 @@ class Rounds:
             rows = rollouts.prm_rows(perturbations, arena.prm_player.builder)
         with timer("score"):
             log_odds, of_static = self._scores(self.players(state)[1], rows, static)
+            rows = self.targeted(rows)
         own = self._own(perturbations)
         metrics = rollouts.round_metrics(
             [perturbations[i] for i in own],
@@ -351,6 +352,22 @@ class Rounds:
             p_static = scipy.special.expit(of_static)
             metrics["prm/accuracy_static"] = float(np.mean(p_static < THRESHOLD))
         return Played(prompts, perturbations, rows, log_odds, metrics, rng)
+
+    def targeted(self, rows: Sequence[StepRow | None]) -> list[Any]:
+        """Rows with the labels that R learns by, see `config.right_targets`.
+
+        A value model's target of a right step is its value, which the oracle does not
+        know: the R that the game starts from says it.
+        """
+        if self.config.right_targets == "correct":
+            return list(rows)
+        right = {i: r for i, r in enumerate(rows) if r is not None and r.labels[0] == 1}
+        said = self.scorer.rows(self.refs.prm, right)
+        valued = {
+            i: dataclasses.replace(row, labels=scipy.special.expit(said[i]))
+            for i, row in right.items()
+        }
+        return [valued.get(i, row) for i, row in enumerate(rows)]
 
     @property
     def _learning(self) -> int:
@@ -483,6 +500,7 @@ class Rounds:
             builder.step(p.question, p.prefix, p.step, 1.0)
             for p in (prompt.situation for prompt in played.prompts[: c.prm_clean])
         ]
+        clean = self.targeted(clean)
         replayed = replay.sample(played.rng, c.prm_replay)
         # Before the buffer has filled, fresh ones stand in for replayed ones.
         wanted = c.prm_fresh + c.prm_replay - len(replayed)
@@ -507,12 +525,15 @@ class Rounds:
         Of all together they would be G's, who alone looks for what R believes.
         """
         own = set(self._own(played.perturbations))
+        # By the oracle, not by labels: a right step may be of little value.
+        wrong = [
+            r if p.verdict.label == Label.INCORRECT else None
+            for p, r in zip(played.perturbations, played.rows, strict=True)
+        ]
         of_reference = round(self._reference_share * count)
         chosen: list[int] = []
         for mine, most in ((True, count - of_reference), (False, of_reference)):
-            rows = [
-                r if (i in own) == mine else None for i, r in enumerate(played.rows)
-            ]
+            rows = [r if (i in own) == mine else None for i, r in enumerate(wrong)]
             chosen += hardest(rows, played.log_odds, most)
         return chosen
 

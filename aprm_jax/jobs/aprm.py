@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
+from aprm_jax.config import ConfigError
+from aprm_jax.config import game as schema
+from aprm_jax.data.steps import RowFormat
 from aprm_jax.game.rounds import GameConfig, Rounds
 from aprm_jax.game.update import GameState
 from aprm_jax.jobs.context import Context, log
 from aprm_jax.jobs.prm import initial_prm
 from aprm_jax.jobs.spent import Spent
+from aprm_jax.models.io import ModelSpec
 from aprm_jax.models.lora import LoraConfig
 from aprm_jax.theory.bounds import regulariser_warning
 from aprm_jax.training.lines import LineLog
@@ -23,7 +28,11 @@ def run(context: Context) -> dict[str, float]:
     generator, _ = context.of("generator").load(
         c.game.generator_from, "game.generator_from", "generator"
     )
-    prm = initial_prm(context.of("prm"), c.game.prm_from, "game.prm_from", c.prm.head)
+    prm, spec = initial_prm(
+        context.of("prm"), c.game.prm_from, "game.prm_from", c.prm.head
+    )
+    _check_targets(c.game, spec)
+    arena = context.arena_of(spec)
     config = GameConfig.of(c.game, lora=LoraConfig.of(c.lora))
     pay = config.rewards
     warning = regulariser_warning(
@@ -38,7 +47,7 @@ def run(context: Context) -> dict[str, float]:
         log.warning("%s: %s", context.stage, warning)
     samples = LineLog(context.directory / PERTURBATIONS)
     rounds = Rounds(
-        context.arena,
+        arena,
         config,
         generator=generator,
         prm=prm,
@@ -60,13 +69,46 @@ def run(context: Context) -> dict[str, float]:
     context.of("generator").save(
         trained_generator, "generator", folder="generator/model"
     )
-    context.of("prm").save(trained_prm, "prm", c.prm.head)
+    reads = kept_of(context.of("prm"), spec, arena.prm_player.builder)
+    context.of("prm").save(trained_prm, "prm", c.prm.head, **reads)
     if config.lora is not None:  # alone too, for `export.format="peft"`
-        _save_adapters(context, state.game)
+        _save_adapters(context, state.game, reads)
     return {}
 
 
-def _save_adapters(context: Context, game: GameState) -> None:
+def _check_targets(game: schema.GameConfig, spec: ModelSpec) -> None:
+    """What R starts from has something to say of right steps.
+
+    Raises:
+      ConfigError: it has not.
+    """
+    if game.right_targets == "reference" and spec.kind != "prm":
+        raise ConfigError(
+            f"game.right_targets='reference' takes the scores of game.prm_from="
+            f"{game.prm_from!r}, and that is a {spec.kind}: name a PRM, such as a "
+            "stage of job=pav"
+        )
+
+
+def kept_of(context: Context, spec: ModelSpec, rows: RowFormat) -> dict[str, Any]:
+    """What the R of a game has of the model that it started from, for `Context.save`.
+
+    Args:
+      context: of R's role.
+      spec: of that model.
+      rows: how R read in the game.
+    """
+    kept: dict[str, Any] = {}
+    if rows is not context.builder:
+        kept = {"window": rows.window, "buckets": tuple(rows.buckets)}
+    if (
+        context.config.game.right_targets == "reference"
+    ):  # its scores go on meaning what they did
+        kept |= {"aggregation": spec.aggregation, "values": spec.values}
+    return kept
+
+
+def _save_adapters(context: Context, game: GameState, reads: dict[str, Any]) -> None:
     c = context.config
     context.of("generator").save(
         game.generator.params,
@@ -75,5 +117,10 @@ def _save_adapters(context: Context, game: GameState) -> None:
         on=c.game.generator_from,
     )
     context.of("prm").save(
-        game.prm.params, "prm", c.prm.head, folder="adapter", on=c.game.prm_from
+        game.prm.params,
+        "prm",
+        c.prm.head,
+        folder="adapter",
+        on=c.game.prm_from,
+        **reads,
     )

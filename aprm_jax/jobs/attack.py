@@ -60,7 +60,7 @@ def attack_prm(context: Context, name: str) -> Part:
             log.info("attack on %s: round %d %s", name, done, rates)
 
     rates = robustness.attack(
-        context.arena,
+        context.arena_of(spec),
         _game(context, c.evaluate.attack_learning_rate, c.evaluate.attack_updates),
         generator=_generator(context, c.game.generator_from, "game.generator_from"),
         prm=prm,

@@ -214,6 +214,22 @@ class Context:
             prm=prm,
         )
 
+    def rows_of(self, spec: ModelSpec) -> RowFormat:
+        """The rows that a model of this role was trained on.
+
+        Those of an ORM or a PAV are whole solutions, whatever the config's window.
+        """
+        same = spec.window == self.builder.window
+        return self.builder if same else open_builder(spec, self.tokenizer)
+
+    def arena_of(self, prm: ModelSpec) -> Arena:
+        """Where games against an R that starts from this model are played."""
+        role = self.of("prm")
+        rows = role.rows_of(prm)
+        if prm.kind != "prm" or rows is role.builder:
+            return self.arena
+        return dataclasses.replace(self.arena, prm=Player(rows, role.decoder))
+
     def key(self, *path: int) -> Any:
         """A random key of this run: seed, then whatever tells draws apart."""
         key = jax.random.key(self.config.seed)

@@ -85,7 +85,7 @@ def run(context: Context) -> dict[str, Any]:
             "nothing to tell apart: take another solver, or other or more pav.problems"
         ) from None
     c = context.config.prm
-    params = prm.initial_prm(context, c.init_from, "prm.init_from", c.head)
+    params, _ = prm.initial_prm(context, c.init_from, "prm.init_from", c.head)
     size = prm.whole_batch(context)
     batches = packed_batches(context, size, rows, weights, halves=True)
     step_fn = prm.update_step(context, params, batches, _STREAM)

@@ -26,6 +26,7 @@ from aprm_jax.jobs.solvers import open_solver
 from aprm_jax.jobs.spent import CountedOracle, CountedSolver, Spent
 from aprm_jax.models import heads, lora
 from aprm_jax.models.decoder import Decoder
+from aprm_jax.models.io import ModelSpec
 from aprm_jax.tasks.protocols import StepOracle
 from aprm_jax.training.ahead import Ahead
 from aprm_jax.training.learner import LearnerState, start
@@ -49,7 +50,7 @@ OUTCOME = "outcome"  # negatives of whole solutions
 def run(context: Context) -> dict[str, int]:
     """Trains R, saves `model/`, and returns what to keep of the run."""
     context, c = context.of("prm"), context.config.prm
-    params = initial_prm(context, c.init_from, "prm.init_from", c.head)
+    params, _ = initial_prm(context, c.init_from, "prm.init_from", c.head)
     size = whole_batch(context)
     if c.negatives in ("labels", VALUES):
         step_fn = update_step(context, params, label_batches(context, size), 8)
@@ -202,18 +203,24 @@ def _batches(
     return batch_of
 
 
-def initial_prm(context: Context, source: str, field: str, head: str) -> Any:
-    """A PRM to train: another PRM with that head, or a solver with a new head."""
+def initial_prm(
+    context: Context, source: str, field: str, head: str
+) -> tuple[Any, ModelSpec]:
+    """A PRM to train: another PRM with that head, or a solver with a new head.
+
+    The spec is of what was read.
+    """
     params, spec = context.load(source, field, "solver", "prm")
     if spec.kind == "prm":
         if spec.head != head:
             raise ConfigError(
                 f"{field}={source!r} has the head {spec.head!r}, the config {head!r}"
             )
-        return params
+        return params, spec
     key = jax.random.wrap_key_data(context.key(4))
     d_model = context.decoder_config.d_model
-    return context.place(heads.init_prm(key, params["backbone"], d_model, head))
+    made = heads.init_prm(key, params["backbone"], d_model, head)
+    return context.place(made), spec
 
 
 def _clean(context: Context, step: int, size: int) -> list[StepRow]:

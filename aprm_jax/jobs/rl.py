@@ -21,14 +21,13 @@ from aprm_jax.models import heads
 from aprm_jax.models.lora import LoraConfig
 from aprm_jax.rl.config import RLConfig
 from aprm_jax.rl.rounds import ALARMS, LoopState, Rounds
-from aprm_jax.rl.sources import check_source
+from aprm_jax.rl.sources import check_source, paying
 from aprm_jax.rl.task import Task
 from aprm_jax.search.select import pass_at_n
 from aprm_jax.solvers.local import LocalSolver
 from aprm_jax.training.lines import LineLog
 from aprm_jax.training.loop import run_loop
 from aprm_jax.verifiers.models import BrokenModelError
-from aprm_jax.verifiers.pav import Pav
 from aprm_jax.verifiers.protocol import Verifier
 
 ROLLOUTS = "rollouts.jsonl"
@@ -44,7 +43,8 @@ def check(context: Context, earlier: Mapping[str, str]) -> None:
       ConfigError, UnknownVerifierError, DataError: names the field and what would do.
     """
     c = context.config.rl
-    check_names(context, earlier, "rl", c.verifiers)
+    named = filter(None, (*c.verifiers, c.prover_values))
+    check_names(context, earlier, "rl", named)
     if any(name.startswith("scores:") for name in c.verifiers):
         raise ConfigError(
             "rl.verifiers: a file has scores of solutions that are there, and RL "
@@ -67,8 +67,11 @@ def run(context: Context) -> dict[str, Any]:
     implicit = None
     if c.rl.implicit_from:
         implicit, _ = role.load(c.rl.implicit_from, "rl.implicit_from", "solver")
-    guard = GameGuard.of(context) if c.rl.guard.prm else None
-    verifier = _verifier(context) if guard is None else guard.verifier(guard.state)
+    prover = _prover(context)
+    guard = GameGuard.of(context, prover) if c.rl.guard.prm else None
+    verifier = (
+        _verifier(context, prover) if guard is None else guard.verifier(guard.state)
+    )
     for name in config.rewards:
         check_source(name, verifier)
     samples = LineLog(context.directory / ROLLOUTS)
@@ -105,15 +108,16 @@ def _task(role: Context) -> Task:
     return Task(domain, domain, solver, role.decoder, role.mesh, steps)
 
 
-def _verifier(context: Context) -> Verifier | None:
+def _prover(context: Context) -> Verifier | None:
+    name = context.config.rl.prover_values
+    return run_verifier(context, (name,), "mean") if name else None
+
+
+def _verifier(context: Context, prover: Verifier | None) -> Verifier | None:
     c = context.config.rl
     if not c.verifiers:
         return None
-    verifier = run_verifier(context, c.verifiers, c.combine)
-    if "progress" not in c.rewards:
-        return verifier
-    check_source("progress", verifier)
-    return Pav(verifier, c.pay.progress_prover, c.pay.progress_alpha)
+    return paying(c, run_verifier(context, c.verifiers, c.combine), prover)
 
 
 def _result(

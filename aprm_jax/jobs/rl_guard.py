@@ -8,14 +8,17 @@ from typing import Any
 
 from aprm_jax.game.rounds import GameConfig, LoopState, Rounds
 from aprm_jax.hf.builders import open_builder
+from aprm_jax.jobs.aprm import kept_of
 from aprm_jax.jobs.context import Context
 from aprm_jax.models.lora import LoraConfig
+from aprm_jax.rl.sources import paying
 from aprm_jax.solvers.protocol import Solution
 from aprm_jax.tasks.protocols import StepOracle
 from aprm_jax.training.timing import PhaseTimer
 from aprm_jax.verifiers.models import ModelVerifier, prm_verifier
 from aprm_jax.verifiers.monte_carlo import oracle_labels
 from aprm_jax.verifiers.named import ROWS
+from aprm_jax.verifiers.protocol import Verifier
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,6 +30,8 @@ class GameGuard:
       rounds: the game.
       read: R as a verifier, its parameters those of the start.
       head: R's.
+      kept: what R has of the model that it started from, see `jobs.aprm.kept_of`.
+      prover: another prover's values, where progress is paid by one.
       own_steps: whether the policy's steps, judged by `oracle`, are replayed to R.
       oracle: of the problems.
     """
@@ -35,11 +40,13 @@ class GameGuard:
     rounds: Rounds
     read: ModelVerifier
     head: str
+    kept: dict[str, Any]
+    prover: Verifier | None
     own_steps: bool
     oracle: StepOracle
 
     @classmethod
-    def of(cls, context: Context) -> GameGuard:
+    def of(cls, context: Context, prover: Verifier | None = None) -> GameGuard:
         """The guard that a config names: `rl.guard`, and `game` for the rest."""
         c, role = context.config, context.of("prm")
         generator, _ = context.of("generator").load(
@@ -47,8 +54,9 @@ class GameGuard:
         )
         prm, spec = role.load(c.rl.guard.prm, "rl.guard.prm", "prm")
         assert spec.head is not None
+        arena = context.arena_of(spec)
         rounds = Rounds(
-            context.arena,
+            arena,
             GameConfig.of(c.game, updates=c.rl.updates, lora=LoraConfig.of(c.lora)),
             generator=generator,
             prm=prm,
@@ -56,18 +64,21 @@ class GameGuard:
             seed=c.seed,
         )
         builder = open_builder(spec, role.tokenizer)
-        read = prm_verifier(role.decoder, spec.head, prm, builder, **ROWS)
-        own = c.rl.guard.own_steps
-        return cls(role, rounds, read, spec.head, own, context.domain.oracle)
+        kept = kept_of(role, spec, arena.prm_player.builder)
+        says = {k: v for k, v in kept.items() if k in ("aggregation", "values")}
+        read = prm_verifier(role.decoder, spec.head, prm, builder, **ROWS, **says)
+        own, oracle = c.rl.guard.own_steps, context.domain.oracle
+        return cls(role, rounds, read, spec.head, kept, prover, own, oracle)
 
     @property
     def state(self) -> LoopState:
         """Of the game before its first round."""
         return self.rounds.state
 
-    def verifier(self, state: LoopState) -> ModelVerifier:
+    def verifier(self, state: LoopState) -> Verifier:
         """R as it has become."""
-        return dataclasses.replace(self.read, params=self.rounds.players(state)[1])
+        now = dataclasses.replace(self.read, params=self.rounds.players(state)[1])
+        return paying(self.context.config.rl, now, self.prover)
 
     def play(
         self,
@@ -81,7 +92,8 @@ class GameGuard:
         if self.own_steps:
             rows = self._rows(solutions)
             counts = {"guard/own_steps": float(len(rows))}
-            state = dataclasses.replace(state, replay=state.replay.add(rows))
+            replay = state.replay.add(self.rounds.targeted(rows))
+            state = dataclasses.replace(state, replay=replay)
         output = self.rounds.step_fn(state, step, timer)
         failed = float(output.metrics.get("nonfinite", 0.0))
         kept = {k: v for k, v in output.metrics.items() if k != "nonfinite"}
@@ -100,4 +112,4 @@ class GameGuard:
     def save(self, state: LoopState) -> None:
         """R, beside the solver."""
         _, prm = self.rounds.merged_players(state)
-        self.context.save(prm, "prm", self.head, folder="prm/model")
+        self.context.save(prm, "prm", self.head, folder="prm/model", **self.kept)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from aprm_jax.config import ConfigError, flat, nearest
+from aprm_jax.config import ConfigError, flat, for_stage, nearest
 from aprm_jax.data.jsonl import DataError
 from aprm_jax.evals import intervals
 from aprm_jax.evals.records import Record, by_name, metric_records, write_results
@@ -50,7 +50,6 @@ from aprm_jax.verifiers.stepwise import OracleSteps
 MADE_BY = "made_by.json"
 SET = "search"  # of the records
 ORACLE = "oracle"  # the domain's
-_NO_VALUES = ("prm", "aprm")  # jobs whose PRMs say whether steps are correct
 TRAIN = "train"  # a split of the problems that are trained on
 _TRAINING = 1 << 40  # number of the first of these: none that a game plays with
 _KEY = 60  # of the random key, beside those of other stages
@@ -86,7 +85,7 @@ def check(context: Context, earlier: Mapping[str, str]) -> None:
     check_names(context, earlier, "search", [*_names(c), *_prover(c)])
     if c.aggregation == EFFECTIVE:
         for name in (*c.verifiers, *_prover(c)):
-            if earlier.get(name) in _NO_VALUES:
+            if _lacks_values(context, name, earlier.get(name, "")):
                 raise ConfigError(
                     f'search.aggregation="effective" needs values, and {name!r} is a '
                     f"stage of job={earlier[name]}: name one of job=pav"
@@ -94,6 +93,13 @@ def check(context: Context, earlier: Mapping[str, str]) -> None:
     if c.questions:
         check_output("search.output", c.output, c.questions)
         _file_questions(context)
+
+
+def _lacks_values(context: Context, name: str, job: str) -> bool:
+    """Whether the PRM of an earlier stage says whether steps are correct, no more."""
+    if job == "aprm":  # one that starts from a PAV may have kept its values
+        return for_stage(context.config, name).game.right_targets == "correct"
+    return job == "prm"
 
 
 def run(context: Context) -> dict[str, Any]:

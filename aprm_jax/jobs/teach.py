@@ -291,7 +291,7 @@ def _believed(context: Context, wrong: Sequence[Perturbation]) -> list[Perturbat
     if not c.teach.prm_from or not wrong:
         return list(wrong)
     reader = context.of("prm")
-    prm = initial_prm(reader, c.teach.prm_from, "teach.prm_from", c.prm.head)
+    prm, _ = initial_prm(reader, c.teach.prm_from, "teach.prm_from", c.prm.head)
     rows = rollouts.prm_rows(wrong, reader.builder)
     scorer = Scorer(prm_scorer(reader.decoder, c.prm.head), reader.builder, max_steps=1)
     scores = scorer.rows(prm, {i: r for i, r in enumerate(rows) if r is not None})

@@ -12,14 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from aprm_jax.data.steps import RowFormat
 from aprm_jax.evals.step_sets import StepSet
-from aprm_jax.hf.builders import open_builder
 from aprm_jax.jobs.backbones import ENDPOINT
 from aprm_jax.jobs.context import Context, JobError
 from aprm_jax.jobs.prm_labels import branches, row_shape
 from aprm_jax.jobs.step_data import CHANCE, LIKELIHOOD, POSITION, given_scores
-from aprm_jax.models.io import ModelSpec
 from aprm_jax.tasks.labelled import LabelledDomain
 from aprm_jax.verifiers.labelled import merge
 from aprm_jax.verifiers.models import (
@@ -84,15 +81,9 @@ def model_verifiers(
     for name in c.prms:
         params, spec = prm.load(name, "evaluate.prms", "prm")
         assert spec.head is not None
-        own = {"builder": _builder(prm, spec), "aggregation": spec.aggregation}
+        own = {"builder": prm.rows_of(spec), "aggregation": spec.aggregation}
         rows = _rows(prm) | own
         yield name, prm_verifier(prm.decoder, spec.head, params, **rows)
-
-
-def _builder(context: Context, spec: ModelSpec) -> RowFormat:
-    """The rows that a PRM was trained on: an ORM's are whole solutions."""
-    same = spec.window == context.builder.window
-    return context.builder if same else open_builder(spec, context.tokenizer)
 
 
 def _rows(context: Context) -> dict[str, Any]:

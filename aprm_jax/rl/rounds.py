@@ -233,20 +233,25 @@ class Rounds:
 
     def _sample(self, trained: Any, step: int) -> Sampled:
         c, task = self.config, self.task
+        number = self._number(step)
         problems = [
             task.problems.train(index)
-            for index in range(step * c.groups, (step + 1) * c.groups)
+            for index in range(number * c.groups, (number + 1) * c.groups)
         ]
         backbone = self.model(trained)["backbone"]
-        key = self._key(8, step)
+        key = self._key(8, number)
         solutions = task.solve(backbone, problems, c.group_size, key)
         rows = [trajectory(task.builder, s) for row in solutions for s in row]
         return Sampled(problems, solutions, rows)
 
+    def _number(self, step: int) -> int:
+        """Of a round among those of all stages that this one goes on from."""
+        return step + self.config.rounds_before
+
     def _graded(self, sampled: Sampled, step: int) -> Graded:
         c, flat = self.config, sampled.flat
         right = self.task.right(sampled.problems, sampled.solutions).reshape(-1)
-        rng = np.random.default_rng([self.seed, 43, step])
+        rng = np.random.default_rng([self.seed, 43, self._number(step)])
         count = round(c.verifiable_share * c.groups)
         chosen = rng.permutation(c.groups)[:count]
         paid = np.isin(np.arange(c.groups), chosen).repeat(c.group_size)
@@ -322,7 +327,7 @@ class Rounds:
         count = self.config.minibatches
         if count == 1:
             return [batch]
-        rng = np.random.default_rng([self.seed, 42, step, epoch])
+        rng = np.random.default_rng([self.seed, 42, self._number(step), epoch])
         # Those that weigh anything are dealt out evenly: none may be left with nothing.
         order = rng.permutation(self._rows)
         order = order[np.argsort(batch.weight[order] == 0, kind="stable")]

@@ -16,10 +16,11 @@ import numpy as np
 from jaxtyping import Bool, Float32
 
 from aprm_jax.config.errors import UserError
-from aprm_jax.config.rl import PayConfig
+from aprm_jax.config.rl import PayConfig, RLConfig
 from aprm_jax.policy import rewards
 from aprm_jax.solvers.protocol import Solution
-from aprm_jax.verifiers.protocol import Scale, StepScores
+from aprm_jax.verifiers.pav import Pav
+from aprm_jax.verifiers.protocol import Scale, StepScores, Verifier
 from aprm_jax.verifiers.score_file import ScoreFileVerifier
 
 Needs = Literal["", "solution", "correctness", "steps", "values", "language_model"]
@@ -163,6 +164,24 @@ def said(verifier: Any, solutions: Sequence[Solution], progress: bool) -> Said:
     return Said(
         steps, np.asarray(whole, np.float32), np.asarray(starts, np.float32), own
     )
+
+
+def paying(c: RLConfig, verifier: Verifier, prover: Verifier | None) -> Verifier:
+    """The verifier whose word is paid for: a PAV where progress is.
+
+    Args:
+      c: the settings.
+      verifier: of the base's values, where progress is paid.
+      prover: of another policy's; None for the best of K of the base.
+
+    Raises:
+      RewardError, NoValuesError: one of them has no values.
+    """
+    if "progress" not in c.rewards:
+        return verifier
+    check_source("progress", verifier)
+    by = c.pay.progress_prover if prover is None else prover
+    return Pav(verifier, by, c.pay.progress_alpha)
 
 
 def padded(rows: Sequence[np.ndarray], width: int) -> Float32[np.ndarray, "B S"]:

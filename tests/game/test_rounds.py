@@ -12,6 +12,7 @@ import tiny_game
 
 from aprm_jax.game import rollouts
 from aprm_jax.game.rounds import LoopState, Played
+from aprm_jax.models import heads
 from aprm_jax.oracle.verdict import Label
 from aprm_jax.sampling.sampler import Samples
 from aprm_jax.training.metrics import to_scalar
@@ -309,3 +310,59 @@ def test_without_a_share_or_a_learning_g_one_generator_answers_all(
     game, asked = _mixed(monkeypatch, share, **rounds)
     game.play(game.state, 0, PhaseTimer())
     assert [n for _, n in asked] == [4 * game.config.group_size]
+
+
+def _valuing():
+    """A game whose R learns right steps by the reference, after its first updates."""
+    rounds = tiny_game.rounds(
+        _place(), tiny_game.game_config(right_targets="reference")
+    )
+    rounds.update, rounds.scorer = _three_rounds()[0].update, _three_rounds()[0].scorer
+    return rounds, _play(rounds, rounds.state, range(2))[0]
+
+
+def _values(prm, batch):
+    """P(correct) by a PRM of each step of a batch."""
+    logits = heads.step_logits(tiny_game.DECODER, prm, batch, "token")
+    return 1 / (1 + np.exp(-np.asarray(logits, np.float64)))
+
+
+def test_clean_steps_are_learned_by_what_the_reference_says_of_them():
+    rounds, state = _valuing()
+    now = jax.tree.map(lambda x: x + 0, rounds.players(state)[1])  # it is donated
+    batch = rounds.step_fn(state, 2, PhaseTimer()).batch["prm"]
+    rows, source = batch.rows, np.asarray(batch.source)
+    labelled, labels = np.asarray(rows.label_mask) > 0, np.asarray(rows.labels)
+    clean = labelled & (source == 0)
+    assert clean.sum() == rounds.config.prm_clean
+    by_reference = _values(rounds.refs.prm, rows)[clean]
+    np.testing.assert_allclose(labels[clean], by_reference, rtol=1e-5)
+    assert np.abs(labels[clean] - _values(now, rows)[clean]).max() > 1e-4
+    assert (labels[labelled & (source > 0)] == 0).all()
+
+
+def test_right_replies_are_learned_by_their_value_and_are_no_hard_rows():
+    rounds, state = _valuing()
+    builder, points = _place().builder, tiny_game.POINTS[:3]
+    draws = [
+        (group, tiny_game.reply(builder, text))
+        for group, point in enumerate(points)
+        for text in ("1 + + 1", point.step)
+    ]
+    found = tiny_game.verified(draws, points, builder)
+    right = [p.verdict.label == Label.CORRECT for p in found]
+    assert right == [False, True] * 3
+    rows = rounds.targeted(rollouts.prm_rows(found, builder))
+    batch = builder.collate(rows, length=64, max_steps=1)
+    said = _values(rounds.refs.prm, batch)[:, 0]
+    labels = np.array([row.labels[0] for row in rows])
+    np.testing.assert_allclose(labels, np.where(right, said, 0.0), rtol=1e-5)
+    replayed = state.replay.add(rows).sample(np.random.default_rng(0), 8)
+    assert set(labels[right].tolist()) <= {float(row.labels[0]) for row in replayed}
+    # Of little value, and yet right: nothing that R should not have believed.
+    rows = [dataclasses.replace(r, labels=0.1 * r.labels) for r in rows]
+    prompts = [rollouts.Prompt.of(builder, point) for point in points]
+    log_odds = np.array(right, np.float32)
+    rng = np.random.default_rng(5)
+    played = Played(prompts, found, rows, log_odds, {}, rng)
+    assert rounds._hardest(played, 6) == [0, 2, 4]

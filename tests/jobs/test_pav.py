@@ -15,7 +15,7 @@ from tiny_game import CONFIG, DOMAIN
 import aprm_jax
 from aprm_jax.config import ConfigError
 from aprm_jax.files import DamagedFileError
-from aprm_jax.jobs import pav, pav_file, search
+from aprm_jax.jobs import aprm, pav, pav_file, rl, search
 from aprm_jax.jobs.context import Context, JobError
 from aprm_jax.solvers.protocol import Solution
 from aprm_jax.verifiers.models import ModelVerifier
@@ -172,6 +172,51 @@ def test_its_model_has_values_and_searches_by_effective_rewards(
         ConfigError, match="prover_values='pav' is of effective rewards"
     ):
         config(**{"search.prover_values": "pav", "search.aggregation": "last"})
+
+
+def _game(root: Path, stage: str, **fields) -> Context:
+    """A game against the PAV, whose Generator sees one line alone."""
+    short = {"stages": (f"{stage}:aprm",), "builder.window": 1}
+    game = {"game.updates": 1, "game.prm_from": "pav", "game.generator_from": "writer"}
+    given = tiny_run.SMALL_GAME | short | game | fields
+    return _context(root, stage, **given)
+
+
+def test_a_pav_that_the_game_has_hardened_is_one(root, scripted, monkeypatch):
+    pav.run(_context(root, "pav"))
+    tiny_game.save(root / "writer/model", "generator", tiny_game.generator())
+    kept = {"game.right_targets": "reference"}
+    aprm.run(_game(root, "hardened", **kept))
+    spec = aprm_jax.PRM.load(root / "hardened").spec
+    assert spec.values and spec.aggregation == "last" and spec.window is None
+    # RL and search take it; as a prover too.
+    progress = {"rl.rewards": ("progress",), "rl.prover_values": "hardened"}
+    context = _game(root, "rl", **kept, **progress, **{"rl.verifiers": ("pav",)})
+    rl.check(context, {"pav": "pav", "hardened": "aprm"})
+    prover = rl._prover(context)
+    paying = rl._verifier(context, prover)
+    assert isinstance(paying, Pav) and paying.prover is prover
+    assert np.isfinite(paying.rewards([("1 + 2", ("3",))])[0]).all()
+    effective = {"search.verifiers": ("hardened",), **kept}
+    search.check(Context(config(**effective), root, "found"), {"hardened": "aprm"})
+    # It guards RL as well, and is still paid for progress.
+    guarding = {"rl.guard.prm": "hardened", "rl.verifiers": ()}
+    context = _game(root, "rl", **kept, **guarding, **{"rl.rewards": ("progress",)})
+    guard = rl.GameGuard.of(context)
+    assert isinstance(guard.verifier(guard.state), Pav)
+    guard.save(guard.state)
+    assert aprm_jax.PRM.load(root / "rl/prm").spec.values
+
+
+def test_a_game_that_teaches_verdicts_leaves_no_values(root, scripted):
+    pav.run(_context(root, "pav"))
+    tiny_game.save(root / "writer/model", "generator", tiny_game.generator())
+    aprm.run(_game(root, "verdicts"))
+    spec = aprm_jax.PRM.load(root / "verdicts").spec
+    assert not spec.values and spec.aggregation == "min" and spec.window is None
+    with pytest.raises(ConfigError, match="right_targets='reference' takes the scores"):
+        kept = {"game.right_targets": "reference"}
+        aprm.run(_game(root, "headless", **kept, **{"game.prm_from": "solver"}))
 
 
 def test_a_windowed_model_learns_each_step_by_what_it_sees(root, scripted, caplog):

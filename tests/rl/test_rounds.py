@@ -55,6 +55,18 @@ def test_a_round_depends_on_state_and_number_alone(learned):
     assert repr(again) == repr(metrics[5:])
 
 
+def test_a_stage_that_goes_on_from_another_draws_what_would_have_come_next(learned):
+    of, _, _ = learned
+    later = rounds(config(rounds_before=3, verifiable_share=0.5), verifier=Says())
+    at_once = rounds(config(verifiable_share=0.5), verifier=Says())
+    params = of.ref
+    went_on, again = later._sample(params, 0), at_once._sample(params, 3)
+    assert went_on.problems == again.problems and went_on.flat == again.flat
+    paid = later._graded(went_on, 0).paid, at_once._graded(again, 3).paid
+    np.testing.assert_array_equal(*paid)
+    assert at_once._sample(params, 0).problems != again.problems
+
+
 def test_overlapping_rounds_are_one_update_old_and_resume_alike():
     """With a critic, minibatches, epochs; sampled in a thread, and when asked for."""
     policy = tiny_rl.policy(tiny_rl.TASK)

@@ -11,18 +11,34 @@ from aprm_jax.config.typed import Config
 from aprm_jax.jobs.records.prm import CHARTS
 
 
+def check_share(c: GameConfig, remedy: str) -> None:
+    """A Generator that learns has situations to answer; else an error says what helps.
+
+    Raises:
+      ConfigError: the reference has them all.
+    """
+    if round(c.reference_share * c.groups) == c.groups:
+        raise ConfigError(
+            f"game.reference_share={c.reference_share:g} leaves none of the "
+            f"{c.groups} situations of a round (game.groups) to the Generator that "
+            f"learns: {remedy}"
+        )
+
+
 def _validate(config: Config) -> None:
     if config.game.advantage == "group" and config.game.group_size < 2:
         raise ConfigError(
             "game.group_size must be at least 2 for game.advantage='group', "
             f"not {config.game.group_size}"
         )
-    groups, share = config.game.groups, config.game.reference_share
-    if not config.game.freeze_generator and round(share * groups) == groups:
+    if not config.game.freeze_generator:
+        check_share(config.game, "set less, or game.freeze_generator=True")
+    targets, objective = config.game.right_targets, config.game.prm_objective
+    if targets == "reference" and objective != "cross_entropy":
         raise ConfigError(
-            f"game.reference_share={share:g} leaves none of the {groups} situations of "
-            "a round (game.groups) to the Generator that learns: set less, or "
-            "game.freeze_generator=True"
+            f"game.prm_objective={objective!r} learns verdicts, and the targets of "
+            "game.right_targets='reference' are values: set "
+            "game.prm_objective='cross_entropy'"
         )
     if config.game.moments == "factored" and (
         config.game.b1 or not config.game.optimistic

@@ -8,6 +8,8 @@ from aprm_jax.config.fields import ConfigError
 from aprm_jax.config.job import Curves, Job, Lazy
 from aprm_jax.config.rl import RLConfig
 from aprm_jax.config.typed import Config
+from aprm_jax.jobs.records.aprm import check_share
+from aprm_jax.jobs.records.score import stage_sources
 
 _AS_A_LOSS = {
     "k1": "as a loss its gradient is 0 in expectation: noise alone",
@@ -38,10 +40,17 @@ def _validate(config: Config) -> None:
             "rl.rewards has 'implicit' where rl.implicit_from names a language model, "
             f"and only there: {c.rewards!r}, {c.implicit_from!r}"
         )
+    if c.prover_values and "progress" not in c.rewards:
+        raise ConfigError(
+            f"rl.prover_values={c.prover_values!r} is of progress alone, and "
+            f"rl.rewards={c.rewards!r}"
+        )
     if c.guard.prm and c.verifiers:
         raise ConfigError(
             f"rl.guard.prm={c.guard.prm!r} is the verifier: set rl.verifiers=()"
         )
+    if c.guard.prm:  # in its game G learns, frozen elsewhere or not
+        check_share(config.game, f"rl.guard.prm={c.guard.prm!r} needs less")
     _check_kl(c)
 
 
@@ -66,6 +75,8 @@ def _check_kl(c: RLConfig) -> None:
 def _sources(config: Config) -> Iterator[tuple[str, str]]:
     c = config.rl
     yield "rl.solver_from", c.solver_from
+    yield from stage_sources(config, "rl")
+    yield from stage_sources(config, "rl", "prover_values")
     if c.implicit_from:
         yield "rl.implicit_from", c.implicit_from
     if c.guard.prm:
