@@ -86,6 +86,14 @@ FIGURES = {
         tables="rl.py tables",
         needs="pressure",
     ),
+    "rl_pav": Figure(
+        "RL by progress: PAV refreshed, hardened, another prover, an ORM",
+        config="configs/rl_pav.py:{needs}",
+        collect="rl.py collect {run}",
+        results="rl_pav/seed_{seed}.json",
+        tables="rl.py tables",
+        needs="pressure",
+    ),
     "pav": Figure(
         "search by progress beside Q and an ORM; alpha",
         config="benchmarks/pav.py:search",

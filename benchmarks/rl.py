@@ -1,11 +1,13 @@
-"""RL by verifier: `configs/rl_verifiers.py` over as many seeds as there are.
+"""RL by verifier and by progress, over as many seeds as there are.
 
     python benchmarks/rl.py collect RUN...   # a file a seed
     python benchmarks/rl.py tables           # docs/results.md
 
-`collect` keeps what a run found in `benchmarks/results/rl/seed_K.json`: of each
-verifier the curves of KL, the oracle's and the verifier's reward and dev accuracy,
-Pass@N before and after, and the cost. `tables` pools whichever seeds are there.
+`collect` keeps what a run of `configs/rl_verifiers.py` found in
+`benchmarks/results/rl/seed_K.json`, and of `configs/rl_pav.py` in `rl_pav/`: of each
+arm the curves of KL, the oracle's and the verifier's reward and dev accuracy, Pass@N
+before and after, and the cost, that of its verifier's labels too. `tables` pools
+whichever seeds are there.
 """
 
 from __future__ import annotations
@@ -13,20 +15,24 @@ from __future__ import annotations
 import argparse
 import json
 import math
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from compare_table import ROOT, commit, replace_between, table
 
+from aprm_jax.config import Config, for_stage, frozen, jobs, stages
 from aprm_jax.evals.intervals import over_seeds
 from aprm_jax.evals.records import RESULTS as RECORDS
 from aprm_jax.evals.records import read_results
+from aprm_jax.jobs import of_run
 from aprm_jax.training.metrics import read_metrics
-from aprm_jax.training.workdir import is_done
+from aprm_jax.training.workdir import done_info, is_done
 
-RESULTS = ROOT / "benchmarks/results/rl"
+RESULTS = ROOT / "benchmarks/results"
+CONFIGS = {"rl": "rl_verifiers", "rl_pav": "rl_pav"}  # of the folders of results
 TITLES = {
     "orm": "ORM",
     "prm_static": "static corruptions",
@@ -36,6 +42,9 @@ TITLES = {
     "aprm": "**APRM**",
     "guarded": "**APRM**, guarded by the game",
     "pav": "PAV",
+    "pav_prover": "PAV, another solver as the prover",
+    "pav_refreshed": "PAV, refreshed",
+    "pav_hardened": "PAV, hardened by the game",
     "oracle": "the oracle",
     "outcome": "known answers",
 }
@@ -47,6 +56,9 @@ CURVES = {
     "dev": "dev/accuracy",
 }
 SUMS = ("rl/sampled_tokens", "rl/labels")
+SEGMENT = re.compile(r"_\d+$")  # of an arm that several stages make, one after another
+LABELLED = ("prm", "pav", "aprm")  # jobs that make a verifier
+DEVS = 3  # evaluations on dev that an accuracy is the mean of
 SMOOTH = 10  # rounds that a rate is the mean of
 KLS = (1.0, 2.0, 5.0, 10.0)  # nats a solution, where the gap is compared
 HACKED = 0.05  # by how much the oracle's reward falls while the verifier's rises
@@ -63,50 +75,85 @@ def main() -> None:
         for run in args.runs:
             print(collect(run, args.results))
         return
-    paths = sorted(args.results.glob("seed_*.json"))
-    seeds = [json.loads(path.read_text()) for path in paths]
-    if not seeds:
+    found = {name: _seeds(args.results / name) for name in CONFIGS}
+    if not any(found.values()):
         parser.error(f"{args.results}: no seeds; collect some runs first")
-    replace_between(args.page, "rl", render(seeds))
+    for name, tables in (("rl", render), ("rl_pav", render_pav)):
+        if found[name]:
+            replace_between(args.page, name, tables(found[name]))
+
+
+def _seeds(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(p.read_text()) for p in sorted(folder.glob("seed_*.json"))]
 
 
 def collect(run: Path, results: Path = RESULTS) -> Path:
-    """Writes what a run found of the verifiers whose stages are complete."""
-    config = json.loads((run / "config.json").read_text())
-    arms = {}
-    for stage in (s.partition(":") for s in config["stages"]):
-        name = stage[0]
-        if stage[2] == "rl" and is_done(run / name):
-            arms[name.removeprefix("rl_")] = _arm(run / name)
+    """Writes what a run found of the arms whose stages are complete."""
+    config = frozen(of_run.get_config(str(run)))
+    made: dict[str, list[str]] = {}
+    for name, job in stages(config):
+        if job == "rl":
+            arm = SEGMENT.sub("", name.removeprefix("rl_"))
+            made.setdefault(arm, []).append(name)
+    arms = {
+        arm: _arm(run, config, parts)
+        for arm, parts in made.items()
+        if all(is_done(run / part) for part in parts)
+    }
     found = {
-        "command": "python -m aprm_jax.main --config=configs/rl_verifiers.py:RUN "
-        f"--config.seed={config['seed']}",
+        "command": f"python -m aprm_jax.main --config=configs/{config.name}.py:RUN "
+        f"--config.seed={config.seed}",
         "commit": commit(),
-        "seed": config["seed"],
-        "problems": config["rl"]["pass_problems"],
+        "seed": config.seed,
+        "problems": config.rl.pass_problems,
         "arms": arms,
     }
-    results.mkdir(parents=True, exist_ok=True)
-    path = results / f"seed_{found['seed']}.json"
+    [name] = [name for name, of in CONFIGS.items() if of == config.name]
+    path = results / name / f"seed_{found['seed']}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(found) + "\n")
     return path
 
 
-def _arm(stage: Path) -> dict[str, Any]:
-    rows = read_metrics(stage)
+def _arm(run: Path, config: Config, parts: Sequence[str]) -> dict[str, Any]:
+    """An arm of one stage, or of several that go on from each other."""
+    logs = [read_metrics(run / part) for part in parts]
+    rows = [row for log in logs for row in log]
     curves = {
         name: [_rounded(row.get(metric, math.nan)) for row in rows]
         for name, metric in CURVES.items()
     }
-    records, _ = read_results(stage / RECORDS, "")
-    passed = {f"{r.split}/{r.part}/{r.metric}": _rounded(r.value) for r in records}
+    # A later stage counts from where it starts, which is not where the arm does.
+    curves["kl"][len(logs[0]) :] = [None] * (len(rows) - len(logs[0]))
+    records, _ = read_results(run / parts[-1] / RECORDS, "")
+    passed = {
+        f"{r.split}/{r.part}/{r.metric}": _rounded(r.value)
+        for r in records
+        if r.part != "before" or len(parts) == 1
+    }
     sums = {name: sum(row.get(name, 0.0) for row in rows) for name in SUMS}
+    spent = [done_info(run / s)["spent"] for s in _verifiers(config, parts[-1])]
     return {
         "curves": curves,
         "pass": passed,
         "before": rows[0].get("dev/before"),
+        "verifier_tokens": sum(s["sampled_tokens"] for s in spent),
+        "verifier_oracle_calls": sum(s["oracle_calls"] for s in spent),
         **sums,
     }
+
+
+def _verifiers(config: Config, stage: str) -> list[str]:
+    """The stages of the run that made verifiers which a stage learned from."""
+    known = dict(stages(config))
+
+    def before(name: str) -> Iterator[str]:
+        for _, source in jobs()[known[name]].sources(for_stage(config, name)):
+            if source in known:
+                yield source
+                yield from before(source)
+
+    return [s for s in dict.fromkeys(before(stage)) if known[s] in LABELLED]
 
 
 def _rounded(value: float) -> float | None:
@@ -200,6 +247,73 @@ def render(seeds: Sequence[Mapping[str, Any]]) -> str:
             "verifier's reward less the oracle's) and the share of hacked runs in %; "
             "KL in nats a solution; a run that was not hacked counts with all its "
             "rounds. Made by `benchmarks/rl.py` from `benchmarks/results/rl/`.",
+        ]
+    )
+
+
+def dev_curve(arm: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+    """Rounds, and the mean of the last few dev accuracies up to there."""
+    known = [(i + 1, v) for i, v in enumerate(arm["curves"]["dev"]) if v is not None]
+    rounds, accuracy = (np.array(x) for x in zip(*known, strict=True))
+    steady = [accuracy[max(0, i + 1 - DEVS) : i + 1].mean() for i in range(len(known))]
+    return rounds, np.array(steady)
+
+
+def progress_summary(
+    arm: Mapping[str, Any], orm: Mapping[str, Any]
+) -> dict[str, float]:
+    """The numbers of one arm and seed, beside the ORM's of the same seed."""
+    rounds, accuracy = dev_curve(arm)
+    of_orm = dev_curve(orm)[1]
+
+    def until(target: float) -> float:
+        there = np.flatnonzero(accuracy >= target)
+        return float(rounds[there[0]] if len(there) else rounds[-1])
+
+    gap = smoothed(arm["curves"]["verifier"]) - smoothed(arm["curves"]["oracle"])
+    before = arm["before"]
+    return {
+        "dev before": math.nan if before is None else before,
+        "dev at the end": float(accuracy[-1]),
+        "dev best": float(accuracy.max()),
+        "rounds to the ORM's end": until(of_orm[-1]),
+        "to its best": until(of_orm.max()),
+        "got there": float(accuracy.max() >= of_orm.max()),
+        "gap at the end": float(gap[-1]),
+        "tokens of RL, 1000": arm["rl/sampled_tokens"] / 1000,
+        "of its verifier, 1000": arm["verifier_tokens"] / 1000,
+    }
+
+
+PERCENT = ("dev before", "dev at the end", "dev best", "got there", "gap at the end")
+
+
+def render_pav(seeds: Sequence[Mapping[str, Any]]) -> str:
+    """The tables of RL by progress: a row an arm, means over seeds with t-intervals."""
+    seeds = [seed for seed in seeds if "orm" in seed["arms"]]
+    seen = {name for seed in seeds for name in seed["arms"]}
+    arms = [name for name in TITLES if name in seen]
+    rows, columns = [], []
+    for name in arms:
+        known = [s["arms"] for s in seeds if name in s["arms"]]
+        found = [progress_summary(a[name], a["orm"]) for a in known]
+        columns = list(found[0])
+        cells = [
+            _cell([f[c] for f in found], 100.0 if c in PERCENT else 1.0)
+            for c in columns
+        ]
+        rows.append((f"{TITLES[name]} ({len(known)})", cells))
+    numbers = ", ".join(str(seed["seed"]) for seed in seeds)
+    return "\n\n".join(
+        [
+            table(["R (seeds)", *columns], rows),
+            *_pass_rows(seeds, arms),
+            f"Means over seeds {numbers} with 95 % t-intervals. Accuracies on dev are "
+            f"means of {DEVS} evaluations; the gap is the verifier's reward less the "
+            f"oracle's, of the last {SMOOTH} rounds; both, and the share of runs that "
+            "got as far as RL by the ORM at its best, in %. One that did not counts "
+            "with all its rounds. Made by `benchmarks/rl.py` from "
+            "`benchmarks/results/rl_pav/`.",
         ]
     )
 

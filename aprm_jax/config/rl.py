@@ -114,7 +114,13 @@ class RLConfig:
     rounds_before: int = setting(
         0,
         "rounds of earlier stages that this one goes on from, as where a verifier is "
-        "refreshed: its problems and draws follow theirs",
+        "refreshed: its problems, draws and learning rates follow theirs",
+        least=0,
+    )
+    rounds_after: int = setting(
+        0,
+        "rounds of later stages that go on from this one: the learning rate falls over "
+        "all of them",
         least=0,
     )
     groups: int = setting(16, "problems a round", least=1)

@@ -36,10 +36,17 @@ class RLConfig(schema.RLConfig):
 
     def optimiser(self) -> optax.GradientTransformation:
         """Adam under a clipped norm."""
-        steps = self.updates * self.epochs * self.minibatches
-        warmup = self.warmup * self.epochs * self.minibatches
-        schedule = warmup_cosine(self.learning_rate, warmup, steps)
         return optax.chain(
             optax.clip_by_global_norm(self.clip_norm),
-            optax.adam(schedule, b1=self.b1, b2=self.b2),
+            optax.adam(self.schedule(), b1=self.b1, b2=self.b2),
         )
+
+    def schedule(self) -> optax.Schedule:
+        """The learning rate of each step: one curve over stages that follow on."""
+        a_round = self.epochs * self.minibatches
+        rounds = self.rounds_before + self.updates + self.rounds_after
+        of_all = warmup_cosine(
+            self.learning_rate, self.warmup * a_round, rounds * a_round
+        )
+        before = self.rounds_before * a_round
+        return (lambda step: of_all(step + before)) if before else of_all

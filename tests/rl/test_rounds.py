@@ -67,6 +67,17 @@ def test_a_stage_that_goes_on_from_another_draws_what_would_have_come_next(learn
     assert at_once._sample(params, 0).problems != again.problems
 
 
+def test_the_learning_rate_falls_over_stages_that_follow_on():
+    whole = config(updates=10, warmup=3, epochs=2)
+    first = config(updates=4, warmup=3, epochs=2, rounds_after=6)
+    then = config(updates=6, warmup=3, epochs=2, rounds_before=4)
+    rates = [float(whole.schedule()(step)) for step in range(20)]
+    parts = [float(first.schedule()(step)) for step in range(8)]
+    parts += [float(then.schedule()(step)) for step in range(12)]
+    np.testing.assert_allclose(parts, rates, rtol=1e-6)
+    assert rates[0] == 0 < rates[-1] < rates[6]
+
+
 def test_overlapping_rounds_are_one_update_old_and_resume_alike():
     """With a critic, minibatches, epochs; sampled in a thread, and when asked for."""
     policy = tiny_rl.policy(tiny_rl.TASK)
