@@ -206,12 +206,19 @@ def states_before(hidden: Float[Array, "B T D"], batch: StepBatch) -> Array:
     """[B, T-1, D]: the state that each column but the first is predicted from."""
     if batch.ends is None:
         return hidden[:, :-1]
+    column = columns_before(batch)[:, 1:]
+    return jnp.take_along_axis(hidden, column[..., None], axis=1)
+
+
+def columns_before(batch: StepBatch) -> Int32[Array, "B T"]:
+    """The column that each is predicted from; of the first of a segment any."""
+    index = jnp.arange(batch.tokens.shape[1])
+    if batch.ends is None:
+        return jnp.broadcast_to(jnp.maximum(index - 1, 0), batch.tokens.shape)
     # The nearest column that the token sees: a branch goes on from where it forked.
     seen = causal_mask(jnp.asarray(batch.segment_ids), ends=jnp.asarray(batch.ends))
-    index = jnp.arange(hidden.shape[1])
     earlier = seen & (index[None, None, :] < index[None, :, None])
-    column = jnp.where(earlier, index[None, None, :], 0).max(axis=-1)[:, 1:]
-    return jnp.take_along_axis(hidden, column[..., None], axis=1)
+    return jnp.where(earlier, index[None, None, :], 0).max(axis=-1)
 
 
 def _logits(decoder: Decoder, params: Params, hidden: Array) -> Array:

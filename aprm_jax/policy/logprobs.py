@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float32, Int32
@@ -42,16 +43,18 @@ def read_policy(decoder: Decoder, params: Any, rows: StepBatch) -> PolicyTokens:
     hidden = heads.hidden_states(decoder, params["backbone"], rows)
     hidden = heads.states_before(hidden, rows)
     read = reply_mask(rows)[:, 1:] > 0
-    tokens = jnp.asarray(rows.tokens)[:, 1:]
+    found = _read(decoder, params, hidden, jnp.asarray(rows.tokens)[:, 1:], read)
+    return jax.tree.map(lambda x: jnp.pad(x, ((0, 0), (1, 0))), found)
+
+
+def _read(
+    decoder: Decoder, params: Any, hidden: Array, tokens: Array, read: Array
+) -> PolicyTokens:
     found = read_tokens(decoder, params["backbone"], hidden, tokens, read)
-
-    def place(x: Array) -> Array:
-        return jnp.pad(x, ((0, 0), (1, 0)))
-
     values = None
     if "value_head" in params:
-        values = place(jnp.where(read, heads.values(params["value_head"], hidden), 0.0))
-    return PolicyTokens(place(found.logprobs), place(found.entropy), values)
+        values = jnp.where(read, heads.values(params["value_head"], hidden), 0.0)
+    return PolicyTokens(found.logprobs, found.entropy, values)
 
 
 def read_replies(
@@ -68,9 +71,17 @@ def read_replies(
       rows: likewise.
       columns: where in its row each token of a reply stands; -1 past its end.
     """
-    tokens = read_policy(decoder, params, rows)
     columns = jnp.asarray(columns)
     flat = jnp.maximum(columns.reshape(columns.shape[0], -1), 0)
+    if flat.shape[1] < rows.tokens.shape[1]:  # fewer than all columns are read
+        hidden = heads.hidden_states(decoder, params["backbone"], rows)
+        before = jnp.take_along_axis(heads.columns_before(rows), flat, axis=1)
+        hidden = jnp.take_along_axis(hidden, before[..., None], axis=1)
+        drawn = jnp.take_along_axis(jnp.asarray(rows.tokens), flat, axis=1)
+        read = columns.reshape(flat.shape) >= 0
+        found = _read(decoder, params, hidden, drawn, read)
+        return jax.tree.map(lambda x: x.reshape(columns.shape), found)
+    tokens = read_policy(decoder, params, rows)
 
     def cut(x: Array) -> Array:
         picked = jnp.take_along_axis(x, flat, axis=1).reshape(columns.shape)

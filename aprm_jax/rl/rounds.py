@@ -15,18 +15,18 @@ import numpy as np
 
 from aprm_jax.config.errors import UserError
 from aprm_jax.models import lora
-from aprm_jax.policy.logprobs import PolicyTokens, read_policy
+from aprm_jax.policy.logprobs import PolicyTokens, read_replies
 from aprm_jax.rl.config import RLConfig
 from aprm_jax.rl.monitor import gap, habits, over_the_limit
 from aprm_jax.rl.payment import idle, payment_of
 from aprm_jax.rl.sources import Graded, Said, said
 from aprm_jax.rl.task import Guard, Sampled, Task
-from aprm_jax.rl.trajectories import collated, trajectory
+from aprm_jax.rl.trajectories import collated, together, trajectory
 from aprm_jax.rl.update import (
     Payment,
     PolicyBatch,
     Readings,
-    advantages_of,
+    in_rows,
     mean_of,
     policy_loss,
 )
@@ -149,10 +149,17 @@ class Rounds:
             microbatches=config.microbatches,
             prefix="policy/",
         )
-        self._advantages = jax.jit(functools.partial(advantages_of, config))
+        self._advantages = jax.jit(functools.partial(in_rows, config))
         self._read = jax.jit(on_mesh(task.mesh, self._read_tokens))
         parts = config.minibatches * config.microbatches * batch_shards(task.mesh)
-        self._rows = -(-config.groups * config.group_size // parts) * parts
+        self._together = together(config.groups, config.group_size, parts)
+        if config.minibatches > 1:  # they are dealt out solution by solution
+            self._together = [[i] for row in self._together for i in row]
+        rows = -(-len(self._together) // parts) * parts
+        # The solution in each place of the rows; -1 for none.
+        self._slots = np.full((rows, max(map(len, self._together))), -1, np.int32)
+        for places, row in zip(self._slots, self._together, strict=False):
+            places[: len(row)] = row
         self.state = LoopState(
             policy=begun,
             watch=Watch.begun(),
@@ -273,17 +280,23 @@ class Rounds:
         return said(verifier, sampled.flat, "progress" in self.config.rewards)
 
     def _read_tokens(self, params: Any, rows: Any) -> PolicyTokens:
-        read = functools.partial(read_policy, self.task.decoder, params)
-        return by_microbatch(read, rows, self.config.microbatches)
+        decoder, parts = self.task.decoder, self.config.microbatches
+        return by_microbatch(
+            lambda part: read_replies(decoder, params, *part), rows, parts
+        )
 
     def _learn(self, policy: LearnerState, payment: Payment, sampled: Sampled, step):
         """The round's updates, all by advantages as they were at its start."""
         c, task = self.config, self.task
-        rows, sampler_logprobs = collated(
-            task.builder, sampled.trajectories, task.max_steps, self._rows
+        rows = collated(
+            task.builder,
+            [[sampled.trajectories[i] for i in row] for row in self._together],
+            task.max_steps,
+            len(self._slots),
+            task.decoder.config.reads_branches,
         )
-        payment = jax.tree.map(self._filled, payment)
-        placed = shard_batch(task.mesh, rows)
+        payment = jax.tree.map(self._placed, payment)
+        placed = shard_batch(task.mesh, (rows.rows, rows.columns))
         read = Readings(self._read({"backbone": self.ref["backbone"]}, placed).logprobs)
         # One update of one epoch learns at the very iterate that it is compared with.
         once = c.epochs * c.minibatches == 1
@@ -299,10 +312,9 @@ class Rounds:
             )
         advantages, returns = self._advantages(rows.step_ids, payment, read)
         batch = PolicyBatch(
-            rows=rows,
-            weight=payment.weight,
+            read=rows,
+            weight=payment.weight.reshape(self._slots.shape),
             advantages=advantages,
-            sampler_logprobs=sampler_logprobs,
             ref_logprobs=read.ref_logprobs,
             old_logprobs=read.old_logprobs,
             returns=returns,
@@ -318,10 +330,12 @@ class Rounds:
                 metrics.append(found)
         return policy, batch, mean_of(metrics)
 
-    def _filled(self, x: Any) -> np.ndarray:
-        """Rows of padding behind those of a round, of weight 0."""
-        spare = self._rows - len(x)
-        return np.pad(x, ((0, spare), *((0, 0),) * (x.ndim - 1)))
+    def _placed(self, x: Any) -> np.ndarray:
+        """What solutions have, in the order of their places; 0 where there is none."""
+        places = self._slots.ravel()
+        out = np.asarray(x)[places]
+        out[places < 0] = 0
+        return out
 
     def _minibatches(self, batch: PolicyBatch, step: int, epoch: int):
         count = self.config.minibatches
@@ -329,8 +343,8 @@ class Rounds:
             return [batch]
         rng = np.random.default_rng([self.seed, 42, self._number(step), epoch])
         # Those that weigh anything are dealt out evenly: none may be left with nothing.
-        order = rng.permutation(self._rows)
-        order = order[np.argsort(batch.weight[order] == 0, kind="stable")]
+        order = rng.permutation(len(batch.weight))
+        order = order[np.argsort(batch.weight[order, 0] == 0, kind="stable")]
         return [
             jax.tree.map(lambda x, i=i: x[order[i::count]], batch) for i in range(count)
         ]

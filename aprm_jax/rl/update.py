@@ -1,6 +1,6 @@
 """From rewards to a policy's update: advantages of a round, the loss, the step.
 
-Axes: B solutions, S steps, T tokens.
+Axes: B solutions, S steps, T tokens; of what is read, B rows of K solutions.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float32, Int32
+from jaxtyping import Array, Float32, Int32, Shaped
 
-from aprm_jax.data.rows import StepBatch
 from aprm_jax.models.decoder import Decoder
 from aprm_jax.models.lora import materialise
 from aprm_jax.policy import losses, rewards
 from aprm_jax.policy.advantages import baselined, gae, of_tokens, returns_to_go
-from aprm_jax.policy.logprobs import read_policy, reply_mask
+from aprm_jax.policy.logprobs import read_replies
 from aprm_jax.rl.config import RLConfig
 from aprm_jax.rl.sources import SOURCES
+from aprm_jax.rl.trajectories import SolutionRows
 from aprm_jax.training.learner import Loss, Scalars
 from aprm_jax.training.masked import MaxMetric, MeanMetric, masked_mean
 
@@ -59,16 +59,15 @@ class Readings:
 
 @flax.struct.dataclass
 class PolicyBatch:
-    """Solutions to learn from."""
+    """Solutions to learn from: B rows of K, of T sampled tokens; 0 past their ends."""
 
-    rows: StepBatch  # tokens of step k have `step_ids` k
-    weight: Float32[AnyArray, " B"]  # 0 leaves a row out
-    advantages: Float32[AnyArray, "B T"]
-    sampler_logprobs: Float32[AnyArray, "B T"]
-    ref_logprobs: Float32[AnyArray, "B T"]
+    read: SolutionRows
+    weight: Float32[AnyArray, "B K"]  # 0 leaves a solution out
+    advantages: Float32[AnyArray, "B K T"]
+    ref_logprobs: Float32[AnyArray, "B K T"]
     # None: those of this iterate.
-    old_logprobs: Float32[AnyArray, "B T"] | None
-    returns: Float32[AnyArray, "B T"] | None  # of a critic
+    old_logprobs: Float32[AnyArray, "B K T"] | None
+    returns: Float32[AnyArray, "B K T"] | None  # of a critic
 
 
 def advantages_of(
@@ -176,6 +175,24 @@ def _with_critic(
     return centred / (spread + 1e-6) * reply, returns
 
 
+def in_rows(
+    config: RLConfig,
+    step_ids: Int32[AnyArray, "B K T"],
+    payment: Payment,
+    read: Readings,
+) -> tuple[Float32[Array, "B K T"], Float32[Array, "B K T"] | None]:
+    """`advantages_of`, where solutions and what is read of them lie in rows of K."""
+    found = advantages_of(
+        config, solutions(step_ids), payment, jax.tree.map(solutions, read)
+    )
+    return jax.tree.map(lambda x: x.reshape(step_ids.shape), found)
+
+
+def solutions(x: Shaped[AnyArray, "B K T"]) -> Shaped[Array, "B*K T"]:
+    """What lies in rows of K solutions, solution by solution."""
+    return jnp.asarray(x).reshape(-1, x.shape[-1])
+
+
 def policy_loss(
     trained: Any,
     batch: PolicyBatch,
@@ -195,15 +212,19 @@ def policy_loss(
       most_tokens: of a solution: "constant" aggregation divides its sum by them.
     """
     params = materialise(base, trained, config.lora)
-    tokens = read_policy(decoder, params, batch.rows)
+    read = batch.read
+    tokens = jax.tree.map(
+        solutions, read_replies(decoder, params, read.rows, read.columns)
+    )
     here = jax.lax.stop_gradient(tokens.logprobs)
-    old = here if batch.old_logprobs is None else jnp.asarray(batch.old_logprobs)
-    sampler, ref = jnp.asarray(batch.sampler_logprobs), jnp.asarray(batch.ref_logprobs)
-    reply, weight = reply_mask(batch.rows), jnp.asarray(batch.weight)
+    old = here if batch.old_logprobs is None else solutions(batch.old_logprobs)
+    sampler, ref = solutions(read.sampler_logprobs), solutions(batch.ref_logprobs)
+    reply = (solutions(read.columns) >= 0).astype(jnp.float32)
+    weight = jnp.ravel(jnp.asarray(batch.weight))
     objective, outside = losses.token_objective(
         tokens.logprobs,
         old,
-        jnp.asarray(batch.advantages),
+        solutions(batch.advantages),
         low=config.clip_low,
         high=config.clip_high,
         dual=config.dual_clip,
@@ -221,7 +242,7 @@ def policy_loss(
         value += config.kl_weight * trust * losses.squared_kl(tokens.logprobs, ref)
     if batch.returns is not None:
         assert tokens.values is not None
-        returns = jnp.asarray(batch.returns)
+        returns = solutions(batch.returns)
         value += config.value_weight * 0.5 * jnp.square(tokens.values - returns)
         metrics["value_loss"] = losses.value_loss(tokens.values, returns, mask)
     gap = jnp.abs(old - sampler)
