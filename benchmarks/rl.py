@@ -78,9 +78,10 @@ def main() -> None:
     found = {name: _seeds(args.results / name) for name in CONFIGS}
     if not any(found.values()):
         parser.error(f"{args.results}: no seeds; collect some runs first")
-    for name, tables in (("rl", render), ("rl_pav", render_pav)):
-        if found[name]:
-            replace_between(args.page, name, tables(found[name]))
+    if found["rl"]:
+        replace_between(args.page, "rl", render(found["rl"]))
+    if found["rl_pav"]:
+        replace_between(args.page, "rl_pav", render_pav(found["rl_pav"]))
 
 
 def _seeds(folder: Path) -> list[dict[str, Any]]:

@@ -100,7 +100,7 @@ def test_every_table_that_a_benchmark_writes_has_one_place():
     names = set(
         re.findall(r'replace_between\([^"\n]*(?:"docs/[^"]*", )?"(\w+)"', calls)
     )
-    assert {"quickstart", "ablation", "rl", "pav", "didactic"} <= names
+    assert {"quickstart", "ablation", "rl", "rl_pav", "pav", "didactic"} <= names
     pages = "\n".join(page.read_text() for page in PAGES)
     for name in names:
         marked = f"<!-- {name}:begin -->.*?<!-- {name}:end -->"
