@@ -34,6 +34,7 @@ HARDENED = {
     "game.right_targets": "reference",
     "game.updates": 100,
     "game.eta_prm": 0.0,  # entropy would draw values to a half
+    "game.prm_clean": 64,  # as many as wrong ones at least, or all values sink
 }
 
 
