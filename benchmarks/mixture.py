@@ -7,15 +7,17 @@ This file is also the config of its runs:
         --workdir=runs/mixture-$seed
     done
     for seed in 2 3 4; do  # those that two seeds left
-      python -m aprm_jax.main --config=benchmarks/mixture.py:kept \\
+      python -m aprm_jax.main \\
+        --config=benchmarks/mixture.py:prm_frozen,aprm,aprm_alone \\
         --config.seed=$seed --workdir=runs/mixture-$seed
     done
     python benchmarks/mixture.py runs/mixture-*
 
 The game of configs/pressure.py from one start: G frozen, half of the situations
 answered by the reference (`game.reference_share`), G alone, a tether four times as
-strong, a third of its learning rate, and reference and tether. Accuracy of best-of-N
-on 200 problems of `dev`: benchmarks/results/mixture.json.
+strong, a third of its learning rate, reference and tether, what fooled R to imitate
+(`game.generator_replay`), and reference and imitation. Accuracy of best-of-N on 200
+problems of `dev`: benchmarks/results/mixture.json.
 """
 
 from __future__ import annotations
@@ -35,15 +37,17 @@ ARMS = {
     "tether": {"game.beta_generator": 0.2},
     "slow": {"game.generator_learning_rate": 3e-4},
     "mixed_tether": {"game.reference_share": 0.5, "game.beta_generator": 0.2},
+    "replay": {"game.generator_replay": 48},
+    "mixed_replay": {"game.reference_share": 0.5, "game.generator_replay": 48},
 }
-KEPT = ("prm_frozen", "aprm", "aprm_alone")
 
 
 def get_config(arg: str = "") -> Any:
-    """Of a run: `kept` has those arms alone; `runlocal` is a cut of it."""
-    if arg != "kept":
-        check_arg(arg)
-    arms = {name: ARMS[name] for name in (KEPT if arg == "kept" else ARMS)}
+    """Of a run: `arg` names its arms by commas; `runlocal` is a cut of all."""
+    wanted = tuple(ARMS) if arg in ("", "runlocal") else tuple(arg.split(","))
+    for name in wanted:
+        check_arg(name, ("runlocal", *ARMS))
+    arms = {name: ARMS[name] for name in wanted}
     c = read_config_file(ROOT / "configs/pressure.py")
     c.name = "mixture"
     before = ("solver:sft", "generator:sft", "prm_warmup:prm")
