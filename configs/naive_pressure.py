@@ -1,9 +1,10 @@
-"""What hard replies add where the Generator starts out naive.
+"""What hard replies and imitation add where the Generator starts out naive.
 
 configs/naive_generator.py asks whether learning pays for a Generator that has seen
-static corruptions alone; this is the same question under pressure, and with R's rows
-as they were drawn beside the hardest of them. Solver and the PRM's warm-up are those
-of a finished configs/pressure.py run of the same seed.
+static corruptions alone; this is the same question under pressure: with R's rows as
+they were drawn beside the hardest of them, and with what fooled R for G to imitate
+(`aprm_replay`). Solver and the PRM's warm-up are those of a finished
+configs/pressure.py run of the same seed.
 
     for seed in 0 1 2; do
       python -m aprm_jax.main --config=configs/naive_pressure.py:runs/pressure-$seed \\
@@ -29,6 +30,7 @@ FROZEN, DRAWN = {"game.freeze_generator": True}, {"game.hard_share": 0.0}
 GAMES = {
     "prm_frozen": FROZEN,
     "aprm": {},
+    "aprm_replay": {"game.generator_replay": 48},
     "prm_frozen_drawn": FROZEN | DRAWN,
     "aprm_drawn": DRAWN,
 }
@@ -54,7 +56,7 @@ def get_config(arg: str = ""):
         override(c, name, fields)
     c.evaluate.prms = tuple(GAMES)
     c.evaluate.attack_prms = c.evaluate.solvers = ()
-    c.evaluate.splits = ("test", "longer")
+    c.evaluate.splits = ("dev", "test")
     c.evaluate.samples = (8, 32, 128, 512)
     if arg == "runlocal":
         run_local(c)

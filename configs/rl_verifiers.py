@@ -67,11 +67,11 @@ def get_config(arg: str = ""):
         override(c, f"rl_{name}", fields)
     c.rl.solver_from = models["solver"]
     c.game.generator_from = models["generator"]
-    c.rl.updates = 200
+    c.rl.updates, c.rl.learning_rate = 100, 5e-4
     c.rl.dev_every = 10
     c.rl.dev_problems, c.rl.dev_samples = 150, 2
     c.rl.pass_splits = ("test", "longer")
-    c.rl.pass_problems, c.rl.pass_samples = 150, 32
+    c.rl.pass_problems, c.rl.pass_samples = 100, 16
     # A frozen verifier is to be exploited as far as it goes.
     c.rl.kl_weight = 0.0
     if arg == "runlocal":
