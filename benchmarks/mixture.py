@@ -8,7 +8,7 @@ This file is also the config of its runs:
     done
     for seed in 2 3 4; do  # those that two seeds left
       python -m aprm_jax.main \\
-        --config=benchmarks/mixture.py:prm_frozen,aprm,aprm_alone \\
+        --config=benchmarks/mixture.py:prm_frozen,aprm,aprm_mixed \\
         --config.seed=$seed --workdir=runs/mixture-$seed
     done
     python benchmarks/mixture.py runs/mixture-*
@@ -32,8 +32,8 @@ from aprm_jax.config import check_arg, override, read_config_file, run_local, se
 ROOT = Path(__file__).resolve().parents[1]
 ARMS = {
     "prm_frozen": {"game.freeze_generator": True},
-    "aprm": {"game.reference_share": 0.5},
-    "aprm_alone": {},
+    "aprm": {},
+    "aprm_mixed": {"game.reference_share": 0.5},
     "tether": {"game.beta_generator": 0.2},
     "slow": {"game.generator_learning_rate": 3e-4},
     "mixed_tether": {"game.reference_share": 0.5, "game.beta_generator": 0.2},

@@ -2,11 +2,11 @@
 
 Every PRM learns from as many steps, three quarters of its wrong ones those that it
 believes most among its candidates (`hard_share`); `aprm_drawn` learns from steps
-as they were drawn. Half of the situations of `aprm` are answered by the Generator that
-it started from, none of `aprm_alone`'s. A second solver, whose authors no PRM has seen
-the errors of, is searched too, and a fresh attacker takes the best of 64 replies. The
-problems count modulo 10, as in the other published tables: no PRM lacks a fact, so what
-is searched for is how well it knows a step.
+as they were drawn. Half of the situations of
+`aprm_mixed` are answered by the Generator that it started from. A second solver, whose
+authors no PRM has seen the errors of, is searched too, and a fresh attacker takes the
+best of 64 replies. The problems count modulo 10, as in the other published tables: no
+PRM lacks a fact, so what is searched for is how well it knows a step.
 
     for seed in 0 1 2 3 4; do
       python -m aprm_jax.main --config=configs/pressure.py --config.seed=$seed \\
@@ -26,8 +26,8 @@ from aprm_jax.config import check_arg, override, read_config_file, run_local
 HARD = 0.75
 GAMES = {
     "prm_frozen": {"game.freeze_generator": True},
-    "aprm": {"game.reference_share": 0.5},
-    "aprm_alone": {},
+    "aprm": {},
+    "aprm_mixed": {"game.reference_share": 0.5},
 }
 PRMS = {
     "prm_static": {},
