@@ -1,12 +1,12 @@
 """PRMs where they are searched: accuracy of best-of-N for N = 8 to 512.
 
 Every PRM learns from as many steps, three quarters of its wrong ones those that it
-believes most among its candidates (`hard_share`); `aprm_drawn` learns from steps
-as they were drawn. Half of the situations of
-`aprm_mixed` are answered by the Generator that it started from. A second solver, whose
-authors no PRM has seen the errors of, is searched too, and a fresh attacker takes the
-best of 64 replies. The problems count modulo 10, as in the other published tables: no
-PRM lacks a fact, so what is searched for is how well it knows a step.
+believes most among its candidates (`hard_share`). The Generator of `aprm` imitates what
+fooled R before, that of `aprm_plain` does not, and `aprm_drawn` learns from steps as
+they were drawn besides. A second solver, whose authors no PRM has seen the errors of, is
+searched too, and a fresh attacker, who does not imitate, takes the best of 64 replies.
+The problems count modulo 10, as in the other published tables: no PRM lacks a fact, so
+what is searched for is how well it knows a step.
 
     for seed in 0 1 2 3 4; do
       python -m aprm_jax.main --config=configs/pressure.py --config.seed=$seed \\
@@ -26,8 +26,9 @@ from aprm_jax.config import check_arg, override, read_config_file, run_local
 HARD = 0.75
 GAMES = {
     "prm_frozen": {"game.freeze_generator": True},
-    "aprm": {},
-    "aprm_mixed": {"game.reference_share": 0.5},
+    "aprm": {"game.generator_replay": 48},
+    "aprm_plain": {},
+    "aprm_drawn": {"game.hard_share": 0.0},
 }
 PRMS = {
     "prm_static": {},
@@ -35,7 +36,6 @@ PRMS = {
     # About as many verdicts of the oracle as a game asks for.
     "prm_oracle": {"prm.negatives": "oracle", "prm.pool_problems": 1600},
 }
-DRAWN = ("aprm",)  # also without hard rows
 
 
 def get_config(arg: str = ""):
@@ -44,14 +44,10 @@ def get_config(arg: str = ""):
     c.name = "pressure"
     c.domain.modulus = 10
     c.game.hard_share = c.prm.hard_share = HARD
-    jobs = {name: "prm" for name in PRMS} | {name: "aprm" for name in GAMES}
-    stages = dict(jobs)
+    c.game.generator_replay = 0
     for name, fields in (PRMS | GAMES).items():
         override(c, name, fields)
-        if name in DRAWN:
-            plain = {f"{'game' if name in GAMES else 'prm'}.hard_share": 0.0}
-            override(c, f"{name}_drawn", fields | plain)
-            stages[f"{name}_drawn"] = jobs[name]
+    stages = {name: "prm" for name in PRMS} | {name: "aprm" for name in GAMES}
     c.stages = (
         "solver:sft",
         "foreign:sft",
@@ -64,7 +60,7 @@ def get_config(arg: str = ""):
     # From scratch: what it has of the first authors' habits would not be foreign.
     override(c, "foreign", {"sft.init_from": "", "sft.updates": c.sft.updates})
     c.evaluate.prms = tuple(stages)
-    c.evaluate.attack_prms = (*jobs, "aprm_drawn")
+    c.evaluate.attack_prms = tuple(stages)
     c.evaluate.solvers = ("foreign",)
     c.evaluate.solver_splits = ("test",)
     c.evaluate.splits = ("test", "longer")
