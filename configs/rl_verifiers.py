@@ -1,10 +1,10 @@
 """RL against every verifier: which of them does a policy learn to deceive, and when?
 
 The solver of a finished configs/pressure.py run learns from each of that run's PRMs
-alone, from an ORM and from a PAV, by the credit that suits it, from the same problems
-and draws, with no alarm: the curves of the oracle's and the verifier's reward against
-KL are the result. The oracle as a verifier is a ceiling; the guarded PRM plays its game
-on during RL.
+alone and from an ORM, by the credit that suits it, from the same problems and draws,
+with no alarm: the curves of the oracle's and the verifier's reward against KL are the
+result. The oracle as a verifier is a ceiling; the guarded PRM plays its game on during
+RL. The learning rate was chosen on `dev`, for known answers and APRM, with seed 0.
 
     for seed in 0 1 2 3 4; do
       python -m aprm_jax.main --config=configs/rl_verifiers.py:runs/pressure-$seed \\
@@ -41,17 +41,14 @@ def get_config(arg: str = ""):
         models = {name: name for name in ("solver", "generator", "aprm")}
     else:
         models = finished_models(arg, "solver", "generator", *prms)
-    # Both read whole solutions, as no other PRM here does: they start from the solver.
+    # It reads whole solutions, as no other PRM here does: it starts from the solver.
     orm = {"prm.negatives": "outcome", "prm.init_from": models["solver"]}
     orm |= {"prm.solver": models["solver"], "prm.hard_share": 0.0, "builder.window": 0}
-    pav = {"prm.init_from": models["solver"], "pav.solver": models["solver"]}
-    pav |= {"prm.hard_share": 0.0, "builder.window": 0}
     arms: dict[str, dict] = {
         name: {"rl.verifiers": (models[name],), "rl.rewards": ("min_form",)}
         for name in prms
     }
     arms["orm"] = {"rl.verifiers": ("orm",), "rl.rewards": ("solution",)}
-    arms["pav"] = {"rl.verifiers": ("pav",), "rl.rewards": ("progress",)}
     arms["oracle"] = {"rl.verifiers": ("oracle",), "rl.rewards": ("min_form",)}
     arms["outcome"] = {"rl.verifiers": (models["aprm"],), "rl.rewards": ("outcome",)}
     arms["guarded"] = {
@@ -60,9 +57,8 @@ def get_config(arg: str = ""):
         "rl.guard.own_steps": True,
         "rl.rewards": ("min_form",),
     }
-    set_stages(c, (*whole, "orm:prm", "pav:pav", *(f"rl_{name}:rl" for name in arms)))
+    set_stages(c, (*whole, "orm:prm", *(f"rl_{name}:rl" for name in arms)))
     override(c, "orm", orm)
-    override(c, "pav", pav)
     for name, fields in arms.items():
         override(c, f"rl_{name}", fields)
     c.rl.solver_from = models["solver"]
