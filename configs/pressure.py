@@ -3,10 +3,10 @@
 Every PRM learns from as many steps, three quarters of its wrong ones those that it
 believes most among its candidates (`hard_share`). The Generator of `aprm` imitates what
 fooled R before, that of `aprm_plain` does not, and `aprm_drawn` learns from steps as
-they were drawn besides. A second solver, whose authors no PRM has seen the errors of, is
-searched too, and a fresh attacker, who does not imitate, takes the best of 64 replies.
-The problems count modulo 10, as in the other published tables: no PRM lacks a fact, so
-what is searched for is how well it knows a step.
+they were drawn besides. A second solver, whose authors no PRM has seen the errors of,
+is searched too, and a fresh attacker, who does not imitate, takes the best of 64
+replies. The problems count modulo 10, as in the other published tables: no PRM lacks a
+fact, so what is searched for is how well it knows a step.
 
     for seed in 0 1 2 3 4; do
       python -m aprm_jax.main --config=configs/pressure.py --config.seed=$seed \\
