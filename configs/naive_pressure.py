@@ -50,8 +50,6 @@ def get_config(arg: str = ""):
         c.game.prm_from = models["prm_warmup"]
     naive = {"sft.init_from": c.evaluate.solver, "sft.solver_share": 0.0}
     override(c, "generator", naive)
-    # The reference knows static corruptions alone: G has all situations to itself.
-    c.game.reference_share = 0.0
     for name, fields in GAMES.items():
         override(c, name, fields)
     c.evaluate.prms = tuple(GAMES)

@@ -83,7 +83,7 @@ def test_values_are_learned_of_whole_solutions():
         for stage, job in stages(c)
         if job == "pav"
     }
-    assert len(windows) >= 3 and not any(windows.values()), windows
+    assert len(windows) >= 2 and not any(windows.values()), windows
 
 
 def test_runlocal_cuts_overrides_too():
@@ -174,16 +174,6 @@ def test_a_wrong_value_in_an_override_names_the_stage():
     override(config, "solver", {"sft.task": "sleep"})
     with pytest.raises(ConfigError, match=r"overrides\.solver: sft\.task"):
         validate(config)
-
-
-def test_a_learning_generator_answers_some_situation():
-    config = default_config()
-    config.stages = ("aprm",)
-    config.game.groups, config.game.reference_share = 4, 0.9
-    with pytest.raises(ConfigError, match=r"reference_share=0.9 leaves none of the 4"):
-        validate(config)
-    config.game.freeze_generator = True
-    validate(config)
 
 
 @pytest.mark.parametrize(("field", "value"), [("b1", 0.3), ("optimistic", False)])

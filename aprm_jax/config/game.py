@@ -30,13 +30,6 @@ class GameConfig:
     freeze_generator: bool = setting(False, "True: the frozen-Generator baseline")
     groups: int = setting(24, "(Q, S, s) a round", least=1)
     group_size: int = setting(8, "perturbations of each", least=1)
-    reference_share: float = setting(
-        0.0,
-        "of the situations: answered by the Generator that the game starts from, which "
-        "R learns from as well",
-        least=0,
-        most=1,
-    )
     generator_rows: int = setting(
         96, "distinct perturbations G learns from a round, at most", least=1
     )

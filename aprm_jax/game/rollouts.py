@@ -119,19 +119,16 @@ def perturb(
     group_size: int,
     key: Any,
     queries: OracleQueries,
-    *,
-    first: int = 0,
 ) -> list[list[Reply]]:
     """Draws `group_size` replies to each prompt, at temperature 1, untruncated.
 
-    `queries` asks the oracle about each reply while others are still sampled; `first`
-    is the number that it knows the first of these prompts by.
+    `queries` asks the oracle about each reply while others are still sampled.
     """
     ids = [prompt.ids for prompt in prompts for _ in range(group_size)]
 
     def submit(samples: Samples, rows: Sequence[int]) -> None:
         for i in rows:
-            queries.submit(first + i // group_size, samples.reply(i))
+            queries.submit(i // group_size, samples.reply(i))
 
     samples = sampler.sample(generator_backbone, ids, key, stored=submit)
     replies = [samples.reply(i) for i in range(len(ids))]

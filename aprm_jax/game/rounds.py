@@ -15,7 +15,6 @@ from jaxtyping import Int32
 
 from aprm_jax.config import game as schema
 from aprm_jax.config.typed import extended
-from aprm_jax.data.replies import Reply
 from aprm_jax.data.rows import StepRow, TooLongError
 from aprm_jax.data.steps import RowFormat, StepBuilder
 from aprm_jax.game import rollouts
@@ -223,9 +222,6 @@ class Rounds:
     ):
         self.arena, self.config, self.seed, self.sink = arena, config, seed, sink
         self.train_prm = train_prm
-        # A frozen G is the reference, and only a PRM that learns has a use for it.
-        mixed = train_generator and train_prm
-        self._reference_share = config.reference_share if mixed else 0.0
         generator_tx, prm_tx = config.optimisers()
         self.update = make_update(
             arena.decoder,
@@ -328,24 +324,28 @@ class Rounds:
             prompts, arena.oracle, arena.builder.replies, arena.prm_player.builder
         )
         with timer("sample"):  # and verify what has been drawn
-            groups = self._sample(state, step, prompts, group_size, queries)
+            groups = rollouts.perturb(
+                arena.sampler,
+                self.players(state)[0]["backbone"],
+                prompts[: c.groups],
+                group_size or c.group_size,
+                self._key(8, step),
+                queries,
+            )
         with timer("verify"):
             perturbations = rollouts.verify(groups, prompts, queries)
             rows = rollouts.prm_rows(perturbations, arena.prm_player.builder)
         with timer("score"):
             log_odds, of_static = self._scores(self.players(state)[1], rows, static)
             rows = self.targeted(rows)
-        own = self._own(perturbations)
+        p_correct = scipy.special.expit(log_odds)
         metrics = rollouts.round_metrics(
-            [perturbations[i] for i in own],
-            scipy.special.expit(log_odds[own]),
+            perturbations,
+            p_correct,
             THRESHOLD,
             arena.kinds,
             arena.builder.replies.reasons,
         )
-        # What it costs, the reference's replies included.
-        asked = sum(not p.reply.reason for p in perturbations)
-        metrics["game/oracle_calls"] = float(asked)
         tokens = sum(p.count * len(p.reply.ids) for p in perturbations)
         metrics["game/sampled_tokens"] = float(tokens)
         if static:
@@ -368,44 +368,6 @@ class Rounds:
             for i, row in right.items()
         }
         return [valued.get(i, row) for i, row in enumerate(rows)]
-
-    @property
-    def _learning(self) -> int:
-        """Situations of a round that G answers itself; the reference has the rest."""
-        c = self.config
-        return c.groups - round(self._reference_share * c.groups)
-
-    def _own(self, perturbations: Sequence[rollouts.Perturbation]) -> list[int]:
-        """Indices of what G itself wrote."""
-        return [i for i, p in enumerate(perturbations) if p.group < self._learning]
-
-    def _sample(
-        self,
-        state: LoopState,
-        step: int,
-        prompts: Sequence[rollouts.Prompt],
-        group_size: int,
-        queries: rollouts.OracleQueries,
-    ) -> list[list[Reply]]:
-        """Replies to a round's situations: G's, then those of the reference."""
-        c, own = self.config, self._learning
-        parts = [(self.players(state)[0], 8, 0, own)]
-        if own < c.groups:
-            parts.append((self.refs.generator, 12, own, c.groups))
-        return [
-            replies
-            for model, stream, first, end in parts
-            if first < end
-            for replies in rollouts.perturb(
-                self.arena.sampler,
-                model["backbone"],
-                prompts[first:end],
-                group_size or c.group_size,
-                self._key(stream, step),
-                queries,
-                first=first,
-            )
-        ]
 
     def players(self, state: LoopState) -> tuple[Any, Any]:
         """G and R as models, adapters applied."""
@@ -472,12 +434,11 @@ class Rounds:
             for rows in np.asarray(state.batch_rows)
         ]
         mixture = self._mixture(played, state.replay)
-        own = self._own(played.perturbations)
         archive = state.archive
         imitated = archive and archive.sample(played.rng, c.generator_replay)
         generator_batch = rollouts.generator_batch(
-            [played.perturbations[i] for i in own],
-            played.p_correct[own],
+            played.perturbations,
+            played.p_correct,
             c.rewards,
             arena.builder,
             played.rng,
@@ -520,22 +481,13 @@ class Rounds:
         return clean, fresh, replayed
 
     def _hardest(self, played: Played, count: int) -> list[int]:
-        """Indices of hard rows, of G and of the reference by their shares.
-
-        Of all together they would be G's, who alone looks for what R believes.
-        """
-        own = set(self._own(played.perturbations))
+        """Indices of the wrong replies that R believes most, at most `count`."""
         # By the oracle, not by labels: a right step may be of little value.
         wrong = [
-            r if p.verdict.label == Label.INCORRECT else None
-            for p, r in zip(played.perturbations, played.rows, strict=True)
+            row if p.verdict.label == Label.INCORRECT else None
+            for p, row in zip(played.perturbations, played.rows, strict=True)
         ]
-        of_reference = round(self._reference_share * count)
-        chosen: list[int] = []
-        for mine, most in ((True, count - of_reference), (False, of_reference)):
-            rows = [r if (i in own) == mine else None for i, r in enumerate(wrong)]
-            chosen += hardest(rows, played.log_odds, most)
-        return chosen
+        return hardest(wrong, played.log_odds, count)
 
     def _update(self, game: GameState, generator_batch, prm_batch, step: int):
         mesh = self.arena.mesh

@@ -251,67 +251,6 @@ def test_hard_rows_are_the_wrong_replies_that_r_believes_most():
     }
 
 
-def _mixed(monkeypatch, share: float = 0.5, **rounds):
-    """A game whose reference answers its share, and what its sampler was asked."""
-    place, asked = _place(), []
-    real = place.sampler.sample
-
-    def sample(params, prompts, key, **more):
-        asked.append((params, len(prompts)))
-        return real(params, prompts, key, **more)
-
-    monkeypatch.setattr(place.sampler, "sample", sample)
-    config = tiny_game.game_config(groups=4, reference_share=share)
-    return tiny_game.rounds(place, config, **rounds), asked
-
-
-def test_the_reference_answers_its_share_and_g_does_not_learn_from_it(monkeypatch):
-    rounds, asked = _mixed(monkeypatch)
-    size = rounds.config.group_size
-    output = rounds.step_fn(rounds.state, 0, PhaseTimer())
-    reference = rounds.refs.generator["backbone"]
-    assert [n for _, n in asked] == [2 * size, 2 * size]
-    assert asked[1][0] is reference and asked[0][0] is not reference
-    learned = output.batch["generator"]
-    assert set(learned.group[learned.weight > 0].tolist()) <= {0, 1}
-    played = rounds.play(output.state, 0, PhaseTimer())
-    by_reference = [p for p in played.perturbations if p.group >= 2]
-    assert sum(p.count for p in by_reference) == 2 * size
-    # Each by its own prompt, and judged.
-    assert {p.prompt for p in by_reference} == set(played.prompts[2:4])
-    tokens = sum(p.count * len(p.reply.ids) for p in played.perturbations)
-    assert played.metrics["game/sampled_tokens"] == tokens
-    asked = sum(not p.reply.reason for p in played.perturbations)
-    assert any(not p.reply.reason for p in by_reference)
-    assert played.metrics["game/oracle_calls"] == asked
-
-
-def test_hard_rows_are_of_both_by_their_shares(monkeypatch):
-    rounds, _ = _mixed(monkeypatch)
-    texts = ["1 + + 1", "2 + + 2", "3 * * 3", "4 * * 4"]
-    points, builder = tiny_game.POINTS[:1] * 4, _place().builder
-    draws = [(g, tiny_game.reply(builder, text)) for g in range(4) for text in texts]
-    found = tiny_game.verified(draws, points, builder)
-    rows = rollouts.prm_rows(found, builder)
-    # R believes all of G's more than any of the reference's.
-    log_odds = -np.arange(len(found), dtype=np.float32)
-    prompts = [rollouts.Prompt.of(builder, point) for point in points]
-    played = Played(prompts, found, rows, log_odds, {}, np.random.default_rng(0))
-    groups = [found[i].group for i in rounds._hardest(played, 4)]
-    assert groups == [0, 0, 2, 2]
-
-
-@pytest.mark.parametrize(
-    ("share", "rounds"), [(0.0, {}), (0.5, {"train_generator": False})]
-)
-def test_without_a_share_or_a_learning_g_one_generator_answers_all(
-    monkeypatch, share, rounds
-):
-    game, asked = _mixed(monkeypatch, share, **rounds)
-    game.play(game.state, 0, PhaseTimer())
-    assert [n for _, n in asked] == [4 * game.config.group_size]
-
-
 def _valuing():
     """A game whose R learns right steps by the reference, after its first updates."""
     rounds = tiny_game.rounds(

@@ -213,15 +213,6 @@ def test_wrong_names_and_kinds_are_refused_before_a_round(root, fields, error, m
         ({"rl.dual_clip": 0.5}, "rl.dual_clip is 0 or above 1"),
         ({"rl.rewards": ("implicit",)}, "rl.implicit_from names"),
         ({"rl.guard.prm": "prm"}, "set rl.verifiers=()"),
-        (
-            {
-                "rl.guard.prm": "prm",
-                "rl.verifiers": (),
-                "game.freeze_generator": True,
-                "game.reference_share": 1.0,
-            },
-            "rl.guard.prm='prm' needs less",
-        ),
         ({"rl.prover_values": "pav"}, "rl.prover_values='pav' is of progress alone"),
         (
             {"game.right_targets": "reference", "game.prm_objective": "expected"},

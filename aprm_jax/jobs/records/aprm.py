@@ -11,28 +11,12 @@ from aprm_jax.config.typed import Config
 from aprm_jax.jobs.records.prm import CHARTS
 
 
-def check_share(c: GameConfig, remedy: str) -> None:
-    """A Generator that learns has situations to answer; else an error says what helps.
-
-    Raises:
-      ConfigError: the reference has them all.
-    """
-    if round(c.reference_share * c.groups) == c.groups:
-        raise ConfigError(
-            f"game.reference_share={c.reference_share:g} leaves none of the "
-            f"{c.groups} situations of a round (game.groups) to the Generator that "
-            f"learns: {remedy}"
-        )
-
-
 def _validate(config: Config) -> None:
     if config.game.advantage == "group" and config.game.group_size < 2:
         raise ConfigError(
             "game.group_size must be at least 2 for game.advantage='group', "
             f"not {config.game.group_size}"
         )
-    if not config.game.freeze_generator:
-        check_share(config.game, "set less, or game.freeze_generator=True")
     targets, objective = config.game.right_targets, config.game.prm_objective
     if targets == "reference" and objective != "cross_entropy":
         raise ConfigError(

@@ -8,7 +8,6 @@ from aprm_jax.config.fields import ConfigError
 from aprm_jax.config.job import Curves, Job, Lazy
 from aprm_jax.config.rl import RLConfig
 from aprm_jax.config.typed import Config
-from aprm_jax.jobs.records.aprm import check_share
 from aprm_jax.jobs.records.score import stage_sources
 
 _AS_A_LOSS = {
@@ -49,8 +48,6 @@ def _validate(config: Config) -> None:
         raise ConfigError(
             f"rl.guard.prm={c.guard.prm!r} is the verifier: set rl.verifiers=()"
         )
-    if c.guard.prm:  # in its game G learns, frozen elsewhere or not
-        check_share(config.game, f"rl.guard.prm={c.guard.prm!r} needs less")
     _check_kl(c)
 
 
