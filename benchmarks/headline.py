@@ -125,6 +125,15 @@ FIGURES = {
         seeds=3,
         needs="compare",
     ),
+    "naive_pressure": Figure(
+        "the same under pressure, with hard rows and imitation",
+        config="configs/naive_pressure.py:{needs}",
+        collect="naive_pressure.py collect {run}",
+        results="naive_pressure/seed_{seed}.json",
+        tables="naive_pressure.py tables",
+        seeds=3,
+        needs="pressure",
+    ),
     "ablation": Figure(
         "APRM with one thing changed at a time",
         config="configs/ablation.py:{needs}",

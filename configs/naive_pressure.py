@@ -10,7 +10,8 @@ configs/pressure.py run of the same seed.
       python -m aprm_jax.main --config=configs/naive_pressure.py:runs/pressure-$seed \\
         --config.seed=$seed --workdir=runs/naive-pressure-$seed
     done
-    python benchmarks/naive_pressure.py runs/naive-pressure-*
+    python benchmarks/naive_pressure.py collect runs/naive-pressure-*
+    python benchmarks/naive_pressure.py tables
 
 Hardware: 2 CPU cores, no GPU. Time, memory and scores: docs/results.md.
 A cut that trains its own models, minutes: --config=configs/naive_pressure.py:runlocal

@@ -83,7 +83,7 @@ def test_values_are_learned_of_whole_solutions():
         for stage, job in stages(c)
         if job == "pav"
     }
-    assert len(windows) >= 2 and not any(windows.values()), windows
+    assert len(windows) >= 3 and not any(windows.values()), windows
 
 
 def test_runlocal_cuts_overrides_too():

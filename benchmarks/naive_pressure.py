@@ -1,0 +1,134 @@
+"""Accuracy of `configs/naive_pressure.py`, over as many seeds as there are.
+
+    python benchmarks/naive_pressure.py collect RUN...   # a file a seed
+    python benchmarks/naive_pressure.py tables           # docs/results.md
+
+`collect` keeps what a run found in `benchmarks/results/naive_pressure/seed_K.json`,
+accuracies of every problem in thousandths; `tables` pools whichever seeds are there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from compare_table import (
+    HARD,
+    ROOT,
+    commit,
+    last_rounds,
+    one_line_each,
+    pooled_row,
+    replace_between,
+    table,
+)
+
+RESULTS = ROOT / "benchmarks/results/naive_pressure"
+TITLES = {
+    "prm_frozen_drawn": "frozen, as drawn",
+    "aprm_drawn": "learning, as drawn",
+    "prm_frozen": "frozen, hard rows",
+    "aprm": "learning, hard rows",
+    "aprm_replay": "learning and imitating, hard rows",
+}
+GAPS = {
+    "learning − frozen, as drawn": ("aprm_drawn", "prm_frozen_drawn"),
+    "learning − frozen, hard rows": ("aprm", "prm_frozen"),
+    "learning and imitating − frozen, hard rows": ("aprm_replay", "prm_frozen"),
+    "what imitation adds": ("aprm_replay", "aprm"),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("action", choices=("collect", "tables"))
+    parser.add_argument("runs", nargs="*", type=Path)
+    parser.add_argument("--page", type=Path, default=ROOT / "docs/results.md")
+    args = parser.parse_args()
+    if args.action == "collect":
+        for run in args.runs:
+            collect(run)
+        return
+    seeds = [json.loads(path.read_text()) for path in sorted(RESULTS.glob("seed_*"))]
+    replace_between(args.page, "naive_pressure", render(seeds))
+
+
+def collect(run: Path) -> None:
+    """Writes what a finished run found."""
+    config = json.loads((run / "config.json").read_text())
+    sizes, splits = config["evaluate"]["samples"], config["evaluate"]["splits"]
+    found: dict[str, Any] = {
+        "command": "python -m aprm_jax.main --config=configs/naive_pressure.py:RUN "
+        f"--config.seed={config['seed']}",
+        "commit": commit(),
+        "seed": config["seed"],
+        "sizes": sizes,
+        "splits": splits,
+        "illegal_contractions": {
+            arm: last_rounds(run / arm, f"kind_share/{HARD}") for arm in TITLES
+        },
+    }
+    for split in splits:
+        with np.load(run / "evaluate/per_problem" / f"{split}.npz") as arrays:
+            found[split] = {
+                f"{arm}@{n}": np.round(1000 * arrays[f"{arm}.min@{n}"])
+                .astype(int)
+                .tolist()
+                for arm in TITLES
+                for n in sizes
+            }
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    (RESULTS / f"seed_{found['seed']}.json").write_text(one_line_each(found))
+
+
+def render(seeds: Sequence[dict[str, Any]]) -> str:
+    """The tables as Markdown."""
+    sizes, splits = seeds[0]["sizes"], seeds[0]["splits"]
+    if any((s["sizes"], s["splits"]) != (sizes, splits) for s in seeds):
+        raise ValueError("the seeds were not measured alike")
+    little, much = sizes[0], sizes[-1]
+    at = [(split, n) for split in splits for n in (little, much)]
+    rows = []
+    for arm, title in TITLES.items():
+        cells = [f"{100 * _values(seeds, place, arm).mean():.1f}" for place in at]
+        shares = [s["illegal_contractions"][arm] or 0.0 for s in seeds]
+        each = ", ".join(f"{100 * share:.1f}" for share in shares)
+        rows.append((title, [*cells, each]))
+    header = ["G", *(f"{split}: {n}" for split, n in at)]
+    gaps = []
+    for title, (ours, theirs) in GAPS.items():
+        cells = []
+        for place in at:
+            row = pooled_row(
+                _values(seeds, place, ours) - _values(seeds, place, theirs)
+            )
+            each = ", ".join(f"{100 * v:+.1f}" for v in row["by_seed"])
+            cells.append(f"{100 * row['mean']:+.1f} ({each})")
+        gaps.append((title, cells))
+    problems = len(seeds[0][splits[0]][f"{next(iter(TITLES))}@{much}"])
+    names = ", ".join(str(s["seed"]) for s in seeds)
+    return "\n\n".join(
+        [
+            table([*header, "illegal contractions at the end, %"], rows),
+            table(["points", *header[1:]], gaps),
+            f"Seeds {names}; {problems} problems a split; best of {little} and {much} "
+            "by the least step score, in %; in brackets each seed. Made by "
+            "`benchmarks/naive_pressure.py` from `benchmarks/results/naive_pressure/`.",
+        ]
+    )
+
+
+def _values(
+    seeds: Sequence[dict[str, Any]], place: tuple[str, int], arm: str
+) -> np.ndarray:
+    """[seeds, problems] of one arm on a split at one N."""
+    split, n = place
+    return np.array([s[split][f"{arm}@{n}"] for s in seeds]) / 1000
+
+
+if __name__ == "__main__":
+    main()
