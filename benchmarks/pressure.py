@@ -34,10 +34,10 @@ TITLES = {
     "prm_oracle": "exact labels of the solver's samples",
     "prm_frozen": "frozen Generator",
     "aprm": "**APRM**",
-    "aprm_mixed": "APRM, the reference beside G",
-    "aprm_drawn": "APRM, as drawn",
+    "aprm_plain": "APRM without imitation",
+    "aprm_drawn": "APRM without imitation, as drawn",
 }
-OURS = ("aprm", "aprm_mixed", "aprm_drawn")  # in one colour
+OURS = ("aprm", "aprm_plain", "aprm_drawn")  # in one colour
 COMPARED = tuple(prm for prm in TITLES if prm != "aprm")
 FOREIGN_N = 128
 

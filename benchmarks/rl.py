@@ -40,6 +40,7 @@ TITLES = {
     "prm_oracle": "exact labels of the solver's samples",
     "prm_frozen": "frozen Generator",
     "aprm": "**APRM**",
+    "aprm_plain": "APRM without imitation",
     "guarded": "**APRM**, guarded by the game",
     "pav": "PAV",
     "pav_prover": "PAV, another solver as the prover",

@@ -27,7 +27,14 @@ from aprm_jax.config import (
     set_stages,
 )
 
-PRMS = ("prm_static", "prm_monte_carlo", "prm_oracle", "prm_frozen", "aprm")
+PRMS = (
+    "prm_static",
+    "prm_monte_carlo",
+    "prm_oracle",
+    "prm_frozen",
+    "aprm",
+    "aprm_plain",
+)
 
 
 def get_config(arg: str = ""):
