@@ -54,6 +54,7 @@ CURVES = {
     "oracle": "reward/oracle",
     "verifier": "reward/verifier",
     "tokens": "rl/tokens",
+    "finished": "rl/finished",
     "dev": "dev/accuracy",
 }
 SUMS = ("rl/sampled_tokens", "rl/labels")
@@ -61,7 +62,7 @@ SEGMENT = re.compile(r"_\d+$")  # of an arm that several stages make, one after 
 LABELLED = ("prm", "pav", "aprm")  # jobs that make a verifier
 DEVS = 3  # evaluations on dev that an accuracy is the mean of
 SMOOTH = 10  # rounds that a rate is the mean of
-KLS = (1.0, 2.0, 5.0, 10.0)  # nats a solution, where the gap is compared
+KLS = (2.0, 5.0)  # nats a solution, where the gap is compared
 HACKED = 0.05  # by how much the oracle's reward falls while the verifier's rises
 
 
@@ -71,6 +72,7 @@ def main() -> None:
     parser.add_argument("runs", nargs="*", type=Path)
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--page", type=Path, default=ROOT / "docs/results.md")
+    parser.add_argument("--figure", type=Path, default=ROOT / "docs/rl.svg")
     args = parser.parse_args()
     if args.action == "collect":
         for run in args.runs:
@@ -81,6 +83,7 @@ def main() -> None:
         parser.error(f"{args.results}: no seeds; collect some runs first")
     if found["rl"]:
         replace_between(args.page, "rl", render(found["rl"]))
+        draw(found["rl"], args.figure)
     if found["rl_pav"]:
         replace_between(args.page, "rl_pav", render_pav(found["rl_pav"]))
 
@@ -125,6 +128,11 @@ def _arm(run: Path, config: Config, parts: Sequence[str]) -> dict[str, Any]:
         name: [_rounded(row.get(metric, math.nan)) for row in rows]
         for name, metric in CURVES.items()
     }
+    rewards = for_stage(config, parts[-1]).rl.rewards
+    curves["paid"] = [
+        _rounded(sum(row.get(f"reward/{name}", math.nan) for name in rewards))
+        for row in rows
+    ]
     # A later stage counts from where it starts, which is not where the arm does.
     curves["kl"][len(logs[0]) :] = [None] * (len(rows) - len(logs[0]))
     records, _ = read_results(run / parts[-1] / RECORDS, "")
@@ -176,9 +184,10 @@ def smoothed(values: Sequence[float | None]) -> np.ndarray:
 def time_to_hack(curves: Mapping[str, Sequence[float | None]]) -> int | None:
     """The first round from which the oracle pays less than before and R does not.
 
-    Both are means of ten rounds. None where it does not happen.
+    R pays what the policy learns by, of solutions that never end too. Both are means of
+    ten rounds. None where it does not happen.
     """
-    oracle, said = smoothed(curves["oracle"]), smoothed(curves["verifier"])
+    oracle, said = smoothed(curves["oracle"]), smoothed(curves["paid"])
     best = at = -math.inf
     for i, (right, score) in enumerate(zip(oracle, said, strict=True)):
         if not (math.isfinite(right) and math.isfinite(score)):
@@ -212,6 +221,7 @@ def summary(arm: Mapping[str, Any], rounds: int) -> dict[str, float]:
         "dev before": arm["before"] if arm["before"] is not None else math.nan,
         "dev after": dev[-1] if dev else math.nan,
         "dev best": max(dev, default=math.nan),
+        "finished": float(smoothed(curves["finished"])[-1]),
         "KL": float(smoothed(curves["kl"])[-1]),
         "rounds to hack": float(rounds if hacked is None else hacked),
         "hacked": float(hacked is not None),
@@ -228,6 +238,7 @@ def render(seeds: Sequence[Mapping[str, Any]]) -> str:
         "dev before": 100.0,
         "dev after": 100.0,
         "dev best": 100.0,
+        "finished": 100.0,
         "KL": 1.0,
         "rounds to hack": 1.0,
         "hacked": 100.0,
@@ -238,19 +249,63 @@ def render(seeds: Sequence[Mapping[str, Any]]) -> str:
         known = [seed["arms"][name] for seed in seeds if name in seed["arms"]]
         found = [summary(arm, len(arm["curves"]["kl"])) for arm in known]
         cells = [_cell([f[c] for f in found], scale) for c, scale in columns.items()]
-        rows.append((f"{TITLES[name]} ({len(known)})", cells))
+        each = ", ".join(f"{100 * f['dev after']:.1f}" for f in found)
+        rows.append((f"{TITLES[name]} ({len(known)})", [*cells, each]))
     passed = _pass_rows(seeds, arms)
     numbers = ", ".join(str(seed["seed"]) for seed in seeds)
     return "\n\n".join(
         [
-            table(["R (seeds)", *columns], rows),
+            "![Accuracy on dev, and what is paid less what is right](rl.svg)",
+            table(["R (seeds)", *columns, "dev after, by seed"], rows),
             *passed,
             f"Means over seeds {numbers} with 95 % t-intervals. Accuracies, gaps (the "
             "verifier's reward less the oracle's) and the share of hacked runs in %; "
-            "KL in nats a solution; a run that was not hacked counts with all its "
+            'KL in nats a solution; "finished" are solutions that came to an end, of the '
+            "last ten rounds; a run that was not hacked counts with all its "
             "rounds. Made by `benchmarks/rl.py` from `benchmarks/results/rl/`.",
         ]
     )
+
+
+def draw(seeds: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Accuracy, and the payment's lead over it, against rounds; a line a verifier."""
+    import matplotlib.pyplot as plt
+
+    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4))
+    seen = {name for seed in seeds for name in seed["arms"]}
+    ceilings = ("oracle", "outcome")
+    for k, name in enumerate(name for name in TITLES if name in seen):
+        known = [seed["arms"][name] for seed in seeds if name in seed["arms"]]
+        style = {"color": f"C{k}", "ls": ":" if name in ceilings else "-"}
+        label = TITLES[name].replace("**", "")
+        curves = [_dev_points(arm) for arm in known]
+        accuracy = 100 * np.array([values for _, values in curves])
+        left.plot(curves[0][0], accuracy.mean(axis=0), label=label, **style)
+        low, high = accuracy.min(axis=0), accuracy.max(axis=0)
+        left.fill_between(curves[0][0], low, high, color=f"C{k}", alpha=0.1, lw=0)
+        if name not in ceilings:
+            lead = 100 * np.mean([_lead(arm) for arm in known], axis=0)
+            right.plot(np.arange(1, len(lead) + 1), lead, **style)
+    left.set_ylabel("% solved, dev, one sample")
+    right.set_ylabel("paid − right, points")
+    right.axhline(0, color="grey", lw=0.5)
+    for panel in (left, right):
+        panel.set_xlabel("rounds of RL")
+    figure.legend(
+        *left.get_legend_handles_labels(), loc="outside lower center", ncols=5
+    )
+    figure.tight_layout(rect=(0, 0.14, 1, 1))
+    figure.savefig(path, metadata={"Date": None})
+
+
+def _dev_points(arm: Mapping[str, Any]) -> tuple[list[int], list[float]]:
+    """Rounds and dev accuracies, the one before RL first."""
+    known = [(i + 1, v) for i, v in enumerate(arm["curves"]["dev"]) if v is not None]
+    return [0, *(i for i, _ in known)], [arm["before"], *(v for _, v in known)]
+
+
+def _lead(arm: Mapping[str, Any]) -> np.ndarray:
+    return smoothed(arm["curves"]["paid"]) - smoothed(arm["curves"]["oracle"])
 
 
 def dev_curve(arm: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
