@@ -260,9 +260,9 @@ def render(seeds: Sequence[Mapping[str, Any]]) -> str:
             *passed,
             f"Means over seeds {numbers} with 95 % t-intervals. Accuracies, gaps (the "
             "verifier's reward less the oracle's) and the share of hacked runs in %; "
-            'KL in nats a solution; "finished" are solutions that came to an end, of the '
-            "last ten rounds; a run that was not hacked counts with all its "
-            "rounds. Made by `benchmarks/rl.py` from `benchmarks/results/rl/`.",
+            "KL in nats a solution; finished are solutions that came to an end, of the "
+            "last ten rounds; a run that was not hacked counts with all its rounds. "
+            "Made by `benchmarks/rl.py` from `benchmarks/results/rl/`.",
         ]
     )
 
