@@ -75,8 +75,9 @@ def get_config(arg: str = ""):
     c.rl.dev_problems, c.rl.dev_samples = 150, 2
     c.rl.pass_splits = ("test", "longer")
     c.rl.pass_problems, c.rl.pass_samples = 100, 16
-    # A frozen verifier is to be exploited as far as it goes.
-    c.rl.kl_weight = 0.0
+    # A frozen verifier is to be exploited as far as it goes: to where nothing that the
+    # policy writes is paid, too.
+    c.rl.kl_weight, c.rl.max_idle = 0.0, 0
     if arg == "runlocal":
         run_local(c)
         c.sft.updates = 150  # so that some samples are right: an ORM needs both kinds
