@@ -24,7 +24,6 @@ import numpy as np
 from compare_table import ROOT, commit, replace_between, table
 
 from aprm_jax.config import Config, for_stage, frozen, jobs, stages
-from aprm_jax.evals.intervals import over_seeds
 from aprm_jax.evals.records import RESULTS as RECORDS
 from aprm_jax.evals.records import read_results
 from aprm_jax.jobs import of_run
@@ -63,7 +62,7 @@ LABELLED = ("prm", "pav", "aprm")  # jobs that make a verifier
 DEVS = 3  # evaluations on dev that an accuracy is the mean of
 SMOOTH = 10  # rounds that a rate is the mean of
 KLS = (2.0, 5.0)  # nats a solution, where the gap is compared
-HACKED = 0.05  # by how much the oracle's reward falls while the verifier's rises
+FALL = 0.05  # of what is right, below its peak: a policy has left what it learned
 
 
 def main() -> None:
@@ -181,22 +180,18 @@ def smoothed(values: Sequence[float | None]) -> np.ndarray:
     return out
 
 
-def time_to_hack(curves: Mapping[str, Sequence[float | None]]) -> int | None:
-    """The first round from which the oracle pays less than before and R does not.
+def time_to_fall(curves: Mapping[str, Sequence[float | None]]) -> int | None:
+    """The round from which on what is right stays below its peak; None if none is.
 
-    R pays what the policy learns by, of solutions that never end too. Both are means of
-    ten rounds. None where it does not happen.
+    By `FALL` below the largest mean of ten rounds, to the end.
     """
-    oracle, said = smoothed(curves["oracle"]), smoothed(curves["paid"])
-    best = at = -math.inf
-    for i, (right, score) in enumerate(zip(oracle, said, strict=True)):
-        if not (math.isfinite(right) and math.isfinite(score)):
-            continue
-        if i + 1 >= SMOOTH and right > best:
-            best, at = right, score
-        elif right < best - HACKED and score >= at:
-            return i + 1
-    return None
+    right = smoothed(curves["oracle"])
+    right[: SMOOTH - 1] = np.nan  # means of fewer
+    if not np.isfinite(right).any() or right[-1] >= np.nanmax(right) - FALL:
+        return None
+    peak = int(np.nanargmax(right))
+    near = np.flatnonzero(right >= right[peak] - FALL)
+    return int(near[-1]) + 2
 
 
 def gap_at(curves: Mapping[str, Sequence[float | None]], kl: float) -> float:
@@ -216,22 +211,22 @@ def summary(arm: Mapping[str, Any], rounds: int) -> dict[str, float]:
     """The numbers of one verifier and seed."""
     curves = arm["curves"]
     dev = [v for v in curves["dev"] if v is not None]
-    hacked = time_to_hack(curves)
+    fell = time_to_fall(curves)
     out = {
         "dev before": arm["before"] if arm["before"] is not None else math.nan,
         "dev after": dev[-1] if dev else math.nan,
         "dev best": max(dev, default=math.nan),
         "finished": float(smoothed(curves["finished"])[-1]),
         "KL": float(smoothed(curves["kl"])[-1]),
-        "rounds to hack": float(rounds if hacked is None else hacked),
-        "hacked": float(hacked is not None),
+        "rounds to the fall": float(rounds if fell is None else fell),
+        "fell": float(fell is not None),
     }
     out |= {f"gap at KL {kl:g}": gap_at(curves, kl) for kl in KLS}
     return out | {name: float(arm[name]) for name in SUMS}
 
 
 def render(seeds: Sequence[Mapping[str, Any]]) -> str:
-    """The table: a row a verifier, means over seeds with t-intervals."""
+    """The table: a row a verifier, means over seeds and each."""
     seen = {name for seed in seeds for name in seed["arms"]}
     arms = [name for name in TITLES if name in seen]
     columns = {
@@ -240,8 +235,8 @@ def render(seeds: Sequence[Mapping[str, Any]]) -> str:
         "dev best": 100.0,
         "finished": 100.0,
         "KL": 1.0,
-        "rounds to hack": 1.0,
-        "hacked": 100.0,
+        "rounds to the fall": 1.0,
+        "fell": 100.0,
         **{f"gap at KL {kl:g}": 100.0 for kl in KLS},
     }
     rows = []
@@ -249,19 +244,19 @@ def render(seeds: Sequence[Mapping[str, Any]]) -> str:
         known = [seed["arms"][name] for seed in seeds if name in seed["arms"]]
         found = [summary(arm, len(arm["curves"]["kl"])) for arm in known]
         cells = [_cell([f[c] for f in found], scale) for c, scale in columns.items()]
-        each = ", ".join(f"{100 * f['dev after']:.1f}" for f in found)
-        rows.append((f"{TITLES[name]} ({len(known)})", [*cells, each]))
+        rows.append((f"{TITLES[name]} ({len(known)})", cells))
     passed = _pass_rows(seeds, arms)
     numbers = ", ".join(str(seed["seed"]) for seed in seeds)
     return "\n\n".join(
         [
             "![Accuracy on dev, and what is paid less what is right](rl.svg)",
-            table(["R (seeds)", *columns, "dev after, by seed"], rows),
+            table(["R (seeds)", *columns], rows),
             *passed,
-            f"Means over seeds {numbers} with 95 % t-intervals. Accuracies, gaps (the "
-            "verifier's reward less the oracle's) and the share of hacked runs in %; "
-            "KL in nats a solution; finished are solutions that came to an end, of the "
-            "last ten rounds; a run that was not hacked counts with all its rounds. "
+            f"Seeds {numbers}: means, in brackets each seed. Accuracies, gaps (the "
+            "verifier's reward less the oracle's) and shares in %; KL in nats a "
+            "solution; finished are solutions that came to an end, of the last ten "
+            "rounds. A run fell where what is right stays five points below its peak; "
+            "one that did not counts with all its rounds. "
             "Made by `benchmarks/rl.py` from `benchmarks/results/rl/`.",
         ]
     )
@@ -346,7 +341,7 @@ PERCENT = ("dev before", "dev at the end", "dev best", "got there", "gap at the 
 
 
 def render_pav(seeds: Sequence[Mapping[str, Any]]) -> str:
-    """The tables of RL by progress: a row an arm, means over seeds with t-intervals."""
+    """The tables of RL by progress: a row an arm, means over seeds and each."""
     seeds = [seed for seed in seeds if "orm" in seed["arms"]]
     seen = {name for seed in seeds for name in seed["arms"]}
     arms = [name for name in TITLES if name in seen]
@@ -365,7 +360,7 @@ def render_pav(seeds: Sequence[Mapping[str, Any]]) -> str:
         [
             table(["R (seeds)", *columns], rows),
             *_pass_rows(seeds, arms),
-            f"Means over seeds {numbers} with 95 % t-intervals. Accuracies on dev are "
+            f"Means over seeds {numbers} and each. Accuracies on dev are "
             f"means of {DEVS} evaluations; the gap is the verifier's reward less the "
             f"oracle's, of the last {SMOOTH} rounds; both, and the share of runs that "
             "got as far as RL by the ORM at its best, in %. One that did not counts "
@@ -382,28 +377,30 @@ def _pass_rows(seeds: Sequence[Mapping[str, Any]], arms: Sequence[str]) -> list[
     out = []
     for split in splits:
         rows = []
-        for when, names in (("before", arms[:1]), ("after", arms)):
-            for name in names:
-                known = [s["arms"][name]["pass"] for s in seeds if name in s["arms"]]
-                keys = [f"{split}/{when}/{size}" for size in sizes]
-                cells = [
-                    _cell([k[key] for k in known if k.get(key) is not None], 100.0)
-                    for key in keys
-                ]
-                title = TITLES[name] if when == "after" else "before RL"
-                rows.append((title, cells))
+        any_arm = [next(iter(seed["arms"].values()))["pass"] for seed in seeds]
+        after = {
+            TITLES[name]: [s["arms"][name]["pass"] for s in seeds if name in s["arms"]]
+            for name in arms
+        }
+        for title, known in {"before RL": any_arm, **after}.items():
+            when = "before" if title == "before RL" else "after"
+            keys = [f"{split}/{when}/{size}" for size in sizes]
+            cells = [
+                _cell([k[key] for k in known if k.get(key) is not None], 100.0)
+                for key in keys
+            ]
+            rows.append((title, cells))
         out.append(table([f"{split}", *sizes], rows))
     return out
 
 
 def _cell(values: Sequence[float], scale: float) -> str:
-    known = np.array([v for v in values if math.isfinite(v)], float)
-    if not len(known):
+    """The mean of those that are known, and each where there are several."""
+    known = [scale * v for v in values if math.isfinite(v)]
+    if not known:
         return "–"
-    found = over_seeds(scale * known)
-    if not math.isfinite(found.low):
-        return f"{found.mean:.1f}"
-    return f"{found.mean:.1f} ({found.low:.1f} to {found.high:.1f})"
+    each = ", ".join(f"{v:.1f}" for v in known)
+    return f"{np.mean(known):.1f}" + (f" ({each})" if len(known) > 1 else "")
 
 
 if __name__ == "__main__":

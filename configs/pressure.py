@@ -15,7 +15,8 @@ fact, so what is searched for is how well it knows a step.
     done
     python benchmarks/pressure.py tables
 
-Hardware: 2 CPU cores, no GPU. Time, memory and scores: not measured yet.
+Hardware: 2 CPU cores, no GPU. Scores: docs/results.md, "Under pressure".
+Time: about 40 minutes on one core, of which the evaluation is a half.
 A cut of every stage, minutes: --config=configs/pressure.py:runlocal
 """
 
