@@ -150,7 +150,7 @@ FIGURES = {
     ),
     "gsm8k": Figure(
         "the game on GSM8K's steps",
-        config="configs/gsm8k.py",
+        config="configs/gsm8k.py:drawn",
         tables=_POOLED.format(script="gsm8k_table.py"),
         seeds=1,
         data="APRM_GSM8K_DIR",

@@ -202,11 +202,6 @@ def gap_at(curves: Mapping[str, Sequence[float | None]], kl: float) -> float:
     return float(gap[beyond[0]]) if len(beyond) else math.nan
 
 
-def _last(curves: Mapping[str, Sequence[float | None]], name: str) -> float:
-    known = [v for v in curves[name] if v is not None]
-    return known[-1] if known else math.nan
-
-
 def summary(arm: Mapping[str, Any], rounds: int) -> dict[str, float]:
     """The numbers of one verifier and seed."""
     curves = arm["curves"]

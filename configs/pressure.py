@@ -16,7 +16,7 @@ fact, so what is searched for is how well it knows a step.
     python benchmarks/pressure.py tables
 
 Hardware: 2 CPU cores, no GPU. Scores: docs/results.md, "Under pressure".
-Time: about 40 minutes on one core, of which the evaluation is a half.
+Time: 27 to 33 minutes of one core, of which the evaluation is a half.
 A cut of every stage, minutes: --config=configs/pressure.py:runlocal
 """
 

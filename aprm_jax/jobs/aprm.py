@@ -101,9 +101,8 @@ def kept_of(context: Context, spec: ModelSpec, rows: RowFormat) -> dict[str, Any
     kept: dict[str, Any] = {}
     if rows is not context.builder:
         kept = {"window": rows.window, "buckets": tuple(rows.buckets)}
-    if (
-        context.config.game.right_targets == "reference"
-    ):  # its scores go on meaning what they did
+    # Its scores go on meaning what they did.
+    if context.config.game.right_targets == "reference":
         kept |= {"aggregation": spec.aggregation, "values": spec.values}
     return kept
 
