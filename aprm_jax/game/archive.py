@@ -18,11 +18,10 @@ from jaxtyping import Float32
 from aprm_jax.data.rows import StepRow
 from aprm_jax.data.steps import StepBuilder
 from aprm_jax.game.replay import ReplayBuffer
-from aprm_jax.game.rollouts import Perturbation
+from aprm_jax.game.rollouts import THRESHOLD, Perturbation
 from aprm_jax.oracle.verdict import Label
 
 DECAY = 0.9  # of a kind's fool rate, a round in which it was written
-BELIEVED = 0.5  # R's probability of correct from which on a wrong reply fooled it
 
 
 @flax.struct.dataclass
@@ -67,7 +66,7 @@ class Archive:
             ]
             if not of_kind:
                 continue
-            fooled = [i for i in of_kind if p_correct[i] >= BELIEVED]
+            fooled = [i for i in of_kind if p_correct[i] >= THRESHOLD]
             rate = len(fooled) / len(of_kind)
             rates[k] = DECAY * rates[k] + (1 - DECAY) * rate
             if fooled:

@@ -30,6 +30,7 @@ from aprm_jax.tasks.protocols import Corruptor, Problems, StepOracle
 from aprm_jax.verifiers.step_loss import PrmBatch
 
 STEPS_A_ROW = 16  # at most, where several stand in one
+THRESHOLD = 0.5  # R's verdict in the game is a draw from p; 0.5 is its mode
 TOO_LONG = "too_long"  # for R's rows; of some builders also a reason of their own
 
 

@@ -49,7 +49,6 @@ from aprm_jax.verifiers.step_loss import PrmBatch
 
 _LONG = 256  # tokens of a row
 _ARCHIVE = 8  # a kind of error has this part of the replay buffer's capacity for G
-THRESHOLD = 0.5  # R's verdict in the game is a draw from p; 0.5 is its mode
 
 
 @dataclasses.dataclass(frozen=True)
@@ -342,7 +341,7 @@ class Rounds:
         metrics = rollouts.round_metrics(
             perturbations,
             p_correct,
-            THRESHOLD,
+            rollouts.THRESHOLD,
             arena.kinds,
             arena.builder.replies.reasons,
         )
@@ -350,7 +349,8 @@ class Rounds:
         metrics["game/sampled_tokens"] = float(tokens)
         if static:
             p_static = scipy.special.expit(of_static)
-            metrics["prm/accuracy_static"] = float(np.mean(p_static < THRESHOLD))
+            caught = p_static < rollouts.THRESHOLD
+            metrics["prm/accuracy_static"] = float(np.mean(caught))
         return Played(prompts, perturbations, rows, log_odds, metrics, rng)
 
     def targeted(self, rows: Sequence[StepRow | None]) -> list[Any]:
