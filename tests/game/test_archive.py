@@ -24,7 +24,8 @@ def _found(*texts: str):
 
 def _replies(rows) -> set[str]:
     return {
-        BUILDER.tokenizer.decode(row.tokens[row.step_ids >= 0], True) for row in rows
+        str(BUILDER.tokenizer.decode(row.tokens[row.step_ids >= 0], True))
+        for row in rows
     }
 
 
