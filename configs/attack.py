@@ -12,22 +12,45 @@ Against any other PRM, with a run that is finished:
     python -m aprm_jax.main --workdir=runs/mine --config.job=attack \\
       --config.attack.verifiers=Qwen/Qwen2.5-Math-PRM-7B,aprm
 
+Against every PRM of a finished configs/pressure.py run of the same seed:
+
+    python -m aprm_jax.main --config=configs/attack.py:runs/pressure-0 \\
+      --config.seed=0 --workdir=runs/attack-0
+
 Hardware: 2 CPU cores, no GPU. Time and scores: not measured yet.
 A cut of every stage, one to a few minutes: --config=configs/attack.py:runlocal
 """
 
 from pathlib import Path
 
-from aprm_jax.config import check_arg, read_config_file, run_local, set_stages
+from aprm_jax.config import finished_models, read_config_file, run_local, set_stages
+
+PRMS = (
+    "prm_static",
+    "prm_monte_carlo",
+    "prm_oracle",
+    "prm_frozen",
+    "aprm",
+    "aprm_plain",
+)
 
 
 def get_config(arg: str = ""):
-    check_arg(arg)
-    c = read_config_file(Path(__file__).with_name("quickstart.py"))
+    """`arg` is empty, the folder of a finished pressure run, or `runlocal`."""
+    whole = arg in ("", "runlocal")
+    base = "quickstart.py" if whole else "pressure.py"
+    c = read_config_file(Path(__file__).with_name(base))
     c.name = "attack"
-    stages = ("solver:sft", "generator:sft", "prm_warmup:prm", "prm_static:prm")
-    set_stages(c, (*stages, "aprm:aprm", "attack"))
-    c.attack.verifiers = ("prm_static", "aprm")
+    if whole:
+        stages = ("solver:sft", "generator:sft", "prm_warmup:prm", "prm_static:prm")
+        set_stages(c, (*stages, "aprm:aprm", "attack"))
+        c.attack.verifiers = ("prm_static", "aprm")
+    else:
+        models = finished_models(arg, "generator", *PRMS)
+        set_stages(c, ("attack",))
+        c.attack.verifiers = tuple(models[name] for name in PRMS)
+        c.attack.generator = models["generator"]
+        c.game.generator_replay = 48  # the stronger attacker
     if arg == "runlocal":
         run_local(c)
     return c

@@ -36,6 +36,7 @@ from aprm_jax.config import (
 PUBLISHED = {
     "domain.modulus": 10,
     "game.hard_share": 0.0,
+    "game.generator_replay": 0,
     "prm.hard_share": 0.0,
     "evaluate.solvers": (),
     "evaluate.aggregations": ("min", "product", "mean", "last"),

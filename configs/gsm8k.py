@@ -76,6 +76,7 @@ def get_config(arg: str = ""):
     c.game.groups = 8
     c.game.group_size = 4
     c.game.generator_rows = 24
+    c.game.generator_replay = 12
     # At the embedded problems' rate so small a batch drives G into empty replies.
     c.game.generator_learning_rate = 1e-4
     c.game.prm_learning_rate = 5e-4

@@ -59,6 +59,7 @@ def get_config(arg: str = ""):
     c.game.groups = 16
     c.game.group_size = 8
     c.game.generator_rows = 64
+    c.game.generator_replay = 32
     c.game.prm_clean = c.game.prm_fresh = 24
     c.game.prm_replay = 16
     c.game.static_probe = 8

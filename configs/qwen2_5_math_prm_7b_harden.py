@@ -67,6 +67,7 @@ def get_config(arg: str = ""):
     c.game.groups = 16
     c.game.group_size = 8
     c.game.generator_rows = 64
+    c.game.generator_replay = 32
     c.game.prm_clean = c.game.prm_fresh = 16
     c.game.prm_replay = 8
     c.game.static_probe = 8

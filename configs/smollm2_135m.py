@@ -71,6 +71,7 @@ def get_config(arg: str = ""):
     c.game.groups = 6
     c.game.group_size = 4
     c.game.generator_rows = 24
+    c.game.generator_replay = 12
     c.game.microbatches = 6
     c.game.prm_clean = c.game.prm_fresh = 8
     c.game.prm_replay = 8

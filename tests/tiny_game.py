@@ -107,6 +107,7 @@ def game_config(**changes: Any) -> GameConfig:
         "groups": 3,
         "group_size": 6,
         "generator_rows": 12,
+        "generator_replay": 0,
         "prm_clean": 4,
         "prm_fresh": 4,
         "prm_replay": 4,

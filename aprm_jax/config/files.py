@@ -132,6 +132,7 @@ def run_local(config: ml_collections.ConfigDict) -> None:
         "game.groups": 4,
         "game.group_size": 4,
         "game.generator_rows": 16,
+        "game.generator_replay": 8,
         "game.prm_clean": 8,
         "game.prm_fresh": 8,
         "game.prm_replay": 4,

@@ -34,7 +34,7 @@ class GameConfig:
         96, "distinct perturbations G learns from a round, at most", least=1
     )
     generator_replay: int = setting(
-        0,
+        48,
         "G's rows a round: replies that fooled R before, to imitate; more of those "
         "kinds of error that fool it still",
         least=0,
