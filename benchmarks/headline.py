@@ -69,6 +69,14 @@ FIGURES = {
         results="pressure/seed_{seed}.json",
         tables="pressure.py tables",
     ),
+    "attack": Figure(
+        "robustness of the same PRMs: a red team with oracle calls to spend",
+        config="configs/attack.py:{needs}",
+        collect="attack.py collect {run}",
+        results="attack/seed_{seed}.json",
+        tables="attack.py tables",
+        needs="pressure",
+    ),
     "search_pressure": Figure(
         "the same PRMs under tree search; accuracy against FLOPs",
         config="configs/search_pressure.py:{needs}",
