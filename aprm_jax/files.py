@@ -67,6 +67,12 @@ def cannot_write(path: str | os.PathLike[str], error: Exception) -> FileError:
     )
 
 
+def cache_folder(name: str) -> Path:
+    """Where the user's cache keeps what may be made again."""
+    caches = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(caches) / "aprm_jax" / name
+
+
 @contextlib.contextmanager
 def writing(path: str | os.PathLike[str]) -> Iterator[None]:
     """Around what a library writes: each has an error of its own for a full disk.

@@ -24,8 +24,8 @@ _CONFIG = config_flags.DEFINE_config_file(
 _WORKDIR = flags.DEFINE_string(
     "workdir",
     None,
-    "Folder of the run, by default runs/<config>-<time>. A second start in the same "
-    "folder goes on where the first one stopped.",
+    "Folder of the run, by default runs/<config>-<time>, or an address as gs://BUCKET/"
+    "RUN, where it is kept. A second start goes on where the first one stopped.",
 )
 
 _DISTRIBUTED = flags.DEFINE_bool(
@@ -66,8 +66,11 @@ def main(argv: list[str]) -> None:
 
 def entry() -> None:
     """Runs `main`; what a user can put right becomes one message and exit code 1."""
-    with command_line.reported_errors():
-        app.run(main, flags_parser=command_line.parse)
+    with (
+        command_line.reported_errors(),
+        command_line.worked_on_here(sys.argv) as argv,
+    ):
+        app.run(main, argv=argv, flags_parser=command_line.parse)
 
 
 if __name__ == "__main__":

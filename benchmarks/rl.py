@@ -47,6 +47,7 @@ TITLES = {
     "pav_hardened": "PAV, hardened by the game",
     "oracle": "the oracle",
     "outcome": "known answers",
+    "implicit": "known answers and an implicit PRM that learns them",
 }
 CURVES = {
     "kl": "policy/kl_sequence",
@@ -263,7 +264,7 @@ def draw(seeds: Sequence[Mapping[str, Any]], path: Path) -> None:
 
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4))
     seen = {name for seed in seeds for name in seed["arms"]}
-    ceilings = ("oracle", "outcome")
+    ceilings = ("oracle", "outcome", "implicit")
     for k, name in enumerate(name for name in TITLES if name in seen):
         known = [seed["arms"][name] for seed in seeds if name in seed["arms"]]
         style = {"color": f"C{k}", "ls": ":" if name in ceilings else "-"}

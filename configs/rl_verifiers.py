@@ -4,7 +4,8 @@ The solver of a finished configs/pressure.py run learns from each of that run's 
 alone and from an ORM, by the credit that suits it, from the same problems and draws,
 with no alarm: the curves of the oracle's and the verifier's reward against KL are the
 result. The oracle as a verifier is a ceiling; the guarded PRM plays its game on during
-RL. The learning rate was chosen on `dev`, for known answers and APRM, with seed 0.
+RL; known answers pay alone, and with an implicit PRM that learns them beside. The
+learning rate was chosen on `dev`, for known answers and APRM, with seed 0.
 
     for seed in 0 1 2 3 4; do
       python -m aprm_jax.main --config=configs/rl_verifiers.py:runs/pressure-$seed \\
@@ -59,6 +60,13 @@ def get_config(arg: str = ""):
     arms["orm"] = {"rl.verifiers": ("orm",), "rl.rewards": ("solution",)}
     arms["oracle"] = {"rl.verifiers": ("oracle",), "rl.rewards": ("min_form",)}
     arms["outcome"] = {"rl.verifiers": (models["aprm"],), "rl.rewards": ("outcome",)}
+    arms["implicit"] = {
+        "rl.verifiers": (),
+        "rl.rewards": ("outcome", "implicit"),
+        "rl.implicit_from": models["solver"],
+        "rl.implicit_learning_rate": 5e-4,
+        "rl.estimator": "rloo",  # unscaled, or it pays noise while it knows nothing
+    }
     arms["guarded"] = {
         "rl.verifiers": (),
         "rl.guard.prm": models["aprm"],

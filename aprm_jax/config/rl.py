@@ -101,12 +101,19 @@ class RLConfig:
     )
     weights: tuple[float, ...] = setting((), "of the rewards; () = 1 each")
     implicit_from: str = setting(
-        "", "implicit: stage or directory of the language model that pays"
+        "",
+        "implicit: stage or directory of the language model that pays; the solver's "
+        "own where that learns",
+    )
+    implicit_learning_rate: float = setting(
+        0.0,
+        "implicit: above 0 that model learns a round's outcomes before it pays (PRIME)",
+        least=0,
     )
     verifiable_share: float = setting(
         1.0,
         "share of a round's problems whose outcome is known: paid by outcome and "
-        "first_error",
+        "first_error, learned by implicit",
         least=0,
         most=1,
     )

@@ -33,6 +33,7 @@ from aprm_jax.config import (
 from aprm_jax.config.errors import UserError
 from aprm_jax.config.schema import settings
 from aprm_jax.jobs import of_run, usage
+from aprm_jax.training import bucket
 from aprm_jax.training.memory import ran_out
 from aprm_jax.training.signals import Interrupted
 
@@ -158,12 +159,34 @@ def _split(argv: Sequence[str]) -> tuple[str, list[tuple[str, str]]]:
 
 def _workdir(argv: Sequence[str]) -> str:
     """What --workdir says, where it is the folder of a run; else ""."""
-    for arg, after in itertools.pairwise([*argv[1:], ""]):
+    _, folder = _said_workdir(argv)
+    return folder if os.path.exists(os.path.join(folder, of_run.FILE)) else ""
+
+
+def _said_workdir(argv: Sequence[str]) -> tuple[slice, str]:
+    """Which arguments say --workdir, and what; none and "" where none does."""
+    for i, (arg, after) in enumerate(itertools.pairwise([*argv, ""])):
         match = re.fullmatch(r"--?workdir(=.*)?", arg, re.DOTALL)
+        if match and match[1] is None:
+            return slice(i, i + 2), after
         if match:
-            folder = after if match[1] is None else match[1][1:]
-            return folder if os.path.exists(os.path.join(folder, of_run.FILE)) else ""
-    return ""
+            return slice(i, i + 1), match[1][1:]
+    return slice(0, 0), ""
+
+
+@contextlib.contextmanager
+def worked_on_here(argv: Sequence[str]) -> Iterator[list[str]]:
+    """Arguments whose workdir is a folder; that of an address is kept there.
+
+    Raises:
+      WorkdirError: the address cannot be read or written.
+    """
+    where, said = _said_workdir(argv)
+    if not bucket.is_address(said):
+        yield list(argv)
+        return
+    with bucket.Bucket(said).kept() as folder:
+        yield [*argv[: where.start], f"--workdir={folder}", *argv[where.stop :]]
 
 
 def of_finished_run(

@@ -19,7 +19,7 @@ from aprm_jax.config import (
 )
 from aprm_jax.files import DamagedFileError
 from aprm_jax.jobs.context import Context, log
-from aprm_jax.training import hosts
+from aprm_jax.training import bucket, hosts
 from aprm_jax.training.memory import OutOfMemoryError, ran_out
 from aprm_jax.training.workdir import check_done, is_done, mark_done
 
@@ -49,6 +49,7 @@ def run(config: Config, root: Path) -> None:
             f"job={config.job!r}: none of this config's stages runs it; stages are "
             f"{', '.join(config.stages)}"
         )
+    _in_step()
     for index, (name, job) in enumerate(chosen, 1):
         directory = root / name
         record = jobs()[job]
@@ -66,6 +67,22 @@ def run(config: Config, root: Path) -> None:
             with hosts.alone():
                 _run(Context(read, root, name), record)
         hosts.barrier(f"{name} is done")
+        _in_step()
+
+
+def _in_step() -> None:
+    """Where the run is kept in a bucket, all hosts have what the leader has.
+
+    The leader copies its folder to the bucket, the others theirs from it.
+    """
+    for kept in bucket.of_this_run():
+        kept.writes = hosts.leader()
+        if kept.writes:
+            kept.push()
+        if hosts.count() > 1:
+            hosts.barrier("the bucket is up to date")
+            if not kept.writes:
+                kept.pull()
 
 
 def _skips(directory: Path, record: Job, again: bool) -> bool:

@@ -20,6 +20,7 @@ from aprm_jax.jobs.row_files import check_names, run_verifier
 from aprm_jax.models import heads
 from aprm_jax.models.lora import LoraConfig
 from aprm_jax.rl.config import RLConfig
+from aprm_jax.rl.implicit import ImplicitPRM
 from aprm_jax.rl.rounds import ALARMS, LoopState, Rounds
 from aprm_jax.rl.sources import check_source, paying
 from aprm_jax.rl.task import Task
@@ -64,9 +65,6 @@ def run(context: Context) -> dict[str, Any]:
         head = heads.init_value_head(key, role.decoder_config.d_model)
         # Values start at zero: nothing is known of the rewards yet.
         policy["value_head"] = context.place(jax.tree.map(jnp.zeros_like, head))
-    implicit = None
-    if c.rl.implicit_from:
-        implicit, _ = role.load(c.rl.implicit_from, "rl.implicit_from", "solver")
     prover = _prover(context)
     guard = GameGuard.of(context, prover) if c.rl.guard.prm else None
     verifier = (
@@ -74,15 +72,15 @@ def run(context: Context) -> dict[str, Any]:
     )
     for name in config.rewards:
         check_source(name, verifier)
-    samples = LineLog(context.directory / ROLLOUTS)
+    samples, task = LineLog(context.directory / ROLLOUTS), _task(role)
     rounds = Rounds(
-        _task(role),
+        task,
         config,
         policy=policy,
         seed=c.seed,
         verifier=verifier,
         guard=guard,
-        implicit=None if implicit is None else implicit["backbone"],
+        implicit=_implicit(role, task, config),
         sink=lambda row: samples.append(json.dumps(row)),
     )
     try:
@@ -106,6 +104,14 @@ def _task(role: Context) -> Task:
     solver = LocalSolver(role.sampler, None, domain, role.writer)
     steps = role.config.builder.max_steps
     return Task(domain, domain, solver, role.decoder, role.mesh, steps)
+
+
+def _implicit(role: Context, task: Task, config: RLConfig) -> ImplicitPRM | None:
+    if not config.implicit_from:
+        return None
+    params, _ = role.load(config.implicit_from, "rl.implicit_from", "solver")
+    backbone = {"backbone": params["backbone"]}
+    return ImplicitPRM(task, config, backbone, role.key(_BACKBONE, 2))
 
 
 def _prover(context: Context) -> Verifier | None:
@@ -144,6 +150,9 @@ def _result(
         role.save(adapter, "solver", folder="adapter", on=c.solver_from)
     if guard is not None:
         guard.save(state.guard)
+    if rounds.implicit is not None and rounds.implicit.learns:
+        learned = rounds.implicit.merged(state.implicit)
+        role.save(learned, "solver", folder="implicit/model")
     records = _pass_records(role, rounds, merged["backbone"]) if c.pass_samples else []
     write_results(role.directory / RESULTS, records)
     best = {"best_round": int(watch.best_step), "best_dev": float(watch.best)}

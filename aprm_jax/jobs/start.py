@@ -32,13 +32,14 @@ from aprm_jax.data.labelled_texts import split_source
 from aprm_jax.data.prompts import GENERATOR_PLACES, SOLVER_PLACES, check_prompt
 from aprm_jax.data.rows import TooLongError
 from aprm_jax.data.sources import source_path
+from aprm_jax.files import cache_folder
 from aprm_jax.jobs import backbones, changes, of_run, pipeline
 from aprm_jax.jobs.backbones import BACKBONE, ENDPOINT
 from aprm_jax.jobs.context import Context, log
 from aprm_jax.jobs.solvers import check_endpoint
 from aprm_jax.models.io import SPEC_FILE
 from aprm_jax.tasks.questions import reader_of
-from aprm_jax.training import hosts
+from aprm_jax.training import bucket, hosts
 from aprm_jax.training.lock import locked
 from aprm_jax.training.mesh import split_cpu
 from aprm_jax.training.signals import prompt_stop
@@ -109,7 +110,8 @@ def _meet(
     """
     if hosts.count() == 1:
         return
-    hosts.check_same("--workdir", str(root.absolute()))
+    addresses = (b.address for b in bucket.of_this_run() if b.folder == root)
+    hosts.check_same("--workdir", next(addresses, str(root.absolute())))
     text = json.dumps(dataclasses.asdict(config), sort_keys=True, default=str)
     hosts.check_same("their configs", hashlib.sha256(text.encode()).hexdigest())
     for context, job in contexts:
@@ -150,8 +152,8 @@ def _check_local(root: Path) -> None:
     scheme, found, _ = str(root).partition(":/")
     if found and scheme.isalnum():
         raise WorkdirError(
-            f"The workdir {root} is an address, and a run needs a folder: choose one "
-            "with --workdir=DIR, which may be a mounted bucket or network file system"
+            f"The workdir {root} is an address, and a run needs a folder: the command "
+            "line works on addresses in one, `training.bucket.Bucket` does it in Python"
         )
 
 
@@ -388,8 +390,7 @@ def _use_compilation_cache(where: str) -> None:
     if not where:
         return
     if where == "auto":
-        caches = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-        where = str(Path(caches) / "aprm_jax" / "xla")
+        where = str(cache_folder("xla"))
     try:
         Path(where).mkdir(parents=True, exist_ok=True)
         usable = os.access(where, os.W_OK | os.X_OK)

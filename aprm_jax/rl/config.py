@@ -29,6 +29,11 @@ class RLConfig(schema.RLConfig):
         """Whether values are learned beside the policy."""
         return self.estimator == "ppo"
 
+    @property
+    def pays_by_outcome(self) -> bool:
+        """Whether known answers teach the policy, or what pays it."""
+        return "outcome" in self.rewards or self.implicit_learning_rate > 0
+
     def weight_of(self) -> dict[str, float]:
         """The weight of each source; all 1 where none are given."""
         weights = self.weights or (1.0,) * len(self.rewards)

@@ -41,7 +41,10 @@ def payment_of(
     members = np.bincount(groups, weight, c.groups)[groups]
     alone = (members == 1) & (weight > 0) & (c.estimator in ("grpo", "rloo"))
     weight[alone] = 0
-    uniform = _uniform(c, paid, weight)
+    compared = paid
+    if c.implicit_learning_rate:  # what is alike in outcome teaches it nothing
+        compared = paid | {"": graded.right[:, None].astype(np.float32)}
+    uniform = _uniform(c, compared, weight)
     if c.uniform == "drop":
         weight[uniform] = 0
     metrics = {
@@ -51,7 +54,7 @@ def payment_of(
         "rl/nonfinite_rewards": float(np.mean(infinite)),
         "rl/alone": float(np.mean(alone)),
         "rl/uniform": float(np.mean(uniform)),
-        "rl/labels": float(graded.paid.sum() * ("outcome" in c.rewards)),
+        "rl/labels": float(graded.paid.sum() * c.pays_by_outcome),
         "rl/sampled_tokens": float(graded.lengths.sum()),
     }
     for name, values in paid.items():
@@ -67,7 +70,7 @@ def _uniform(
 ) -> np.ndarray:
     """Whether a solution's group has others, and all their rewards are equal."""
     out = np.ones(len(weight), bool)
-    if "implicit" in c.rewards:
+    if "implicit" in c.rewards and not c.implicit_learning_rate:
         return ~out
     for g in range(c.groups):
         rows = slice(g * c.group_size, (g + 1) * c.group_size)

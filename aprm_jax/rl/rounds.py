@@ -11,12 +11,14 @@ from typing import Any
 
 import flax.struct
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from aprm_jax.config.errors import UserError
 from aprm_jax.models import lora
 from aprm_jax.policy.logprobs import PolicyTokens, read_replies
 from aprm_jax.rl.config import RLConfig
+from aprm_jax.rl.implicit import ImplicitPRM, OutcomeBatch
 from aprm_jax.rl.monitor import gap, habits, over_the_limit
 from aprm_jax.rl.payment import idle, payment_of
 from aprm_jax.rl.sources import Graded, Said, said
@@ -89,6 +91,7 @@ class LoopState:
       best: the policy's parameters of the best dev accuracy, on the host.
       behind: what the next round is sampled from, where that is a round behind.
       guard: the state of a verifier that goes on learning.
+      implicit: that of a language model that pays and learns.
     """
 
     policy: LearnerState
@@ -96,6 +99,7 @@ class LoopState:
     best: Any
     behind: Any = None
     guard: Any = None
+    implicit: LearnerState | None = None
 
 
 class Rounds:
@@ -109,7 +113,7 @@ class Rounds:
       seed: of problems, sampling and batches.
       verifier: scores the steps; None where no reward needs one.
       guard: trains it further; then its verifier is the one that scores.
-      implicit: the backbone of the language model that pays "implicit" rewards.
+      implicit: the language model that pays "implicit" rewards.
       sink: takes logged solutions.
       threaded: whether rounds that overlap are sampled in a thread; by default where
         the devices are not the processor's own cores.
@@ -124,12 +128,12 @@ class Rounds:
         seed: int,
         verifier: Verifier | None = None,
         guard: Guard | None = None,
-        implicit: Any = None,
+        implicit: ImplicitPRM | None = None,
         sink: Callable[[dict], None] | None = None,
         threaded: bool | None = None,
     ):
         self.task, self.config, self.seed, self.sink = task, config, seed, sink
-        self.guard, self._verifier, self._implicit = guard, verifier, implicit
+        self.guard, self._verifier, self.implicit = guard, verifier, implicit
         if threaded is None:
             threaded = jax.default_backend() != "cpu"
         self._pool = ThreadPoolExecutor(1, "sample") if threaded else None
@@ -166,6 +170,7 @@ class Rounds:
             best=jax.device_get(begun.params),
             behind=_copied(begun.params) if config.overlap else None,
             guard=None if guard is None else guard.state,
+            implicit=None if implicit is None else implicit.state,
         )
 
     @staticmethod
@@ -198,19 +203,21 @@ class Rounds:
         with timer("data"):
             payment, found = payment_of(self.config, graded, word, self.task.max_steps)
         metrics |= found
-        policy, batch, why = state.policy, None, idle(metrics, payment)
+        batch, why = None, idle(metrics, payment)
         metrics["rl/idle"] = float(bool(why))
         if not why:
             with timer("update") as phase:
-                policy, batch, updated = self._learn(policy, payment, sampled, step)
-                phase.wait(policy)
+                state, batch, updated = self._learn(
+                    state, payment, graded, sampled, step
+                )
+                phase.wait(state.policy)
             # The monitor looks at them, and the round is over anyway.
             metrics |= {k: float(v) for k, v in jax.device_get(updated).items()}
         guard = state.guard
         if self.guard is not None:
             guard, played = self.guard.play(guard, step, timer, sampled.flat)
             metrics |= played
-        state = dataclasses.replace(state, policy=policy, behind=behind, guard=guard)
+        state = dataclasses.replace(state, behind=behind, guard=guard)
         with timer("evaluate"):
             state, metrics = self._watched(state, metrics, step, why)
         self._log(sampled, graded, word, step)
@@ -285,9 +292,16 @@ class Rounds:
             lambda part: read_replies(decoder, params, *part), rows, parts
         )
 
-    def _learn(self, policy: LearnerState, payment: Payment, sampled: Sampled, step):
+    def _learn(
+        self,
+        state: LoopState,
+        payment: Payment,
+        graded: Graded,
+        sampled: Sampled,
+        step: int,
+    ) -> tuple[LoopState, PolicyBatch, dict[str, Any]]:
         """The round's updates, all by advantages as they were at its start."""
-        c, task = self.config, self.task
+        c, task, policy = self.config, self.task, state.policy
         rows = collated(
             task.builder,
             [[sampled.trajectories[i] for i in row] for row in self._together],
@@ -305,8 +319,18 @@ class Rounds:
             read = dataclasses.replace(
                 read, old_logprobs=tokens.logprobs, values=tokens.values
             )
-        if self._implicit is not None:
-            paying = {"backbone": self._implicit}
+        implicit, taught = state.implicit, {}
+        if self.implicit is not None:
+            if implicit is not None:
+                known = payment.weight * self._placed(graded.paid)
+                outcomes = OutcomeBatch(
+                    rows,
+                    self._placed(graded.right).reshape(self._slots.shape),
+                    known.reshape(self._slots.shape),
+                    read.ref_logprobs,
+                )
+                implicit, taught = self.implicit.learn(implicit, outcomes)
+            paying = self.implicit.model(implicit)
             read = dataclasses.replace(
                 read, implicit=self._read(paying, placed).logprobs
             )
@@ -328,7 +352,10 @@ class Rounds:
                     policy, shard_batch(task.mesh, part), self.ref
                 )
                 metrics.append(found)
-        return policy, batch, mean_of(metrics)
+        found = mean_of(metrics)
+        wrong = jnp.maximum(found["nonfinite"], taught.get("nonfinite", 0.0))
+        state = dataclasses.replace(state, policy=policy, implicit=implicit)
+        return state, batch, found | taught | {"nonfinite": wrong}
 
     def _placed(self, x: Any) -> np.ndarray:
         """What solutions have, in the order of their places; 0 where there is none."""

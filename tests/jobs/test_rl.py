@@ -116,7 +116,9 @@ class Killed(Exception):
 
 
 def test_a_run_that_was_killed_ends_with_the_same_bits(root, monkeypatch):
-    c = config(**{"lora.rank": 2, "rl.overlap": True, "rl.updates": 3})
+    paying = {"rl.implicit_from": "solver", "rl.implicit_learning_rate": 1e-2}
+    paying["rl.rewards"] = ("outcome", "implicit")
+    c = config(**{"lora.rank": 2, "rl.overlap": True, "rl.updates": 3} | paying)
     rl.run(Context(c, root, "whole"))
     play = rl.Rounds.step_fn
 
@@ -130,7 +132,7 @@ def test_a_run_that_was_killed_ends_with_the_same_bits(root, monkeypatch):
         rl.run(Context(c, root, "cut"))
     assert not (root / "cut/model").exists()
     rl.run(Context(c, root, "cut"))
-    for folder in ("model", "adapter"):
+    for folder in ("model", "adapter", "implicit/model"):
         file = f"{folder}/params.safetensors"
         assert (root / "cut" / file).read_bytes() == (
             root / "whole" / file
@@ -212,6 +214,7 @@ def test_wrong_names_and_kinds_are_refused_before_a_round(root, fields, error, m
         ({"rl.kl_as": "reward"}, "its gradient is biased"),
         ({"rl.dual_clip": 0.5}, "rl.dual_clip is 0 or above 1"),
         ({"rl.rewards": ("implicit",)}, "rl.implicit_from names"),
+        ({"rl.implicit_learning_rate": 1e-3}, "name it in rl.implicit_from"),
         ({"rl.guard.prm": "prm"}, "set rl.verifiers=()"),
         ({"rl.prover_values": "pav"}, "rl.prover_values='pav' is of progress alone"),
         (

@@ -12,6 +12,7 @@ from tiny_rl import Says, config, leaves, play, rounds
 
 from aprm_jax.config.rl import AlarmConfig
 from aprm_jax.models.lora import LoraConfig
+from aprm_jax.rl.implicit import ImplicitPRM
 from aprm_jax.rl.rounds import ALARMS, NothingLearnedError
 from aprm_jax.training.loop import LoopConfig, run_loop
 from aprm_jax.training.metrics import read_metrics
@@ -120,7 +121,8 @@ def test_every_reward_is_learned_from(changes):
     c = config(updates=2, **changes)
     policy, implicit = tiny_rl.policy(tiny_rl.TASK), None
     if "implicit" in c.rewards:
-        implicit = jax.tree.map(lambda x: 1.1 * x, policy["backbone"])
+        pays = jax.tree.map(lambda x: 1.1 * x, policy)
+        implicit = ImplicitPRM(tiny_rl.TASK, c, pays, jax.random.key(0))
     of = rounds(c, verifier=Says(), policy=policy, implicit=implicit)
     before = leaves(of.state.policy.params)
     # The first step of the warm-up is of length 0.

@@ -39,6 +39,12 @@ def _validate(config: Config) -> None:
             "rl.rewards has 'implicit' where rl.implicit_from names a language model, "
             f"and only there: {c.rewards!r}, {c.implicit_from!r}"
         )
+    if c.implicit_learning_rate and not c.implicit_from:
+        raise ConfigError(
+            f"rl.implicit_learning_rate={c.implicit_learning_rate} is of the language "
+            "model that pays 'implicit': name it in rl.implicit_from, for instance "
+            f"{c.solver_from!r}"
+        )
     if c.prover_values and "progress" not in c.rewards:
         raise ConfigError(
             f"rl.prover_values={c.prover_values!r} is of progress alone, and "

@@ -1,0 +1,269 @@
+"""A run whose workdir is an address, as gs://BUCKET/run: worked on here, kept there.
+
+Logs that grow, renames and locks need a file system, which object stores are not. So
+the run works in a folder of this machine, and whatever changed is copied to the address
+every minute, at the end of each stage and of the run. What the address then holds is
+listed in a file of its own, written last and before anything is deleted: whoever reads
+that list finds all that it names. On another machine the same command begins by copying
+from there; on the same one it goes on with its own folder, as long as nobody else has
+written to the address meanwhile.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import os
+import re
+import threading
+import uuid
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from aprm_jax.config.errors import UserError
+from aprm_jax.files import atomic_write, cache_folder, parse_json, to_json
+from aprm_jax.training.workdir import WorkdirError
+
+log = logging.getLogger("aprm_jax")
+
+EVERY = 60.0  # seconds between two copies
+LIST = "aprm_jax_files.json"  # at the address: what it holds
+_RECORD = ".bucket.json"  # in the folder: what it has in common with the address
+_SKIPPED = re.compile(r"(^|/)\.(lock|bucket)|\.part$|orbax-checkpoint-tmp")
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+_PACKAGES = {"gs": "gcsfs", "gcs": "gcsfs", "s3": "s3fs", "s3a": "s3fs", "az": "adlfs"}
+_open: list[Bucket] = []  # those that runs of this process are kept in
+
+Files = dict[str, list[int]]  # path in the folder -> size, nanoseconds of its writing
+
+
+def is_address(path: str) -> bool:
+    """Whether a workdir is named by scheme://."""
+    return _SCHEME.match(path) is not None
+
+
+class Bucket:
+    """What an address and a folder of this machine have in common.
+
+    Args:
+      address: of the run, in any scheme that fsspec knows.
+      folder: where it is worked on; by default one of the user's cache.
+
+    Raises:
+      WorkdirError: no such scheme, or its package is not installed.
+    """
+
+    def __init__(self, address: str, folder: Path | None = None):
+        self.address = address.rstrip("/")
+        self.folder = folder or _cached(self.address)
+        self._files, self._root = _opened(self.address)
+        self._lock = threading.Lock()  # one copy at a time
+        self.writes = False  # whether this process copies to the address
+
+    def pull(self) -> None:
+        """Makes the folder what the address holds, unless it goes on from there.
+
+        Raises:
+          WorkdirError: the address cannot be read, or lacks what it lists.
+        """
+        with self._lock, self._named("read"):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            there, known = self._listed(), self._record()
+            if there is None or there["writer"] == known["writer"]:
+                return
+            wanted, here = there["files"], _files(self.folder)
+            for name in here.keys() - wanted.keys():
+                (self.folder / name).unlink()
+            for name, stat in wanted.items():
+                if here.get(name) != stat or known["files"].get(name) != stat:
+                    self._get(name, stat)
+            self._remember(there["writer"], _files(self.folder))
+
+    def push(self) -> None:
+        """Copies what has changed since, and deletes what is gone.
+
+        Raises:
+          WorkdirError: the address cannot be written, or somebody else has done so.
+        """
+        with self._lock, self._named("write"):
+            known, here = self._record(), _files(self.folder)
+            there = self._listed()
+            if there is None:
+                known = {"writer": None, "files": {}}
+            elif here == known["files"]:
+                return
+            elif there["writer"] != known["writer"]:
+                raise WorkdirError(
+                    f"{self.address}: another process has written there since this one "
+                    f"began. What this one has computed is in {self.folder}; choose "
+                    "another address with --workdir"
+                )
+            changed = [n for n, stat in here.items() if known["files"].get(n) != stat]
+            copied = {name: here[name] for name in changed if self._put(name)}
+            kept = {n: s for n, s in here.items() if n not in changed}
+            listed: Files = dict(sorted((kept | copied).items()))
+            writer = uuid.uuid4().hex
+            text = to_json({"writer": writer, "files": listed})
+            # A kill between the two leaves a list that is not known here: its files
+            # are then copied back, and are the same.
+            self._files.pipe_file(self._at(LIST), text.encode())
+            self._remember(writer, listed)
+            for name in (there or {"files": {}})["files"].keys() - listed.keys():
+                with contextlib.suppress(FileNotFoundError):
+                    self._files.rm_file(self._at(name))
+
+    @contextlib.contextmanager
+    def kept(self, every: float = EVERY) -> Iterator[Path]:
+        """The folder, copied to the address while it is worked on and at the end.
+
+        Nothing is copied there before `writes` is set: of several hosts one does.
+
+        Raises:
+          WorkdirError: see `pull` and `push`.
+        """
+        self.pull()
+        stop = threading.Event()
+        copying = threading.Thread(target=self._copy, args=(stop, every), daemon=True)
+        copying.start()
+        _open.append(self)
+        try:
+            yield self.folder
+        finally:
+            _open.remove(self)
+            stop.set()
+            copying.join()
+            if self.writes:
+                self.push()
+
+    def _copy(self, stop: threading.Event, every: float) -> None:
+        while not stop.wait(every):
+            try:
+                if self.writes:
+                    self.push()
+            except WorkdirError as error:  # the next one may do; the last is not caught
+                log.warning("%s", error)
+
+    def _listed(self) -> dict[str, Any] | None:
+        """What the address says it holds; None where there is nothing."""
+        try:
+            text = self._files.cat_file(self._at(LIST))
+        except FileNotFoundError:
+            return self._found()
+        try:
+            found = parse_json(text)
+            files = {
+                str(n): [int(x) for x in stat] for n, stat in found["files"].items()
+            }
+            writer = str(found["writer"])
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise WorkdirError(
+                f"{self.address}/{LIST} is not what was written there ({error!r}): "
+                "delete it to take the run as the other files have it"
+            ) from error
+        for name in files:
+            if name.startswith("/") or ".." in Path(name).parts:
+                raise WorkdirError(f"{self.address}/{LIST} names {name!r}, elsewhere")
+        return {"writer": writer, "files": files}
+
+    def _found(self) -> dict[str, Any] | None:
+        """A run that was copied there by other means."""
+        found = self._files.find(self._root, detail=True)
+        prefix = self._root.rstrip("/") + "/"
+        sizes = {
+            path.removeprefix(prefix): [int(info["size"]), 0]
+            for path, info in found.items()
+        }
+        sizes = {name: s for name, s in sizes.items() if not _SKIPPED.search(name)}
+        return {"writer": "copied", "files": sizes} if sizes else None
+
+    def _record(self) -> dict[str, Any]:
+        try:
+            return parse_json((self.folder / _RECORD).read_bytes())
+        except (OSError, ValueError):
+            return {"writer": None, "files": {}}
+
+    def _remember(self, writer: str, files: Files) -> None:
+        content = to_json({"writer": writer, "files": files})
+        atomic_write(self.folder / _RECORD, content)
+
+    def _get(self, name: str, stat: Sequence[int]) -> None:
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f"{path.name}.part")
+        self._files.get_file(self._at(name), str(partial))
+        if stat[1]:
+            os.utime(partial, ns=(stat[1], stat[1]))
+        os.replace(partial, path)
+
+    def _put(self, name: str) -> bool:
+        """Whether the file was still there to be copied."""
+        try:
+            self._files.put_file(str(self.folder / name), self._at(name))
+        except FileNotFoundError:
+            if (self.folder / name).exists():
+                raise
+            return False
+        return True
+
+    def _at(self, name: str) -> str:
+        return f"{self._root.rstrip('/')}/{name}"
+
+    @contextlib.contextmanager
+    def _named(self, what: str) -> Iterator[None]:
+        """Whatever goes wrong with the address names it, and where the run is."""
+        try:
+            yield
+        except UserError:
+            raise
+        except Exception as error:  # of each store's own library
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise WorkdirError(
+                f"Cannot {what} {self.address}: {reason}. What was computed here is in "
+                f"{self.folder}; the same command goes on from there"
+            ) from error
+
+
+def of_this_run() -> tuple[Bucket, ...]:
+    """What the runs of this process are kept in."""
+    return tuple(_open)
+
+
+def _files(folder: Path) -> Files:
+    """What of a folder is kept at its address."""
+    out: Files = {}
+    for path in folder.rglob("*"):
+        name = path.relative_to(folder).as_posix()
+        with contextlib.suppress(FileNotFoundError):  # it has just been removed
+            if not _SKIPPED.search(name) and path.is_file():
+                stat = path.stat()
+                out[name] = [stat.st_size, stat.st_mtime_ns]
+    return out
+
+
+def _cached(address: str) -> Path:
+    digest = hashlib.sha256(address.encode()).hexdigest()[:16]
+    return cache_folder("workdirs") / f"{address.rpartition('/')[2]}-{digest}"
+
+
+def _opened(address: str) -> tuple[Any, str]:
+    """The file system behind an address, and the path in it."""
+    import fsspec
+    from fsspec.implementations.local import LocalFileSystem
+
+    scheme = address.partition("://")[0]
+    try:
+        files, root = fsspec.core.url_to_fs(address)
+    except ImportError as error:
+        package = _PACKAGES.get(scheme)
+        hint = f": pip install {package}" if package else ""
+        raise WorkdirError(f"--workdir={address}: {error}{hint}") from error
+    except ValueError as error:
+        raise WorkdirError(
+            f"--workdir={address}: {error}; gs://, s3:// and az:// are known, or a "
+            "folder"
+        ) from error
+    if isinstance(files, LocalFileSystem):
+        files.auto_mkdir = True
+    return files, root

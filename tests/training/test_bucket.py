@@ -1,0 +1,237 @@
+"""A run that is kept at an address: copied there and back, whatever stops it."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import time
+import uuid
+from pathlib import Path
+
+import fsspec
+import pytest
+
+from aprm_jax.training import bucket
+from aprm_jax.training.bucket import LIST, Bucket
+from aprm_jax.training.workdir import WorkdirError
+
+STORE = fsspec.filesystem("memory")
+
+
+@pytest.fixture
+def address():
+    """An empty one in memory."""
+    name = f"/{uuid.uuid4().hex}/run"
+    yield f"memory:/{name}"
+    if STORE.exists(name):
+        STORE.rm(name, recursive=True)
+
+
+@pytest.fixture
+def machines(address, tmp_path):
+    """machine(name): the run on that machine, read from the address."""
+
+    def machine(name: str) -> Bucket:
+        found = Bucket(address, tmp_path / name)
+        found.pull()
+        return found
+
+    return machine
+
+
+def _write(folder: Path, **files: str) -> None:
+    for name, text in files.items():
+        path = folder / name.replace("__", "/")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+
+def _read(folder: Path) -> dict[str, str]:
+    return {
+        path.relative_to(folder).as_posix(): path.read_text()
+        for path in folder.rglob("*")
+        if path.is_file() and path.name != ".bucket.json"
+    }
+
+
+def test_another_machine_goes_on_from_what_was_copied(machines):
+    one = machines("one")
+    _write(one.folder, config="{}", sft__checkpoints__10__array="old", log="a\n")
+    one.push()
+    _write(one.folder, sft__checkpoints__20__array="new", log="a\nb\n")
+    (one.folder / "sft/checkpoints/10/array").unlink()
+    one.push()
+    two = machines("two")
+    assert _read(two.folder) == _read(one.folder)
+    assert set(_read(two.folder)) == {"config", "sft/checkpoints/20/array", "log"}
+    _write(two.folder, log="a\nb\nc\n")
+    two.push()
+    again = machines("one")  # what the other one has done since
+    assert _read(again.folder)["log"] == "a\nb\nc\n"
+
+
+def test_a_machine_that_was_killed_goes_on_with_its_own_folder(machines):
+    one = machines("one")
+    _write(one.folder, log="a\n")
+    one.push()
+    _write(one.folder, log="a\nb\n", more="x")  # and killed: not copied
+    again = machines("one")
+    assert _read(again.folder) == {"log": "a\nb\n", "more": "x"}
+    again.push()
+    assert _read(machines("two").folder) == {"log": "a\nb\n", "more": "x"}
+
+
+def test_only_what_has_changed_is_copied(machines, monkeypatch):
+    one = machines("one")
+    _write(one.folder, model="weights", log="a\n")
+    one.push()
+    copied = []
+    put = type(one._files).put_file
+    monkeypatch.setattr(
+        type(one._files),
+        "put_file",
+        lambda self, here, there, **more: (
+            copied.append(Path(here).name),
+            put(self, here, there, **more),
+        ),
+    )
+    one.push()
+    assert copied == []
+    _write(one.folder, log="a\nb\n")
+    one.push()
+    assert copied == ["log"]
+
+
+@pytest.mark.parametrize("copied", [0, 1, 2, 3])
+def test_a_copy_that_is_cut_short_leaves_what_was_there(machines, monkeypatch, copied):
+    """Whichever of a new checkpoint's files had been copied, the old one is whole."""
+    one = machines("one")
+    _write(one.folder, ckpt__1__a="1a", ckpt__1__b="1b")
+    one.push()
+    for path in ("a", "b"):
+        (one.folder / "ckpt/1" / path).unlink()
+    _write(one.folder, ckpt__2__a="2a", ckpt__2__b="2b", ckpt__2__c="2c")
+    put, left = Bucket._put, [copied]
+
+    def cut(self, name):
+        if not left[0]:
+            raise KeyboardInterrupt
+        left[0] -= 1
+        return put(self, name)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Bucket, "_put", cut)
+        patch.setattr(type(one._files), "pipe_file", _killed)
+        with pytest.raises(KeyboardInterrupt):
+            one.push()
+    there = _read(machines("two").folder)
+    assert there == {"ckpt/1/a": "1a", "ckpt/1/b": "1b"}
+    machines("one").push()
+    assert set(_read(machines("three").folder)) == {f"ckpt/2/{n}" for n in "abc"}
+
+
+def _killed(*args, **more):
+    raise KeyboardInterrupt
+
+
+def test_two_that_write_are_told(machines):
+    one, two = machines("one"), machines("two")
+    _write(one.folder, log="one")
+    one.push()
+    _write(two.folder, log="two")
+    with pytest.raises(WorkdirError, match="another process has written there") as e:
+        two.push()
+    assert str(two.folder) in str(e.value)
+    assert _read(machines("three").folder) == {"log": "one"}
+
+
+def test_a_run_that_was_copied_there_by_hand_is_read(machines, address):
+    root = address.removeprefix("memory:/")
+    STORE.pipe_file(f"{root}/sft/done.json", b"{}")
+    STORE.pipe_file(f"{root}/.lock", b"{}")
+    one = machines("one")
+    assert _read(one.folder) == {"sft/done.json": "{}"}
+    _write(one.folder, more="x")
+    one.push()
+    assert set(_read(machines("two").folder)) == {"sft/done.json", "more"}
+
+
+def test_locks_and_files_in_the_making_stay_here(machines):
+    one = machines("one")
+    names = (".lock", "a/.lock.exclusive", ".config.json.1-2.part")
+    for name in (*names, "s/checkpoints/3.orbax-checkpoint-tmp/x", "kept"):
+        (one.folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (one.folder / name).write_text("x")
+    one.push()
+    assert set(_read(machines("two").folder)) == {"kept"}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[]", "is not what was written there"),
+        ("{", "is not what was written there"),
+        ('{"writer": "a", "files": {"../x": [1, 2]}}', "names '../x', elsewhere"),
+        ('{"writer": "a", "files": {"/etc/x": [1, 2]}}', "names '/etc/x', elsewhere"),
+        ('{"writer": "a", "files": {"gone": [1, 2]}}', "Cannot read memory://"),
+    ],
+)
+def test_a_list_that_cannot_be_right_is_named(machines, address, text, said):
+    root = address.removeprefix("memory:/")
+    STORE.pipe_file(f"{root}/{LIST}", text.encode())
+    with pytest.raises(WorkdirError) as caught:
+        machines("one")
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("nonsense://x/run", "gs://, s3:// and az:// are known"), ("gs://x/run", "gcsfs")],
+)
+def test_an_address_that_nothing_opens_says_what_would(name, said, tmp_path):
+    if said == "gcsfs" and importlib.util.find_spec(said):
+        pytest.skip("gcsfs is installed")
+    with pytest.raises(WorkdirError, match=said):
+        Bucket(name, tmp_path)
+
+
+def test_it_is_copied_while_it_is_worked_on_and_at_the_end(machines, address, tmp_path):
+    kept = Bucket(address, tmp_path / "one")
+    with kept.kept(every=0.01) as folder:
+        _write(folder, before="x")
+        time.sleep(0.1)
+        assert machines("nobody").folder and not _read(machines("nobody").folder)
+        assert bucket.of_this_run() == (kept,)
+        kept.writes = True
+        _write(folder, log="a")
+        end = time.monotonic() + 20
+        while not _read(machines("two").folder) and time.monotonic() < end:
+            time.sleep(0.02)
+        assert _read(machines("two").folder)["log"] == "a"
+        _write(folder, log="ab")
+    assert _read(machines("three").folder)["log"] == "ab"
+    assert bucket.of_this_run() == ()
+
+
+def test_the_command_keeps_a_run_in_a_bucket(tmp_path):
+    """On two machines: the second goes on where the first one was stopped."""
+    store = tmp_path / "store/run"
+    config = ["--config=configs/quickstart.py:runlocal", f"--workdir=file://{store}"]
+    stages = ["--config.stages=('solver:sft','generator:sft')"]
+
+    def run(machine: str, *more: str) -> str:
+        env = os.environ | {"XDG_CACHE_HOME": str(tmp_path / machine)}
+        command = [sys.executable, "-m", "aprm_jax.main", *config, *stages, *more]
+        done = subprocess.run(command, env=env, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    assert "solver: done" in run("one", "--config.job=sft")
+    assert json.loads((store / LIST).read_text())["files"]
+    assert (store / "generator/done.json").exists()
+    again = run("two")
+    assert "solver: complete, skipped" in again
+    assert "generator: complete, skipped" in again
