@@ -49,7 +49,7 @@ def run(config: Config, root: Path) -> None:
             f"job={config.job!r}: none of this config's stages runs it; stages are "
             f"{', '.join(config.stages)}"
         )
-    _in_step()
+    _copy_to_bucket()
     for index, (name, job) in enumerate(chosen, 1):
         directory = root / name
         record = jobs()[job]
@@ -67,22 +67,14 @@ def run(config: Config, root: Path) -> None:
             with hosts.alone():
                 _run(Context(read, root, name), record)
         hosts.barrier(f"{name} is done")
-        _in_step()
+        _copy_to_bucket()
 
 
-def _in_step() -> None:
-    """Where the run is kept in a bucket, all hosts have what the leader has.
-
-    The leader copies its folder to the bucket, the others theirs from it.
-    """
+def _copy_to_bucket() -> None:
+    """Where the run is kept in one: at its start, and after each stage."""
     for kept in bucket.of_this_run():
-        kept.writes = hosts.leader()
-        if kept.writes:
-            kept.push()
-        if hosts.count() > 1:
-            hosts.barrier("the bucket is up to date")
-            if not kept.writes:
-                kept.pull()
+        kept.writes = True
+        kept.push()
 
 
 def _skips(directory: Path, record: Job, again: bool) -> bool:

@@ -118,7 +118,8 @@ class Bucket:
     def kept(self, every: float = EVERY) -> Iterator[Path]:
         """The folder, copied to the address while it is worked on and at the end.
 
-        Nothing is copied there before `writes` is set: of several hosts one does.
+        Nothing is copied there before `writes` is set: a run that is refused leaves
+        what is there as it was.
 
         Raises:
           WorkdirError: see `pull` and `push`.

@@ -7,7 +7,6 @@ it; its models and its log are those of a run on one host that nothing interrupt
 from __future__ import annotations
 
 import json
-import shutil
 import signal
 import socket
 from pathlib import Path
@@ -41,18 +40,10 @@ def environments() -> list[dict[str, str]]:
     return [FAST | hosts | {"JAX_PROCESS_ID": str(index)} for index in range(2)]
 
 
-def start_hosts(
-    folder: Path, log: str, workdir: str = "run", **own: list[str]
-) -> list[command.Running]:
-    """Two hosts; of `own` variables of the environment each has one value."""
-    arguments = [CONFIG, command.CACHE, f"--workdir={workdir}"]
+def start_hosts(folder: Path, log: str) -> list[command.Running]:
+    arguments = [CONFIG, command.CACHE, "--workdir=run"]
     return [
-        command.start(
-            folder,
-            arguments,
-            f"{log}{index}",
-            environment | {name: values[index] for name, values in own.items()},
-        )
+        command.start(folder, arguments, f"{log}{index}", environment)
         for index, environment in enumerate(environments())
     ]
 
@@ -145,28 +136,5 @@ def test_hosts_stop_together_and_one_goes_on_alone(tmp_path, whole):
     assert code == 0, output
     assert "going on from step" in output and "solver: complete, skipped" in output
     (models, logs), (expected, their_logs) = map(read, (tmp_path / "run", whole))
-    jax.tree.map(np.testing.assert_array_equal, models, expected)
-    assert repr(logs) == repr(their_logs)
-
-
-def test_hosts_that_share_nothing_but_a_bucket(tmp_path, whole):
-    store = tmp_path / "store/run"
-    caches = [str(tmp_path / name) for name in ("one", "two")]
-
-    def both(log):
-        return start_hosts(tmp_path, log, f"file://{store}", XDG_CACHE_HOME=caches)
-
-    hosts = both("stopped")
-    hosts[0].wait_for("[solver] step 1/")
-    hosts[1].send(signal.SIGTERM)
-    ends = [host.end(120) for host in hosts]
-    assert [code for code, _ in ends] == [143, 143], ends
-    shutil.rmtree(caches[1])  # another machine in its place
-
-    hosts = both("ended")
-    ends = [host.end() for host in hosts]
-    assert [code for code, _ in ends] == [0, 0], ends
-    assert "going on from step" in ends[0][1]
-    (models, logs), (expected, their_logs) = map(read, (store, whole))
     jax.tree.map(np.testing.assert_array_equal, models, expected)
     assert repr(logs) == repr(their_logs)

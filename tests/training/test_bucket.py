@@ -14,7 +14,9 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from aprm_jax.training import bucket
+from aprm_jax.config import frozen, read_config_file
+from aprm_jax.jobs import start
+from aprm_jax.training import bucket, hosts
 from aprm_jax.training.bucket import LIST, Bucket
 from aprm_jax.training.workdir import WorkdirError
 
@@ -214,6 +216,16 @@ def test_it_is_copied_while_it_is_worked_on_and_at_the_end(machines, address, tm
         _write(folder, log="ab")
     assert _read(machines("three").folder)["log"] == "ab"
     assert bucket.of_this_run() == ()
+
+
+def test_several_hosts_are_refused(address, tmp_path, monkeypatch):
+    config = frozen(read_config_file("configs/quickstart.py", "runlocal"))
+    monkeypatch.setattr(hosts, "count", lambda: 2)
+    with (
+        Bucket(address, tmp_path).kept() as folder,
+        pytest.raises(WorkdirError, match="mount the bucket"),
+    ):
+        start._meet(config, folder, [], False)
 
 
 def test_the_command_keeps_a_run_in_a_bucket(tmp_path):
