@@ -24,6 +24,11 @@ SOURCES = (
 class PayConfig:
     """What the sources of reward pay; docs/rl.md."""
 
+    unfinished: bool = setting(
+        False,
+        "True: steps of a solution that did not end are paid as others, which a policy "
+        "finds; False: the last of them scores 0, as a wrong one",
+    )
     clip_margin: float = setting(0.9, "clip: min(score - this, 0) of each step")
     delta_bound: float = setting(1.0, "delta: the largest change that counts", above=0)
     min_form_temperature: float = setting(

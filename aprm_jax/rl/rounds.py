@@ -284,7 +284,8 @@ class Rounds:
             verifier = self.guard.verifier(state.guard)
         if verifier is None:
             return None
-        return said(verifier, sampled.flat, "progress" in self.config.rewards)
+        c = self.config
+        return said(verifier, sampled.flat, "progress" in c.rewards, c.pay.unfinished)
 
     def _read_tokens(self, params: Any, rows: Any) -> PolicyTokens:
         decoder, parts = self.task.decoder, self.config.microbatches

@@ -136,10 +136,21 @@ def _fault(needs: Needs, verifier: Any) -> str:
     return ""
 
 
-def said(verifier: Any, solutions: Sequence[Solution], progress: bool) -> Said:
+def said(
+    verifier: Any,
+    solutions: Sequence[Solution],
+    progress: bool,
+    unfinished: bool = False,
+) -> Said:
     """Reads what a verifier says of solutions; of equal ones once.
 
-    `progress` asks for its own rewards of steps too.
+    Args:
+      verifier: of any kind.
+      solutions: finished or not.
+      progress: asks for its own rewards of steps too.
+      unfinished: whether the last step of a solution that did not end is taken at its
+        word. A verifier that knows steps alone finds nothing wrong with never
+        answering; else it scores 0, and earns no reward of its own.
     """
     pairs = [(s.question, tuple(s.steps)) for s in solutions]
     distinct = list(dict.fromkeys(pairs))
@@ -152,6 +163,11 @@ def said(verifier: Any, solutions: Sequence[Solution], progress: bool) -> Said:
     if progress:
         paid = dict(zip(stepped, verifier.rewards(stepped), strict=True))
         own = [paid.get(pair, np.zeros(0)) for pair in pairs]
+    if not unfinished:
+        ended = [s.finished for s in solutions]
+        steps = [p if end else _failed(p) for p, end in zip(steps, ended, strict=True)]
+        if own is not None:
+            own = [p if end else _failed(p) for p, end in zip(own, ended, strict=True)]
     how = _WHOLE[getattr(verifier, "aggregation", "min")]
     whole = [
         how(p) if s.finished and len(p) else 0.0
@@ -164,6 +180,13 @@ def said(verifier: Any, solutions: Sequence[Solution], progress: bool) -> Said:
     return Said(
         steps, np.asarray(whole, np.float32), np.asarray(starts, np.float32), own
     )
+
+
+def _failed(steps: StepScores) -> StepScores:
+    """What is said of steps, the last of which comes to nothing; unread stays so."""
+    out = np.array(steps)
+    out[-1:] = np.minimum(out[-1:], 0.0)
+    return out
 
 
 def paying(c: RLConfig, verifier: Verifier, prover: Verifier | None) -> Verifier:

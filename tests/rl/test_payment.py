@@ -121,6 +121,37 @@ def test_a_verifier_says_of_equal_solutions_the_same():
     np.testing.assert_allclose(last.whole, [0.5, 0, 0.5, 0], rtol=1e-6)
 
 
+class Progress(Says):
+    """A verifier that also pays for progress."""
+
+    def rewards(self, solutions):
+        return [np.full(len(steps), -0.5) for _, steps in solutions]
+
+
+def test_the_last_step_of_what_did_not_end_earns_nothing():
+    solutions = [_solution(["a", "a"]), _solution(["a", "a"], finished=False)]
+    word = said(Progress(lambda text: 0.75), solutions, True)
+    ended, open_ = word.steps
+    np.testing.assert_allclose(ended, [0.75, 0.75], rtol=1e-6)
+    np.testing.assert_allclose(open_, [0.75, 0.0], rtol=1e-6)
+    assert word.progress is not None
+    np.testing.assert_array_equal(word.progress, [[-0.5, -0.5], [-0.5, -0.5]])
+    graded = dataclasses.replace(GRADED, steps=np.array([2, 2], np.float32))
+    for name, least in (("min_form", 0.0), ("clip", -0.9), ("delta", -0.75)):
+        paid = pay(name, graded, word, config().pay, WIDTH)
+        assert paid[1].sum() < paid[0].sum()
+        assert paid[1, 1] == pytest.approx(least, abs=1e-3)
+    # Its word is taken where that is asked for; what was not read stays unread.
+    taken = said(Progress(lambda text: 0.75), solutions, True, unfinished=True)
+    np.testing.assert_allclose(taken.steps[1], [0.75, 0.75], rtol=1e-6)
+    unread = said(Says(lambda text: np.nan), solutions, False)
+    assert np.isnan(unread.steps[1]).all() and np.isnan(unread.whole_read[1])
+    generous = Progress(lambda text: 0.75)
+    generous.rewards = lambda solutions: [np.full(len(s), 0.5) for _, s in solutions]
+    paid = said(generous, solutions, True).progress
+    np.testing.assert_array_equal(paid, [[0.5, 0.5], [0.5, 0.0]])
+
+
 def _payment(rewards, word=WORD, graded=GRADED, **changes):
     c = config(groups=2, group_size=2, rewards=rewards, **changes)
     return payment_of(c, graded, word, WIDTH)
