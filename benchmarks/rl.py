@@ -4,10 +4,10 @@
     python benchmarks/rl.py tables           # docs/results.md
 
 `collect` keeps what a run of `configs/rl_verifiers.py` found in
-`benchmarks/results/rl/seed_K.json`, and of `configs/rl_pav.py` in `rl_pav/`: of each
-arm the curves of KL, the oracle's and the verifier's reward and dev accuracy, Pass@N
-before and after, and the cost, that of its verifier's labels too. `tables` pools
-whichever seeds are there.
+`benchmarks/results/rl/seed_K.json`, with `--config.rl.pay.unfinished=True` in
+`rl_unfinished/`, and of `configs/rl_pav.py` in `rl_pav/`: of each arm the curves of KL,
+the oracle's and the verifier's reward and dev accuracy, Pass@N before and after, and
+the cost, that of its verifier's labels too. `tables` pools whichever seeds are there.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from aprm_jax.training.metrics import read_metrics
 from aprm_jax.training.workdir import done_info, is_done
 
 RESULTS = ROOT / "benchmarks/results"
-CONFIGS = {"rl": "rl_verifiers", "rl_pav": "rl_pav"}  # of the folders of results
+FOLDERS = ("rl", "rl_unfinished", "rl_pav")  # of results
 TITLES = {
     "orm": "ORM",
     "prm_static": "static corruptions",
@@ -78,12 +78,16 @@ def main() -> None:
         for run in args.runs:
             print(collect(run, args.results))
         return
-    found = {name: _seeds(args.results / name) for name in CONFIGS}
+    found = {name: _seeds(args.results / name) for name in FOLDERS}
     if not any(found.values()):
         parser.error(f"{args.results}: no seeds; collect some runs first")
     if found["rl"]:
-        replace_between(args.page, "rl", render(found["rl"]))
+        picture = "![Accuracy on dev, and what is paid less what is right](rl.svg)\n\n"
+        replace_between(args.page, "rl", picture + render(found["rl"], "rl"))
         draw(found["rl"], args.figure)
+    if open_ended := found["rl_unfinished"]:
+        text = render(open_ended, "rl_unfinished")
+        replace_between(args.page, "rl_unfinished", text)
     if found["rl_pav"]:
         replace_between(args.page, "rl_pav", render_pav(found["rl_pav"]))
 
@@ -107,13 +111,17 @@ def collect(run: Path, results: Path = RESULTS) -> Path:
     }
     found = {
         "command": f"python -m aprm_jax.main --config=configs/{config.name}.py:RUN "
-        f"--config.seed={config.seed}",
+        f"--config.seed={config.seed}"
+        + " --config.rl.pay.unfinished=True"
+        * config.rl.pay.unfinished,
         "commit": commit(),
         "seed": config.seed,
         "problems": config.rl.pass_problems,
         "arms": arms,
     }
-    [name] = [name for name, of in CONFIGS.items() if of == config.name]
+    name = "rl" if config.name == "rl_verifiers" else config.name
+    if name == "rl" and config.rl.pay.unfinished:
+        name = "rl_unfinished"
     path = results / name / f"seed_{found['seed']}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(found) + "\n")
@@ -221,7 +229,7 @@ def summary(arm: Mapping[str, Any], rounds: int) -> dict[str, float]:
     return out | {name: float(arm[name]) for name in SUMS}
 
 
-def render(seeds: Sequence[Mapping[str, Any]]) -> str:
+def render(seeds: Sequence[Mapping[str, Any]], folder: str) -> str:
     """The table: a row a verifier, means over seeds and each."""
     seen = {name for seed in seeds for name in seed["arms"]}
     arms = [name for name in TITLES if name in seen]
@@ -245,7 +253,6 @@ def render(seeds: Sequence[Mapping[str, Any]]) -> str:
     numbers = ", ".join(str(seed["seed"]) for seed in seeds)
     return "\n\n".join(
         [
-            "![Accuracy on dev, and what is paid less what is right](rl.svg)",
             table(["R (seeds)", *columns], rows),
             *passed,
             f"Seeds {numbers}: means, in brackets each seed. Accuracies, gaps (the "
@@ -253,7 +260,7 @@ def render(seeds: Sequence[Mapping[str, Any]]) -> str:
             "solution; finished are solutions that came to an end, of the last ten "
             "rounds. A run fell where what is right stays five points below its peak; "
             "one that did not counts with all its rounds. "
-            "Made by `benchmarks/rl.py` from `benchmarks/results/rl/`.",
+            f"Made by `benchmarks/rl.py` from `benchmarks/results/{folder}/`.",
         ]
     )
 

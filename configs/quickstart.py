@@ -12,7 +12,7 @@ majority vote, best-of-n by the solver's own likelihood.
     python -m aprm_jax.main --config=configs/quickstart.py
 
 Hardware: 2 CPU cores, no GPU; peak memory below 4 GiB.
-Time: 20 minutes on two slow cores, compilation included; scores: README.md.
+Time: 16 minutes, compilation included; scores: README.md.
 A cut of every stage, one to a few minutes: --config=configs/quickstart.py:runlocal
 """
 
