@@ -66,7 +66,8 @@ def collect(run: Path) -> None:
     records, _ = read_results(run / "attack" / RECORDS, "")
     for record in records:
         if record.set == "robustness" and not record.part:
-            prm = found.setdefault(Path(record.verifier).name, {})
+            stage = Path(record.verifier).parent.name  # of its model's folder
+            prm = found.setdefault(stage, {})
             prm[record.metric] = round(record.value, 4)
     RESULTS.mkdir(parents=True, exist_ok=True)
     (RESULTS / f"seed_{found['seed']}.json").write_text(one_line_each(found))

@@ -295,3 +295,21 @@ def test_a_config_takes_the_models_of_a_finished_run(name, tmp_path):
     assert config.game.prm_from == str(tmp_path / "prm_warmup" / "model")
     own = [stage for stage, _ in stages(config)]
     assert "solver" not in own and set(config.overrides) <= set(own)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["attack", "naive_pressure", "rl_pav", "rl_verifiers", "search_pressure"],
+)
+def test_a_config_goes_on_from_a_pressure_run(name, tmp_path):
+    path = command.REPOSITORY / "configs" / f"{name}.py"
+    made = read_config_file(path.with_name("pressure.py"))
+    with pytest.raises(ConfigError, match=r"takes the folder of a finished run"):
+        read_config_file(path, str(tmp_path))
+    for stage, _ in stages(made):
+        (tmp_path / stage / "model").mkdir(parents=True)
+        (tmp_path / stage / "model" / "model.json").touch()
+    config = read_config_file(path, str(tmp_path))
+    validate(config)
+    assert config.domain.modulus == made.domain.modulus
+    assert not {"solver", "prm_static"} & {stage for stage, _ in stages(config)}
