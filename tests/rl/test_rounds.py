@@ -18,6 +18,7 @@ from aprm_jax.training.loop import LoopConfig, run_loop
 from aprm_jax.training.metrics import read_metrics
 
 NO_ALARM = AlarmConfig()
+OPEN = dataclasses.replace(config().pay, unfinished=True)  # whatever does not end
 
 
 @pytest.fixture(scope="module")
@@ -91,6 +92,7 @@ def test_overlapping_rounds_are_one_update_old_and_resume_alike():
         epochs=2,
         estimator="ppo",
         rewards=("outcome", "first_error", "step"),
+        pay=OPEN,
     )
     of = rounds(c, verifier=Says(), policy=policy, threaded=True)
     state, metrics = play(of, of.state, range(4))
@@ -147,7 +149,12 @@ class Never(tiny_rl.Odd):
     ("verifier", "changes", "grader", "message"),
     [
         (Says(), {}, Never(), "no sample was finished"),
-        (Says(lambda text: 0.95), {"rewards": ("clip",)}, None, "were equal"),
+        (
+            Says(lambda text: 0.95),
+            {"rewards": ("clip",), "pay": OPEN},
+            None,
+            "were equal",
+        ),
         (Says(lambda text: np.nan), {"rewards": ("step",)}, None, "cannot decide"),
         (Says(), {"rewards": ("delta",)}, None, "NaN or infinite"),
     ],
