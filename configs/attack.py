@@ -14,10 +14,15 @@ Against any other PRM, with a run that is finished:
 
 Against every PRM of a finished configs/pressure.py run of the same seed:
 
-    python -m aprm_jax.main --config=configs/attack.py:runs/pressure-0 \\
-      --config.seed=0 --workdir=runs/attack-0
+    for seed in 0 1 2 3 4; do
+      python -m aprm_jax.main --config=configs/attack.py:runs/pressure-$seed \\
+        --config.seed=$seed --workdir=runs/attack-$seed
+      python benchmarks/attack.py collect runs/attack-$seed
+    done
+    python benchmarks/attack.py tables
 
-Hardware: 2 CPU cores, no GPU. Time and scores: not measured yet.
+Hardware: 2 CPU cores, no GPU. Scores: docs/results.md, "Under attack".
+Time: six to twelve minutes of one core for the six PRMs of a pressure run.
 A cut of every stage, one to a few minutes: --config=configs/attack.py:runlocal
 """
 
