@@ -45,6 +45,8 @@ def payment_of(
     if c.implicit_learning_rate:  # what is alike in outcome teaches it nothing
         compared = paid | {"": graded.right[:, None].astype(np.float32)}
     uniform = _uniform(c, compared, weight)
+    if c.implicit_learning_rate:  # it pays where no outcome is known, too
+        uniform &= graded.paid
     if c.uniform == "drop":
         weight[uniform] = 0
     metrics = {

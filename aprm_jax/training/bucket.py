@@ -18,12 +18,13 @@ import os
 import re
 import threading
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from aprm_jax.config.errors import UserError
 from aprm_jax.files import atomic_write, cache_folder, parse_json, to_json
+from aprm_jax.training.lock import locked
 from aprm_jax.training.workdir import WorkdirError
 
 log = logging.getLogger("aprm_jax")
@@ -74,6 +75,9 @@ class Bucket:
             if there is None or there["writer"] == known["writer"]:
                 return
             wanted, here = there["files"], _files(self.folder)
+            if here != known["files"]:  # computed here, and never copied there
+                self._set_aside(here)
+                here = {}
             for name in here.keys() - wanted.keys():
                 (self.folder / name).unlink()
             for name, stat in wanted.items():
@@ -124,27 +128,48 @@ class Bucket:
         Raises:
           WorkdirError: see `pull` and `push`.
         """
-        self.pull()
+        with locked(self.folder):  # not under the hands of another process
+            self.pull()
         stop = threading.Event()
         copying = threading.Thread(target=self._copy, args=(stop, every), daemon=True)
         copying.start()
         _open.append(self)
         try:
             yield self.folder
+        except BaseException:
+            self._push_or_say()  # what stopped the run is what is to be told
+            raise
+        else:
+            if self.writes:
+                self.push()
         finally:
             _open.remove(self)
             stop.set()
             copying.join()
-            if self.writes:
-                self.push()
 
     def _copy(self, stop: threading.Event, every: float) -> None:
         while not stop.wait(every):
-            try:
-                if self.writes:
-                    self.push()
-            except WorkdirError as error:  # the next one may do; the last is not caught
-                log.warning("%s", error)
+            self._push_or_say()
+
+    def _push_or_say(self) -> None:
+        try:
+            if self.writes:
+                self.push()
+        except WorkdirError as error:
+            log.warning("%s", error)
+
+    def _set_aside(self, files: Iterable[str]) -> None:
+        """Moves files out of the folder, to one beside it."""
+        aside = self.folder.with_name(f"{self.folder.name}.{uuid.uuid4().hex[:8]}")
+        for name in files:
+            (aside / name).parent.mkdir(parents=True, exist_ok=True)
+            os.replace(self.folder / name, aside / name)
+        log.warning(
+            "%s was written by another process since it was last copied there from "
+            "here: what was computed here after that is in %s",
+            self.address,
+            aside,
+        )
 
     def _listed(self) -> dict[str, Any] | None:
         """What the address says it holds; None where there is nothing."""
@@ -180,10 +205,16 @@ class Bucket:
         return {"writer": "copied", "files": sizes} if sizes else None
 
     def _record(self) -> dict[str, Any]:
+        nothing = {"writer": None, "files": {}}
         try:
-            return parse_json((self.folder / _RECORD).read_bytes())
+            found = parse_json((self.folder / _RECORD).read_bytes())
         except (OSError, ValueError):
-            return {"writer": None, "files": {}}
+            return nothing
+        return (
+            found
+            if isinstance(found, dict) and found.keys() >= nothing.keys()
+            else nothing
+        )
 
     def _remember(self, writer: str, files: Files) -> None:
         content = to_json({"writer": writer, "files": files})

@@ -134,6 +134,9 @@ def test_only_solutions_whose_answers_are_known_teach_it():
     before = leaves(of.state.implicit)
     state, metrics = play(of, of.state, range(1))
     assert metrics[0]["rl/labels"] == 0
+    # They are paid for all the same, and their outcomes do not say which.
+    assert not metrics[0]["rl/idle"] and not metrics[0]["rl/uniform"]
+    assert not metrics[0]["nonfinite"]
     params = leaves(state.implicit.params)
     for a, b in zip(params, before[: len(params)], strict=True):
         np.testing.assert_array_equal(a, b)

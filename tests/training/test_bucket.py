@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
-import subprocess
-import sys
+import signal
 import time
 import uuid
 from pathlib import Path
 
+import command
 import fsspec
 import pytest
 
@@ -18,6 +17,7 @@ from aprm_jax.config import frozen, read_config_file
 from aprm_jax.jobs import start
 from aprm_jax.training import bucket, hosts
 from aprm_jax.training.bucket import LIST, Bucket
+from aprm_jax.training.lock import locked
 from aprm_jax.training.workdir import WorkdirError
 
 STORE = fsspec.filesystem("memory")
@@ -219,7 +219,8 @@ def test_it_is_copied_while_it_is_worked_on_and_at_the_end(machines, address, tm
 
 
 def test_several_hosts_are_refused(address, tmp_path, monkeypatch):
-    config = frozen(read_config_file("configs/quickstart.py", "runlocal"))
+    quickstart = command.REPOSITORY / "configs/quickstart.py"
+    config = frozen(read_config_file(quickstart, "runlocal"))
     monkeypatch.setattr(hosts, "count", lambda: 2)
     with (
         Bucket(address, tmp_path).kept() as folder,
@@ -228,22 +229,67 @@ def test_several_hosts_are_refused(address, tmp_path, monkeypatch):
         start._meet(config, folder, [], False)
 
 
+def test_what_was_never_copied_is_set_aside_where_another_went_on(machines, tmp_path):
+    one, two = machines("one"), machines("two")
+    _write(one.folder, log="a")
+    one.push()
+    two.pull()
+    _write(two.folder, log="two")
+    two.push()
+    _write(one.folder, log="one", more="x")  # cut off: it was never copied
+    again = machines("one")
+    assert _read(again.folder) == {"log": "two"}
+    [aside] = tmp_path.glob("one.*")
+    assert _read(aside) == {"log": "one", "more": "x"}
+
+
+def test_a_folder_that_a_run_works_in_is_left_alone(machines, address, tmp_path):
+    one = machines("one")
+    _write(one.folder, log="a")
+    with (
+        locked(one.folder),
+        pytest.raises(WorkdirError, match="in use"),
+        Bucket(address, one.folder).kept(),
+    ):
+        pass
+    assert _read(one.folder) == {"log": "a"}
+
+
+def test_what_stopped_a_run_is_told_before_what_the_bucket_refused(machines, address):
+    other = machines("other")
+    kept = Bucket(address, other.folder.with_name("one"))
+    with pytest.raises(ZeroDivisionError), kept.kept() as folder:
+        kept.writes = True
+        _write(folder, log="one")
+        _write(other.folder, log="other")
+        other.push()
+        raise ZeroDivisionError
+    assert _read(machines("third").folder) == {"log": "other"}
+
+
 def test_the_command_keeps_a_run_in_a_bucket(tmp_path):
     """On two machines: the second goes on where the first one was stopped."""
     store = tmp_path / "store/run"
-    config = ["--config=configs/quickstart.py:runlocal", f"--workdir=file://{store}"]
-    stages = ["--config.stages=('solver:sft','generator:sft')"]
+    arguments = [
+        command.QUICKSTART,
+        command.CACHE,
+        f"--workdir=file://{store}",
+        "--config.stages=('solver:sft',)",
+        "--config.sft.updates=400",
+        "--config.checkpoint.every=5",
+    ]
 
-    def run(machine: str, *more: str) -> str:
-        env = os.environ | {"XDG_CACHE_HOME": str(tmp_path / machine)}
-        command = [sys.executable, "-m", "aprm_jax.main", *config, *stages, *more]
-        done = subprocess.run(command, env=env, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
+    def run(machine: str) -> command.Running:
+        environment = {"XDG_CACHE_HOME": str(tmp_path / machine)}
+        return command.start(tmp_path, arguments, f"{machine}.log", environment)
 
-    assert "solver: done" in run("one", "--config.job=sft")
+    one = run("one")
+    one.wait_for("[solver] step 10/")
+    one.send(signal.SIGTERM)
+    code, output = one.end(120)
+    assert code == 143, output
     assert json.loads((store / LIST).read_text())["files"]
-    assert (store / "generator/done.json").exists()
-    again = run("two")
-    assert "solver: complete, skipped" in again
-    assert "generator: complete, skipped" in again
+    code, output = run("two").end()
+    assert code == 0, output
+    assert "going on from step" in output
+    assert (store / "solver/done.json").exists()
