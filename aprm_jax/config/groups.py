@@ -293,6 +293,13 @@ class CommonConfig:
     compilation_cache: str = setting(
         "auto", 'folder of compiled programs; "auto" = user\'s cache; "" = off'
     )
+    processes: int = setting(
+        0,
+        "stages, and parts of an evaluation, that run side by side, each with its "
+        "share of a CPU's cores: small models on one host alone; 0 = as many as suit, "
+        "1 = one after the other",
+        least=0,
+    )
     log_every: int = setting(10, "steps between lines on the console", least=1)
     overrides: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 

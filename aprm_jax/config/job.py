@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import importlib
 import pkgutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 RECORDS = "aprm_jax.jobs.records"
@@ -55,6 +55,11 @@ class Job:
       together: whether all hosts of a run compute it, each a share. If not, the first
         does, with its own devices, and the others wait.
       here: whether it computes on the devices of this machine, as `mesh` has them.
+      beside: whether it may run while other stages do: it reads what `sources` names,
+        and writes into its own folder alone.
+      pieces: of the stage's config, names of parts that are computed on their own, and
+        kept for the stage: those of a group before those of the next one.
+      piece: computes the part of that name, of the stage's context.
       needs: whether the run's problems, and its models of Hugging Face, must be
         usable. A job that needs neither reads what a run has made.
       validate: raises a ConfigError where settings do not go together, in any config.
@@ -80,6 +85,9 @@ class Job:
     needs: tuple[Literal["problems", "backbones"], ...] = ("problems", "backbones")
     here: bool = True
     together: bool = False
+    beside: bool = False
+    pieces: Callable[[Any], Sequence[Sequence[str]]] = _nothing
+    piece: Callable[[Any, str], object] = _nothing
     validate: Callable[[Any], object] = _nothing
     sources: Callable[[Any], Iterable[tuple[str, str]]] = _nothing
     reads: tuple[str, ...] = ()

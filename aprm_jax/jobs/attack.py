@@ -94,11 +94,7 @@ def run(context: Context) -> dict[str, Any]:
     c = context.config.attack
     parts = {}
     for name in c.verifiers:
-        place = located(context, name)
-        part = f"{name}-{_made_by(context, place)[:12]}"
-        parts[name] = keep(
-            context, part, functools.partial(_besieged, context, name, place)
-        )
+        parts[name] = piece(context, name)
         context.spent.add(Spent(**parts[name]["spent"]))
     records = [Record.from_json(r) for part in parts.values() for r in part["records"]]
     write_results(context.directory / RESULTS, records)
@@ -108,6 +104,13 @@ def run(context: Context) -> dict[str, Any]:
     write_report(page, _page(context, parts, table, records))
     log.info("\n%s\n\nreport:  %s", as_text(table), page)
     return {}
+
+
+def piece(context: Context, name: str) -> Part:
+    """The part of one verifier, computed once and kept."""
+    place = located(context, name)
+    part = f"{name}-{_made_by(context, place)[:12]}"
+    return keep(context, part, functools.partial(_besieged, context, name, place))
 
 
 def _made_by(context: Context, place: str) -> str:

@@ -33,6 +33,7 @@ FREE = (
     "stages",
     "overrides",
     "log_every",
+    "processes",
     "compilation_cache",
     "checkpoint",
     "metrics",

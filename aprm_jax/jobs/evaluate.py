@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,13 @@ from aprm_jax.jobs import samples, step_data
 from aprm_jax.jobs.attack import attack_prm
 from aprm_jax.jobs.context import Context, JobError, log
 from aprm_jax.jobs.parts import Part, arrays_path, keep, kept
-from aprm_jax.jobs.step_data import DEV, THRESHOLDS
+from aprm_jax.jobs.records.evaluate import (
+    OUTCOME,
+    THRESHOLDS,
+    attacked,
+    measured,
+)
+from aprm_jax.jobs.step_data import DEV
 from aprm_jax.jobs.verifiers import model_scores, set_scores
 from aprm_jax.solvers.protocol import Solution
 from aprm_jax.verifiers.protocol import Scored, StepScores
@@ -52,6 +58,10 @@ DEV_SAMPLES = 4
 THRESHOLD_SEED = 1_000_033  # of the corruptions that a threshold is chosen on
 _FOREIGN_DRAWS = 1000  # numbers of draws between two solvers
 ATTACK_SEED = 1_000_003  # no training run uses it
+
+
+# `part(name, compute)` computes a part of an evaluation once, and keeps it.
+Keeping = Callable[[str, Callable[[], Part]], Part]
 
 
 def run(context: Context) -> dict[str, Any]:
@@ -65,34 +75,59 @@ def run(context: Context) -> dict[str, Any]:
     return {}
 
 
-def evaluate(context: Context, part) -> list[Record]:
-    """All records, part by part.
+def piece(context: Context, name: str) -> None:
+    """Computes and keeps one of `records.evaluate.pieces`."""
+    part = functools.partial(keep, context)
+    chosen = _chosen(context, part)
+    if name != THRESHOLDS:
+        _pieces(context, chosen, part)[name]()
 
-    Args:
-      context: of the stage.
-      part: `part(name, compute)` computes a piece once and keeps it.
-    """
-    c = context.config
-    labelled = c.domain.name == "labelled"
-    dev = part(
+
+def evaluate(context: Context, part: Keeping) -> list[Record]:
+    """All records, part by part."""
+    chosen = _chosen(context, part)
+    whole = _pieces(context, chosen, part)
+    attacks = [whole.pop(attacked(n)) for n in context.config.evaluate.attack_prms]
+    parts = [_dev_part(context, part), *(compute() for compute in whole.values())]
+    parts += _measured_sets(context, chosen, part)
+    parts += [compute() for compute in attacks]
+    return [Record.from_json(row) for piece in parts for row in piece["records"]]
+
+
+def _dev_part(context: Context, part: Keeping) -> Part:
+    labelled = context.config.domain.name == "labelled"
+    return part(
         THRESHOLDS, lambda: _labelled_dev(context) if labelled else _dev(context)
     )
-    chosen = {name: Chosen.from_json(row) for name, row in dev["chosen"].items()}
-    parts = [dev]
-    for split in () if labelled else c.evaluate.splits:
-        parts.append(part(split, lambda s=split: _split(context, s, chosen)))
-    for solver in () if labelled else c.evaluate.solvers:
+
+
+def _chosen(context: Context, part: Keeping) -> dict[str, Chosen]:
+    dev = _dev_part(context, part)
+    return {name: Chosen.from_json(row) for name, row in dev["chosen"].items()}
+
+
+def _pieces(
+    context: Context, chosen: dict[str, Chosen], part: Keeping
+) -> dict[str, Callable[[], Part]]:
+    """What gives each of `records.evaluate.pieces`, `THRESHOLDS` aside."""
+    c = context.config
+    computed: dict[str, Callable[[], Part]] = {}
+    if c.domain.name == "labelled":
+        return computed
+    for split in c.evaluate.splits:
+        computed[split] = lambda s=split: _split(context, s, chosen)
+    for solver in c.evaluate.solvers:
         for split in c.evaluate.solver_splits:
-            name = _measured(split, solver)
-            parts.append(
-                part(name, lambda s=split, w=solver: _split(context, s, chosen, w))
-            )
-    if c.domain.model_solutions and not labelled:
-        parts.append(part("outcome", lambda: _outcome(context)))
-    parts += _measured_sets(context, chosen, part)
-    for name in () if labelled else c.evaluate.attack_prms:
-        parts.append(part(f"attack_{name}", lambda n=name: attack_prm(context, n)))
-    return [Record.from_json(row) for piece in parts for row in piece["records"]]
+            name = measured(split, solver)
+            computed[name] = lambda s=split, w=solver: _split(context, s, chosen, w)
+    if c.domain.model_solutions:
+        computed[OUTCOME] = lambda: _outcome(context)
+    for prm in c.evaluate.attack_prms:
+        computed[attacked(prm)] = lambda n=prm: attack_prm(context, n)
+    return {
+        name: functools.partial(part, name, compute)
+        for name, compute in computed.items()
+    }
 
 
 def _measured_sets(context: Context, chosen: dict[str, Chosen], part) -> Iterator[Part]:
@@ -237,7 +272,7 @@ def _split(
         records += pressure.winner_records(split, name, kinds, len(problems), solver)
         if not solver:
             records += _judged(context, split, name, solutions, said, chosen[name])
-    name = _measured(split, solver)
+    name = measured(split, solver)
     _save_arrays(arrays_path(context.directory, name), rows)
     shown = samples.sample_examples(context, problems, solutions, scored)
     return kept(records, solutions=shown, winners=winners)
@@ -264,11 +299,6 @@ def _judged(
     for kind, metrics in by_kind.items():
         records += metric_records("kinds", split, name, metrics, part=kind)
     return records
-
-
-def _measured(split: str, solver: str) -> str:
-    """The name of a split that another solver than the run's own solves."""
-    return f"{split}@{solver}" if solver else split
 
 
 def _outcome(context: Context) -> Part:

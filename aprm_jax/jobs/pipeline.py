@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from aprm_jax.config import (
@@ -19,6 +20,8 @@ from aprm_jax.config import (
 )
 from aprm_jax.files import DamagedFileError
 from aprm_jax.jobs.context import Context, log
+from aprm_jax.jobs.schedule import Schedule, Task
+from aprm_jax.jobs.workers import Took, Workers
 from aprm_jax.training import bucket, hosts
 from aprm_jax.training.memory import OutOfMemoryError, ran_out
 from aprm_jax.training.workdir import check_done, is_done, mark_done
@@ -36,12 +39,17 @@ def chosen_stages(config: Config) -> list[tuple[str, str]]:
     return chosen
 
 
-def run(config: Config, root: Path) -> None:
+def run(config: Config, root: Path, processes: int = 1) -> None:
     """Runs every stage, or those of one job (`config.job`).
 
     A stage that ended left `done.json` and is skipped; one that was killed goes on from
     its newest checkpoint. `report` is made again each time, what is asked for too.
     Of several hosts all run what is computed together, and the leader the rest.
+
+    Args:
+      config: of the whole run.
+      root: the workdir.
+      processes: how many compute side by side what does not wait for one another.
     """
     chosen = chosen_stages(config)
     if not chosen:
@@ -50,24 +58,96 @@ def run(config: Config, root: Path) -> None:
             f"{', '.join(config.stages)}"
         )
     _copy_to_bucket()
+    if processes > 1:
+        _side_by_side(config, root, chosen, processes)
+        return
     for index, (name, job) in enumerate(chosen, 1):
-        directory = root / name
-        record = jobs()[job]
-        redone = record.redone
-        again = redone == "always" or (redone == "asked" and config.job == job)
-        skips = functools.partial(_skips, directory, record, again)
+        record, place = jobs()[job], f"[{index}/{len(chosen)}] {name}"
+        skips = functools.partial(_skips, config, root / name, record)
         if hosts.from_leader(f"whether {name} is done", skips):
-            log.info("[%d/%d] %s: complete, skipped", index, len(chosen), name)
+            log.info("%s: complete, skipped", place)
             continue
-        log.info("[%d/%d] %s (%s)", index, len(chosen), name, job)
-        read = as_read_by(for_stage(config, name), record)
+        log.info("%s (%s)", place, job)
+        context = _context(config, root, name, record)
         if record.together:
-            _run(Context(read, root, name), record)
+            _run(context, record)
         elif hosts.leader():
             with hosts.alone():
-                _run(Context(read, root, name), record)
+                _run(context, record)
         hosts.barrier(f"{name} is done")
         _copy_to_bucket()
+
+
+def _side_by_side(
+    config: Config, root: Path, chosen: list[tuple[str, str]], processes: int
+) -> None:
+    """The same in so many processes; what nothing can run beside, in this one."""
+    schedule = Schedule(config, chosen)
+    open_, begun = set(schedule.tasks), dict[str, bool]()
+    pieces = dict[str, Took]()  # of stages that are not done
+    places = {
+        name: f"[{k}/{len(chosen)}] {name}" for k, (name, _) in enumerate(chosen, 1)
+    }
+
+    def begins(task: Task) -> bool:
+        """Whether a task is computed at all; says so of a stage's first."""
+        name, record = task.stage, jobs()[task.job]
+        if name not in begun:
+            begun[name] = not _skips(config, root / name, record)
+            if begun[name]:
+                log.info("%s (%s)", places[name], task.job)
+            else:
+                log.info("%s: complete, skipped", places[name])
+        return begun[name]
+
+    def note(task: Task, took: Took) -> None:
+        open_.discard(task)
+        if task.piece:
+            pieces[task.stage] = pieces.get(task.stage, Took()) + took
+
+    with Workers(config, root, processes) as workers:
+        while open_:
+            for task in schedule.ready(open_, workers.tasks):
+                before, alone = pieces.get(task.stage, Took()), schedule.alone(task)
+                if not (alone or workers.free):
+                    break
+                if not begins(task):
+                    open_.discard(task)
+                elif alone:
+                    note(task, compute(config, root, task, before))
+                else:
+                    workers.give(task, before)
+            if workers.tasks:
+                for task, took in workers.answers():
+                    note(task, took)
+
+
+def compute(config: Config, root: Path, task: Task, before: Took) -> Took:
+    """Computes a stage, or a piece of one, in this process.
+
+    Args:
+      config: of the whole run.
+      root: the workdir.
+      task: what is computed.
+      before: what the stage's pieces took.
+    """
+    record = jobs()[task.job]
+    context = _context(config, root, task.stage, record)
+    if not task.piece:
+        return _run(context, record, before)
+    with _timed() as took, _naming_what_needs_memory(task.stage, task.job):
+        record.piece(context, task.piece)
+    return took()
+
+
+def _context(config: Config, root: Path, stage: str, record: Job) -> Context:
+    return Context(as_read_by(for_stage(config, stage), record), root, stage)
+
+
+@contextlib.contextmanager
+def _timed() -> Iterator[Callable[[], Took]]:
+    start, busy = time.perf_counter(), time.process_time()
+    yield lambda: Took(time.perf_counter() - start, time.process_time() - busy)
 
 
 def _copy_to_bucket() -> None:
@@ -77,22 +157,28 @@ def _copy_to_bucket() -> None:
         kept.push()
 
 
-def _skips(directory: Path, record: Job, again: bool) -> bool:
-    return is_done(directory) and not again and _is_intact(directory, record.redone)
+def _skips(config: Config, directory: Path, record: Job) -> bool:
+    redone = record.redone
+    again = redone == "always" or (redone == "asked" and config.job == record.name)
+    return is_done(directory) and not again and _is_intact(directory, redone)
 
 
-def _run(context: Context, record: Job) -> None:
-    """Runs a stage, and marks it as done."""
-    start, busy = time.perf_counter(), time.process_time()
-    with _naming_what_needs_memory(context.stage, record.name):
+def _run(context: Context, record: Job, before: Took | None = None) -> Took:
+    """Runs a stage, and marks it as done; `before` is what its pieces took."""
+    with _timed() as took, _naming_what_needs_memory(context.stage, record.name):
         results = dict(record.run(context))
+    whole = took() + (before or Took())
     elsewhere = results.pop("elsewhere", ())
-    seconds = time.perf_counter() - start
-    took = {"seconds": seconds, "cpu_seconds": time.process_time() - busy}
-    info = {"job": record.name, **took, "spent": context.spent.to_json(), **results}
+    info = {
+        "job": record.name,
+        **dataclasses.asdict(whole),
+        "spent": context.spent.to_json(),
+        **results,
+    }
     if hosts.leader():
         mark_done(context.directory, info, elsewhere)
-    log.info("%s: done in %.0f s", context.stage, seconds)
+    log.info("%s: done in %.0f s", context.stage, whole.seconds)
+    return whole
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import jax
@@ -27,6 +27,7 @@ from aprm_jax.config import (
     validate,
 )
 from aprm_jax.config.fields import AnyConfig
+from aprm_jax.config.groups import MeshConfig
 from aprm_jax.data.jsonl import DataError
 from aprm_jax.data.labelled_texts import split_source
 from aprm_jax.data.prompts import GENERATOR_PLACES, SOLVER_PLACES, check_prompt
@@ -36,12 +37,15 @@ from aprm_jax.files import cache_folder
 from aprm_jax.jobs import backbones, changes, of_run, pipeline
 from aprm_jax.jobs.backbones import BACKBONE, ENDPOINT
 from aprm_jax.jobs.context import Context, log
+from aprm_jax.jobs.schedule import Schedule, Task
 from aprm_jax.jobs.solvers import check_endpoint
+from aprm_jax.jobs.workers import Took
 from aprm_jax.models.io import SPEC_FILE
 from aprm_jax.tasks.questions import reader_of
 from aprm_jax.training import bucket, hosts
 from aprm_jax.training.lock import locked
-from aprm_jax.training.mesh import split_cpu
+from aprm_jax.training.memory import keep_freed_memory
+from aprm_jax.training.mesh import AXES, split_cpu
 from aprm_jax.training.signals import prompt_stop
 from aprm_jax.training.workdir import WorkdirError, open_workdir
 
@@ -87,14 +91,47 @@ def run(
                 # What is in it is looked at by one process at a time.
                 with locked(root):
                     _check_in(checked, root, contexts, per_core)
-                    _run_stages(checked, root)
+                    count = _processes(checked, contexts) if per_core else 1
+                    _run_stages(checked, root, count)
             else:
                 _run_stages(checked, root)
 
 
-def _run_stages(config: Config, root: Path) -> None:
+def _run_stages(config: Config, root: Path, processes: int = 1) -> None:
     hosts.barrier("the stages")  # the leader has checked them, and opened the workdir
-    pipeline.run(config, root)
+    pipeline.run(config, root, processes)
+
+
+def _processes(config: Config, contexts: Sequence[tuple[Context, Job]]) -> int:
+    """How many compute the stages side by side: 1 where that does not suit them.
+
+    It depends on the whole config and the cores alone, as the devices of each do: a run
+    that goes on computes as the one that was stopped.
+    """
+    affinity = getattr(os, "sched_getaffinity", None)
+    whole = all(
+        _is_small(c.config) and _fits_one_device(c.config.mesh) for c, _ in contexts
+    )
+    alone = hosts.count() == 1 and not bucket.of_this_run()
+    if not (affinity and whole and alone) or jax.default_backend() != "cpu":
+        return 1
+    most = config.processes or len(affinity(0))
+    width = Schedule(config, stages(config)).width()
+    return max(1, min(most, len(affinity(0)), width))
+
+
+def as_worker(config: Config, root: Path) -> Callable[[Task, Took], Took]:
+    """What computes tasks of a run that another process has checked and locked."""
+    keep_freed_memory()
+    _log_to_stdout()
+    _use_compilation_cache(config.compilation_cache)
+    _split_cpu([for_stage(config, name) for name, _ in stages(config)])
+
+    def work(task: Task, before: Took) -> Took:
+        with prompt_stop(""):
+            return pipeline.compute(config, root, task, before)
+
+    return work
 
 
 def _meet(
@@ -383,11 +420,20 @@ def _split_cpu(configs: Sequence[Config]) -> None:
     """A device to each core, but one for all where a copy of the model is much."""
     sizes: set[int] = set()
     for c in configs:
-        if c.solver.backbone or c.generator.backbone or c.prm.backbone:
+        if not _is_small(c):
             return
         sizes |= {c.sft.batch_size, c.prm.batch_size, c.game.generator_rows}
         sizes.add(c.game.prm_clean + c.game.prm_fresh + c.game.prm_replay)
     split_cpu(configs[0].mesh, sorted(sizes))
+
+
+def _is_small(c: Config) -> bool:
+    """Whether no model of a stage is one of Hugging Face."""
+    return not (c.solver.backbone or c.generator.backbone or c.prm.backbone)
+
+
+def _fits_one_device(c: MeshConfig) -> bool:
+    return all(getattr(c, axis) in (-1, 1) for axis in AXES)
 
 
 def _use_compilation_cache(where: str) -> None:

@@ -19,10 +19,11 @@ from aprm_jax.evals import step_sets
 from aprm_jax.evals.scores_file import read_scores
 from aprm_jax.evals.step_sets import StepSet
 from aprm_jax.jobs.context import Context, log
+from aprm_jax.jobs.records.evaluate import THRESHOLDS
 from aprm_jax.tasks.labelled import LabelledDomain
 
 CHANCE, POSITION, LIKELIHOOD = "chance", "position", "likelihood"
-DEV, THRESHOLDS = "dev", "thresholds"  # no names for a set
+DEV = "dev"  # as THRESHOLDS, no name for a set
 TEST = "test"  # questions of the training data that are held out to test on
 PROCESSBENCH = "processbench"  # name of the set of `domain.processbench`
 

@@ -23,6 +23,7 @@ import time
 from types import TracebackType
 from typing import BinaryIO
 
+from aprm_jax.children import command
 from aprm_jax.oracle.worker import frame
 
 Answer = bool | None
@@ -31,10 +32,6 @@ _START_SECONDS = 120.0  # a cold disk under load; imports, not jobs
 _MAX_REPLY = 64
 _MAX_FAILED_STARTS = 3
 _MAX_NESTED = 24
-_BOOT = (
-    "import json, sys; sys.path[:] = json.loads(sys.argv[3]); "
-    "from aprm_jax.oracle.worker import main; main(int(sys.argv[1]), int(sys.argv[2]))"
-)
 
 
 class PoolError(RuntimeError):
@@ -242,12 +239,9 @@ class _Worker:
     def __init__(self, config: PoolConfig):
         self.served = 0
         self._is_ready = False
-        memory = str(config.memory_mb * 2**20)
+        memory = config.memory_mb * 2**20
         self._process = subprocess.Popen(
-            [
-                sys.executable,
-                *("-c", _BOOT, str(os.getpid()), memory, json.dumps(sys.path)),
-            ],
+            command("aprm_jax.oracle.worker", os.getpid(), memory),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

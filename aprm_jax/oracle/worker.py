@@ -9,21 +9,20 @@ simplifier here.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import functools
 import json
 import logging
 import os
 import queue
 import resource
-import signal
 import struct
 import sys
 import threading
 from typing import Any, BinaryIO
 
+from aprm_jax.children import die_with
+
 _HEADER = struct.Struct(">I")
-_PR_SET_PDEATHSIG = 1
 _POINTS = 3  # where a symbolic comparison is confirmed
 _DIGITS = 30
 _REMEMBERED = 256  # parsed texts
@@ -52,7 +51,7 @@ def main(parent: int, memory_bytes: int) -> None:
       parent: process id of the pool; a worker of another parent is an orphan.
       memory_bytes: address space that this process may take (Linux enforces it).
     """
-    _die_with(parent)
+    die_with(parent)
     jobs = sys.stdin.buffer
     # Whatever a library prints must not end up between the frames.
     replies = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
@@ -77,15 +76,6 @@ def main(parent: int, memory_bytes: int) -> None:
             answer = None
         replies.write(frame(json.dumps(answer).encode()))
         replies.flush()
-
-
-def _die_with(parent: int) -> None:
-    """Ends this process with its parent, also while a C function holds the lock."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides on Ctrl-C
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:
-        os._exit(1)
 
 
 def _listen(jobs: BinaryIO, pending: queue.SimpleQueue[bytes]) -> None:

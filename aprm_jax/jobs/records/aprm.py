@@ -83,6 +83,7 @@ JOB = Job(
     group="game",
     settings=GameConfig,
     run=Lazy("aprm:run"),
+    beside=True,
     together=True,
     validate=_validate,
     sources=_sources,

@@ -105,6 +105,31 @@ def _sources(config: Config) -> Iterator[tuple[str, str]]:
         yield "evaluate.attack_prms", name
 
 
+THRESHOLDS = "thresholds"  # chosen before all else
+OUTCOME = "outcome"  # of solutions that other models wrote
+
+
+def measured(split: str, solver: str) -> str:
+    """The name of a split, and of whoever solves it if that is not the run's own."""
+    return f"{split}@{solver}" if solver else split
+
+
+def attacked(prm: str) -> str:
+    """The name of the fresh attack on a PRM."""
+    return f"attack_{prm}"
+
+
+def pieces(config: Config) -> tuple[tuple[str, ...], ...]:
+    """Whatever is measured but labelled sets, of which one may tune the others."""
+    c = config.evaluate
+    if config.domain.name == "labelled":
+        return ((THRESHOLDS,),)
+    others = [measured(split, who) for who in c.solvers for split in c.solver_splits]
+    graded = [OUTCOME] if config.domain.model_solutions else []
+    attacks = map(attacked, c.attack_prms)
+    return (THRESHOLDS,), (*c.splits, *others, *graded, *attacks)
+
+
 JOB = Job(
     name="evaluate",
     place=40,
@@ -112,6 +137,9 @@ JOB = Job(
     group="evaluate",
     settings=EvaluateConfig,
     run=Lazy("evaluate:run"),
+    beside=True,
+    pieces=pieces,
+    piece=Lazy("evaluate:piece"),
     check_data=Lazy("step_data:check"),
     validate=_validate,
     sources=_sources,

@@ -71,6 +71,7 @@ JOB = Job(
     group="pav",
     settings=PavConfig,
     run=Lazy("pav:run"),
+    beside=True,
     check=Lazy("pav:check"),
     sources=_sources,
     reads=("prm",),

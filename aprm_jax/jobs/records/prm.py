@@ -159,6 +159,7 @@ JOB = Job(
     group="prm",
     settings=PrmConfig,
     run=Lazy("prm:run"),
+    beside=True,
     together=True,
     check=Lazy("tree_data:check_values"),
     check_data=Lazy("prm_labels:check"),

@@ -94,6 +94,7 @@ JOB = Job(
     group="rl",
     settings=RLConfig,
     run=Lazy("rl:run"),
+    beside=True,
     check=Lazy("rl:check"),
     validate=_validate,
     sources=_sources,

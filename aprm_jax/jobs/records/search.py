@@ -137,6 +137,7 @@ JOB = Job(
     group="search",
     settings=SearchConfig,
     run=Lazy("search:run"),
+    beside=True,
     check=Lazy("search:check"),
     needs=(),
     validate=_validate,

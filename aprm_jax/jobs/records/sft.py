@@ -73,6 +73,7 @@ JOB = Job(
     group="sft",
     settings=SftConfig,
     run=Lazy("sft:run"),
+    beside=True,
     together=True,
     check=Lazy("sft:check"),
     validate=_validate,

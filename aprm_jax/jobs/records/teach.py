@@ -67,6 +67,7 @@ JOB = Job(
     group="teach",
     settings=TeachConfig,
     run=Lazy("teach:run"),
+    beside=True,
     sources=_sources,
     reads=("sft", "prm.solver", "prm.head"),
     outputs=("model", "rounds"),
