@@ -32,6 +32,13 @@ class Lazy:
         return getattr(importlib.import_module(f"aprm_jax.jobs.{module}"), name)(*args)
 
 
+class Needs(NamedTuple):
+    """What a piece of a stage waits for: stages, and other pieces of its own."""
+
+    stages: Sequence[str] = ()
+    pieces: Sequence[str] = ()
+
+
 def _nothing(*args: Any) -> tuple[()]:
     return ()
 
@@ -58,7 +65,7 @@ class Job:
       beside: whether it may run while other stages do: it reads what `sources` names,
         and writes into its own folder alone.
       pieces: of the stage's config, names of parts that are computed on their own, and
-        kept for the stage: those of a group before those of the next one.
+        kept for the stage, each with what it waits for; behind those that it names.
       piece: computes the part of that name, of the stage's context.
       needs: whether the run's problems, and its models of Hugging Face, must be
         usable. A job that needs neither reads what a run has made.
@@ -67,6 +74,7 @@ class Job:
       reads: fields, or groups, of other jobs that its results depend on; "" is all.
       outputs: what it leaves in its stage's folder.
       length: the field that says how many updates a training takes; "" = no training.
+      effort: how long an update takes, or a hundredth of what has none, beside sft's.
       shown: (label, metric) of a training's lines on the console; see its `Console`.
       less_memory: what of its settings needs less memory, for a message; "" = none.
       charts: of a training, on the report's page.
@@ -86,13 +94,14 @@ class Job:
     here: bool = True
     together: bool = False
     beside: bool = False
-    pieces: Callable[[Any], Sequence[Sequence[str]]] = _nothing
+    pieces: Callable[[Any], Mapping[str, Needs]] = lambda config: {}
     piece: Callable[[Any, str], object] = _nothing
     validate: Callable[[Any], object] = _nothing
     sources: Callable[[Any], Iterable[tuple[str, str]]] = _nothing
     reads: tuple[str, ...] = ()
     outputs: tuple[str, ...] = ("model",)
     length: str = ""
+    effort: float = 1.0
     shown: tuple[tuple[str, str], ...] = ()
     less_memory: str = ""
     charts: tuple[Curves, ...] = ()

@@ -47,6 +47,8 @@ from aprm_jax.jobs.records.evaluate import (
     THRESHOLDS,
     attacked,
     measured,
+    sampled,
+    split_solvers,
 )
 from aprm_jax.jobs.step_data import DEV
 from aprm_jax.jobs.verifiers import model_scores, set_scores
@@ -77,61 +79,60 @@ def run(context: Context) -> dict[str, Any]:
 
 def piece(context: Context, name: str) -> None:
     """Computes and keeps one of `records.evaluate.pieces`."""
-    part = functools.partial(keep, context)
-    chosen = _chosen(context, part)
-    if name != THRESHOLDS:
-        _pieces(context, chosen, part)[name]()
+    _pieces(context, functools.partial(keep, context))[name]()
 
 
 def evaluate(context: Context, part: Keeping) -> list[Record]:
     """All records, part by part."""
-    chosen = _chosen(context, part)
-    whole = _pieces(context, chosen, part)
-    attacks = [whole.pop(attacked(n)) for n in context.config.evaluate.attack_prms]
-    parts = [_dev_part(context, part), *(compute() for compute in whole.values())]
-    parts += _measured_sets(context, chosen, part)
+    computed = _pieces(context, part)
+    last = [attacked(name) for name in context.config.evaluate.attack_prms]
+    attacks = [computed.pop(name) for name in last if name in computed]
+    parts = [compute() for compute in computed.values()]
+    parts += _measured_sets(context, part)
     parts += [compute() for compute in attacks]
     return [Record.from_json(row) for piece in parts for row in piece["records"]]
 
 
-def _dev_part(context: Context, part: Keeping) -> Part:
-    labelled = context.config.domain.name == "labelled"
-    return part(
-        THRESHOLDS, lambda: _labelled_dev(context) if labelled else _dev(context)
-    )
+def _pieces(context: Context, part: Keeping) -> dict[str, Callable[[], Part]]:
+    """What computes each of `records.evaluate.pieces`, or of labelled sets the first.
+
+    Each calls the ones that it needs, which are kept.
+    """
+    c = context.config
+    computed: dict[str, Callable[[], Part]] = {}
+
+    def add(name: str, compute: Callable[[], Part]) -> None:
+        computed[name] = functools.partial(part, name, compute)
+
+    if c.domain.name == "labelled":
+        add(THRESHOLDS, lambda: _labelled_dev(context))
+        return computed
+    splits = split_solvers(c)
+    for name, (split, who) in splits.items():
+        add(sampled(name), lambda s=split, w=who: _sampled(context, s, w))
+    add(THRESHOLDS, lambda: _dev(context))
+    for name, (split, who) in splits.items():
+        drawn = computed[sampled(name)]
+        add(
+            name,
+            lambda s=split, w=who, d=drawn: _split(
+                context, s, w, d(), _chosen(computed[THRESHOLDS]())
+            ),
+        )
+    if c.domain.model_solutions:
+        add(OUTCOME, lambda: _outcome(context))
+    for prm in c.evaluate.attack_prms:
+        add(attacked(prm), lambda n=prm: attack_prm(context, n))
+    return computed
 
 
-def _chosen(context: Context, part: Keeping) -> dict[str, Chosen]:
-    dev = _dev_part(context, part)
+def _chosen(dev: Part) -> dict[str, Chosen]:
     return {name: Chosen.from_json(row) for name, row in dev["chosen"].items()}
 
 
-def _pieces(
-    context: Context, chosen: dict[str, Chosen], part: Keeping
-) -> dict[str, Callable[[], Part]]:
-    """What gives each of `records.evaluate.pieces`, `THRESHOLDS` aside."""
-    c = context.config
-    computed: dict[str, Callable[[], Part]] = {}
-    if c.domain.name == "labelled":
-        return computed
-    for split in c.evaluate.splits:
-        computed[split] = lambda s=split: _split(context, s, chosen)
-    for solver in c.evaluate.solvers:
-        for split in c.evaluate.solver_splits:
-            name = measured(split, solver)
-            computed[name] = lambda s=split, w=solver: _split(context, s, chosen, w)
-    if c.domain.model_solutions:
-        computed[OUTCOME] = lambda: _outcome(context)
-    for prm in c.evaluate.attack_prms:
-        computed[attacked(prm)] = lambda n=prm: attack_prm(context, n)
-    return {
-        name: functools.partial(part, name, compute)
-        for name, compute in computed.items()
-    }
-
-
-def _measured_sets(context: Context, chosen: dict[str, Chosen], part) -> Iterator[Part]:
+def _measured_sets(context: Context, part: Keeping) -> Iterator[Part]:
     """Each set in turn; the one that tunes the others' thresholds first."""
+    chosen = _chosen(_pieces(context, part)[THRESHOLDS]())
     sets = step_data.evaluation_sets(context)
     if context.config.domain.name == "labelled":
         for data in (step_data.dev_set(context), *sets):
@@ -229,10 +230,8 @@ def _dev(context: Context) -> Part:
     return kept(records, chosen={k: v.to_json() for k, v in chosen.items()})
 
 
-def _split(
-    context: Context, split: str, chosen: dict[str, Chosen], solver: str = ""
-) -> Part:
-    """What a solver samples on a split, and every verifier's choice among it.
+def _sampled(context: Context, split: str, solver: str) -> Part:
+    """What a solver writes for a split's problems: samples, and greedily.
 
     `solver` is one of `evaluate.solvers`; "" is the run's own.
     """
@@ -241,8 +240,23 @@ def _split(
     draw = 1 + context.domain.splits.index(split)
     if solver:
         draw += _FOREIGN_DRAWS * (1 + c.solvers.index(solver))
-    solutions = samples.sample(context, draw, problems, max(c.samples), solver=solver)
+    drawn = samples.sample(context, draw, problems, max(c.samples), solver=solver)
     greedy = samples.sample(context, 100 + draw, problems, 1, 0.0, solver)
+    return kept([], samples=samples.to_json(drawn), greedy=samples.to_json(greedy))
+
+
+def _split(
+    context: Context,
+    split: str,
+    solver: str,
+    drawn: Part,
+    chosen: dict[str, Chosen],
+) -> Part:
+    """Every verifier's choice among what `_sampled` drew, and what its steps score."""
+    c = context.config.evaluate
+    problems = context.domain.problems(split, c.problems)
+    solutions = samples.from_json(drawn["samples"], problems)
+    greedy = samples.from_json(drawn["greedy"], problems)
     scored = samples.sample_scores(context, solutions, solver)
     rows = selection.table(
         context.domain,

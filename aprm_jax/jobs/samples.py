@@ -57,6 +57,27 @@ def sample(
     )
 
 
+def to_json(solutions: Sequence[Sequence[Solution]]) -> dict[str, Any]:
+    """Texts of samples, each distinct one once: what an evaluation keeps of them."""
+    places: dict[tuple[tuple[str, ...], bool], int] = {}
+    rows = [
+        [places.setdefault((s.steps, s.finished), len(places)) for s in row]
+        for row in solutions
+    ]
+    return {"distinct": [[list(s), done] for s, done in places], "rows": rows}
+
+
+def from_json(
+    found: dict[str, Any], problems: Sequence[Problem]
+) -> list[list[Solution]]:
+    """What `to_json` kept, without the solver's tokens."""
+    texts = [(tuple(steps), finished) for steps, finished in found["distinct"]]
+    return [
+        [Solution(problem.question, *texts[k]) for k in row]
+        for problem, row in zip(problems, found["rows"], strict=True)
+    ]
+
+
 def sample_scores(
     context: Context, solutions: list[list[Solution]], solver: str = ""
 ) -> SampleScores:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
-from aprm_jax.config import Config, for_stage, jobs
+from aprm_jax.config import Config, flat, for_stage, jobs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Schedule:
     def __init__(self, config: Config, chosen: Sequence[tuple[str, str]]):
         self._before = _waits(config, chosen)
         self._order = {task: k for k, task in enumerate(self._before)}
-        self._chain = _chains(self._before)
+        self._chain = _chains(config, self._before)
 
     @property
     def tasks(self) -> tuple[Task, ...]:
@@ -48,7 +48,7 @@ class Schedule:
     def ready(self, open_: set[Task], running: set[Task]) -> list[Task]:
         """Of the tasks that are not done yet those that may start, the next one first.
 
-        First is what the longest chain of others waits for.
+        First is what the longest work waits for, itself included.
 
         Args:
           open_: all that are not done.
@@ -87,27 +87,35 @@ def _waits(
     out: dict[Task, tuple[Task, ...]] = {}
     whole: dict[str, Task] = {}
     fence: tuple[Task, ...] = ()  # all that follows waits for these
+
+    def of(stages: Iterable[str]) -> tuple[Task, ...]:
+        named = {source.partition("/")[0] for source in stages}
+        return (*fence, *(task for stage, task in whole.items() if stage in named))
+
     for stage, name in chosen:
         job, read = jobs()[name], for_stage(config, stage)
+        pieces: dict[str, Task] = {}
+        for piece, needs in job.pieces(read).items():
+            pieces[piece] = Task(stage, name, piece)
+            earlier = (pieces[other] for other in needs.pieces)
+            out[pieces[piece]] = (*of(needs.stages), *earlier)
         before = tuple(whole.values())
         if job.beside:
-            sources = {source.partition("/")[0] for _, source in job.sources(read)}
-            before = (*fence, *(task for s, task in whole.items() if s in sources))
-        for wave in job.pieces(read):
-            pieces = tuple(Task(stage, name, piece) for piece in wave)
-            out |= dict.fromkeys(pieces, before)
-            before = (*before, *pieces)
+            before = of(source for _, source in job.sources(read))
         whole[stage] = Task(stage, name)
-        out[whole[stage]] = before
+        out[whole[stage]] = (*before, *pieces.values())
         if not job.beside:
             fence = (whole[stage],)
     return out
 
 
-def _chains(before: Mapping[Task, Sequence[Task]]) -> dict[Task, int]:
-    """How many tasks follow each, one behind the other, along the longest way."""
-    out = dict.fromkeys(before, 0)
+def _chains(config: Config, before: Mapping[Task, Sequence[Task]]) -> dict[Task, float]:
+    """How long it takes from a task's start until all is done, by rough efforts."""
+    out = dict.fromkeys(before, 0.0)
     for task in reversed(before):
+        job, read = jobs()[task.job], for_stage(config, task.stage)
+        updates = flat(read)[job.length] if job.length else 100
+        out[task] += job.effort * updates
         for other in before[task]:
-            out[other] = max(out[other], 1 + out[task])
+            out[other] = max(out[other], out[task])
     return out

@@ -28,20 +28,23 @@ def done_in_turn(found):
 
 def test_stages_wait_for_what_they_start_from_and_for_nothing_else():
     found = schedule(read_config_file(REPOSITORY / "configs/quickstart.py"))
-    pieces = ["test", "longer", "larger", "worded", "test@foreign"]
+    splits = ["test", "longer", "larger", "worded", "test@foreign"]
     assert done_in_turn(found) == [
         ["solver"],
-        # First what the game, and so the longest chain, waits for.
-        ["generator", "prm_warmup", "foreign"],
-        ["prm_static", "aprm"],
-        ["thresholds"],
-        [*pieces, "attack_prm_static", "attack_aprm"],
+        # First what the game, and so the longest work, waits for.
+        [
+            *("generator", "prm_warmup", "foreign"),
+            *(f"samples_{split}" for split in splits[:-1]),
+        ],
+        ["aprm", "prm_static", "samples_test@foreign"],
+        ["thresholds", "attack_prm_static", "attack_aprm"],
+        splits,
         ["evaluate"],
         ["report"],
     ]
     assert found.width() == 7
     alone = [task for task in found.tasks if found.alone(task)]
-    assert names(alone) == ["solver", "thresholds", "evaluate", "report"]
+    assert names(alone) == ["solver", "evaluate", "report"]
 
 
 def test_what_runs_beside_nothing_waits_for_all_and_all_for_it():

@@ -90,6 +90,7 @@ JOB = Job(
     reads=("prm.head",),
     outputs=("model", "generator", "adapter"),
     length="game.updates",
+    effort=6.0,
     shown=(
         ("fool rate", "game/fool_rate"),
         ("G reward", "generator/reward"),

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Iterator
 
 from aprm_jax.config.fields import ConfigError, among_stages
-from aprm_jax.config.job import Job, Lazy
+from aprm_jax.config.job import Job, Lazy, Needs
 from aprm_jax.config.setting import setting
 from aprm_jax.config.typed import Config
 
@@ -59,6 +59,12 @@ def _sources(config: Config) -> Iterator[tuple[str, str]]:
     yield from among_stages(config, "attack.verifiers", config.attack.verifiers)
 
 
+def _pieces(config: Config) -> dict[str, Needs]:
+    """A verifier's attack waits for nobody else's."""
+    c = config.attack
+    return {name: Needs(stages=(c.generator, name)) for name in c.verifiers}
+
+
 JOB = Job(
     name="attack",
     place=48,
@@ -67,7 +73,7 @@ JOB = Job(
     settings=AttackConfig,
     run=Lazy("attack:run"),
     beside=True,
-    pieces=lambda config: (config.attack.verifiers,),
+    pieces=_pieces,
     piece=Lazy("attack:piece"),
     check=Lazy("attack:check"),
     validate=_validate,
@@ -75,6 +81,7 @@ JOB = Job(
     needs=(),
     reads=("game",),
     outputs=("parts", "results.json", "summary.json", "attack.html"),
+    effort=6.0,
     redone="asked",
     less_memory="a smaller game.groups or game.generator_rows",
 )

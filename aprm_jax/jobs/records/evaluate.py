@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Iterator
 
 from aprm_jax.config.fields import ConfigError
-from aprm_jax.config.job import Job, Lazy
+from aprm_jax.config.job import Job, Lazy, Needs
 from aprm_jax.config.setting import setting
 from aprm_jax.config.typed import Config
 from aprm_jax.jobs.records.prm import NEUTRAL
@@ -114,20 +114,41 @@ def measured(split: str, solver: str) -> str:
     return f"{split}@{solver}" if solver else split
 
 
+def sampled(name: str) -> str:
+    """The name of the samples of what is `measured`."""
+    return f"samples_{name}"
+
+
 def attacked(prm: str) -> str:
     """The name of the fresh attack on a PRM."""
     return f"attack_{prm}"
 
 
-def pieces(config: Config) -> tuple[tuple[str, ...], ...]:
-    """Whatever is measured but labelled sets, of which one may tune the others."""
+def split_solvers(config: Config) -> dict[str, tuple[str, str]]:
+    """What is measured by name: the split, and the solver if not the run's own."""
     c = config.evaluate
+    own = [(split, "") for split in c.splits]
+    others = [(split, who) for who in c.solvers for split in c.solver_splits]
+    return {measured(split, who): (split, who) for split, who in (*own, *others)}
+
+
+def pieces(config: Config) -> dict[str, Needs]:
+    """All but labelled sets, of which one may tune the others."""
+    c, out = config.evaluate, dict[str, Needs]()
     if config.domain.name == "labelled":
-        return ((THRESHOLDS,),)
-    others = [measured(split, who) for who in c.solvers for split in c.solver_splits]
-    graded = [OUTCOME] if config.domain.model_solutions else []
-    attacks = map(attacked, c.attack_prms)
-    return (THRESHOLDS,), (*c.splits, *others, *graded, *attacks)
+        return out
+    read = (*c.prms, c.solver)
+    for name, (_, who) in split_solvers(config).items():
+        out[sampled(name)] = Needs(stages=(who or c.solver,))
+    out[THRESHOLDS] = Needs(stages=read)
+    for name, (_, who) in split_solvers(config).items():
+        needed = (sampled(name), THRESHOLDS)
+        out[name] = Needs(stages=(*read, who), pieces=needed)
+    if config.domain.model_solutions:
+        out[OUTCOME] = Needs(stages=read, pieces=(THRESHOLDS,))
+    for prm in c.attack_prms:
+        out[attacked(prm)] = Needs(stages=(config.game.generator_from, prm))
+    return out
 
 
 JOB = Job(
@@ -145,6 +166,7 @@ JOB = Job(
     sources=_sources,
     reads=("game", "prm"),
     outputs=("parts", "per_problem", "sets", "results.json", "summary.json"),
+    effort=3.0,
     redone="changed",
     less_memory="fewer evaluate.samples or evaluate.problems",
 )

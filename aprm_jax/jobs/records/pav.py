@@ -77,6 +77,7 @@ JOB = Job(
     reads=("prm",),
     outputs=("model", "summary.json"),
     length="prm.updates",
+    effort=2.0,
     shown=(
         ("loss", "prm/loss"),
         ("accuracy on high values", "prm/accuracy_correct"),

@@ -166,6 +166,7 @@ JOB = Job(
     validate=_validate,
     sources=_sources,
     length="prm.updates",
+    effort=2.0,
     shown=(
         ("loss", "prm/loss"),
         ("accuracy on right", "prm/accuracy_correct"),

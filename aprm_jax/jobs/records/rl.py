@@ -101,6 +101,7 @@ JOB = Job(
     reads=("prm.head", "game"),
     outputs=("model", "adapter", "prm"),
     length="rl.updates",
+    effort=8.0,
     shown=(
         ("right", "reward/oracle"),
         ("verifier", "reward/verifier"),

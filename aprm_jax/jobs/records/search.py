@@ -143,6 +143,7 @@ JOB = Job(
     validate=_validate,
     sources=_sources,
     outputs=("solutions.jsonl", "made_by.json", "results.json", "summary.json"),
+    effort=3.0,
     redone="asked",
     less_memory="a smaller search.batch or search.n",
 )
