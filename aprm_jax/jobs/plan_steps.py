@@ -246,7 +246,7 @@ def _samples(context: Context, role: str, mesh: jax.sharding.Mesh) -> list[Progr
     width, new = c.builder.buckets[-1], c.builder.max_new_tokens
     mesh = to_sample(mesh, c.mesh.sample_tensor)
     size = _share(mesh, SAMPLED[width > LONG])
-    compiled = Programs(config, pad_id=0, mesh=mesh)
+    compiled = Programs(config, pad_id=0, mesh=mesh, shared=False)
     params = abstract(mesh, _backbone(config))
 
     def ids(*shape: int) -> Any:

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float32, Int32
 
+from aprm_jax.models.attention import platform
 from aprm_jax.models.cache import placed
 from aprm_jax.models.decoder import Decoder, DecoderConfig
 from aprm_jax.models.placement import ROW_AXES, by_rows
@@ -40,6 +41,8 @@ class Programs:
       batch_buckets: numbers of rows that are compiled for, ascending; by default the
         powers of two.
       scorer: of tokens that a session reads; see `heads.token_scores`.
+      shared: with all others of the same architecture, mesh and scorer; not where they
+        are traced for another platform than this one.
     """
 
     def __init__(
@@ -50,6 +53,7 @@ class Programs:
         mesh: jax.sharding.Mesh | None = None,
         batch_buckets: Sequence[int] | None = None,
         scorer: TokenScorer | None = None,
+        shared: bool = True,
     ):
         self.config, self.pad_id = config, int(pad_id)
         self.sharding, self._share = None, 1
@@ -61,21 +65,13 @@ class Programs:
         sizes = {-(-size // self._share) * self._share for size in batch_buckets or ()}
         self.batch_buckets = tuple(sorted(sizes))
 
-        def bound(function: Callable[..., Any], *args: Any) -> Callable[..., Any]:
-            return on_mesh(mesh, functools.partial(function, *args))
-
-        self.prefill = jax.jit(bound(prefill, config))
-        self.gather = jax.jit(bound(_gather), static_argnums=(2, 3, 4))
-        self.sample = jax.jit(
-            bound(_sample, config), static_argnums=(0, 3), donate_argnums=2
+        found = (_jitted if shared else _jitted.__wrapped__)(
+            config, mesh, scorer, platform()
         )
-        self.resume = jax.jit(
-            bound(go_on, config), static_argnums=(0, 2), donate_argnums=3
+        self.prefill, self.gather, self.sample, self.resume, self.draw, self.read = (
+            found
         )
-        self.draw = jax.jit(bound(_draw, config), static_argnums=5)
-        self.read = jax.jit(
-            bound(_read, config, scorer), static_argnums=3, donate_argnums=2
-        )
+        self._known = self._compiled()
 
     def rows(self, count: int) -> int:
         """The number of rows that `count` are padded to."""
@@ -89,10 +85,41 @@ class Programs:
 
     @property
     def num_compiled(self) -> int:
-        """Programs compiled so far; constant once every shape has been seen."""
+        """Programs compiled since these were made, whoever of those that share them
+        it was for; constant once every shape has been seen.
+        """
+        return self._compiled() - self._known
+
+    def _compiled(self) -> int:
         heavy = (self.prefill, self.sample, self.resume, self.draw, self.read)
         programs: tuple[Any, ...] = (*heavy, self.gather)
         return sum(program._cache_size() for program in programs)
+
+
+@functools.lru_cache(maxsize=32)
+def _jitted(
+    config: DecoderConfig,
+    mesh: jax.sharding.Mesh | None,
+    scorer: TokenScorer | None,
+    platform: str,
+) -> tuple[Callable[..., Any], ...]:
+    """The functions by all that they depend on: a process traces each once.
+
+    A run of many searches would else pay for it in each: a third of their time.
+    """
+    del platform  # attention's kernel is chosen by it
+
+    def bound(function: Callable[..., Any], *args: Any) -> Callable[..., Any]:
+        return on_mesh(mesh, functools.partial(function, *args))
+
+    return (
+        jax.jit(bound(prefill, config)),
+        jax.jit(bound(_gather), static_argnums=(2, 3, 4)),
+        jax.jit(bound(_sample, config), static_argnums=(0, 3), donate_argnums=2),
+        jax.jit(bound(go_on, config), static_argnums=(0, 2), donate_argnums=3),
+        jax.jit(bound(_draw, config), static_argnums=5),
+        jax.jit(bound(_read, config, scorer), static_argnums=3, donate_argnums=2),
+    )
 
 
 def power_of_two(size: int) -> int:

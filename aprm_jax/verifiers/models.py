@@ -21,7 +21,12 @@ from aprm_jax.verifiers.reading import (
     StepReader,
     TokenReading,
 )
-from aprm_jax.verifiers.scoring import Scorer, likelihood_scorer, prm_scorer
+from aprm_jax.verifiers.scoring import (
+    Scorer,
+    StepScorer,
+    likelihood_scorer,
+    prm_scorer,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,7 +128,7 @@ def prm_verifier(
     decoder: Decoder, head: str, params: Any, builder: RowFormat, **rows: Any
 ) -> ModelVerifier:
     """A PRM with any head; `rows` are options of `Scorer` and of its verifier."""
-    score, reading = prm_scorer(decoder, head), TokenReading.prm(decoder, head)
+    score, reading = _of_prm(decoder, head)
     made = decoder, reading, params, builder
     return _verifier(score, Scale.LOG_ODDS, *made, rows)
 
@@ -132,9 +137,20 @@ def likelihood_verifier(
     decoder: Decoder, params: Any, builder: RowFormat, **rows: Any
 ) -> ModelVerifier:
     """The least token log-probability of each step; see `prm_verifier`."""
-    score, reading = likelihood_scorer(decoder), TokenReading.likelihood(decoder)
+    score, reading = _of_likelihood(decoder)
     made = decoder, reading, params, builder
     return _verifier(score, Scale.LOG_PROBABILITY, *made, rows)
+
+
+# Once a process: what is traced for one model serves all of its architecture.
+@functools.lru_cache(maxsize=32)
+def _of_prm(decoder: Decoder, head: str) -> tuple[StepScorer, TokenReading]:
+    return prm_scorer(decoder, head), TokenReading.prm(decoder, head)
+
+
+@functools.lru_cache(maxsize=32)
+def _of_likelihood(decoder: Decoder) -> tuple[StepScorer, TokenReading]:
+    return likelihood_scorer(decoder), TokenReading.likelihood(decoder)
 
 
 def _verifier(score, scale, decoder, reading, params, builder, rows) -> ModelVerifier:

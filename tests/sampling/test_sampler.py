@@ -9,6 +9,7 @@ import pytest
 import scipy.stats
 from tiny_decoder import CONFIGS, SMALL, forward, make_params
 
+from aprm_jax.sampling import programs
 from aprm_jax.sampling.merged import sample_merged
 from aprm_jax.sampling.methods import Truncation, draw, row_uniforms
 from aprm_jax.sampling.sampler import Sampler
@@ -240,6 +241,7 @@ def test_a_truncation_that_leaves_nothing_is_refused(fields):
 
 
 def test_second_call_compiles_nothing(params):
+    programs._jitted.cache_clear()  # what samplers of other tests have compiled
     sampler, prompts = make_sampler(), make_prompts()
     assert sampler.num_compiled == 0
     sampler.sample(params, prompts, KEY)
@@ -250,6 +252,10 @@ def test_second_call_compiles_nothing(params):
     sampler.sample(params, others, jax.random.key(8), temperature=0.3)
     sampler.sample(jax.tree.map(jnp.ones_like, params), prompts, KEY, temperature=0.0)
     assert sampler.num_compiled == compiled
+    # Another sampler of the same architecture has all that it needs.
+    other = make_sampler()
+    other.sample(params, prompts, KEY)
+    assert other.num_compiled == 0
 
 
 def test_equal_prompts_are_read_once(params):
