@@ -162,9 +162,8 @@ class Sampler:
 
     @property
     def num_compiled(self) -> int:
-        """Programs compiled so far; constant once every shape has been seen."""
-        of_all = (self._programs, self._session_programs, self._merged_programs)
-        return sum(programs.num_compiled for programs in of_all)
+        """See `Programs.num_compiled`: sessions, and what is merged, share them."""
+        return self._programs.num_compiled
 
     def _placed(self, params: Any) -> Any:
         if self._mesh is None or mesh_of(params) in (None, self._mesh):
