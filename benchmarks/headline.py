@@ -104,10 +104,12 @@ FIGURES = {
     ),
     "pav": Figure(
         "search by progress beside Q and an ORM; alpha",
-        config="benchmarks/pav.py:search",
+        config="benchmarks/pav.py:search:{needs}",
         collect="pav.py collect {run}",
         results="pav/search_seed_{seed}.json",
         tables="pav.py tables",
+        seeds=3,
+        needs="rl_pav",
     ),
     "pav_labels": Figure(
         "rollouts against completions at equal budgets",
@@ -202,10 +204,11 @@ class Plan:
 
     def runs_of(self, name: str) -> Iterator[tuple[str, int]]:
         """(figure, seed) in order, what they start from before them."""
+        chain = [name]
+        while needs := FIGURES[chain[0]].needs:
+            chain.insert(0, needs)
         for seed in self.seeds(name):
-            if needs := FIGURES[name].needs:
-                yield needs, seed
-            yield name, seed
+            yield from ((figure, seed) for figure in chain)
 
     def folder(self, name: str, seed: int) -> Path:
         """Of a run."""

@@ -1,22 +1,27 @@
 """Search by progress (PAV) beside Q and an ORM, and what its labels must cost.
 
-This file is also the config of both runs, so a run that was stopped goes on:
+This file is also the config of both runs, so a run that was stopped goes on. The first
+searches with the models of a finished configs/rl_pav.py run, or trains its own without
+one; the second makes its own:
 
-    for seed in 0 1 2 3 4; do for part in search labels; do
-      python -m aprm_jax.main --config=benchmarks/pav.py:$part --config.seed=$seed \\
-        --workdir=runs/pav-$part-$seed
-      python benchmarks/pav.py collect runs/pav-$part-$seed
-    done; done
+    for seed in 0 1 2; do
+      python -m aprm_jax.main --config=benchmarks/pav.py:search:runs/rl_pav-$seed \\
+        --config.seed=$seed --workdir=runs/pav-search-$seed
+      python -m aprm_jax.main --config=benchmarks/pav.py:labels --config.seed=$seed \\
+        --workdir=runs/pav-labels-$seed
+      python benchmarks/pav.py collect runs/pav-search-$seed runs/pav-labels-$seed
+    done
     python benchmarks/pav.py tables       # docs/results.md
 
 `search`: beams of B = 4 to 128 that expand each step three times, by the effective
 reward of the best of four, by that of another prover (a solver of other authors), by Q
 alone; best-of-N by an ORM; and alpha from 0 to 1. `labels`: rollouts against
 completions at equal budgets, first pits against prefixes at random. `:search-tiny` and
-`:labels-tiny` are cuts of minutes. `collect` keeps a file a run in
-`benchmarks/results/pav/`; `tables` pools the seeds that are there.
+`:labels-tiny` are cuts of minutes that train all they need. `collect` keeps a file a
+run in `benchmarks/results/pav/`; `tables` pools the seeds that are there. A part of the
+searches is run by `--config.stages`.
 
-Hardware: 2 CPU cores, no GPU. Time and scores: not measured yet.
+Hardware: 2 CPU cores, no GPU. Scores: docs/results.md; of `labels` not measured yet.
 """
 
 from __future__ import annotations
@@ -29,7 +34,14 @@ from typing import Any
 
 import numpy as np
 
-from aprm_jax.config import check_arg, override, read_config_file, run_local, set_stages
+from aprm_jax.config import (
+    check_arg,
+    finished_models,
+    override,
+    read_config_file,
+    run_local,
+    set_stages,
+)
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks/results/pav"
@@ -68,17 +80,20 @@ TINY = ("cov4_mc4", "random")  # so poor a solver meets no first pit
 
 def get_config(arg: str = ""):
     """The config of a run; `arg` is its part, and `-tiny` a cut of it."""
-    check_arg(arg, ("search", "search-tiny", "labels", "labels-tiny"))
-    part, _, tiny = arg.partition("-")
-    c = read_config_file(ROOT / "configs/pav.py")
+    whole, _, run = arg.partition(":")
+    check_arg(whole, ("search", "search-tiny", "labels", "labels-tiny"))
+    part, _, tiny = whole.partition("-")
+    c = read_config_file(ROOT / f"configs/{'pressure' if run else 'pav'}.py")
     c.name = f"pav_{part}"
     c.search.splits = SPLITS if part == "search" else SPLITS[:2]
-    c.search.trees, c.search.batch = 0, 50
-    if part == "search":
-        sizes = ((2, 4), (0, 5)) if tiny else (BEAMS, ALPHAS)
-        trained, searches = _search_stages(c, *sizes)
-    else:
+    c.search.trees, c.search.batch, c.search.problems = 0, 50, 50
+    if part == "labels":
         trained, searches = _label_stages(c, TINY if tiny else tuple(LABELS))
+    else:
+        searches = _searches((2, 4), (0, 5)) if tiny else _searches(BEAMS, ALPHAS)
+        trained = () if run else _trained_for_search(c)
+        if run:
+            _search_with(c, run, searches)
     set_stages(c, (*trained, *(f"{name}:search" for name in searches)))
     for name, fields in searches.items():
         override(c, name, fields)
@@ -89,22 +104,37 @@ def get_config(arg: str = ""):
     return c
 
 
-def _search_stages(c: Any, beams: Sequence[int], alphas: Sequence[int]):
+def _search_with(c: Any, run: str, searches: dict[str, dict[str, Any]]) -> None:
+    """Names the models of a finished run of configs/rl_pav.py."""
+    models = finished_models(run, "pav", "pav_prover", "orm")
+    c.search.solver = json.loads((Path(run) / "config.json").read_text())["rl"][
+        "solver_from"
+    ]
+    for fields in searches.values():
+        verifiers = fields["search.verifiers"]
+        fields["search.verifiers"] = tuple(models[name] for name in verifiers)
+        if prover := fields.get("search.prover_values"):
+            fields["search.prover_values"] = models[prover]
+
+
+def _trained_for_search(c: Any) -> tuple[str, ...]:
     c.stages = (*c.stages, "prover:sft", "pav_prover:pav")
     override(c, "prover", {"domain.authors": "second", "sft.init_from": ""})
     override(c, "pav_prover", {"pav.prover": "prover", "builder.window": 0})
-    searches = {
+    return ("solver:sft", "prover:sft", "orm:prm", "pav:pav", "pav_prover:pav")
+
+
+def _searches(beams: Sequence[int], alphas: Sequence[int]) -> dict[str, dict[str, Any]]:
+    found = {
         f"{name}_{beam}": fields | _width(beam, fields)
         for name, fields in RANKED.items()
         for beam in beams
     }
     swept = min(SWEPT, max(beams))
-    searches |= {
+    return found | {
         f"alpha_{a}": RANKED["bok"] | _width(swept, {}) | {"search.alpha": a / 10}
         for a in alphas
     }
-    trained = ("solver:sft", "prover:sft", "orm:prm", "pav:pav", "pav_prover:pav")
-    return trained, searches
 
 
 def _label_stages(c: Any, names: Sequence[str]):
@@ -152,7 +182,7 @@ def collect(run: Path, results: Path) -> None:
         for path in sorted(run.glob("*/summary.json"))
         if (path.parent / "labels.jsonl").exists()
     }
-    config = f"benchmarks/pav.py:{part}"
+    config = f"benchmarks/pav.py:{part}" + (":RUN" if part == "search" else "")
     searches.collect(run, config, results, f"{part}_", labels=labels)
 
 

@@ -59,6 +59,11 @@ def test_a_seed_that_is_measured_is_passed_over_unless_another_figure_needs_it(p
     ]
 
 
+def test_what_a_figure_starts_from_may_start_from_another(plan):
+    chain = [("pressure", 0), ("rl_pav", 0), ("pav", 0)]
+    assert list(plan("pav", seeds=(0,)).runs_of("pav")) == chain
+
+
 def test_what_fails_ends_its_figure(plan):
     calls = []
     assert not headline.make(
