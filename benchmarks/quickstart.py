@@ -197,8 +197,8 @@ def render(results: dict) -> str:
             "machine what other seeds give.",
             "",
             f"A run took {took} on {results['cpus']} CPU cores, compilation included, "
-            f"and {results['peak_bytes'] / 2**30:.1f} GiB of memory at most (seconds, most of "
-            f"them side by side: {stages}; `benchmarks/quickstart.py`).",
+            f"and {results['peak_bytes'] / 2**30:.1f} GiB of memory at most (seconds "
+            f"of each stage, most side by side: {stages}; `benchmarks/quickstart.py`).",
             "",
             "![The report's first screen](docs/report.png)",
         ]

@@ -11,8 +11,8 @@ majority vote, best-of-n by the solver's own likelihood.
 
     python -m aprm_jax.main --config=configs/quickstart.py
 
-Hardware: 2 CPU cores, no GPU; peak memory below 4 GiB.
-Time: 16 minutes, compilation included; scores: README.md.
+Hardware: 2 CPU cores, no GPU; below 5 GiB of memory, a half with --config.processes=1.
+Time: 9 minutes, compilation included; scores: README.md.
 A cut of every stage, one to a few minutes: --config=configs/quickstart.py:runlocal
 """
 
