@@ -75,27 +75,21 @@ def _trained(config: Config) -> list[Verifier]:
     jobs = dict(stages(config))
     trained = []
     for key in config.evaluate.prms:
-        job = jobs.get(key)
+        job, group = jobs.get(key), TRAINED
         stage = for_stage(config, key) if job else config
-        if job == "aprm" and stage.game.freeze_generator:
-            trained.append(Verifier(key, "PRM, frozen Generator", TRAINED))
-        elif job == "aprm":
-            trained.append(Verifier(key, "APRM", TRAINED, own=True))
+        if job == "aprm":
+            name = "PRM, frozen Generator" if stage.game.freeze_generator else "APRM"
         elif job == "prm":
-            negatives = stage.prm.negatives
-            group = UPPER_BOUND if negatives == "oracle" else TRAINED
-            # An ORM judges whole solutions, and a value is of all up to its step.
-            how = "last" if negatives in ("outcome", "values") else MAIN_AGGREGATION
-            name, how = _NEGATIVES[negatives], _measured(config, how)
-            trained.append(Verifier(key, name, group, aggregation=how))
+            name = _NEGATIVES[stage.prm.negatives]
+            group = UPPER_BOUND if stage.prm.negatives == "oracle" else TRAINED
         elif job == "pav":
-            last = "last" in config.evaluate.aggregations
-            how = "last" if last else MAIN_AGGREGATION
-            trained.append(Verifier(key, "values (PAV)", TRAINED, aggregation=how))
+            name = "values (PAV)"
         else:
             name = "PRM, as published" if key == BACKBONE else f"PRM {_short(key)}"
-            how = _measured(config, _stated_aggregation(key))
-            trained.append(Verifier(key, name, TRAINED, aggregation=how))
+        how, own = _stated_aggregation(config, key), name == "APRM"
+        if how not in config.evaluate.aggregations:  # there are no figures of it
+            how = MAIN_AGGREGATION
+        trained.append(Verifier(key, name, group, own=own, aggregation=how))
     shared = {v.name for v in trained if sum(v.name == w.name for w in trained) > 1}
     return [
         dataclasses.replace(v, name=f"{v.name}: {v.key}") if v.name in shared else v
@@ -103,17 +97,20 @@ def _trained(config: Config) -> list[Verifier]:
     ]
 
 
-def _measured(config: Config, how: str) -> str:
-    """A verifier's own aggregation, where there are figures of it."""
-    return how if how in config.evaluate.aggregations else MAIN_AGGREGATION
-
-
-def _stated_aggregation(folder: str) -> str:
-    """What a model's folder says that it is read by."""
-    for path in (Path(folder) / "model", Path(folder)):
-        if (path / SPEC_FILE).is_file():
-            return str(read_object(path / SPEC_FILE).get("aggregation", "min"))
-    return MAIN_AGGREGATION
+def _stated_aggregation(config: Config, key: str) -> str:
+    """What a stage, or a model's folder, says that its scores are read by."""
+    job = dict(stages(config)).get(key)
+    if job is None:
+        for path in (Path(key) / "model", Path(key)):
+            if (path / SPEC_FILE).is_file():
+                return str(read_object(path / SPEC_FILE).get("aggregation", "min"))
+        return MAIN_AGGREGATION
+    stage = for_stage(config, key)
+    if job == "aprm" and stage.game.right_targets == "reference":
+        return _stated_aggregation(config, stage.game.prm_from)  # it goes on from it
+    # An ORM judges whole solutions, and a value is of all up to its step.
+    last = job == "prm" and stage.prm.negatives in ("outcome", "values")
+    return "last" if last or job == "pav" else "min"
 
 
 def _short(folder: str) -> str:

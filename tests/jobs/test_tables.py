@@ -44,6 +44,15 @@ def test_every_way_to_train_a_prm_has_a_name(negatives):
     assert row.aggregation == "min"  # nothing else is measured
 
 
+def test_a_hardened_pav_is_read_as_the_one_that_it_started_from():
+    fields = {"game.prm_from": "pav", "game.right_targets": "reference"}
+    stages = ("pav:pav", "hard:aprm", "plain:aprm")
+    own = {"hard": fields, "plain": {"game.prm_from": "pav"}}
+    config = named("pav", "hard", "plain", stages=stages, overrides=own)
+    how = {v.key: v.aggregation for v in tables.verifiers(config)}
+    assert (how["pav"], how["hard"], how["plain"]) == ("last", "last", "min")
+
+
 def test_rows_of_one_kind_are_told_apart_by_their_stages():
     config = named("a", "b", "c", stages=("a:aprm", "b:prm", "c:aprm"))
     names = [v.name for v in tables.verifiers(config)]
