@@ -9,27 +9,19 @@
 
 from __future__ import annotations
 
-import argparse
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from compare_table import ROOT, commit, one_line_each, replace_between, table
+from compare_table import ROOT, one_line_each, replace_between, table
+from seed_files import PRMS, of_run, read, tables_wanted, write
 
 from aprm_jax.evals.records import RESULTS as RECORDS
 from aprm_jax.evals.records import read_results
 
 RESULTS = ROOT / "benchmarks/results/attack"
-TITLES = {
-    "prm_static": "static corruptions",
-    "prm_monte_carlo": "Monte-Carlo labels",
-    "prm_oracle": "exact labels of the solver's samples",
-    "prm_frozen": "frozen Generator",
-    "aprm_plain": "APRM without imitation",
-    "aprm": "**APRM**",
-}
+TITLES = {k: v for k, v in PRMS.items() if k != "aprm_drawn"}
 COLUMNS = {
     "robustness": "robustness_score",
     "fooled at first, %": "start_fool_rate",
@@ -40,37 +32,21 @@ COLUMNS = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("action", choices=("collect", "tables"))
-    parser.add_argument("runs", nargs="*", type=Path)
-    parser.add_argument("--page", type=Path, default=ROOT / "docs/results.md")
-    args = parser.parse_args()
-    if args.action == "collect":
-        for run in args.runs:
-            collect(run)
-        return
-    seeds = [json.loads(path.read_text()) for path in sorted(RESULTS.glob("seed_*"))]
-    replace_between(args.page, "attack", render(seeds))
+    if args := tables_wanted(__doc__, collect, RESULTS):
+        replace_between(args.page, "attack", render(read(args.results)))
 
 
-def collect(run: Path) -> None:
+def collect(run: Path, results: Path = RESULTS) -> Path:
     """Writes what a finished run found, of each PRM under its stage's name."""
-    config = json.loads((run / "config.json").read_text())
-    found: dict[str, Any] = {
-        "command": "python -m aprm_jax.main --config=configs/attack.py:RUN "
-        f"--config.seed={config['seed']}",
-        "commit": commit(),
-        "seed": config["seed"],
-        "oracle_calls": config["attack"]["oracle_calls"],
-    }
+    config, found = of_run(run, "configs/attack.py:RUN")
+    found["oracle_calls"] = config["attack"]["oracle_calls"]
     records, _ = read_results(run / "attack" / RECORDS, "")
     for record in records:
         if record.set == "robustness" and not record.part:
             stage = Path(record.verifier).parent.name  # of its model's folder
             prm = found.setdefault(stage, {})
             prm[record.metric] = round(record.value, 4)
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    (RESULTS / f"seed_{found['seed']}.json").write_text(one_line_each(found))
+    return write(found, results, one_line_each(found))
 
 
 def render(seeds: Sequence[dict[str, Any]]) -> str:

@@ -18,6 +18,7 @@ import re
 import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -380,6 +381,14 @@ def commit() -> str:
         ["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True
     )
     return out.stdout.strip()
+
+
+def save_figure(figure: Any, path: Path) -> None:
+    """Writes a picture of matplotlib: the same bytes for the same figures."""
+    import matplotlib as mpl
+
+    with mpl.rc_context({"svg.hashsalt": "aprm_jax"}):
+        figure.savefig(path, metadata={"Date": None})
 
 
 def replace_between(path: Path, name: str, text: str) -> None:

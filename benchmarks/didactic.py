@@ -18,7 +18,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from compare_table import ROOT, commit, one_line_each, replace_between, table
+from compare_table import (
+    ROOT,
+    commit,
+    one_line_each,
+    replace_between,
+    save_figure,
+    table,
+)
 
 from aprm_jax.evals.intervals import over_seeds
 from aprm_jax.theory.didactic import Didactic
@@ -119,7 +126,7 @@ def draw(found: dict[str, Any], path: Path) -> None:
     axes.set_ylabel("rewarded samples")
     axes.legend()
     figure.tight_layout()
-    figure.savefig(path, metadata={"Date": None})
+    save_figure(figure, path)
 
 
 if __name__ == "__main__":

@@ -9,8 +9,6 @@ accuracies of every problem in thousandths; `tables` pools whichever seeds are t
 
 from __future__ import annotations
 
-import argparse
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,13 +17,13 @@ import numpy as np
 from compare_table import (
     HARD,
     ROOT,
-    commit,
     last_rounds,
     one_line_each,
     pooled_row,
     replace_between,
     table,
 )
+from seed_files import of_run, read, tables_wanted, write
 
 RESULTS = ROOT / "benchmarks/results/naive_pressure"
 TITLES = {
@@ -44,28 +42,15 @@ GAPS = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("action", choices=("collect", "tables"))
-    parser.add_argument("runs", nargs="*", type=Path)
-    parser.add_argument("--page", type=Path, default=ROOT / "docs/results.md")
-    args = parser.parse_args()
-    if args.action == "collect":
-        for run in args.runs:
-            collect(run)
-        return
-    seeds = [json.loads(path.read_text()) for path in sorted(RESULTS.glob("seed_*"))]
-    replace_between(args.page, "naive_pressure", render(seeds))
+    if args := tables_wanted(__doc__, collect, RESULTS):
+        replace_between(args.page, "naive_pressure", render(read(args.results)))
 
 
-def collect(run: Path) -> None:
+def collect(run: Path, results: Path = RESULTS) -> Path:
     """Writes what a finished run found."""
-    config = json.loads((run / "config.json").read_text())
+    config, found = of_run(run, "configs/naive_pressure.py:RUN")
     sizes, splits = config["evaluate"]["samples"], config["evaluate"]["splits"]
-    found: dict[str, Any] = {
-        "command": "python -m aprm_jax.main --config=configs/naive_pressure.py:RUN "
-        f"--config.seed={config['seed']}",
-        "commit": commit(),
-        "seed": config["seed"],
+    found |= {
         "sizes": sizes,
         "splits": splits,
         "illegal_contractions": {
@@ -81,8 +66,7 @@ def collect(run: Path) -> None:
                 for arm in TITLES
                 for n in sizes
             }
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    (RESULTS / f"seed_{found['seed']}.json").write_text(one_line_each(found))
+    return write(found, results, one_line_each(found))
 
 
 def render(seeds: Sequence[dict[str, Any]]) -> str:

@@ -26,7 +26,6 @@ Hardware: 2 CPU cores, no GPU. Scores: docs/results.md; of `labels` not measured
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -157,22 +156,14 @@ def _width(beam: int, fields: dict[str, Any]) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("action", choices=("collect", "tables"))
-    parser.add_argument("runs", nargs="*", type=Path)
-    parser.add_argument("--page", type=Path, default=ROOT / "docs/results.md")
-    parser.add_argument("--results", type=Path, default=RESULTS)
-    args = parser.parse_args()
-    if args.action == "collect":
-        for run in args.runs:
-            collect(run, args.results)
-        return
     from compare_table import replace_between
+    from seed_files import tables_wanted
 
-    replace_between(args.page, "pav", render(args.results))
+    if args := tables_wanted(__doc__, collect, RESULTS):
+        replace_between(args.page, "pav", render(args.results))
 
 
-def collect(run: Path, results: Path) -> None:
+def collect(run: Path, results: Path = RESULTS) -> Path:
     """Writes what a finished run found, with what its labels cost."""
     import searches
 
@@ -183,19 +174,19 @@ def collect(run: Path, results: Path) -> None:
         if (path.parent / "labels.jsonl").exists()
     }
     config = f"benchmarks/pav.py:{part}" + (":RUN" if part == "search" else "")
-    searches.collect(run, config, results, f"{part}_", labels=labels)
+    return searches.collect(run, config, results, f"{part}_", labels=labels)
 
 
 def render(results: Path) -> str:
     """All tables of whatever has been collected, as Markdown."""
     from searches import footnote
+    from seed_files import read
 
     parts = []
     for part, tables in (("search", _search_tables), ("labels", _label_table)):
-        files = f"{part}_seed_*.json"
-        seeds = [json.loads(path.read_text()) for path in sorted(results.glob(files))]
-        if seeds:
-            parts += [*tables(seeds), footnote(seeds, "pav.py", f"pav/{files}")]
+        if seeds := read(results, f"{part}_"):
+            files = f"pav/{part}_seed_*.json"
+            parts += [*tables(seeds), footnote(seeds, "pav.py", files)]
     return "\n\n".join(parts)
 
 

@@ -10,14 +10,14 @@ Accuracies of every problem are kept in thousandths where pairs are compared.
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from compare_table import ROOT, commit, pooled_row, replace_between, table
+from compare_table import ROOT, pooled_row, replace_between, save_figure, table
+from seed_files import PRMS, of_run, read, tables_wanted, write
 
 from aprm_jax.evals.intervals import over_seeds
 from aprm_jax.evals.records import read_results
@@ -28,45 +28,24 @@ PLACES = {
     "longer": "longer",
     "test@foreign": "test, foreign solver",
 }
-TITLES = {
-    "prm_static": "static corruptions",
-    "prm_monte_carlo": "Monte-Carlo labels",
-    "prm_oracle": "exact labels of the solver's samples",
-    "prm_frozen": "frozen Generator",
-    "aprm": "**APRM**",
-    "aprm_plain": "APRM without imitation",
-    "aprm_drawn": "APRM without imitation, as drawn",
-}
 OURS = ("aprm", "aprm_plain", "aprm_drawn")  # in one colour
-COMPARED = tuple(prm for prm in TITLES if prm != "aprm")
+COMPARED = tuple(prm for prm in PRMS if prm != "aprm")
 FOREIGN_N = 128
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("action", choices=("collect", "tables"))
-    parser.add_argument("runs", nargs="*", type=Path)
-    parser.add_argument("--page", type=Path, default=ROOT / "docs/results.md")
-    parser.add_argument("--figure", type=Path, default=ROOT / "docs/pressure.svg")
-    args = parser.parse_args()
-    if args.action == "collect":
-        for run in args.runs:
-            collect(run)
-        return
-    seeds = [json.loads(path.read_text()) for path in sorted(RESULTS.glob("seed_*"))]
-    replace_between(args.page, "pressure", render(seeds))
-    draw(seeds, args.figure)
+    figure = ROOT / "docs/pressure.svg"
+    if args := tables_wanted(__doc__, collect, RESULTS, figure=figure):
+        seeds = read(args.results)
+        replace_between(args.page, "pressure", render(seeds))
+        draw(seeds, args.figure)
 
 
-def collect(run: Path) -> None:
+def collect(run: Path, results: Path = RESULTS) -> Path:
     """Writes what a finished run found."""
-    config = json.loads((run / "config.json").read_text())
+    config, found = of_run(run, "configs/pressure.py")
     sizes = config["evaluate"]["samples"]
-    found: dict[str, Any] = {
-        "command": "python -m aprm_jax.main --config=configs/pressure.py "
-        f"--config.seed={config['seed']}",
-        "commit": commit(),
-        "seed": config["seed"],
+    found |= {
         "problems": config["evaluate"]["problems"],
         "sizes": sizes,
         "curves": {},
@@ -77,24 +56,22 @@ def collect(run: Path) -> None:
             rows = {name: np.asarray(arrays[name], float) for name in arrays.files}
         found["curves"][place] = {
             name: [round(float(rows[f"{name}@{n}"].mean()), 5) for n in sizes]
-            for name in ("majority", "pass", *(f"{prm}.min" for prm in TITLES))
+            for name in ("majority", "pass", *(f"{prm}.min" for prm in PRMS))
         }
         found["per_problem"][place] = {
             f"{prm}@{n}": np.round(1000 * rows[f"{prm}.min@{n}"]).astype(int).tolist()
-            for prm in TITLES
+            for prm in PRMS
             for n in dict.fromkeys((sizes[0], FOREIGN_N, sizes[-1]))
         }
-    results = run / "evaluate/results.json"
-    records, _ = read_results(results, "Run the evaluation again.")
+    file = run / "evaluate/results.json"
+    records, _ = read_results(file, "Run the evaluation again.")
     found["records"] = [
         record.to_json()
         for record in records
         if record.set in ("robustness", "winners", "pressure")
         or (record.set == "steps" and record.metric in ("auc", "ece", "ece_calibrated"))
     ]
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    path = RESULTS / f"seed_{found['seed']}.json"
-    path.write_text("\n".join(_lines(found)) + "\n")
+    return write(found, results, "\n".join(_lines(found)) + "\n")
 
 
 def _lines(found: dict[str, Any]) -> Iterator[str]:
@@ -148,7 +125,7 @@ def _values(seeds: Sequence[dict[str, Any]], place: str, key: str) -> np.ndarray
 
 def _accuracies(seeds: Sequence[dict[str, Any]], sizes: Sequence[int]) -> str:
     rows = []
-    for prm, title in TITLES.items():
+    for prm, title in PRMS.items():
         cells = []
         for place in PLACES:
             curve = np.array([s["curves"][place][f"{prm}.min"] for s in seeds])
@@ -182,7 +159,7 @@ def _differences(seeds: Sequence[dict[str, Any]], largest: int) -> str:
                 f"{100 * row['mean']:+.1f} "
                 f"({100 * row['low']:+.1f} to {100 * row['high']:+.1f}); {each}"
             )
-        rows.append((f"APRM − {TITLES[rival]}", cells))
+        rows.append((f"APRM − {PRMS[rival]}", cells))
     header = [
         "difference",
         *(
@@ -204,7 +181,7 @@ def _verifiers(seeds: Sequence[dict[str, Any]]) -> str:
         "ECE, calibrated on dev": ("steps", "test", "ece_calibrated"),
     }
     rows = []
-    for prm, title in TITLES.items():
+    for prm, title in PRMS.items():
         cells = []
         for set_, split, metric in columns.values():
             found = [_record(s, set_, split, prm, metric) for s in seeds]
@@ -237,7 +214,7 @@ def draw(seeds: Sequence[dict[str, Any]], path: Path) -> None:
 
     figure, panels = plt.subplots(1, len(PLACES), figsize=(12, 4), sharey=False)
     sizes = seeds[0]["sizes"]
-    lines = {f"{prm}.min": title.strip("*") for prm, title in TITLES.items()}
+    lines = {f"{prm}.min": title.strip("*") for prm, title in PRMS.items()}
     lines |= {"pass": "any is right", "majority": "majority"}
     for panel, (place, title) in zip(panels, PLACES.items(), strict=True):
         for k, (name, label) in enumerate(lines.items()):
@@ -258,7 +235,7 @@ def draw(seeds: Sequence[dict[str, Any]], path: Path) -> None:
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="lower center", ncols=5, frameon=False)
     figure.tight_layout(rect=(0, 0.12, 1, 1))
-    figure.savefig(path, metadata={"Date": None})
+    save_figure(figure, path)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ the cost, that of its verifier's labels too. `tables` pools whichever seeds are 
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 import re
@@ -21,7 +20,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from compare_table import ROOT, commit, replace_between, table
+from compare_table import ROOT, commit, replace_between, save_figure, table
+from seed_files import PRMS, read, tables_wanted, write
 
 from aprm_jax.config import Config, for_stage, frozen, jobs, stages
 from aprm_jax.evals.records import RESULTS as RECORDS
@@ -34,12 +34,7 @@ RESULTS = ROOT / "benchmarks/results"
 FOLDERS = ("rl", "rl_unfinished", "rl_pav")  # of results
 TITLES = {
     "orm": "ORM",
-    "prm_static": "static corruptions",
-    "prm_monte_carlo": "Monte-Carlo labels",
-    "prm_oracle": "exact labels of the solver's samples",
-    "prm_frozen": "frozen Generator",
-    "aprm": "**APRM**",
-    "aprm_plain": "APRM without imitation",
+    **{k: v for k, v in PRMS.items() if k != "aprm_drawn"},
     "guarded": "**APRM**, guarded by the game",
     "pav": "PAV",
     "pav_prover": "PAV, another solver as the prover",
@@ -67,20 +62,13 @@ FALL = 0.05  # of what is right, below its peak: a policy has left what it learn
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("action", choices=("collect", "tables"))
-    parser.add_argument("runs", nargs="*", type=Path)
-    parser.add_argument("--results", type=Path, default=RESULTS)
-    parser.add_argument("--page", type=Path, default=ROOT / "docs/results.md")
-    parser.add_argument("--figure", type=Path, default=ROOT / "docs/rl.svg")
-    args = parser.parse_args()
-    if args.action == "collect":
-        for run in args.runs:
-            print(collect(run, args.results))
+    figure = ROOT / "docs/rl.svg"
+    args = tables_wanted(__doc__, collect, RESULTS, figure=figure)
+    if args is None:
         return
-    found = {name: _seeds(args.results / name) for name in FOLDERS}
+    found = {name: read(args.results / name) for name in FOLDERS}
     if not any(found.values()):
-        parser.error(f"{args.results}: no seeds; collect some runs first")
+        raise SystemExit(f"{args.results}: no seeds; collect some runs first")
     if found["rl"]:
         picture = "![Accuracy on dev, and what is paid less what is right](rl.svg)\n\n"
         replace_between(args.page, "rl", picture + render(found["rl"], "rl"))
@@ -90,10 +78,6 @@ def main() -> None:
         replace_between(args.page, "rl_unfinished", text)
     if found["rl_pav"]:
         replace_between(args.page, "rl_pav", render_pav(found["rl_pav"]))
-
-
-def _seeds(folder: Path) -> list[dict[str, Any]]:
-    return [json.loads(p.read_text()) for p in sorted(folder.glob("seed_*.json"))]
 
 
 def collect(run: Path, results: Path = RESULTS) -> Path:
@@ -122,10 +106,7 @@ def collect(run: Path, results: Path = RESULTS) -> Path:
     name = "rl" if config.name == "rl_verifiers" else config.name
     if name == "rl" and config.rl.pay.unfinished:
         name = "rl_unfinished"
-    path = results / name / f"seed_{found['seed']}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(found) + "\n")
-    return path
+    return write(found, results / name, json.dumps(found) + "\n")
 
 
 def _arm(run: Path, config: Config, parts: Sequence[str]) -> dict[str, Any]:
@@ -293,7 +274,7 @@ def draw(seeds: Sequence[Mapping[str, Any]], path: Path) -> None:
         *left.get_legend_handles_labels(), loc="outside lower center", ncols=5
     )
     figure.tight_layout(rect=(0, 0.14, 1, 1))
-    figure.savefig(path, metadata={"Date": None})
+    save_figure(figure, path)
 
 
 def _dev_points(arm: Mapping[str, Any]) -> tuple[list[int], list[float]]:

@@ -9,22 +9,19 @@ that seeds may be run one by one, on any machine: `tables` pools whichever are t
 
 from __future__ import annotations
 
-import argparse
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import searches
 from compare_table import ROOT, replace_between, table
-from searches import cell, collect, footnote, names
+from searches import cell, footnote, names
+from seed_files import PRMS, read, tables_wanted
 
 RESULTS = ROOT / "benchmarks/results/search_pressure"
 TITLES = {
-    "prm_static": "static corruptions",
-    "prm_monte_carlo": "Monte-Carlo labels",
+    **{k: v for k, v in PRMS.items() if k not in ("aprm_plain", "aprm_drawn")},
     "prm_oracle": "exact labels",
-    "prm_frozen": "frozen Generator",
-    "aprm": "**APRM**",
     "likelihood": "solver's likelihood",
     "oracle": "oracle",
 }
@@ -32,17 +29,13 @@ METHODS = ("beam_16", "beam_64", "dvts_16", "dvts_64", "rebase_16", "rebase_64",
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("action", choices=("collect", "tables"))
-    parser.add_argument("runs", nargs="*", type=Path)
-    parser.add_argument("--page", type=Path, default=ROOT / "docs/results.md")
-    args = parser.parse_args()
-    if args.action == "collect":
-        for run in args.runs:
-            collect(run, "configs/search_pressure.py:RUN", RESULTS, "")
-        return
-    seeds = [json.loads(path.read_text()) for path in sorted(RESULTS.glob("seed_*"))]
-    replace_between(args.page, "search_pressure", render(seeds))
+    if args := tables_wanted(__doc__, collect, RESULTS):
+        replace_between(args.page, "search_pressure", render(read(args.results)))
+
+
+def collect(run: Path, results: Path = RESULTS) -> Path:
+    """Writes what a finished run found."""
+    return searches.collect(run, "configs/search_pressure.py:RUN", results)
 
 
 def render(seeds: Sequence[dict[str, Any]]) -> str:

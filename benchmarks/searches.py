@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from compare_table import commit, one_line_each, pooled_row
+from compare_table import one_line_each, pooled_row
+from seed_files import of_run, write
 
 LEDGER = ("decoded", "prefilled", "verifier_tokens", "flops")
 
 
-def collect(run: Path, config: str, folder: Path, name: str, **more: Any) -> None:
+def collect(run: Path, config: str, folder: Path, name: str = "", **more: Any) -> Path:
     """Writes what a finished run found: who was right, and what it cost.
 
     Args:
@@ -26,12 +27,8 @@ def collect(run: Path, config: str, folder: Path, name: str, **more: Any) -> Non
       name: of the file, before `seed_K.json`.
       **more: what else is kept.
     """
-    settings = json.loads((run / "config.json").read_text())
-    seed = settings["seed"]
-    found = {
-        "command": f"python -m aprm_jax.main --config={config} --config.seed={seed}",
-        "commit": commit(),
-        "seed": seed,
+    settings, found = of_run(run, config)
+    found |= {
         "problems": settings["search"]["problems"],
         **more,
         "searches": {
@@ -40,8 +37,7 @@ def collect(run: Path, config: str, folder: Path, name: str, **more: Any) -> Non
             for split, figures in _by_split(path).items()
         },
     }
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{name}seed_{seed}.json").write_text(one_line_each(found))
+    return write(found, folder, one_line_each(found), name)
 
 
 def _by_split(path: Path) -> dict[str, dict[str, Any]]:
