@@ -20,7 +20,7 @@ from aprm_jax.config import (
 )
 from aprm_jax.files import DamagedFileError
 from aprm_jax.jobs.context import Context, log
-from aprm_jax.jobs.schedule import Schedule, Task
+from aprm_jax.jobs.schedule import Schedule, Task, waves
 from aprm_jax.jobs.workers import Took, Workers
 from aprm_jax.training import bucket, hosts
 from aprm_jax.training.memory import OutOfMemoryError, ran_out
@@ -44,7 +44,8 @@ def run(config: Config, root: Path, processes: int = 1) -> None:
 
     A stage that ended left `done.json` and is skipped; one that was killed goes on from
     its newest checkpoint. `report` is made again each time, what is asked for too.
-    Of several hosts all run what is computed together, and the leader the rest.
+    Of several hosts all run what is computed together, each its share of a stage's
+    pieces by itself, and the leader the rest.
 
     Args:
       config: of the whole run.
@@ -71,11 +72,31 @@ def run(config: Config, root: Path, processes: int = 1) -> None:
         context = _context(config, root, name, record)
         if record.together:
             _run(context, record)
-        elif hosts.leader():
-            with hosts.alone():
-                _run(context, record)
+        else:
+            before = _dealt(context, record)
+            if hosts.leader():
+                with hosts.alone():
+                    _run(context, record, before)
         hosts.barrier(f"{name} is done")
         _copy_to_bucket()
+
+
+def _dealt(context: Context, record: Job) -> Took:
+    """Computes the stage's pieces, each on one of several hosts; what that took."""
+    took = Took()
+    if hosts.count() == 1:
+        return took
+    for number, wave in enumerate(waves(record.pieces(context.config))):
+        mine = Took()
+        for piece in wave[hosts.index() :: hosts.count()]:
+            task = Task(context.stage, record.name, piece)
+            with hosts.alone():
+                mine += _computed(context, record, task)
+        # A reader must find what another host has written: they wait for one another.
+        place = f"pieces {number} of {context.stage}"
+        told = hosts.exchange(place, dataclasses.asdict(mine))
+        took = sum((Took(**of_host) for of_host in told), took)
+    return took
 
 
 def _side_by_side(
@@ -135,6 +156,10 @@ def compute(config: Config, root: Path, task: Task, before: Took) -> Took:
     context = _context(config, root, task.stage, record)
     if not task.piece:
         return _run(context, record, before)
+    return _computed(context, record, task)
+
+
+def _computed(context: Context, record: Job, task: Task) -> Took:
     with _timed() as took, _naming_what_needs_memory(task.stage, task.job):
         record.piece(context, task.piece)
     return took()

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 
 from aprm_jax.config import Config, flat, for_stage, jobs
+from aprm_jax.config.job import Needs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,6 +80,15 @@ class Schedule:
             found |= new
             new = {t for other in new for t in self._before[other]} - found
         return found
+
+
+def waves(pieces: Mapping[str, Needs]) -> list[list[str]]:
+    """A stage's pieces in lists: what each waits for is in those before its own."""
+    level: dict[str, int] = {}
+    for name, needs in pieces.items():
+        level[name] = 1 + max((level[other] for other in needs.pieces), default=-1)
+    deepest = max(level.values(), default=-1)
+    return [[n for n, at in level.items() if at == k] for k in range(deepest + 1)]
 
 
 def _waits(

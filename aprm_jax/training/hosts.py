@@ -99,6 +99,11 @@ def count() -> int:
     return _link.count if _link is not None and not _alone else 1
 
 
+def index() -> int:
+    """The number of this host among those that compute together; the leader's is 0."""
+    return _link.index if _link is not None and not _alone else 0
+
+
 def leader() -> bool:
     """Whether this host writes files and decides; true where there is one host."""
     return _link is None or _link.index == 0

@@ -19,4 +19,7 @@ def get_config(arg: str = ""):
     c.game.updates = 6
     override(c, "aprm", {"checkpoint.every": 1})
     c.mesh.data = 2
+    # A test adds an evaluation to the stages.
+    c.evaluate.prms = c.evaluate.attack_prms = ("aprm",)
+    c.evaluate.splits = ("test", "longer")
     return c

@@ -7,6 +7,7 @@ it; its models and its log are those of a run on one host that nothing interrupt
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import socket
 from pathlib import Path
@@ -40,16 +41,16 @@ def environments() -> list[dict[str, str]]:
     return [FAST | hosts | {"JAX_PROCESS_ID": str(index)} for index in range(2)]
 
 
-def start_hosts(folder: Path, log: str) -> list[command.Running]:
-    arguments = [CONFIG, command.CACHE, "--workdir=run"]
+def start_hosts(folder: Path, log: str, *more: str) -> list[command.Running]:
+    arguments = [CONFIG, command.CACHE, "--workdir=run", *more]
     return [
         command.start(folder, arguments, f"{log}{index}", environment)
         for index, environment in enumerate(environments())
     ]
 
 
-def on_one_host(folder: Path) -> tuple[int, str]:
-    arguments = [CONFIG, command.CACHE, "--workdir=run"]
+def on_one_host(folder: Path, *more: str) -> tuple[int, str]:
+    arguments = [CONFIG, command.CACHE, "--workdir=run", *more]
     return command.start(folder, arguments, "one", FAST).end()
 
 
@@ -138,3 +139,27 @@ def test_hosts_stop_together_and_one_goes_on_alone(tmp_path, whole):
     (models, logs), (expected, their_logs) = map(read, (tmp_path / "run", whole))
     jax.tree.map(np.testing.assert_array_equal, models, expected)
     assert repr(logs) == repr(their_logs)
+
+
+def test_pieces_of_an_evaluation_are_dealt_to_hosts(tmp_path, whole):
+    evaluated = "--config.stages=solver:sft,generator:sft,aprm:aprm,evaluate"
+    for name in ("one", "two"):
+        shutil.copytree(whole, tmp_path / name / "run")
+    code, output = on_one_host(tmp_path / "one", evaluated)
+    assert code == 0, output
+    hosts = start_hosts(tmp_path / "two", "dealt", evaluated)
+    ends = [host.end() for host in hosts]
+    assert [code for code, _ in ends] == [0, 0], ends
+    # The leader tells of what it computes: half of what there is.
+    parts = {path.stem for path in (tmp_path / "two/run/evaluate/parts").iterdir()}
+    told = {part for part in parts if f"evaluate: {part}\n" in ends[0][1]}
+    assert len(parts) == 6 and len(told) == 3, (parts, told)
+    for file in ("results.json", "summary.json"):
+        one, two = ((tmp_path / n / "run/evaluate" / file) for n in ("one", "two"))
+        assert one.read_text() == two.read_text()
+    done = json.loads((tmp_path / "two/run/evaluate/done.json").read_text())
+    spent = sum(
+        json.loads(path.read_text())["seconds"]
+        for path in (tmp_path / "two/run/evaluate/parts").iterdir()
+    )
+    assert done["seconds"] >= spent
