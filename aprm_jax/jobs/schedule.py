@@ -122,7 +122,7 @@ def _waits(
 def _chains(config: Config, before: Mapping[Task, Sequence[Task]]) -> dict[Task, float]:
     """How long it takes from a task's start until all is done, by rough efforts."""
     out = dict.fromkeys(before, 0.0)
-    for task in reversed(before):
+    for task in reversed(list(before)):
         job, read = jobs()[task.job], for_stage(config, task.stage)
         updates = flat(read)[job.length] if job.length else 100
         out[task] += job.effort * updates

@@ -12,7 +12,7 @@ from jaxtyping import Float, Shaped
 
 from aprm_jax.data.steps import RowFormat
 from aprm_jax.data.trees import steps_that_fit
-from aprm_jax.models.decoder import Decoder
+from aprm_jax.models.decoder import Decoder, DecoderConfig
 from aprm_jax.solvers.protocol import Start
 from aprm_jax.verifiers.protocol import Pairs, Scale, ends
 from aprm_jax.verifiers.reading import (
@@ -128,7 +128,7 @@ def prm_verifier(
     decoder: Decoder, head: str, params: Any, builder: RowFormat, **rows: Any
 ) -> ModelVerifier:
     """A PRM with any head; `rows` are options of `Scorer` and of its verifier."""
-    score, reading = _of_prm(decoder, head)
+    score, reading = _of_prm(decoder.config, head)
     made = decoder, reading, params, builder
     return _verifier(score, Scale.LOG_ODDS, *made, rows)
 
@@ -137,19 +137,21 @@ def likelihood_verifier(
     decoder: Decoder, params: Any, builder: RowFormat, **rows: Any
 ) -> ModelVerifier:
     """The least token log-probability of each step; see `prm_verifier`."""
-    score, reading = _of_likelihood(decoder)
+    score, reading = _of_likelihood(decoder.config)
     made = decoder, reading, params, builder
     return _verifier(score, Scale.LOG_PROBABILITY, *made, rows)
 
 
 # Once a process: what is traced for one model serves all of its architecture.
 @functools.lru_cache(maxsize=32)
-def _of_prm(decoder: Decoder, head: str) -> tuple[StepScorer, TokenReading]:
+def _of_prm(config: DecoderConfig, head: str) -> tuple[StepScorer, TokenReading]:
+    decoder = Decoder(config)
     return prm_scorer(decoder, head), TokenReading.prm(decoder, head)
 
 
 @functools.lru_cache(maxsize=32)
-def _of_likelihood(decoder: Decoder) -> tuple[StepScorer, TokenReading]:
+def _of_likelihood(config: DecoderConfig) -> tuple[StepScorer, TokenReading]:
+    decoder = Decoder(config)
     return likelihood_scorer(decoder), TokenReading.likelihood(decoder)
 
 
