@@ -30,7 +30,7 @@ from aprm_jax.config import (
 FROZEN, DRAWN = {"game.freeze_generator": True}, {"game.hard_share": 0.0}
 GAMES = {
     "prm_frozen": FROZEN,
-    "aprm": {},
+    "aprm": {"game.generator_replay": 0},  # that of the pressure run imitates
     "aprm_replay": {"game.generator_replay": 48},
     "prm_frozen_drawn": FROZEN | DRAWN,
     "aprm_drawn": DRAWN,

@@ -17,6 +17,7 @@ from aprm_jax.config import (
     flat,
     for_stage,
     group_meaning,
+    is_read_by,
     jobs,
     nearest,
     override,
@@ -35,6 +36,18 @@ FILES = sorted((command.REPOSITORY / "configs").glob("*.py"))
 
 def quickstart(arg=""):
     return read_config_file(command.REPOSITORY / "configs" / "quickstart.py", arg)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_no_two_stages_of_a_config_compute_the_same(path):
+    config = validate(read_config_file(path))
+    seen: dict[str, str] = {}
+    for stage, job in stages(config):
+        record = jobs()[job]
+        values = flat(for_stage(config, stage)).items()
+        read = {k: v for k, v in values if k != "overrides" and is_read_by(record, k)}
+        other = seen.setdefault(f"{job} {sorted(read.items())}", stage)
+        assert other == stage, f"{stage} is {other} once more"
 
 
 @pytest.mark.parametrize("arg", ["", "runlocal"])
