@@ -21,7 +21,7 @@ completions at equal budgets, first pits against prefixes at random. `:search-ti
 run in `benchmarks/results/pav/`; `tables` pools the seeds that are there. A part of the
 searches is run by `--config.stages`.
 
-Hardware: 2 CPU cores, no GPU. Scores: docs/results.md; of `labels` not measured yet.
+Hardware: 2 CPU cores, no GPU. Time and scores: not measured yet.
 """
 
 from __future__ import annotations
