@@ -1,7 +1,7 @@
 """Results of which every seed has a file, so that seeds may be run one by one.
 
-python benchmarks/SCRIPT.py collect RUN...   # writes `seed_K.json` of each run
-python benchmarks/SCRIPT.py tables           # pools whichever seeds are there
+`SCRIPT.py collect RUN...` writes the file of each run, `SCRIPT.py tables` pools
+whichever are there.
 """
 
 from __future__ import annotations

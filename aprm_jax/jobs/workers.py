@@ -190,6 +190,8 @@ def _sendable(error: Exception) -> Exception:
     try:
         pickle.loads(pickle.dumps(error))
     except Exception:  # its class takes other arguments than it keeps
+        if isinstance(error, UserError):
+            return UserError(str(error))
         error = RuntimeError(f"{type(error).__name__}: {error}")
     if not isinstance(error, UserError):
         print(told, file=sys.stderr, flush=True)

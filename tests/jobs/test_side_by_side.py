@@ -8,6 +8,8 @@ from pathlib import Path
 import command
 import pytest
 
+from aprm_jax.config.errors import UserError
+from aprm_jax.jobs import workers as workers_of_jobs
 from aprm_jax.training.workdir import is_done
 
 pytestmark = pytest.mark.skipif(
@@ -96,3 +98,15 @@ def test_one_process_computes_what_several_do_but_for_rounding(whole, tmp_path):
         assert (tmp_path / "run" / file).is_file()
     model = "solver/model/params.safetensors"
     assert (tmp_path / "run" / model).read_bytes() == (whole / model).read_bytes()
+
+
+class Odd(UserError):
+    """An error that no pickle brings back."""
+
+    def __init__(self, field, value):
+        super().__init__(f"{field}={value} is wrong")
+
+
+def test_an_error_that_cannot_be_sent_stays_one_that_a_user_can_put_right():
+    told = workers_of_jobs._sendable(Odd("sft.updates", 0))
+    assert isinstance(told, UserError) and str(told) == "sft.updates=0 is wrong"
