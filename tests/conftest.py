@@ -42,6 +42,15 @@ jax.config.update("jax_compilation_cache_dir", str(_caches / "aprm_jax" / "tests
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _programs_find_room():
+    """Hundreds of files compile more in one process than the kernel lets it map."""
+    yield
+    from aprm_jax.training.memory import drop_programs_at_limit
+
+    drop_programs_at_limit()
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder of public data sets beside the repository; skips without it."""

@@ -23,7 +23,11 @@ from aprm_jax.jobs.context import Context, log
 from aprm_jax.jobs.schedule import Schedule, Task, waves
 from aprm_jax.jobs.workers import Took, Workers
 from aprm_jax.training import bucket, hosts
-from aprm_jax.training.memory import OutOfMemoryError, ran_out
+from aprm_jax.training.memory import (
+    OutOfMemoryError,
+    drop_programs_at_limit,
+    ran_out,
+)
 from aprm_jax.training.workdir import check_done, is_done, mark_done
 
 
@@ -160,7 +164,7 @@ def compute(config: Config, root: Path, task: Task, before: Took) -> Took:
 
 
 def _computed(context: Context, record: Job, task: Task) -> Took:
-    with _timed() as took, _naming_what_needs_memory(task.stage, task.job):
+    with _timed() as took, _within_memory(task.stage, task.job):
         record.piece(context, task.piece)
     return took()
 
@@ -190,7 +194,7 @@ def _skips(config: Config, directory: Path, record: Job) -> bool:
 
 def _run(context: Context, record: Job, before: Took | None = None) -> Took:
     """Runs a stage, and marks it as done; `before` is what its pieces took."""
-    with _timed() as took, _naming_what_needs_memory(context.stage, record.name):
+    with _timed() as took, _within_memory(context.stage, record.name):
         results = dict(record.run(context))
     whole = took() + (before or Took())
     elsewhere = results.pop("elsewhere", ())
@@ -207,8 +211,9 @@ def _run(context: Context, record: Job, before: Took | None = None) -> Took:
 
 
 @contextlib.contextmanager
-def _naming_what_needs_memory(stage: str, job: str) -> Iterator[None]:
-    """Says of a stage whose memory did not suffice what would need less."""
+def _within_memory(stage: str, job: str) -> Iterator[None]:
+    """Makes room for a stage; where memory does not suffice, says what needs less."""
+    drop_programs_at_limit()
     try:
         yield
     except Exception as error:

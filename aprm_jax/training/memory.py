@@ -1,5 +1,8 @@
 """The memory of the process: too little of it is told, what is freed is kept.
 
+Besides bytes a process has a number of mappings, and a program that XLA compiled for
+the CPU takes a dozen and more: many programs end in a segmentation fault.
+
 XLA's CPU backend allocates its temporary arrays anew in every step. glibc maps large
 ones and gives them back when they are freed, so that each step pays for the page
 faults of the one before: a fifth to a quarter of a small model's CPU time.
@@ -13,6 +16,7 @@ import os
 import platform
 import re
 import resource
+from pathlib import Path
 
 from aprm_jax.config.errors import UserError
 
@@ -30,6 +34,11 @@ _LEAST_ADDRESS_SPACE = 1_500_000_000
 _TOLD = re.compile(
     r"RESOURCE_EXHAUSTED|out of memory|std::bad_alloc|can't start new thread", re.I
 )
+
+# Linux: a line a mapping; how many a process may have; the share that programs may use,
+# as one stage alone compiles thousands of mappings more.
+_MAPPINGS, _MOST = Path("/proc/self/maps"), Path("/proc/sys/vm/max_map_count")
+_USED = 0.5
 
 
 class OutOfMemoryError(UserError, MemoryError):
@@ -86,3 +95,26 @@ def keep_freed_memory() -> bool:
     mallopt = ctypes.CDLL(None).mallopt
     mallopt.argtypes, mallopt.restype = (ctypes.c_int, ctypes.c_int), ctypes.c_int
     return all([mallopt(name, value) == 1 for name, value in _SETTINGS])
+
+
+def drop_programs_at_limit() -> bool:
+    """Forgets what was compiled once half of the process's mappings are used.
+
+    What is needed again is compiled again, or read from the compilation cache. Without
+    it LLVM dies of a segmentation fault at the kernel's limit (`vm.max_map_count`).
+
+    Returns:
+      Whether it did; never where the system does not tell.
+    """
+    try:
+        with _MAPPINGS.open() as lines:
+            used = sum(1 for _ in lines)
+        most = int(_MOST.read_text())
+    except OSError:
+        return False
+    if used <= _USED * most:
+        return False
+    import jax  # takes seconds, and `check_address_space` comes before it
+
+    jax.clear_caches()
+    return True

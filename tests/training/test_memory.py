@@ -10,9 +10,12 @@ import subprocess
 import sys
 
 import command
+import jax
+import jax.numpy as jnp
 import pytest
 
-from aprm_jax.training.memory import ran_out
+from aprm_jax.training import memory
+from aprm_jax.training.memory import drop_programs_at_limit, ran_out
 
 pytestmark = pytest.mark.skipif(
     platform.libc_ver()[0] != "glibc", reason="the C library is not glibc"
@@ -136,3 +139,31 @@ def test_the_command_says_what_needs_less_memory(tmp_path, limit, said):
     assert done.returncode == 1, done.stderr
     [message] = done.stderr.splitlines()
     assert re.search(said, message), message
+
+
+def mappings() -> int:
+    return memory._MAPPINGS.read_text().count("\n")
+
+
+@pytest.mark.skipif(not memory._MOST.exists(), reason="the system has no such limit")
+def test_programs_are_dropped_before_the_kernel_has_no_mappings_left(
+    tmp_path, monkeypatch
+):
+    programs = [jax.jit(lambda x, k=k: x * k + k) for k in range(30)]
+    for program in programs:
+        program(jnp.ones(3))
+    before = mappings()
+    assert not drop_programs_at_limit()  # far from the kernel's
+    assert mappings() >= before
+
+    limit = tmp_path / "max_map_count"
+    limit.write_text(f"{2 * before - 2}\n")
+    monkeypatch.setattr(memory, "_MOST", limit)
+    assert drop_programs_at_limit()
+    assert mappings() < before - len(programs)
+    assert programs[3](jnp.ones(3)).tolist() == [6.0, 6.0, 6.0]  # compiled again
+
+
+def test_programs_are_kept_where_the_system_tells_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(memory, "_MOST", tmp_path / "missing")
+    assert not drop_programs_at_limit()
