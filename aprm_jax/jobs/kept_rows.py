@@ -12,6 +12,7 @@ from typing import Any
 
 from aprm_jax.files import cannot_write, read_sealed, to_json, write_sealed
 from aprm_jax.jobs.context import JobError, log
+from aprm_jax.training import hosts
 from aprm_jax.training.console import duration
 
 _SECONDS = 10.0  # between lines of progress
@@ -82,9 +83,14 @@ def read_back(
 def appending(output: Path) -> Iterator[Callable[[Iterable[Mapping[str, Any]]], None]]:
     """A function that writes rows at the end of a file; a killed process has them.
 
+    Of several hosts the leader alone writes.
+
     Raises:
       FileError: it cannot be written.
     """
+    if not hosts.leader():
+        yield lambda rows: None
+        return
     try:
         with output.open("ab") as file:
 

@@ -24,6 +24,7 @@ from aprm_jax.jobs.solvers import open_solver
 from aprm_jax.models.io import load_model
 from aprm_jax.solvers.named import solver_of
 from aprm_jax.solvers.protocol import Solver
+from aprm_jax.training import hosts
 from aprm_jax.training.timing import PhaseTimer
 from aprm_jax.verifiers.labelled import by_half, class_weights
 from aprm_jax.verifiers.progress import ProverStatistics, best_of, prover_statistics
@@ -73,9 +74,9 @@ def run(context: Context) -> dict[str, Any]:
         "low_labels": int((labels < 0.5).sum()),
     }
     told = {**dataclasses.asdict(statistics), "reading": statistics.reading}
-    atomic_write(
-        context.directory / SUMMARY, to_json({"labels": counts, "prover": _plain(told)})
-    )
+    summary = {"labels": counts, "prover": _plain(told)}
+    if hosts.leader():
+        atomic_write(context.directory / SUMMARY, to_json(summary))
     try:
         weights = class_weights(by_half(labels), 2, context.config.prm.balance)
     except ValueError:
@@ -103,7 +104,10 @@ def _labelled(context: Context) -> list[ValueTree]:
     c = context.config.pav
     problems = [context.domain.train((1 << 40) + i) for i in range(c.problems)]
     file = LabelFile(context, problems)
-    trees = file.read()
+    known = hosts.from_leader(
+        f"labels of {context.stage}", lambda: [tree.to_json() for tree in file.read()]
+    )
+    trees = [ValueTree.from_json(tree) for tree in known]
     if len(trees) == len(problems):
         return trees
     sampler = _sampler(context)

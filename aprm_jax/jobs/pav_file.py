@@ -14,6 +14,7 @@ from aprm_jax.files import cannot_write, damaged, sealed, to_json, unsealed
 from aprm_jax.jobs.backbones import BACKBONE, ENDPOINT
 from aprm_jax.jobs.context import Context, JobError, log
 from aprm_jax.jobs.row_files import judged_in
+from aprm_jax.training import hosts
 from aprm_jax.training.console import duration
 from aprm_jax.training.timing import PhaseTimer
 from aprm_jax.verifiers.named import fingerprint_of
@@ -70,9 +71,13 @@ class LabelFile:
     def add(self, trees: Sequence[ValueTree], timer: PhaseTimer) -> None:
         """Writes a batch, and says now and then how far it is and what took how long.
 
+        Of several hosts the leader alone does.
+
         Raises:
           FileError: the file cannot be written.
         """
+        if not hosts.leader():
+            return
         self._append([tree.to_json() for tree in trees])
         for name, seconds in timer.pop().items():
             self._spent[name] = self._spent.get(name, 0.0) + seconds

@@ -26,6 +26,7 @@ from aprm_jax.rl.sources import check_source, paying
 from aprm_jax.rl.task import Task
 from aprm_jax.search.select import pass_at_n
 from aprm_jax.solvers.local import LocalSolver
+from aprm_jax.training import hosts
 from aprm_jax.training.lines import LineLog
 from aprm_jax.training.loop import run_loop
 from aprm_jax.verifiers.models import BrokenModelError
@@ -154,7 +155,8 @@ def _result(
         learned = rounds.implicit.merged(state.implicit)
         role.save(learned, "solver", folder="implicit/model")
     records = _pass_records(role, rounds, merged["backbone"]) if c.pass_samples else []
-    write_results(role.directory / RESULTS, records)
+    if hosts.leader():
+        write_results(role.directory / RESULTS, records)
     best = {"best_round": int(watch.best_step), "best_dev": float(watch.best)}
     return {"alarm": alarm} | (best if watch.best >= 0 else {})
 

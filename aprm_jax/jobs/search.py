@@ -42,6 +42,7 @@ from aprm_jax.search.engine import Engine
 from aprm_jax.search.outcome import Outcome, outcome, tree_json
 from aprm_jax.tasks.protocols import Grader
 from aprm_jax.tasks.questions import read_asked
+from aprm_jax.training import hosts
 from aprm_jax.verifiers.models import BrokenModelError
 from aprm_jax.verifiers.named import fingerprint_of
 from aprm_jax.verifiers.protocol import Verifier
@@ -107,8 +108,13 @@ def run(context: Context) -> dict[str, Any]:
     questions = _questions(context)
     output = Path(context.config.search.output or context.directory / SOLUTIONS)
     output.parent.mkdir(parents=True, exist_ok=True)
-    _check_made_by(context, output)
-    rows = _resumed(output, questions, context.config.search.batch)
+    batch = context.config.search.batch
+
+    def there() -> list[dict[str, Any]]:
+        _check_made_by(context, output)
+        return _resumed(output, questions, batch)
+
+    rows = hosts.from_leader(f"rows of {context.stage}", there)
     if len(rows) < len(questions):
         rows += _search(context, questions, output, rows)
     for row in rows:
@@ -375,8 +381,9 @@ def _summary(
     for split in dict.fromkeys(row["split"] for row in rows):
         of_split = [row for row in rows if row["split"] == split]
         records += _records(c, split, of_split)
-    write_results(context.directory / "results.json", records)
-    atomic_write(context.directory / "summary.json", to_json(by_name(records)))
+    if hosts.leader():
+        write_results(context.directory / "results.json", records)
+        atomic_write(context.directory / "summary.json", to_json(by_name(records)))
     unanswered = [row for row in rows if row["answer"] is None]
     for why in dict.fromkeys(row["why"] for row in unanswered):
         these = [row["index"] for row in unanswered if row["why"] == why]

@@ -32,6 +32,7 @@ from aprm_jax.rl.update import (
     mean_of,
     policy_loss,
 )
+from aprm_jax.training import hosts
 from aprm_jax.training.learner import LearnerState, by_microbatch, make_update, start
 from aprm_jax.training.loop import StepOutput
 from aprm_jax.training.mesh import (
@@ -167,7 +168,7 @@ class Rounds:
         self.state = LoopState(
             policy=begun,
             watch=Watch.begun(),
-            best=jax.device_get(begun.params),
+            best=hosts.fetch(begun.params),
             behind=_copied(begun.params) if config.overlap else None,
             guard=None if guard is None else guard.state,
             implicit=None if implicit is None else implicit.state,
@@ -212,7 +213,7 @@ class Rounds:
                 )
                 phase.wait(state.policy)
             # The monitor looks at them, and the round is over anyway.
-            metrics |= {k: float(v) for k, v in jax.device_get(updated).items()}
+            metrics |= {k: float(v) for k, v in hosts.fetch(updated).items()}
         guard = state.guard
         if self.guard is not None:
             guard, played = self.guard.play(guard, step, timer, sampled.flat)
@@ -345,7 +346,7 @@ class Rounds:
             returns=returns,
         )
         if not once:  # minibatches are dealt out on the host
-            batch = jax.device_get(batch)
+            batch = hosts.fetch(batch)
         metrics = []
         for epoch in range(c.epochs):
             for part in self._minibatches(batch, step, epoch):
@@ -393,7 +394,7 @@ class Rounds:
             metrics["dev/accuracy"] = accuracy
             watch = dataclasses.replace(watch, dev=np.asarray(accuracy, np.float64))
             if accuracy > watch.best:
-                best = jax.device_get(state.policy.params)
+                best = hosts.fetch(state.policy.params)
                 watch = dataclasses.replace(
                     watch,
                     best=np.asarray(accuracy, np.float64),

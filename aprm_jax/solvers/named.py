@@ -12,6 +12,7 @@ from aprm_jax.sampling.sampler import Sampler
 from aprm_jax.solvers.local import LocalSolver
 from aprm_jax.tasks.arithmetic import ArithmeticDomain
 from aprm_jax.tasks.graders import AnswerGrader
+from aprm_jax.training.mesh import mesh_of
 
 BATCH_ROWS = (16, 64, 256)  # that are compiled for
 
@@ -22,7 +23,7 @@ def solver_of(
     """A loaded model as a solver; its domain says what concludes a solution.
 
     Args:
-      params: `{"backbone": ...}`.
+      params: `{"backbone": ...}`; it samples on their devices.
       spec: of the model.
       tokenizer: likewise.
     """
@@ -34,6 +35,7 @@ def solver_of(
         prompt_buckets=writer.buckets,
         max_new_tokens=spec.max_new_tokens or writer.buckets[0],
         batch_buckets=BATCH_ROWS,
+        mesh=mesh_of(params),
         positions=writer.positions,
     )
     arithmetic = spec.domain.startswith("arithmetic")  # of either modulus

@@ -41,16 +41,18 @@ def environments() -> list[dict[str, str]]:
     return [FAST | hosts | {"JAX_PROCESS_ID": str(index)} for index in range(2)]
 
 
-def start_hosts(folder: Path, log: str, *more: str) -> list[command.Running]:
-    arguments = [CONFIG, command.CACHE, "--workdir=run", *more]
+def start_hosts(
+    folder: Path, log: str, *more: str, config: str = CONFIG
+) -> list[command.Running]:
+    arguments = [config, command.CACHE, "--workdir=run", *more]
     return [
         command.start(folder, arguments, f"{log}{index}", environment)
         for index, environment in enumerate(environments())
     ]
 
 
-def on_one_host(folder: Path, *more: str) -> tuple[int, str]:
-    arguments = [CONFIG, command.CACHE, "--workdir=run", *more]
+def on_one_host(folder: Path, *more: str, config: str = CONFIG) -> tuple[int, str]:
+    arguments = [config, command.CACHE, "--workdir=run", *more]
     return command.start(folder, arguments, "one", FAST).end()
 
 
@@ -163,3 +165,40 @@ def test_pieces_of_an_evaluation_are_dealt_to_hosts(tmp_path, whole):
         for path in (tmp_path / "two/run/evaluate/parts").iterdir()
     )
     assert done["seconds"] >= spent
+
+
+def test_values_searches_and_rl_are_those_of_one_host(tmp_path):
+    one, two = tmp_path / "one", tmp_path / "two"
+    config = f"{CONFIG}:solver"
+    code, output = on_one_host(one, config=config)
+    assert code == 0, output
+
+    # Two go on from a batch of labels, and from one of searched questions.
+    shutil.copytree(one / "run" / "solver", two / "run" / "solver")
+    for file, lines in (("pav/labels.jsonl", 1 + 8), ("search/solutions.jsonl", 4)):
+        rows = (one / "run" / file).read_bytes().splitlines(keepends=True)
+        (two / "run" / file).parent.mkdir()
+        (two / "run" / file).write_bytes(b"".join(rows[:lines]))
+    made_by = "run/search/made_by.json"
+    shutil.copy(one / made_by, two / made_by)
+    hosts = start_hosts(two, "goes_on", config=config)
+    ends = [host.end() for host in hosts]
+    assert [code for code, _ in ends] == [0, 0], ends
+    assert "8 of 16 questions are there" in ends[0][1]
+    assert "4 of 8 rows are there" in ends[0][1]
+
+    for file in ("pav/labels.jsonl", "pav/summary.json", "rl/results.json"):
+        assert (one / "run" / file).read_text() == (two / "run" / file).read_text()
+    searched = [
+        [
+            {k: v for k, v in json.loads(line).items() if k not in ("ledger", "sha256")}
+            for line in (folder / "run/search/solutions.jsonl").open()
+        ]
+        for folder in (one, two)
+    ]
+    assert searched[0] == searched[1] and len(searched[0]) == 8
+    for stage in ("pav", "rl"):
+        models = [
+            load_model(folder / "run" / stage / "model")[0] for folder in (one, two)
+        ]
+        jax.tree.map(np.testing.assert_array_equal, *models)

@@ -72,6 +72,7 @@ JOB = Job(
     settings=PavConfig,
     run=Lazy("pav:run"),
     beside=True,
+    together=True,
     check=Lazy("pav:check"),
     sources=_sources,
     reads=("prm",),

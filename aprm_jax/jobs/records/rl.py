@@ -95,6 +95,7 @@ JOB = Job(
     settings=RLConfig,
     run=Lazy("rl:run"),
     beside=True,
+    together=True,
     check=Lazy("rl:check"),
     validate=_validate,
     sources=_sources,

@@ -138,6 +138,7 @@ JOB = Job(
     settings=SearchConfig,
     run=Lazy("search:run"),
     beside=True,
+    together=True,
     check=Lazy("search:check"),
     needs=(),
     validate=_validate,
