@@ -14,12 +14,15 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
+from typing import TypeGuard
 
 import numpy as np
 
 from aprm_jax.data.prefixes import PrefixTree
 from aprm_jax.data.rows import UNLABELLED, StepRow
 from aprm_jax.data.steps import RowFormat, StepBuilder
+
+STEP_TOKENS = 8  # a row of many has room for a step in so many of its tokens
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,11 +66,16 @@ def tree_rows(
     rows: list[TreeRow] = []
     for question in tree.questions:
         part = tree, question, length, max_steps, labels or {}
-        if branch and isinstance(builder, StepBuilder) and builder.branches:
+        if branch and can_branch(builder):
             rows += _laid_out(builder, *part)
         else:
             rows += _one_each(builder, *part)
     return rows
+
+
+def can_branch(builder: RowFormat) -> TypeGuard[StepBuilder]:
+    """Whether rows of a builder can hold several solutions of a question."""
+    return isinstance(builder, StepBuilder) and builder.branches
 
 
 def _one_each(

@@ -12,7 +12,7 @@ from aprm_jax.data.epochs import PackedEpochs
 from aprm_jax.data.labelled import LabelledSolution, question_id
 from aprm_jax.data.labelled_texts import read_labelled
 from aprm_jax.data.rows import StepRow
-from aprm_jax.data.trees import tree_rows
+from aprm_jax.data.trees import STEP_TOKENS, tree_rows
 from aprm_jax.jobs.context import Context, JobError, log
 from aprm_jax.jobs.records.prm import VALUES
 from aprm_jax.jobs.tree_data import value_solutions
@@ -26,8 +26,6 @@ from aprm_jax.verifiers.labelled import (
     prefix_tree,
 )
 from aprm_jax.verifiers.step_loss import THREE_CLASS, PrmBatch
-
-_STEP_TOKENS = 8  # a packed row has room for a step in so many tokens
 
 
 def label_batches(
@@ -79,7 +77,7 @@ def packed_batches(
 def row_shape(context: Context) -> dict[str, int]:
     """Tokens and steps of a packed row of labelled solutions."""
     length = context.builder.buckets[-1]
-    most = max(context.config.builder.max_steps, length // _STEP_TOKENS)
+    most = max(context.config.builder.max_steps, length // STEP_TOKENS)
     return {"length": length, "max_steps": most}
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float, Shaped
 
 from aprm_jax.data.steps import RowFormat
-from aprm_jax.data.trees import steps_that_fit
+from aprm_jax.data.trees import can_branch, steps_that_fit
 from aprm_jax.models.decoder import Decoder, DecoderConfig
 from aprm_jax.solvers.protocol import Start
 from aprm_jax.verifiers.protocol import Pairs, Scale, ends
@@ -127,7 +127,10 @@ _OF_VERIFIER = ("shared", "branch", "aggregation", "values")
 def prm_verifier(
     decoder: Decoder, head: str, params: Any, builder: RowFormat, **rows: Any
 ) -> ModelVerifier:
-    """A PRM with any head; `rows` are options of `Scorer` and of its verifier."""
+    """A PRM with any head; `rows` are options of `Scorer` and of its verifier.
+
+    Unless they say otherwise, what solutions begin with is read once where it can be.
+    """
     score, reading = _of_prm(decoder.config, head)
     made = decoder, reading, params, builder
     return _verifier(score, Scale.LOG_ODDS, *made, rows)
@@ -156,6 +159,8 @@ def _of_likelihood(config: DecoderConfig) -> tuple[StepScorer, TokenReading]:
 
 
 def _verifier(score, scale, decoder, reading, params, builder, rows) -> ModelVerifier:
+    branch = decoder.config.reads_branches and can_branch(builder)
+    rows = {"shared": branch, "branch": branch} | rows
     of_verifier = {k: rows.pop(k) for k in _OF_VERIFIER if k in rows}
     scorer = Scorer(score, builder, **rows)
     return ModelVerifier(scorer, params, scale, decoder, reading, **of_verifier)

@@ -14,7 +14,7 @@ from jaxtyping import Float32
 from aprm_jax.data.prefixes import PrefixTree
 from aprm_jax.data.rows import StepBatch, StepRow
 from aprm_jax.data.steps import RowFormat
-from aprm_jax.data.trees import tree_rows
+from aprm_jax.data.trees import STEP_TOKENS, tree_rows
 from aprm_jax.models import heads
 from aprm_jax.models.decoder import Decoder
 from aprm_jax.training import hosts
@@ -111,14 +111,12 @@ class Scorer:
         """
         tree = PrefixTree()
         paths = [tree.add(question, steps) for question, steps in solutions]
+        length = self.builder.buckets[-1]
+        most = max(self._max_steps, length // STEP_TOKENS)
         found = tree_rows(
-            self.builder,
-            tree,
-            length=self.builder.buckets[-1],
-            max_steps=self._max_steps,
-            branch=branch,
+            self.builder, tree, length=length, max_steps=most, branch=branch
         )
-        scored = self.rows(params, dict(enumerate(t.row for t in found)))
+        scored = self.rows(params, dict(enumerate(t.row for t in found)), most)
         known = {
             node: score
             for k, tree_row in enumerate(found)
@@ -128,9 +126,13 @@ class Scorer:
         return [np.array([known[node] for node in fit], np.float32) for fit in fitting]
 
     def rows(
-        self, params: Any, rows: dict[Any, StepRow]
+        self, params: Any, rows: dict[Any, StepRow], max_steps: int = 0
     ) -> dict[Hashable, Float32[np.ndarray, " S"]]:
-        """Scores of keyed rows, in batches of one length bucket each."""
+        """Scores of keyed rows, in batches of one length bucket each.
+
+        `max_steps` of a row are compiled for; by default those of a solution.
+        """
+        most = max_steps or self._max_steps
         by_bucket: dict[int, list[Any]] = {}
         # Sorted by content, not by dict order: a set's order changes between runs.
         for key in sorted(rows, key=lambda k: rows[k].tokens.tobytes()):
@@ -145,7 +147,7 @@ class Scorer:
                 batch = self.builder.collate(
                     [rows[k] for k in part],
                     length=length,
-                    max_steps=1 if widest == 1 else max(widest, self._max_steps),
+                    max_steps=1 if widest == 1 else max(widest, most),
                     batch_size=size,
                 )
                 placed = shard_beside(params, batch)

@@ -38,6 +38,21 @@ def test_a_prm_says_what_the_api_says(tmp_path):
     assert verifier.aggregation == "min"
 
 
+@pytest.mark.parametrize("scheme", ["", "likelihood:"])
+def test_what_solutions_of_a_question_share_is_read_once(tmp_path, scheme):
+    kind = "solver" if scheme else "prm"
+    folder = tiny.save(tmp_path / kind, kind, max_new_tokens=8)
+    question, steps = max(PAIRS, key=lambda pair: len(pair[1]))
+    pairs = [(question, (*steps[:k], "9 + 9")) for k in range(len(steps) + 1)]
+    verifier = open_verifier([f"{scheme}{folder}"])
+    together = verifier.score([*pairs, *PAIRS])
+    once = verifier.tokens_read
+    alone = [verifier.score([pair])[0] for pair in [*pairs, *PAIRS]]
+    for mine, theirs in zip(together, alone, strict=True):
+        np.testing.assert_allclose(mine, theirs, rtol=1e-4, atol=1e-5)
+    assert once < (verifier.tokens_read - once) / 1.5
+
+
 def test_a_prm_of_outcomes_is_read_at_the_end(tmp_path):
     tiny.save(tmp_path / "orm", "prm", aggregation="last")
     assert open_verifier([str(tmp_path / "orm")]).aggregation == "last"
