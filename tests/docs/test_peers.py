@@ -137,7 +137,7 @@ def test_parts_that_are_known_are_passed_over(tmp_path, monkeypatch, capsys):
 def test_a_label_stands_where_its_step_stands_first(tmp_path):
     part = dataclasses.replace(peers.PARTS["score"], **peers.TINY)
     made = peers.prepare(tmp_path, part, "")
-    rows = peers._read(tmp_path / "rows.jsonl")
+    rows = peers.read(tmp_path / "rows.jsonl")
     labelled = [
         (row["prompt"], tuple(row["completions"][: k + 1]))
         for row in rows
