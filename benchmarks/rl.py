@@ -38,7 +38,8 @@ TITLES = {
     "guarded": "**APRM**, guarded by the game",
     "pav": "PAV",
     "pav_prover": "PAV, another solver as the prover",
-    "pav_refreshed": "PAV, refreshed",
+    "pav_restarted": "PAV, RL begun anew three times",
+    "pav_refreshed": "PAV, refreshed at these times",
     "pav_hardened": "PAV, hardened by the game",
     "oracle": "the oracle",
     "outcome": "known answers",
@@ -83,11 +84,11 @@ def main() -> None:
 def collect(run: Path, results: Path = RESULTS) -> Path:
     """Writes what a run found of the arms whose stages are complete."""
     config = frozen(of_run.get_config(str(run)))
-    made: dict[str, list[str]] = {}
-    for name, job in stages(config):
-        if job == "rl":
-            arm = SEGMENT.sub("", name.removeprefix("rl_"))
-            made.setdefault(arm, []).append(name)
+    made = {
+        SEGMENT.sub("", name.removeprefix("rl_")): _turns(config, name)
+        for name, job in stages(config)
+        if job == "rl" and for_stage(config, name).rl.pass_samples
+    }
     arms = {
         arm: _arm(run, config, parts)
         for arm, parts in made.items()
@@ -107,6 +108,14 @@ def collect(run: Path, results: Path = RESULTS) -> Path:
     if name == "rl" and config.rl.pay.unfinished:
         name = "rl_unfinished"
     return write(found, results / name, json.dumps(found) + "\n")
+
+
+def _turns(config: Config, last: str) -> list[str]:
+    """The stages of RL that go on from each other, up to an arm's last."""
+    parts, known = [last], dict(stages(config))
+    while known.get(before := for_stage(config, parts[0]).rl.solver_from) == "rl":
+        parts.insert(0, before)
+    return parts
 
 
 def _arm(run: Path, config: Config, parts: Sequence[str]) -> dict[str, Any]:

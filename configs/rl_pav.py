@@ -4,8 +4,10 @@ The solver of a finished configs/pressure.py run learns from an ORM and from pro
 advantage verifiers (PAV) at equal problems, samples and updates: with the best of four
 of the solver as the prover, with that run's foreign solver as another; refreshed,
 where the values are learned anew from the policy as it has become, three times on the
-way; and hardened, where the values went through the game first and wrong steps that
-the Generator found are worth nothing. The last two are open questions of the paper.
+way, and RL begins anew from there; restarted, where it begins anew likewise and the
+values stay; and hardened, where the values went through the game first and wrong steps
+that the Generator found are worth nothing. Refreshing and hardening are open questions
+of the paper.
 
     for seed in 0 1 2 3 4; do
       python -m aprm_jax.main --config=configs/rl_pav.py:runs/pressure-$seed \\
@@ -66,6 +68,7 @@ def get_config(arg: str = ""):
         "rl_pav_prover:rl": {"rl.prover_values": "pav_prover"},
         "rl_pav_hardened:rl": {"rl.verifiers": ("pav_hardened",)},
         **_refreshed(updates, segments, values),
+        **_restarted(updates, segments),
     }
     set_stages(c, (*trained, *verifiers, *arms))
     for stage, fields in (verifiers | arms).items():
@@ -81,30 +84,42 @@ def get_config(arg: str = ""):
         c.sft.updates = 150  # so that some samples are right: an ORM needs both kinds
         override(c, "orm", {"prm.pool_problems": 128, "prm.pool_samples": 8})
         c.rl.updates = updates
-        for k in range(segments):
-            override(
-                c, f"rl_pav_refreshed_{k + 1}", {"rl.updates": updates // segments}
-            )
+        for stage in arms:
+            if stage.endswith(":rl") and stage.partition(":")[0][-1].isdecimal():
+                fields = {"rl.updates": updates // segments}
+                override(c, stage.partition(":")[0], fields)
         c.rl.dev_every = 1
     return c
 
 
 def _refreshed(updates: int, segments: int, values: dict) -> dict[str, dict]:
     """The arm whose PAV follows the policy: RL by turns with job=pav."""
-    rounds = updates // segments
     stages, pav = {}, "pav"
     for k in range(segments):
         name, last = f"rl_pav_refreshed_{k + 1}", f"rl_pav_refreshed_{k}"
-        fields = {"rl.verifiers": (pav,), "rl.updates": rounds}
-        fields["rl.rounds_before"] = k * rounds
-        fields["rl.rounds_after"] = updates - (k + 1) * rounds
-        if k:
-            fields["rl.solver_from"] = last
-        if k < segments - 1:
-            fields["rl.pass_samples"] = 0
-        stages[f"{name}:rl"] = fields
+        fields = _turn(updates, segments, k) | {"rl.verifiers": (pav,)}
+        stages[f"{name}:rl"] = fields | ({"rl.solver_from": last} if k else {})
         if k < segments - 1:
             again = {"prm.init_from": pav, "pav.solver": name, "pav.problems": 200}
             pav = f"pav_{k + 1}"
             stages[f"{pav}:pav"] = values | again | {"prm.updates": 50}
     return stages
+
+
+def _restarted(updates: int, segments: int) -> dict[str, dict]:
+    """The same turns by the PAV as it was; the first is that of the other arm."""
+    stages, last = {}, "rl_pav_refreshed_1"
+    for k in range(1, segments):
+        name = f"rl_pav_restarted_{k + 1}"
+        fields = _turn(updates, segments, k) | {"rl.solver_from": last}
+        stages[f"{name}:rl"], last = fields, name
+    return stages
+
+
+def _turn(updates: int, segments: int, number: int) -> dict:
+    """A part of an arm's rounds; Pass@N is measured behind the last."""
+    rounds = updates // segments
+    before, after = number * rounds, updates - (number + 1) * rounds
+    fields = {"rl.updates": rounds}
+    fields |= {"rl.rounds_before": before, "rl.rounds_after": after}
+    return fields if number == segments - 1 else fields | {"rl.pass_samples": 0}
