@@ -8,6 +8,8 @@ import sys
 import command
 import pytest
 
+from aprm_jax.config import read_config_file, validate
+
 sys.path.insert(0, str(command.REPOSITORY / "benchmarks"))
 table = importlib.import_module("rl")
 
@@ -33,3 +35,12 @@ def test_rounds_without_a_sample_count_for_nothing():
     assert table.time_to_fall({"oracle": curve}) is None
     assert table.smoothed(curve)[-1] == pytest.approx(0.5)
     assert table.time_to_fall({"oracle": [None] * 20}) is None
+
+
+def test_the_turns_of_an_arm_are_those_that_go_on_from_each_other():
+    path = command.REPOSITORY / "configs/rl_pav.py"
+    config = validate(read_config_file(path, "runlocal"))
+    assert table._turns(config, "rl_pav") == ["rl_pav"]
+    first = "rl_pav_refreshed_1"
+    for arm in ("rl_pav_refreshed", "rl_pav_restarted"):
+        assert table._turns(config, f"{arm}_2") == [first, f"{arm}_2"]
