@@ -169,6 +169,7 @@ def test_pieces_of_an_evaluation_are_dealt_to_hosts(tmp_path, whole):
 
 def test_values_searches_and_rl_are_those_of_one_host(tmp_path):
     one, two = tmp_path / "one", tmp_path / "two"
+    one.mkdir()
     config = f"{CONFIG}:solver"
     code, output = on_one_host(one, config=config)
     assert code == 0, output
@@ -189,10 +190,11 @@ def test_values_searches_and_rl_are_those_of_one_host(tmp_path):
 
     for file in ("pav/labels.jsonl", "pav/summary.json", "rl/results.json"):
         assert (one / "run" / file).read_text() == (two / "run" / file).read_text()
+    solutions = "run/search/solutions.jsonl"
     searched = [
         [
             {k: v for k, v in json.loads(line).items() if k not in ("ledger", "sha256")}
-            for line in (folder / "run/search/solutions.jsonl").open()
+            for line in (folder / solutions).read_text().splitlines()
         ]
         for folder in (one, two)
     ]
