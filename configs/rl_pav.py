@@ -16,7 +16,8 @@ of the paper.
     done
     python benchmarks/rl.py tables
 
-Hardware: 2 CPU cores, no GPU. Time, memory and scores: not measured yet.
+Hardware: one CPU core, no GPU; below 3 GB. Time: an hour beside other work; scores:
+docs/results.md, "RL by progress".
 A cut that trains its own models, minutes: --config=configs/rl_pav.py:runlocal
 """
 
