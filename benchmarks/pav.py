@@ -46,6 +46,7 @@ ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks/results/pav"
 BEAMS = (4, 8, 16, 32, 64, 128)
 EXPANSIONS = 3
+HYPOTHESES = 1000  # at once: their caches are what a search takes of memory
 SWEPT = 16  # the beam that alpha is swept with
 ALPHAS = tuple(range(11))  # in tenths
 SPLITS = ("test", "longer", "larger", "worded")
@@ -85,7 +86,7 @@ def get_config(arg: str = ""):
     c = read_config_file(ROOT / f"configs/{'pressure' if run else 'pav'}.py")
     c.name = f"pav_{part}"
     c.search.splits = SPLITS if part == "search" else SPLITS[:2]
-    c.search.trees, c.search.batch, c.search.problems = 0, 50, 50
+    c.search.trees, c.search.problems = 0, 50
     if part == "labels":
         trained, searches = _label_stages(c, TINY if tiny else tuple(LABELS))
     else:
@@ -149,10 +150,12 @@ def _label_stages(c: Any, names: Sequence[str]):
 
 
 def _width(beam: int, fields: dict[str, Any]) -> dict[str, Any]:
-    """As many hypotheses as a beam expands, or N of best-of-N."""
+    """As many hypotheses as a beam expands, or N of best-of-N; in 2 GB of memory."""
+    most = EXPANSIONS * beam
+    width = {"search.n": most, "search.batch": max(1, HYPOTHESES // most)}
     if fields.get("search.method") == "best_of_n":
-        return {"search.n": EXPANSIONS * beam}
-    return {"search.n": EXPANSIONS * beam, "search.m": EXPANSIONS}
+        return width
+    return width | {"search.m": EXPANSIONS}
 
 
 def main() -> None:
