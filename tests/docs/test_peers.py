@@ -13,6 +13,7 @@ import pytest
 BENCHMARKS = command.REPOSITORY / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
 peers = importlib.import_module("peers")
+peer_sides = importlib.import_module("peer_sides")
 sides = importlib.import_module("sides")
 
 SCRIPT = f"""
@@ -136,8 +137,8 @@ def test_parts_that_are_known_are_passed_over(tmp_path, monkeypatch, capsys):
 
 def test_a_label_stands_where_its_step_stands_first(tmp_path):
     part = dataclasses.replace(peers.PARTS["score"], **peers.TINY)
-    made = peers.prepare(tmp_path, part, "")
-    rows = peers.read(tmp_path / "rows.jsonl")
+    made = peer_sides.prepare(tmp_path, part, "")
+    rows = peer_sides.read(tmp_path / "rows.jsonl")
     labelled = [
         (row["prompt"], tuple(row["completions"][: k + 1]))
         for row in rows
@@ -148,5 +149,5 @@ def test_a_label_stands_where_its_step_stands_first(tmp_path):
     assert len(rows) == made["solutions"] == part.rows
     assert made["repeated_labels"] > 0  # there were others to leave out
     config = json.loads((tmp_path / "prm/config.json").read_text())
-    assert config["hidden_size"] == peers.SIZES["d_model"]
+    assert config["hidden_size"] == peer_sides.SIZES["d_model"]
     assert config["architectures"] == ["LlamaForTokenClassification"]
