@@ -14,8 +14,9 @@ one; the second makes its own:
     python benchmarks/pav.py tables       # docs/results.md
 
 `search`: beams of B = 4 to 128 that expand each step three times, by the effective
-reward of the best of four, by that of another prover (a solver of other authors), by Q
-alone; best-of-N by an ORM; and alpha from 0 to 1. `labels`: rollouts against
+reward of the best of four, by that of another prover (a solver of other authors), by
+that of a PAV that the game has hardened (of a finished run alone), by Q alone;
+best-of-N by an ORM; and alpha from 0 to 1. `labels`: rollouts against
 completions at equal budgets, first pits against prefixes at random. `:search-tiny` and
 `:labels-tiny` are cuts of minutes that train all they need. `collect` keeps a file a
 run in `benchmarks/results/pav/`; `tables` pools the seeds that are there. A part of the
@@ -46,7 +47,7 @@ ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks/results/pav"
 BEAMS = (4, 8, 16, 32, 64, 128)
 EXPANSIONS = 3
-HYPOTHESES = 1000  # at once: their caches are what a search takes of memory
+HYPOTHESES = 1000  # at once: their caches take a GB a model
 SWEPT = 16  # the beam that alpha is swept with
 ALPHAS = tuple(range(11))  # in tenths
 SPLITS = ("test", "longer", "larger", "worded")
@@ -58,12 +59,14 @@ RANKED = {
         "search.prover_values": "pav_prover",
         **EFFECTIVE,
     },
+    "hardened": {"search.verifiers": ("pav_hardened",), **EFFECTIVE},
     "value": {"search.verifiers": ("pav",)},
     "orm": {"search.verifiers": ("orm",), "search.method": "best_of_n"},
 }
 TITLES = {
     "bok": "PAV, best of 4",
     "prover": "PAV, another prover",
+    "hardened": "PAV, hardened",
     "value": "Q alone",
     "orm": "best-of-N, ORM",
 }
@@ -90,7 +93,9 @@ def get_config(arg: str = ""):
     if part == "labels":
         trained, searches = _label_stages(c, TINY if tiny else tuple(LABELS))
     else:
-        searches = _searches((2, 4), (0, 5)) if tiny else _searches(BEAMS, ALPHAS)
+        ranked = {k: v for k, v in RANKED.items() if run or k != "hardened"}
+        wide = ((2, 4), (0, 5)) if tiny else (BEAMS, ALPHAS)
+        searches = _searches(ranked, *wide)
         trained = () if run else _trained_for_search(c)
         if run:
             _search_with(c, run, searches)
@@ -106,7 +111,7 @@ def get_config(arg: str = ""):
 
 def _search_with(c: Any, run: str, searches: dict[str, dict[str, Any]]) -> None:
     """Names the models of a finished run of configs/rl_pav.py."""
-    models = finished_models(run, "pav", "pav_prover", "orm")
+    models = finished_models(run, "pav", "pav_prover", "pav_hardened", "orm")
     c.search.solver = json.loads((Path(run) / "config.json").read_text())["rl"][
         "solver_from"
     ]
@@ -124,10 +129,12 @@ def _trained_for_search(c: Any) -> tuple[str, ...]:
     return ("solver:sft", "prover:sft", "orm:prm", "pav:pav", "pav_prover:pav")
 
 
-def _searches(beams: Sequence[int], alphas: Sequence[int]) -> dict[str, dict[str, Any]]:
+def _searches(
+    ranked: dict[str, dict[str, Any]], beams: Sequence[int], alphas: Sequence[int]
+) -> dict[str, dict[str, Any]]:
     found = {
         f"{name}_{beam}": fields | _width(beam, fields)
-        for name, fields in RANKED.items()
+        for name, fields in ranked.items()
         for beam in beams
     }
     swept = min(SWEPT, max(beams))
@@ -150,7 +157,7 @@ def _label_stages(c: Any, names: Sequence[str]):
 
 
 def _width(beam: int, fields: dict[str, Any]) -> dict[str, Any]:
-    """As many hypotheses as a beam expands, or N of best-of-N; in 2 GB of memory."""
+    """As many hypotheses as a beam expands, or N of best-of-N."""
     most = EXPANSIONS * beam
     width = {"search.n": most, "search.batch": max(1, HYPOTHESES // most)}
     if fields.get("search.method") == "best_of_n":
