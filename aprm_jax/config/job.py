@@ -60,7 +60,8 @@ class Job:
         it, name → job; before anything is made.
       check_data: likewise of its context, once the problems may be read.
       together: whether all hosts of a run compute it, each a share. If not, the first
-        does, with its own devices, and the others wait.
+        does, with its own devices, and the others wait; so where what is no training
+        asks a server.
       here: whether it computes on the devices of this machine, as `mesh` has them.
       beside: whether it may run while other stages do: it reads what `sources` names,
         and writes into its own folder alone.

@@ -19,6 +19,7 @@ from aprm_jax.config import (
     stages,
 )
 from aprm_jax.files import DamagedFileError
+from aprm_jax.jobs.backbones import ENDPOINT
 from aprm_jax.jobs.context import Context, log
 from aprm_jax.jobs.schedule import Schedule, Task, waves
 from aprm_jax.jobs.workers import Took, Workers
@@ -74,7 +75,7 @@ def run(config: Config, root: Path, processes: int = 1) -> None:
             continue
         log.info("%s (%s)", place, job)
         context = _context(config, root, name, record)
-        if record.together:
+        if by_all_hosts(context.config, record):
             _run(context, record)
         else:
             before = _dealt(context, record)
@@ -83,6 +84,19 @@ def run(config: Config, root: Path, processes: int = 1) -> None:
                     _run(context, record, before)
         hosts.barrier(f"{name} is done")
         _copy_to_bucket()
+
+
+def by_all_hosts(config: Config, job: Job) -> bool:
+    """Whether all hosts of a run compute a stage; if not, the leader does.
+
+    A server that writes solutions would answer each of them on its own.
+
+    Args:
+      config: of the stage.
+      job: that it runs.
+    """
+    asks = any(source == ENDPOINT for _, source in job.sources(config))
+    return job.together and not (asks and not job.length)
 
 
 def _dealt(context: Context, record: Job) -> Took:

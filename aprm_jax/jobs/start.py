@@ -157,7 +157,7 @@ def _meet(
     text = json.dumps(dataclasses.asdict(config), sort_keys=True, default=str)
     hosts.check_same("their configs", hashlib.sha256(text.encode()).hexdigest())
     for context, job in contexts:
-        if job.together:
+        if pipeline.by_all_hosts(context.config, job):
             _check_together(context, job)
     if per_core:
         _split_cpu([context.config for context, _ in contexts])
@@ -215,7 +215,8 @@ def _check_in(
         _split_cpu([context.config for context, _ in contexts])
     for context, job in contexts:
         if job.here:
-            with contextlib.nullcontext() if job.together else hosts.alone():
+            by_all = pipeline.by_all_hosts(context.config, job)
+            with contextlib.nullcontext() if by_all else hosts.alone():
                 _ = context.mesh  # compared with the devices
     check_sources(contexts)
     for context, job in contexts:

@@ -12,9 +12,9 @@ import pytest
 import tiny_hf
 
 import aprm_jax
-from aprm_jax.config import jobs, read_config_file, with_fields
+from aprm_jax.config import jobs, read_config_file, validate, with_fields
 from aprm_jax.evals.records import by_name, read_results
-from aprm_jax.jobs import export, tables
+from aprm_jax.jobs import export, pipeline, tables
 from aprm_jax.jobs.context import Context
 from aprm_jax.report.contents import Cell, Column, Row, Table
 from aprm_jax.training.metrics import read_metrics
@@ -37,6 +37,24 @@ def test_every_stage_leaves_its_model_and_its_log(whole):
             assert len(shown) == len(jobs()[job].shown)
     first, last = (read_metrics(whole / "solver")[k]["loss"] for k in (0, -1))
     assert last < first
+
+
+@pytest.mark.parametrize(
+    ("job", "field", "source", "all_hosts"),
+    [
+        ("search", "search.solver", "solver", True),
+        ("search", "search.solver", "endpoint", False),
+        ("pav", "pav.solver", "endpoint", True),  # and refused, as it trains
+        ("rl", "rl.solver_from", "solver", True),
+        ("evaluate", "evaluate.solver", "solver", False),
+    ],
+)
+def test_what_all_hosts_compute(job, field, source, all_hosts):
+    config = with_fields(
+        validate(read_config_file(command.REPOSITORY / "configs/quickstart.py")),
+        {field: source},
+    )
+    assert pipeline.by_all_hosts(config, jobs()[job]) is all_hosts
 
 
 def test_the_summary_is_flat_and_holds_together(whole):
