@@ -1,8 +1,9 @@
 """Turns a finished `configs/gsm8k.py` run into the GSM8K table.
 
-    python benchmarks/gsm8k_table.py --command='…' RUN
+    python benchmarks/gsm8k_table.py --command='…' RUN [RUN...]
 
-Writes `benchmarks/results/gsm8k.json` and what stands between the `gsm8k` markers.
+Further runs evaluated the same models on what the first did not have. Writes
+`benchmarks/results/gsm8k.json` and what stands between the `gsm8k` markers.
 """
 
 from __future__ import annotations
@@ -16,14 +17,17 @@ from compare_table import ROOT, commit, replace_between, table
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("run", type=Path)
+    parser.add_argument("runs", type=Path, nargs="+")
     parser.add_argument("--command", required=True, help="what made the run")
     args = parser.parse_args()
-    config = json.loads((args.run / "config.json").read_text())
-    summary = json.loads((args.run / "evaluate/summary.json").read_text())
+    run, *more = args.runs
+    config = json.loads((run / "config.json").read_text())
+    summary = {}
+    for evaluated in (*more, run):
+        summary |= json.loads((evaluated / "evaluate/summary.json").read_text())
     stages = {
         path.parent.name: round(json.loads(path.read_text())["seconds"], 1)
-        for path in sorted(args.run.glob("*/done.json"))
+        for path in sorted(run.glob("*/done.json"))
     }
     results = {
         "command": args.command,
@@ -75,11 +79,16 @@ def render(results: dict) -> str:
         rows_ = sum(_located(s, "likelihood", kind) or 0 for kind in kinds)
         cut = _located(s, "likelihood", "cut")
         lost = s["outcome.likelihood.unscored"]
+    located = ""
+    if rows_:
+        located = (
+            f"ProcessBench: {rows_:.0f} rows, {cut:.0f} cut at the longest bucket; the "
+            "metric is its own, the harmonic mean of both accuracies. "
+        )
     return (
         f"{table(header, rows)}\n\nOutcome: {s['outcome.likelihood.count']:.0f} "
-        f"graded solutions of other models ({lost:.0f} too long). "
-        f"ProcessBench: {rows_:.0f} rows, {cut:.0f} cut at the longest bucket; the "
-        "metric is its own, the harmonic mean of both accuracies. The solver alone: "
+        f"graded solutions of other models ({lost:.0f} too long). {located}"
+        "The solver alone: "
         f"greedy {_number(s['solver.test.greedy'])}, majority of {n} "
         f"{_number(s[f'solver.test.majority@{n}'])}. One seed, {minutes:.0f} minutes "
         "on two cores shared with another run. Made by `benchmarks/gsm8k_table.py`."
