@@ -22,8 +22,8 @@ completions at equal budgets, first pits against prefixes at random. `:search-ti
 run in `benchmarks/results/pav/`; `tables` pools the seeds that are there. A part of the
 searches is run by `--config.stages`.
 
-Hardware: one CPU core, no GPU. Time of `search`: 20 minutes a seed without beams of 8, 32
-and 128; scores: docs/results.md, "Progress as reward". `labels`: not measured yet.
+Hardware: one CPU core, no GPU. Time of `search`: 20 minutes a seed without beams of 8,
+32 and 128; scores: docs/results.md, "Progress as reward". `labels`: not measured yet.
 """
 
 from __future__ import annotations
