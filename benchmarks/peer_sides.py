@@ -250,7 +250,7 @@ def our_training(folder: Path, part: Part, data: str) -> tuple[dict[str, Any], T
 
     context = _context(folder, part)
     c, steps = context.config.prm, len(labelled_rows(context)[1])
-    params = initial_prm(context, c.init_from, "prm.init_from", c.head)
+    params, _ = initial_prm(context, c.init_from, "prm.init_from", c.head)
     batches = label_batches(context, whole_batch(context))
     state = first_state(context, params)
     step_fn = update_step(context, params, batches, 8)

@@ -85,10 +85,10 @@ def get_config(arg: str = ""):
         c.sft.updates = 150  # so that some samples are right: an ORM needs both kinds
         override(c, "orm", {"prm.pool_problems": 128, "prm.pool_samples": 8})
         c.rl.updates = updates
-        for stage in arms:
-            if stage.endswith(":rl") and stage.partition(":")[0][-1].isdecimal():
-                fields = {"rl.updates": updates // segments}
-                override(c, stage.partition(":")[0], fields)
+        for stage, fields in arms.items():
+            if "rl.updates" in fields:  # a turn's, which the cut has overridden
+                turn = {"rl.updates": fields["rl.updates"]}
+                override(c, stage.partition(":")[0], turn)
         c.rl.dev_every = 1
     return c
 

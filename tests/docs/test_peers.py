@@ -151,3 +151,14 @@ def test_a_label_stands_where_its_step_stands_first(tmp_path):
     config = json.loads((tmp_path / "prm/config.json").read_text())
     assert config["hidden_size"] == peer_sides.SIZES["d_model"]
     assert config["architectures"] == ["LlamaForTokenClassification"]
+
+
+def test_our_sides_take_their_turns(tmp_path):
+    part = dataclasses.replace(peers.PARTS["train"], **peers.TINY)
+    made = peer_sides.prepare(tmp_path, part, "")
+    for name, thing in (("train", "labelled steps"), ("score", "steps scored")):
+        about, turns = peer_sides.OURS[name](tmp_path, part, "")
+        counts = turns[""]()["counts"]
+        assert about["devices"] and counts["tokens read"] > 0
+        steps = {"train": "labelled_steps", "score": "steps"}[name]
+        assert counts[thing] >= made[steps]
