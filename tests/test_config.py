@@ -75,6 +75,27 @@ def test_config_files_open_with_what_a_reader_needs(path):
     assert "/work" not in opening
 
 
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("arg", ["", "runlocal"])
+def test_config_files_are_accepted_whole_and_cut(path, arg):
+    validate(read_config_file(path, arg))
+
+
+@pytest.mark.parametrize(
+    ("name", "args"),
+    [
+        ("drift", ("", "runlocal")),
+        ("pav", ("search", "search-tiny", "labels", "labels-tiny")),
+        ("smollm2", ("memory", "prm", "game")),
+        ("smollm2", ("memory-tiny", "prm-tiny", "game-tiny")),
+    ],
+)
+def test_configs_of_benchmarks_are_accepted_whole_and_cut(name, args):
+    path = command.REPOSITORY / "benchmarks" / f"{name}.py"
+    for arg in args:
+        validate(read_config_file(path, arg))
+
+
 @pytest.mark.parametrize("name", ["compare", "ablation", "naive_generator"])
 def test_published_results_keep_the_settings_that_they_were_measured_with(name):
     config = read_config_file(command.REPOSITORY / "configs" / f"{name}.py")
