@@ -10,6 +10,7 @@ it plays, for three seeds, and writes `benchmarks/results/arithmetic_facts.json`
 
 from __future__ import annotations
 
+import argparse
 import json
 import re
 from collections.abc import Iterable
@@ -52,6 +53,7 @@ def shares(seed: int) -> dict[str, float]:
 
 def main() -> None:
     """Writes the shares of every seed, and their means and ranges."""
+    argparse.ArgumentParser(description=__doc__).parse_args()
     rows = {str(seed): shares(seed) for seed in SEEDS}
     record = {
         "command": "python benchmarks/arithmetic_facts.py",

@@ -17,8 +17,8 @@ not help stand with the commit that has their code.
 
 from __future__ import annotations
 
+import argparse
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -62,10 +62,12 @@ def main() -> None:
     import numpy as np
     from compare_table import commit, one_line_each
 
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("runs", nargs="*", type=Path, help="finished runs of this file")
     path = ROOT / "benchmarks/results/drift.json"
     # Seeds that are there already stay: a run may be on another machine.
     found: dict[str, Any] = json.loads(path.read_text())
-    for run in map(Path, sys.argv[1:]):
+    for run in parser.parse_args().runs:
         config = json.loads((run / "config.json").read_text())
         seed = str(config["seed"])
         if found["sizes"] != config["evaluate"]["samples"]:
