@@ -87,6 +87,13 @@ def _of_game(tiny: bool) -> Any:
     c.game.prm_from = c.teach.prm_from = prm
     c.evaluate.prms = (prm, "aprm")
     c.game.sample_log = 1
+    if tiny:
+        return c
+    c.model.remat = "none"  # a quarter of the time, and memory is there
+    c.sft.pool, c.sft.batch_size = 16, 8
+    c.teach.updates, c.teach.round_updates = 40, 20
+    c.teach.situations = 16
+    c.evaluate.graded = 600
     return c
 
 

@@ -134,7 +134,9 @@ class CalculatorOracle:
                 return incorrect("unlicensed_number", reason)
             licence |= {*values(claim.left), claim.stated.value}
         if theirs is None:
-            sides = [(claim.left, claim.following) for claim in claims.read]
+            sides = [
+                (claim.left, claim.right, claim.following) for claim in claims.read
+            ]
             against = conflict(question, prefix, candidate, sides)
             if against is not None:
                 return undecidable("other_meaning", against)

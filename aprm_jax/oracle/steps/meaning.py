@@ -1,7 +1,8 @@
 """Where a true equation contradicts what the problem says its numbers are.
 
-It knows four ways: a percentage counted like a number, quantities of two dimensions
-added, a part taken of other things than the result is, and a comparison turned round.
+It knows five ways: a percentage counted like a number, quantities of two dimensions
+added, a result in another unit than what it was computed of, a part taken of other
+things than the result is (or such things added to it), and a comparison turned round.
 Whoever finds none has not shown that the equation means what was asked.
 """
 
@@ -10,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
 
 from aprm_jax.oracle.numerals import CARDINALS, NUMBER, LiteralError, read_literal
@@ -22,6 +23,7 @@ from aprm_jax.oracle.units import everyday, singular
 MAX_TEXT = 4_000  # characters that are read of one text
 
 _HUNDRED = Fraction(100)
+_ROUGHLY = Fraction(1, 10)
 _CARDINAL = "|".join(sorted(CARDINALS, key=len, reverse=True))
 _MENTION = re.compile(
     rf"(?P<money>[$€£]\s?)?(?<![0-9.])(?P<number>{NUMBER}|\b(?:{_CARDINAL})\b)"
@@ -36,19 +38,29 @@ _ENDS = word_set(
     wide high deep will would can did do does sells sold costs cost only total
     altogether off"""
 )
+_MORE_OF = word_set(
+    "more other another additional extra"
+)  # before a name: no part of it
 _NUM = rf"(?:{NUMBER}|{_CARDINAL})"
 _MORE = "more|older|taller|longer|heavier|higher|greater|bigger|larger|faster|farther"
 _LESS = "fewer|less|younger|shorter|lighter|lower|smaller|slower"
+_THAN = rf"(?P<way>{_MORE}|{_LESS})\b(?: (?P<thing>[a-z]+)\b)?(?: [a-z]+){{0,2}}? than"
 _DIFFERENCE = re.compile(
-    rf"\$?\b(?P<by>{_NUM})\b(?: [a-z]+){{0,2}}? (?P<way>{_MORE}|{_LESS})\b"
-    r"(?: [a-z]+){0,3}? than (?P<other>\w+)",
+    rf"\$?(?<![\d.])(?P<by>{_NUM})\b(?P<percent>\s?\\?%| percent\b)?"
+    rf"(?:(?! times\b) [a-z]+){{0,2}}? {_THAN} (?P<other>\w+)",
     re.IGNORECASE,
 )
 _MULTIPLE = re.compile(
     rf"(?:\b(?P<word>twice|double|thrice|triple|half)\b|\b(?P<by>{_NUM}) times)"
-    r"(?: as (?:many|much|[a-z]+))(?: [a-z]+){0,3}? as (?P<other>\w+)",
+    r"(?: as (?:many|much|[a-z]+))(?: (?P<thing>[a-z]+)\b)?(?: [a-z]+){0,2}?"
+    r" as (?P<other>\w+)",
     re.IGNORECASE,
 )
+_TIMES_LESS = re.compile(  # "3 times more than" is said of three times and of four
+    rf"\b(?P<by>{_NUM}) times {_THAN.replace(_MORE + '|', '')} (?P<other>\w+)",
+    re.IGNORECASE,
+)
+_COMPARISONS = (_DIFFERENCE, _MULTIPLE, _TIMES_LESS)
 _WORDS = {"twice": 2, "double": 2, "thrice": 3, "triple": 3, "half": Fraction(1, 2)}
 _NAME = re.compile(r"\b[A-Z][a-z]+\b")
 _PRONOUN = re.compile(r"\s*(?:He|She|It|They|This|That|Which)\b")
@@ -63,14 +75,19 @@ class Mention:
     Attributes:
       value: the number.
       percent: whether it is a percentage.
-      dimension: of its unit, or None for things that are counted.
+      unit: its dimension and size, or None for things that are counted.
       nouns: the words behind it, singular; empty where there are none.
     """
 
     value: Fraction
     percent: bool
-    dimension: str | None
+    unit: tuple[str, Fraction] | None
     nouns: frozenset[str]
+
+    @property
+    def dimension(self) -> str | None:
+        """Of the unit."""
+        return self.unit[0] if self.unit else None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,15 +122,19 @@ def read_problem(question: str) -> Problem:
     mentions: dict[Fraction, tuple[Mention, ...]] = {}
     for mention in _mentions(question):
         mentions[mention.value] = (*mentions.get(mention.value, ()), mention)
-    counted = frozenset(n for ms in mentions.values() for m in ms for n in m.nouns)
-    return Problem(mentions, tuple(_turned(question, counted)))
+    by_noun: dict[str, set[Fraction]] = {}
+    for value, found in mentions.items():
+        for noun in (n for m in found for n in m.nouns):
+            by_noun.setdefault(noun, set()).add(value)
+    once = {noun: values.pop() for noun, values in by_noun.items() if len(values) == 1}
+    return Problem(mentions, tuple(_turned(question, once)))
 
 
 def conflict(
     question: str,
     prefix: Sequence[str],
     text: str,
-    sides: Iterable[tuple[Formula, str]],
+    sides: Iterable[tuple[Formula, Formula, str]],
 ) -> str | None:
     """Why a step's numbers cannot mean what it computes with them; None if they may.
 
@@ -121,7 +142,7 @@ def conflict(
       question: the problem.
       prefix: the steps before: what they find counts as any quantity.
       text: the step.
-      sides: the expressions of the step, each with the text that follows its result.
+      sides: the expressions of the step, each with its result and what follows that.
     """
     problem = read_problem(question)
     if not problem.mentions:
@@ -129,7 +150,7 @@ def conflict(
     found = set().union(*map(_values, prefix))
     spoken = [t for t in problem.turned if t.name in text or _WHO.match(text)]
     known = {v: m for v, m in problem.mentions.items() if v not in found}
-    for side, following in sides:
+    for side, result, following in sides:
         for node in _operations(side.node):
             reason = (
                 _of_percent(node, known, numbers(side.node))
@@ -138,7 +159,13 @@ def conflict(
             )
             if reason is not None:
                 return reason
-        reason = _of_things(side.node, following, problem, found)
+        one = ("$1 " if result.money else "1 ") + following.strip()
+        named = next(_mentions(one), None)
+        if named is None or not named.nouns:
+            continue
+        reason = _of_units(side.node, named, known) or _of_things(
+            side.node, named, problem, found
+        )
         if reason is not None:
             return reason
     return None
@@ -155,15 +182,16 @@ def _mentions(text: str) -> Iterator[Mention]:
         value = _value(match["number"])
         if value is None:
             continue
-        nouns = []
-        for word in match["words"].replace("-", " ").split():
-            if word.lower() in _ENDS:
+        nouns, words = [], match["words"].lower().replace("-", " ").split()
+        for word in words:
+            if not nouns and word in _MORE_OF and "than" not in words:
+                continue
+            if word in _ENDS:
                 break
             nouns.append(singular(word))
         units = ["dollar"] if match["money"] else nouns
-        size = next((unit[0] for unit in map(everyday, units) if unit), None)
-        names = frozenset(["dollar"] if match["money"] else nouns)
-        yield Mention(value, bool(match["percent"]), size, names)
+        unit = next((unit for unit in map(everyday, units) if unit), None)
+        yield Mention(value, bool(match["percent"]), unit, frozenset(units))
 
 
 def _value(text: str) -> Fraction | None:
@@ -238,30 +266,82 @@ def _of_comparison(node: Node, turned: Sequence[Turned]) -> str | None:
     return None
 
 
+def _of_units(
+    node: Node, result: Mention, known: dict[Fraction, tuple[Mention, ...]]
+) -> str | None:
+    """`3*80 = $240` of 80 cents, `5 + 300 = 305 m` of 5 km."""
+    done = list(_operations(node))
+    if result.unit is None or not done or any(n.op == "/" for n in done):
+        return None
+    dimension, size = result.unit
+    for term in node.args if node.op in ("+", "-") else (node,):
+        factors = numbers(term)
+        sizes = {
+            m.unit[1]
+            for v in factors
+            for m in known.get(v, ())
+            if m.unit and m.unit[0] == dimension
+        }
+        by = {ratio for s in sizes for ratio in (s / size, size / s)}
+        if sizes and size not in sizes and not any(_near(factors, r) for r in by):
+            return "the result has another unit than what it is computed of"
+    return None
+
+
+def _near(values: Sequence[Fraction], wanted: Fraction) -> bool:
+    """Whether one is a conversion's factor; a month has 28 days or 31."""
+    return any(abs(value / wanted - 1) <= _ROUGHLY for value in values)
+
+
 def _of_things(
-    node: Node, following: str, problem: Problem, found: set[Fraction]
+    node: Node, result: Mention, problem: Problem, found: set[Fraction]
 ) -> str | None:
     """`12/4 = 3 marbles` of 12 cards, where other numbers count marbles."""
-    done = [n for n in _operations(node)]
-    if not done or any(n.op == "*" or _is_rate(n, problem) for n in done):
+    done, operands = list(_operations(node)), numbers(node)
+    in_parts = _HUNDRED in operands
+    if not done or any(
+        _is_rate(n, problem) or (n.op == "*" and not (in_parts or _is_part(n)))
+        for n in done
+    ):
         return None
-    first = next(_mentions("1 " + following.strip()), None)
-    if first is None or not first.nouns:
+    every = {v: ms for v, ms in problem.mentions.items() if any(m.nouns for m in ms)}
+    counted = {v for v, ms in every.items() if any(result.nouns <= m.nouns for m in ms)}
+    if not counted:  # "sick hens" are hens
+        counted = {
+            v for v, ms in every.items() if any(result.nouns & m.nouns for m in ms)
+        }
+    if not counted or any(v in found for v in operands):
         return None
-    nouns, operands = first.nouns, numbers(node)
-    counted = [
-        v for v, ms in problem.mentions.items() if any(nouns <= m.nouns for m in ms)
+    given = {v: problem.mentions[v] for v in operands if v in problem.mentions}
+    of_others = [
+        v
+        for v, ms in given.items()
+        if v not in counted and not all(m.percent for m in ms)
     ]
-    if not counted or any(v in counted or v in found for v in operands):
+    sums = all(n.op in ("+", "-") for n in done)
+    if not of_others or (not sums and counted & set(operands)):
         return None
-    given = [problem.mentions[v] for v in operands if v in problem.mentions]
-    if not given or any(not m.nouns or m.percent for ms in given for m in ms):
+    if counted <= set(operands) or any(
+        not m.nouns or m.percent for v in of_others for m in given[v]
+    ):
         return None
-    if first.dimension is not None and any(
-        m.dimension == first.dimension for ms in given for m in ms
+    if result.dimension is not None and any(
+        m.dimension == result.dimension for v in of_others for m in given[v]
     ):
         return None  # it may be converted
-    return f"{' '.join(sorted(nouns))} are other numbers of the problem"
+    return f"{' '.join(sorted(result.nouns))} are other numbers of the problem"
+
+
+def _is_part(node: Node) -> bool:
+    """Whether a product takes a share of something."""
+    for arg in node.args:
+        try:
+            value = exact(arg)
+        except FormulaError:
+            continue
+        if 0 < value < 1:
+            return True
+    return False
 
 
 def _is_rate(node: Node, problem: Problem) -> bool:
@@ -274,32 +354,45 @@ def _is_rate(node: Node, problem: Problem) -> bool:
     )
 
 
-def _turned(question: str, counted: frozenset[str]) -> Iterator[Turned]:
+def _turned(question: str, counts: Mapping[str, Fraction]) -> Iterator[Turned]:
     """The operations that the comparisons of a problem speak against.
 
     Args:
       question: the problem.
-      counted: what its numbers count.
+      counts: what is counted by one number alone, and by which.
     """
     sentences = [m[0] for m in _SENTENCE.finditer(question)]
     known = dict(_known(sentences))
     wrong: list[Turned] = []
     right: set[tuple[str, Fraction, Fraction]] = set()
     for last, sentence in zip(["", *sentences], sentences, strict=False):
-        for match in (*_DIFFERENCE.finditer(sentence), *_MULTIPLE.finditer(sentence)):
-            name, value = _subject(sentence[: match.start()], last, known)
+        for match in _comparisons(sentence):
             other, (op, by) = match["other"], _operation(match)
-            named = other[0].isupper() or (
-                name == "" and singular(other) not in counted
-            )
-            if not by or name == other or not named or other.lower() in _NO_NAMES:
+            if not by or other.lower() in _NO_NAMES:
                 continue
-            if value is not None and other not in known:
-                wrong.append(Turned(op, value, by, other))
-                right.add((_INVERSE[op], value, by))
-            elif value is None and other in known:
-                wrong.append(Turned(_INVERSE[op], known[other], by, name))
-                right.add((op, known[other], by))
+            if match["thing"] and other.islower():  # `5 times as many dogs as cats`
+                name, value = match["thing"], counts.get(singular(match["thing"]))
+                of_other = counts.get(singular(other))
+            else:
+                name, value = _subject(sentence[: match.start()], last, known)
+                of_other = known.get(other)
+                named = other[0].isupper() or (
+                    name == "" and singular(other) not in counts
+                )
+                if name == other or not named:
+                    continue
+            if (value is None) == (of_other is None):
+                continue
+            if value is not None:
+                asked, number, way = other, value, op
+            else:
+                asked, number, way = name, of_other or Fraction(0), _INVERSE[op]
+            wrong.append(Turned(way, number, by, asked))
+            right.add((_INVERSE[way], number, by))
+            if match.groupdict().get(
+                "percent"
+            ):  # 25 % more than hers is not hers less 25 %
+                wrong.append(Turned("*", number, 2 - by, asked))
     yield from (t for t in wrong if (t.op, t.value, t.by) not in right)
 
 
@@ -312,12 +405,20 @@ _INVERSE = {"+": "-", "-": "+", "*": "/", "/": "*"}
 def _operation(match: re.Match[str]) -> tuple[str, Fraction | None]:
     """What makes the compared quantity of the other one."""
     groups = match.groupdict()
-    if groups.get("way"):
-        op = "+" if re.fullmatch(_MORE, match["way"], re.IGNORECASE) else "-"
-        return op, _value(match["by"])
-    if match["word"]:
+    if groups.get("word"):
         return "*", Fraction(_WORDS[match["word"].lower()])
-    return "*", _value(match["by"])
+    by = _value(match["by"])
+    if match.re is not _DIFFERENCE:
+        return ("/" if match.re is _TIMES_LESS else "*"), by
+    more = re.fullmatch(_MORE, match["way"], re.IGNORECASE) is not None
+    if by is not None and match["percent"]:
+        return "*", 1 + by / _HUNDRED * (1 if more else -1)
+    return ("+" if more else "-"), by
+
+
+def _comparisons(sentence: str) -> Iterator[re.Match[str]]:
+    for pattern in _COMPARISONS:
+        yield from pattern.finditer(sentence)
 
 
 def _subject(
@@ -339,9 +440,8 @@ def _subject(
 def _known(sentences: Sequence[str]) -> Iterator[tuple[str, Fraction]]:
     """Names with the one number that their sentence gives them."""
     for sentence in sentences:
-        plain = _MULTIPLE.sub(" ", _DIFFERENCE.sub(" ", sentence))
-        if plain != sentence:
+        if next(_comparisons(sentence), None) is not None:
             continue
-        names, given = _NAME.findall(plain), [m.value for m in _mentions(plain)]
+        names, given = _NAME.findall(sentence), [m.value for m in _mentions(sentence)]
         if len(names) == 1 and len(given) == 1:
             yield names[0], given[0]

@@ -235,7 +235,7 @@ class TextOracle:
         if not checks.sure or checks.conditions:
             return undecidable("unproven", "an equation could not be decided")
         sides = [
-            (side, candidate[r.right.end : r.right.end + 60])
+            (side, r.right, candidate[r.right.end : r.right.end + 60])
             for r in ours.reading.relations
             for side in (r.left, r.right)
         ]
