@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import re
+from collections.abc import Sequence
 from fractions import Fraction
 
 MAX_CHARS = 240
@@ -110,11 +111,49 @@ def multiple(word: str) -> int | None:
     return MULTIPLES.get(word) or MULTIPLES.get(word.removesuffix("s"))
 
 
-def number_in_words(text: str) -> int | None:
-    """The integer that words such as `two hundred and five` are; None for others."""
-    total, group, last = 0, 0, ""
+def number_in_words(text: str) -> Fraction | None:
+    """The number that words are, such as `two hundred and five` or `minus one half`.
+
+    Also `half a dozen` and `two and three quarters`. None for other words, and for an
+    ordinal alone: `a third` is a number, `third` is not.
+    """
     words = text.lower().replace("-", " ").split()
-    for word in words[:MAX_WORDS]:
+    sign = -1 if words and words[0] in ("negative", "minus") else 1
+    words = words[sign < 0 :]
+    if not 0 < len(words) <= MAX_WORDS:
+        return None
+    if words[:2] == ["half", "a"] and len(words) == 3:
+        size = MULTIPLES.get(words[2])
+        return None if size is None else sign * Fraction(size, 2)
+    part = PARTS.get(words[-1]) or PARTS.get(words[-1].removesuffix("s"))
+    if part is None:
+        whole = _integer_in_words(words)
+        return None if whole is None else sign * Fraction(whole)
+    *before, count = [[]] if len(words) == 1 else _split(words[:-1])
+    tops = {"": None if words[-1] != "half" else 1, "a": 1, "an": 1}
+    above = tops.get(" ".join(count), _integer_in_words(count))
+    whole = _integer_in_words(before[0]) if before else 0
+    if above is None or whole is None:
+        return None
+    return sign * (whole + Fraction(above, part))
+
+
+def _split(words: list[str]) -> list[list[str]]:
+    """What stands before the last `and`, and what behind it."""
+    if "and" not in words:
+        return [words]
+    at = len(words) - 1 - words[::-1].index("and")
+    return [words[:at], words[at + 1 :]]
+
+
+def _integer_in_words(words: Sequence[str]) -> int | None:
+    total, group, last = 0, 0, ""
+    if words and words[0] in ("a", "an"):
+        words = ["one", *words[1:]] if len(words) > 1 else []
+    if words and words[-1] in MULTIPLES.keys() - SCALES.keys():
+        count = _integer_in_words(words[:-1])
+        return None if count is None else count * MULTIPLES[words[-1]]
+    for word in words:
         if word in CARDINALS:
             size = CARDINALS[word]
             tens = CARDINALS.get(last, 0) >= 20 and 0 < size < 10
@@ -130,7 +169,7 @@ def number_in_words(text: str) -> int | None:
         elif word != "and" or last not in SCALES:
             return None
         last = word
-    return total + group if 0 < len(words) <= MAX_WORDS and last != "and" else None
+    return total + group if words and last != "and" else None
 
 
 def terminating(value: Fraction) -> int | None:

@@ -34,7 +34,7 @@ def text_term(text: str) -> Term:
     """Words as a term: a number, a set where they say that there is none, or any."""
     value = number_in_words(text)
     if value is not None:
-        return number(Fraction(value))
+        return number(value)
     words = plain(text)
     if words in EMPTY:
         return Term("set", name=text)

@@ -110,6 +110,9 @@ _BRACKETS = {
 }
 _BRACKET = re.compile(r"\\(?:[lr](?:brack|group|paren|brace)|[vV]ert|colon)")
 _NOON = re.compile(r"\b([aApP])\.\s?[mM]\.?(?![a-zA-Z])")
+_CLOCK = re.compile(
+    r"(?<![0-9:])0?([0-9]{1,2})(?::00|(:[0-5][0-9]))(?=\s*(?:\\text\s*\{\s*)?[AaPp][Mm]\b)"
+)
 _MULTIPLE = re.compile(
     r"\\text\s*\{\s*((?:hundred|thousand|[mb]illion|trillion|dozen)s?)\s+(?=[a-z])"
 )
@@ -132,6 +135,7 @@ def clean(text: str) -> str:
     text = _STYLE.sub(" ", text)
     text = _BRACKET.sub(lambda m: _BRACKETS[m[0]], text)
     text = _NOON.sub(r"\1M", text)
+    text = _CLOCK.sub(lambda m: m[1] + (m[2] or ""), text)  # 09:00 AM is 9 AM
     text = _MULTIPLE.sub(r"\1 \\text{", text)
     text = re.sub(r"\\(?:boxed|fbox)\s*(?=\{)", "", text)
     text = _SPACES.sub(" ", text)

@@ -35,6 +35,7 @@ from aprm_jax.oracle.answers.rules import (
     clock,
     difference,
     flat,
+    in_base,
     in_radians,
     infinite,
     is_set_symbol,
@@ -86,7 +87,7 @@ class Matcher:
         (name_a, a), (name_b, b) = named(given), named(expected)
         if name_a and name_b:
             if clash(name_a, name_b) and ordered(name_a, a, name_b) is a:
-                return False
+                return self._both_equations(given, expected)
             a = renamed(name_a, ordered(name_a, a, name_b))
             b = renamed(name_b, b)
         if b.op == "rel" and a.op == "rel":
@@ -171,6 +172,10 @@ class Matcher:
         if sets is not None:
             return self._same_set(*sets)
         # `y = 2x + 1` was split into name and value; the other one was not.
+        return self._both_equations(given, expected)
+
+    def _both_equations(self, given: Term, expected: Term) -> bool | None:
+        """Of two equations whether they say the same; False where one is none."""
         pair = (given, expected)
         if all(t.op == "rel" and t.name == "=" and len(t.args) == 2 for t in pair):
             return self._equations(given, expected)
@@ -311,7 +316,10 @@ class Matcher:
         """`204` against `204_5`: like a unit, the base may be left out."""
         if b.op == "based" and a.op == "num":
             return a.name == b.name.partition("_")[0]
-        return a.op == b.op and a.name == b.name
+        if a.op != b.op or a.name == b.name:
+            return a.op == b.op
+        value = in_base(a.name)
+        return value is not None and value == in_base(b.name)
 
     def _ratios(self, a: Term, b: Term) -> bool | None:
         if a.op == b.op:

@@ -110,12 +110,20 @@ class Quantities(Atoms, abc.ABC):
         if is_unit(content):
             return True
         if len(content) == 1 and content in LETTERS:
-            return (
+            return self.smaller_follows() or (
                 self.sees("/", ahead=1)
                 and self.peek(2) is not None
                 and ((self.peek(2) or token).kind in ("word", "text"))
             )
         return len(content) > 2 and (token.spaced or len(content) > 3)
+
+    def smaller_follows(self) -> bool:
+        """Whether a number and a unit come next, as behind the `h` of `1 h 15 min`."""
+        count, unit = self.peek(1), self.peek(2)
+        if count is None or unit is None or not count.spaced:
+            return False
+        named = unit.text in LETTERS or is_unit(unit.text)
+        return count.kind == "num" and unit.kind == "word" and named
 
     def wraps_next(self) -> bool:
         after = self.peek(1)

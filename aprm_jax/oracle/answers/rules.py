@@ -123,6 +123,15 @@ def clock(ratio: Term) -> bool:
     return len(ratio.args) == 2 and bool(re.fullmatch("[0-5][0-9]", minutes.name))
 
 
+def in_base(name: str) -> int | None:
+    """The integer that `1011_2` is; None where its digits or its base are none."""
+    digits, _, base = name.partition("_")
+    try:
+        return int(digits, int(base))
+    except ValueError:
+        return None
+
+
 def in_radians(angle: Term, other: Term) -> Term:
     """Degrees as the share of pi that they are, where the other one has pi in it."""
     degrees = angle.op == "unit" and angle.unit == DEGREE
@@ -155,12 +164,13 @@ def _fraction(term: Term) -> tuple[Term, Term]:
     if term.op == "neg":
         above, below = _fraction(term.args[0])
         return Term("neg", (above,)), below
-    if term.op not in ("add", "mul", "div"):
+    of_two = term.op == "ratio" and len(term.args) == 2
+    if term.op not in ("add", "mul", "div") and not of_two:
         return term, one
     (a, b), (c, d) = map(_fraction, term.args)
     if term.op == "mul":
         return _product(a, c), _product(b, d)
-    if term.op == "div":
+    if term.op == "div" or of_two:
         return _product(a, d), _product(b, c)
     if b == d:
         return Term("add", (a, c)), b

@@ -52,6 +52,9 @@ def symbols(term: Term) -> set[str]:
     """The names of the variables of a term."""
     if term.op == "sym":
         return {term.name}
+    if term.op in ("sum", "prod"):  # whose index is not one
+        low, high, body, index = term.args
+        return symbols(low) | symbols(high) | (symbols(body) - {index.name})
     return set().union(*map(symbols, term.args)) if term.args else set()
 
 

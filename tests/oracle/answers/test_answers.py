@@ -352,3 +352,8 @@ def test_costly_text_ends(text):
     assert not same_answer(text, "7").equal
     assert not same_answer("7", text).equal
     extract(text)
+
+
+def test_an_infinite_series_is_not_called_different():
+    verdict = same_answer(r"\sum_{k=0}^{\infty}\frac{1}{2^k}", "2")
+    assert verdict.outcome is Outcome.UNREADABLE
