@@ -158,6 +158,11 @@ FIGURES = {
         seeds=3,
         data="APRM_PRM800K_DIR",
     ),
+    "smollm2": Figure(
+        "a pretrained language model: R on human labels, then G against it",
+        tables="smollm2.py --workdir={folder} --publish; smollm2_table.py",
+        data="APRM_GSM8K_DIR",
+    ),
     "gsm8k": Figure(
         "the game on GSM8K's steps",
         config="configs/gsm8k.py:drawn",

@@ -8,8 +8,8 @@ R by adapters on PRM800K's first phase and measures it on PRM800K's test and
 ProcessBench; `game` teaches G, plays 40 rounds against that R on GSM8K's steps (text
 oracle), logs the perturbations, and measures R before and after. Whatever is there is
 written down, so a run that is cut short leaves its part: RUN/smollm2.json, and with
---publish `benchmarks/results/smollm2.json`. `--tiny` runs all of it on random models of
-the family, in two minutes.
+--publish `benchmarks/results/smollm2.json` (tables: smollm2_table.py). `--tiny` runs
+all of it on random models of the family, in four minutes.
 
 As a config: --config=benchmarks/smollm2.py:prm, :game, :prm-tiny and so on. Data as
 in configs/prm800k.py and configs/gsm8k.py. Time: hours on two cores.
@@ -31,6 +31,7 @@ from aprm_jax.config import override, read_config_file, set_stages
 ROOT = Path(__file__).resolve().parents[1]
 PARTS = ("memory", "prm", "game")
 _PRM = "SMOLLM2_PRM"  # environment: the folder of R's run, for the game
+_PRM_MODEL = Path("prm/run/prm/model")  # in --workdir
 _ROUNDS = 3  # that memory is looked at in
 _KEPT = 24  # perturbations that are shown, spread over the rounds
 
@@ -135,7 +136,7 @@ def _run(args: argparse.Namespace, part: str) -> int:
     """One run in a process of its own; its time and memory are added to what was."""
     folder = args.workdir.resolve() / part
     folder.mkdir(parents=True, exist_ok=True)
-    prm = args.workdir.resolve() / "prm" / "run" / "prm" / "model"
+    prm = args.workdir.resolve() / _PRM_MODEL
     name = f"{part}-tiny" if args.tiny else part
     command = [sys.executable, "-m", "aprm_jax.main", f"--workdir={folder / 'run'}"]
     command += [f"--config={Path(__file__).resolve()}:{name}"]
@@ -176,7 +177,7 @@ def collect(workdir: Path) -> dict[str, Any]:
             continue
         found[part] = {
             "costs": _lines(workdir / part / "costs.jsonl"),
-            "results": _json(run / "evaluate" / "summary.json"),
+            "results": _named(_json(run / "evaluate" / "summary.json"), workdir),
             "training": _lines(run / ("prm" if part == "prm" else "aprm"), "metrics"),
         }
     run = workdir / "game" / "run"
@@ -185,6 +186,12 @@ def collect(workdir: Path) -> dict[str, Any]:
         found["game"]["taught"] = _lines(run / "generator" / "rounds", "figures")
         found["game"]["perturbations"] = shown[:: max(1, len(shown) // _KEPT)]
     return found
+
+
+def _named(summary: dict[str, Any] | None, workdir: Path) -> dict[str, Any] | None:
+    """Figures by names that are the same wherever the runs lie: R is `prm`."""
+    prm = str(workdir.resolve() / _PRM_MODEL)
+    return summary and {k.replace(prm, "prm"): v for k, v in summary.items()}
 
 
 def _json(path: Path) -> Any:
