@@ -21,6 +21,7 @@ from aprm_jax.oracle.steps.claims import (
     holds,
     miscopied,
     read_claims,
+    same_result,
     same_value,
 )
 from aprm_jax.oracle.steps.context import Context
@@ -28,6 +29,7 @@ from aprm_jax.oracle.steps.formula import numbers
 from aprm_jax.oracle.steps.meaning import conflict
 from aprm_jax.oracle.steps.percents import values
 from aprm_jax.oracle.steps.quantities import figures, licensed_by, skeleton
+from aprm_jax.oracle.steps.wording import another_statement
 from aprm_jax.oracle.verdict import (
     Label,
     Verdict,
@@ -143,13 +145,20 @@ class CalculatorOracle:
             return correct("its equations hold")
         if not theirs.read:
             return undecidable("no_reference", "the correct step states no equation")
-        if not same_value(claims.read[-1].stated, theirs.read[-1].stated):
-            return _different(claims.read[-1], theirs.read[-1])
+        ours_last, their_last = claims.read[-1], theirs.read[-1]
+        same = same_result(ours_last, their_last)
+        if same is None:
+            return undecidable("unproven", "its conclusion may be a rounded one")
+        if not same:
+            return _different(ours_last, their_last)
         if _same_sums(claims, theirs) and _other_prose(original or "", candidate):
             return incorrect("changed_number", "the same words with another number")
         strange = [n for n in figures(_prose(candidate)) if n not in licence]
         if strange:
             return undecidable("prose", f"mentions {shown(str(strange[0]))}")
+        said = another_statement(question, original or "", candidate)
+        if said is not None:
+            return undecidable("prose", said)
         return correct("its equations hold and conclude the same")
 
 

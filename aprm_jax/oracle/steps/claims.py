@@ -21,6 +21,7 @@ from aprm_jax.oracle.steps.truth import compare
 MAX_CLAIMS = 32
 MAX_TEXT = 8_000  # characters that are read of one line
 _REACH = 200  # characters that an expression may stretch from its annotation
+_ROUGHLY = Fraction(1, 50)  # of a result: what rounding in between may change
 _EXACT = 9  # decimals of a result that an expression states
 
 ANNOTATION = re.compile(r"<<([^<>\n]{0,240})>>")
@@ -87,6 +88,19 @@ def holds(claim: Claim) -> bool | None:
 def same_value(a: Stated, b: Stated) -> bool:
     """Whether two statements of one quantity agree up to stated rounding or cutting."""
     return agrees(a.value, b) is not False or agrees(b.value, a) is not False
+
+
+def same_result(a: Claim, b: Claim) -> bool | None:
+    """Whether two equations conclude the same; None where one may be rounded.
+
+    Results that neither rounds differ where their values do: 12/50 = 0.24 is no longer
+    12/60 = 0.2, though it would round to it.
+    """
+    exact = all(claim.stated.value in values(claim.left) for claim in (a, b))
+    x, y = a.stated.value, b.stated.value
+    if not exact or x == y or not same_value(a.stated, b.stated):
+        return same_value(a.stated, b.stated)
+    return None if abs(x - y) <= _ROUGHLY * max(abs(x), abs(y)) else False
 
 
 def miscopied(claim: Claim) -> str | None:

@@ -43,6 +43,7 @@ from aprm_jax.oracle.steps.meaning import conflict
 from aprm_jax.oracle.steps.parsing import Formula
 from aprm_jax.oracle.steps.quantities import licensed_by
 from aprm_jax.oracle.steps.truth import same
+from aprm_jax.oracle.steps.wording import another_statement
 from aprm_jax.oracle.verdict import (
     Label,
     Verdict,
@@ -224,6 +225,9 @@ class TextOracle:
             return incorrect("unlicensed_number", reason, span)
         if theirs is not None:
             if verdict is not None and checks.sure:
+                said = another_statement(question, theirs.text, candidate)
+                if said is not None and verdict.label == Label.CORRECT:
+                    return undecidable("prose", said)
                 return verdict
             if not checks.sure:
                 return undecidable("unproven", "an equation could not be decided")
