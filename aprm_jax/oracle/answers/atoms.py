@@ -237,12 +237,21 @@ class Atoms(Forms, abc.ABC):
             and not token.spaced
         ):
             start = self.at
-            self.at += 1
-            self.bracketed("(")
+            self.skip_brackets()
             return symbol(name + re.sub(r"\s", "", self.raw(start)))
         if name in ("e", "i"):
             return Term("const", name=name)
         return symbol(name)
+
+    def skip_brackets(self) -> None:
+        """Passes over what a function is of: `A|B` of `P(A|B)` is no expression."""
+        depth = 0
+        while (token := self.peek()) is not None:
+            self.at += 1
+            depth += (token.text == "(") - (token.text == ")")
+            if depth == 0:
+                return
+        raise TermError("expected ), found the end")
 
     def bracketed(self, opening: str) -> Term:
         bars, self.bars = self.bars, 0

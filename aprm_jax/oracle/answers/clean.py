@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from aprm_jax.oracle.units import everyday
+
 _SIGNS = {
     **dict.fromkeys("−–—﹣－", "-"),
     **dict.fromkeys("×·⋅∙✕", "*"),
@@ -55,6 +57,7 @@ _SIGNS = {
     "Å": r"\text{Å}",
     "€": r"\text{€}",
     "£": r"\text{£}",
+    "¢": r"\text{ cents}",
     "¥": r"\text{¥}",
     "′": "'",
     "’": "'",
@@ -110,6 +113,12 @@ _BRACKETS = {
 }
 _BRACKET = re.compile(r"\\(?:[lr](?:brack|group|paren|brace)|[vV]ert|colon)")
 _NOON = re.compile(r"\b([aApP])\.\s?[mM]\.?(?![a-zA-Z])")
+_AND = re.compile(r"([0-9.]+)\s*([a-z]+),?\s+and\s+(?=[0-9.]+\s*([a-z]+))")
+_TIMES = {"noon": "12 PM", "midnight": "12 AM"}
+_MINUS = re.compile(
+    r"^(?:(?:negative|minus)\s+(?=[0-9\\])|\\text\s*\{\s*(?:negative|minus)\s*\}\s*)",
+    re.IGNORECASE,
+)
 _CLOCK = re.compile(
     r"(?<![0-9:])0?([0-9]{1,2})(?::00|(:[0-5][0-9]))(?=\s*(?:\\text\s*\{\s*)?[AaPp][Mm]\b)"
 )
@@ -153,14 +162,23 @@ def clean(text: str) -> str:
         if text.endswith("\\"):
             text = text[:-1]
         text = _unwrap(text)
-    text = re.sub(r"^(?:negative|minus)\s+(?=[0-9\\])", "-", text, flags=re.IGNORECASE)
+    text = _MINUS.sub("-", text)
+    text = _AND.sub(_smaller, text)
     if text.endswith(")") and not re.search(r"[(\[]", text):
         text = text[:-1]  # of a bracket that was opened before the answer
     repeating = _REPEATING.fullmatch(text)
     if repeating:
         return rf"{repeating[1]}\overline{{{repeating[2]}}}"
     number = _NUMBER_AS_TEXT.fullmatch(text)
-    return number[1] if number else text
+    return number[1] if number else _TIMES.get(text.lower(), text)
+
+
+def _smaller(match: re.Match[str]) -> str:
+    """`1 hour and 30 minutes` without the `and`: one quantity, not two."""
+    larger, smaller = everyday(match[2]), everyday(match[3])
+    if larger and smaller and larger[0] == smaller[0] and larger[1] > smaller[1]:
+        return f"{match[1]} {match[2]} "
+    return match[0]
 
 
 def _matrix_safe(text: str) -> str:

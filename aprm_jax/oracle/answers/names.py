@@ -22,6 +22,7 @@ _FRACTION = re.compile(r"\\frac\{([^{}]+)\}\{([^{}]+)\}")
 _FUNCTIONS = frozenset([*INVERSE, "sec", "csc", "ln", "log"])
 _OF = re.compile(r"(?P<head>[^()]+)\((?P<of>[^()]*)\)")
 _APPLIED = re.compile(r"\\?(?P<head>[a-z]+)\s*\\?(?P<of>[A-Za-z]+)")
+_POINTS = re.compile(r"\|?([A-Z]{2,3})\|?")
 _TUPLE = re.compile(r"\([A-Za-z](?:,[A-Za-z])+\)")
 
 
@@ -118,6 +119,9 @@ def clash(a: str, b: str) -> bool:
     terms_a, terms_b = _terms(a), _terms(b)
     if len(terms_a) > 1 and len(terms_b) > 1:
         return sorted(terms_a) == sorted(terms_b)  # in another order
+    points = [_POINTS.fullmatch(name) for name in (a, b)]
+    if points[0] and points[1]:  # AB is BA, and no AC
+        return sorted(points[0][1]) != sorted(points[1][1])
     x, y = _parts(a), _parts(b)
     known = [name.head in _FUNCTIONS for name in (x, y)]
     if any(known):
