@@ -59,7 +59,7 @@ def get_config(arg: str = ""):
     c.model.remat = "full"
     c.builder.buckets = (384, 512, 640)
     c.builder.max_new_tokens = 96
-    c.builder.sample_rows = 8
+    c.builder.sample_rows = 32  # a step reads all weights, for 8 rows or for 32
     override(c, "evaluate", {"builder.buckets": (256, 512, 1024)})
     c.sft.batch_size = 16
     c.sft.microbatches = 2

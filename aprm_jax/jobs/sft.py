@@ -383,9 +383,11 @@ def wrong_samples(context: Context, backbone: Any) -> list[tuple[Situation, str]
             verdict = oracle.judge(point.question, point.prefix, point.step, reply.text)
             if verdict.label == Label.INCORRECT:
                 pool.append((point, reply.text))
+        log.info(
+            "%s: %d of %d wrong samples of the solver among %d",
+            *(context.stage, len(pool), wanted, (draw + 1) * batch),
+        )
     context.spent.add(Spent(oracle.calls))
-    if wanted:
-        log.info("%s: %d wrong samples of the solver", context.stage, len(pool))
     if wanted and not pool:
         raise JobError(
             "the solver made no mistake that the Generator could learn from: set "
