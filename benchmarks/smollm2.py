@@ -90,11 +90,11 @@ def _of_game(tiny: bool) -> Any:
     c.game.sample_log = 1
     if tiny:
         return c
-    c.model.remat = "none"  # a quarter of the time, and memory is there
+    c.model.remat = "names"
     c.builder.sample_rows = 32  # a step reads all weights, for 8 rows or for 32
-    c.sft.batch_size = 8
+    c.sft.batch_size, c.sft.warmup, c.sft.learning_rate = 8, 5, 5e-4
     c.sft.solver_share = 0.0  # two of its own 150 steps were decidably wrong
-    c.teach.updates, c.teach.round_updates = 40, 20
+    c.teach.updates, c.teach.round_updates = 30, 15
     c.teach.situations = 16
     c.evaluate.graded = 600
     return c
