@@ -32,3 +32,23 @@ def test_what_a_learner_starts_from_survives_its_updates(on_mesh):
     state, _ = update(state, jnp.ones(3))
     np.testing.assert_array_equal(params["w"], [0.0, 1.0, 2.0])
     assert np.all(np.asarray(state.params["w"])[1:] < [1.0, 2.0])
+
+
+def _deep(params, batch) -> Loss:
+    hidden = batch
+    for _ in range(6):  # each keeps what its gradient needs
+        hidden = jnp.tanh(hidden @ params["w"])
+    return MeanMetric.of(hidden**2, jnp.ones_like(hidden)), {}
+
+
+@pytest.mark.parametrize(("parts", "share"), [(2, 0.8), (4, 0.5)])
+def test_microbatches_hold_memory_one_at_a_time(parts, share):
+    def temporary(parts: int) -> int:
+        def gradient(params, batch):
+            return learner.value_and_gradient(_deep, params, batch, parts)
+
+        shapes = {"w": jnp.zeros((64, 64))}, jnp.zeros((8192, 64))
+        compiled = jax.jit(gradient).lower(*shapes).compile()
+        return compiled.memory_analysis().temp_size_in_bytes
+
+    assert temporary(parts) < share * temporary(1)  # beside the batch, twice
