@@ -32,6 +32,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PARTS = ("memory", "prm", "game")
 _PRM = "SMOLLM2_PRM"  # environment: the folder of R's run, for the game
 _PRM_MODEL = Path("prm/run/prm/model")  # in --workdir
+_SPENT = ("seconds", "cpu_seconds")  # of a stage that has ended
 _ROUNDS = 3  # that memory is looked at in
 _KEPT = 24  # perturbations that are shown, spread over the rounds
 
@@ -181,6 +182,11 @@ def collect(workdir: Path) -> dict[str, Any]:
             "costs": _lines(workdir / part / "costs.jsonl"),
             "results": _named(_json(run / "evaluate" / "summary.json"), workdir),
             "training": _lines(run / ("prm" if part == "prm" else "aprm"), "metrics"),
+            "stages": {
+                path.parent.name: {k: round(done[k], 1) for k in _SPENT}
+                for path in sorted(run.glob("*/done.json"))
+                for done in [_json(path)]
+            },
         }
     run = workdir / "game" / "run"
     if run.is_dir():

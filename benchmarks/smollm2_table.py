@@ -168,9 +168,9 @@ def _before_and_after(results: dict[str, float]) -> str:
 
 
 def _costs(results: dict[str, Any]) -> str:
-    said = ", ".join(_spent(results))
+    said = "; ".join(_spent(results))
     return (
-        f"{said}; {results['cpus']} cores, which others used too; one seed. Made by "
+        f"{said}. {results['cpus']} cores, which others used too; one seed. Made by "
         "`benchmarks/smollm2_table.py` from `benchmarks/results/smollm2.json`."
     )
 
@@ -178,11 +178,16 @@ def _costs(results: dict[str, Any]) -> str:
 def _spent(results: dict[str, Any]) -> Iterator[str]:
     titles = {"memory": "Three rounds for their memory", "prm": "R", "game": "the game"}
     for part, title in titles.items():
-        costs = results.get(part, {}).get("costs", [])
-        if costs:
-            minutes = sum(c["cpu_seconds"] for c in costs) / 60
-            peak = max(c["peak_gigabytes"] for c in costs)
-            yield f"{title}: {minutes:.0f} CPU minutes, {peak:.1f} GB"
+        found = results.get(part, {})
+        if not found.get("costs"):
+            continue
+        peak = max(c["peak_gigabytes"] for c in found["costs"])
+        stages = [
+            f"{stage} {done['cpu_seconds'] / 60:.0f}"
+            for stage, done in found.get("stages", {}).items()
+        ]
+        minutes = f", CPU minutes: {', '.join(stages)}" if stages else ""
+        yield f"{title}: at most {peak:.1f} GB{minutes}"
 
 
 if __name__ == "__main__":
