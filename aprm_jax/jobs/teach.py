@@ -25,6 +25,7 @@ from aprm_jax.jobs import sft
 from aprm_jax.jobs.backbones import BACKBONE
 from aprm_jax.jobs.context import Context, JobError, log
 from aprm_jax.jobs.prm import initial_prm
+from aprm_jax.jobs.spent import CountedOracle, Spent
 from aprm_jax.models import lora
 from aprm_jax.oracle.verdict import Label
 from aprm_jax.training.ahead import Ahead
@@ -49,12 +50,14 @@ class Round:
       wrong: share of them all that are decidably wrong.
       believed: share of the wrong ones that R believes; 1 without an R.
       kept: each distinct wrong reply that is believed.
+      spent: verdicts and tokens that it took.
     """
 
     one_step: float
     wrong: float
     believed: float
     kept: Pairs
+    spent: Spent
 
     @property
     def figures(self) -> dict[str, float]:
@@ -84,6 +87,11 @@ def run(context: Context) -> dict[str, float]:
         folder = context.directory / ROUNDS / f"{len(rounds)}"
         pupil.learn(c.round_updates, _drawing(kept), corruptions, folder)
         rounds.append(_round(context, pupil, len(rounds)))
+    for found in rounds:
+        context.spent.add(found.spent)
+    folders = [context.directory / ROUNDS / f"{k}" for k in range(1, len(rounds))]
+    for folder in (context.directory, *folders):
+        context.spent.add(Spent.of_metrics(folder, "teach"))
     context.save(pupil.merged(), "generator")
     return rounds[-1].figures
 
@@ -180,10 +188,11 @@ class _Pupil:
 
         def step_fn(state: LearnerState, step: int, timer) -> StepOutput:
             with timer("data"):
-                batch, left_out = batches(step)
+                batch, left_out, calls = batches(step)
             with timer("update"):
                 state, metrics = update(state, shard_batch(context.mesh, batch), base)
-            return StepOutput(state, metrics | {"left_out": float(left_out)}, batch)
+            counts = {"left_out": left_out, "teach/oracle_calls": calls}
+            return StepOutput(state, metrics | counts, batch)
 
         state = run_loop(
             start(self._trained, tx, context.mesh),
@@ -207,7 +216,11 @@ def _batch(
     name: str,
     step: int,
 ):
-    """Rows of the update `step`: kept replies, the rest corruptions."""
+    """Rows of the update `step`: kept replies, the rest corruptions.
+
+    Returns:
+      The batch, how many rows did not fit it, and verdicts asked for.
+    """
     c = context.config
     rng = np.random.default_rng([c.seed, _STREAM, *name.encode(), step])
     size = c.sft.batch_size
@@ -216,11 +229,10 @@ def _batch(
         context.writer.perturbation(p.question, p.prefix, p.step, text)
         for p, text in pairs
     ]
-    first = int(rng.integers(1 << 30))
-    rows += sft.perturbation_rows(
-        context, first, size - len(rows), corruptions, context.domain.oracle
-    )
-    return sft.packed_batch(context, step, rows)
+    first, oracle = int(rng.integers(1 << 30)), CountedOracle(context.domain.oracle)
+    rows += sft.perturbation_rows(context, first, size - len(rows), corruptions, oracle)
+    batch, left_out = sft.packed_batch(context, step, rows)
+    return batch, float(left_out), float(oracle.calls)
 
 
 def _round(context: Context, pupil: _Pupil, number: int) -> Round:
@@ -233,10 +245,12 @@ def _round(context: Context, pupil: _Pupil, number: int) -> Round:
             (Situation(q, tuple(prefix), step), text)
             for q, prefix, step, text in fields["replies"]
         ]
-        return Round(fields["one_step"], fields["wrong"], fields["believed"], kept)
+        shares = (fields[name] for name in ("one_step", "wrong", "believed"))
+        return Round(*shares, kept, Spent(**fields.get("spent", {})))
     found = _measured(context, pupil, number)
     replies = [[p.question, p.prefix, p.step, text] for p, text in found.kept]
-    write_sealed(path, found.figures | {"replies": replies})
+    more = {"replies": replies, "spent": found.spent.to_json()}
+    write_sealed(path, found.figures | more)
     return found
 
 
@@ -264,6 +278,10 @@ def _measured(context: Context, pupil: _Pupil, number: int) -> Round:
         wrong=mass / total,
         believed=sum(p.count for p in believed) / max(mass, 1),
         kept=[(p.situation, p.reply.text) for p in believed],
+        spent=Spent(
+            oracle_calls=sum(not p.reply.reason for p in found),
+            sampled_tokens=sum(p.count * len(p.reply.ids) for p in found),
+        ),
     )
 
 

@@ -79,7 +79,12 @@ def test_rounds_go_on_until_enough_is_wrong_and_no_game_begins_before(
     last = rounds[-1]
     aims = {f"teach.{name}": last[name] for name in ("one_step", "wrong")}
     first_too = all(rounds[0][k] >= last[k] for k in ("one_step", "wrong"))
-    figures = teach.run(_context(root, **aims))
+    again = _context(root, **aims)
+    figures = teach.run(again)
+    # What was spent before the command ended counts, though nothing is drawn again.
+    asked = [line["teach/oracle_calls"] for line in _lines(folder / "metrics.jsonl")]
+    assert again.spent.oracle_calls > sum(asked) > 0
+    assert again.spent.sampled_tokens >= 6 * 4
     assert figures["wrong"] == rounds[0 if first_too else 1]["wrong"]
     params, spec, _ = load_model(folder / "model")
     assert spec.kind == "generator" and "value_head" in params
@@ -95,7 +100,7 @@ def test_rounds_go_on_until_enough_is_wrong_and_no_game_begins_before(
     }
     linear = {n for n in changed if n.startswith("layers/") and "kernel" in n}
     assert {name for name, new in changed.items() if new} == linear
-    batch, _ = teach._batch(player, lambda size, rng: [], [], "unseen", 0)
+    batch, *_ = teach._batch(player, lambda size, rng: [], [], "unseen", 0)
     start, end = (
         float(sft.language_loss(p, batch, player.decoder)[0].mean())
         for p in (before, params)
