@@ -129,10 +129,18 @@ def main() -> None:
         text = json.dumps(results, indent=1) + "\n"
         (args.workdir / "smollm2.json").write_text(text, encoding="utf-8")
         if args.publish:
-            path = ROOT / "benchmarks/results/smollm2.json"
-            path.write_text(text, encoding="utf-8")
+            publish(results)
         if failed:
             raise SystemExit(f"{part} ended with {failed}; the same command goes on")
+
+
+def publish(results: dict[str, Any]) -> None:
+    """Writes them where tables are made of; parts of other runs stay."""
+    path = ROOT / "benchmarks/results/smollm2.json"
+    before = json.loads(path.read_text(encoding="utf-8"))
+    for part in set(PARTS) & before.keys() - results.keys():
+        results[part] = before[part]
+    path.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
 
 
 def _run(args: argparse.Namespace, part: str) -> int:
@@ -144,11 +152,14 @@ def _run(args: argparse.Namespace, part: str) -> int:
     command = [sys.executable, "-m", "aprm_jax.main", f"--workdir={folder / 'run'}"]
     command += [f"--config={Path(__file__).resolve()}:{name}"]
     command += [f"--config.{field}" for field in args.field]
+    from compare_table import commit  # beside this file, which is a config file too
+
     start = time.monotonic()
     process = subprocess.Popen(command, env=os.environ | {_PRM: str(prm)}, cwd=ROOT)
     _, status, used = os.wait4(process.pid, 0)
     code = os.waitstatus_to_exitcode(status)
     line = {
+        "commit": commit(),
         "seconds": round(time.monotonic() - start, 1),
         "cpu_seconds": round(used.ru_utime + used.ru_stime, 1),
         "peak_gigabytes": round(used.ru_maxrss * 1024 / 1e9, 2),
@@ -160,12 +171,9 @@ def _run(args: argparse.Namespace, part: str) -> int:
 
 
 def collect(workdir: Path) -> dict[str, Any]:
-    """What the runs have left so far."""
-    from compare_table import commit  # beside this file, which is a config file too
-
+    """What the runs have left so far; the commit stands beside what each cost."""
     found: dict[str, Any] = {
         "command": "python benchmarks/smollm2.py --workdir=RUN --publish",
-        "commit": commit(),
         "seeds": [0],
         "cpus": os.cpu_count(),
     }
@@ -180,7 +188,7 @@ def collect(workdir: Path) -> dict[str, Any]:
             continue
         found[part] = {
             "costs": _lines(workdir / part / "costs.jsonl"),
-            "results": _named(_json(run / "evaluate" / "summary.json"), workdir),
+            "results": _figures(run / "evaluate", workdir),
             "training": _lines(run / ("prm" if part == "prm" else "aprm"), "metrics"),
             "stages": {
                 path.parent.name: {k: round(done[k], 1) for k in _SPENT}
@@ -196,14 +204,19 @@ def collect(workdir: Path) -> dict[str, Any]:
     return found
 
 
-def _named(summary: dict[str, Any] | None, workdir: Path) -> dict[str, Any] | None:
-    """Figures by names that are the same wherever the runs lie: R is `prm`."""
+def _figures(evaluated: Path, workdir: Path) -> dict[str, float]:
+    """Of the sets that are measured, by names that are the same wherever runs lie."""
+    from aprm_jax.evals.records import Record, by_name
+    from aprm_jax.jobs.parts import read_part
+
+    parts = [read_part(path) for path in sorted(evaluated.glob("parts/*.json"))]
+    rows = (Record.from_json(row) for part in parts for row in part["records"])
     prm = str(workdir.resolve() / _PRM_MODEL)
-    return summary and {k.replace(prm, "prm"): v for k, v in summary.items()}
+    return {k.replace(prm, "prm"): v for k, v in by_name(rows).items()}
 
 
 def _json(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def _lines(path: Path, stem: str = "") -> list[Any]:
