@@ -245,8 +245,9 @@ def _round(context: Context, pupil: _Pupil, number: int) -> Round:
             (Situation(q, tuple(prefix), step), text)
             for q, prefix, step, text in fields["replies"]
         ]
-        shares = (fields[name] for name in ("one_step", "wrong", "believed"))
-        return Round(*shares, kept, Spent(**fields.get("spent", {})))
+        shares = {name: fields[name] for name in ("one_step", "wrong", "believed")}
+        spent = Spent(**fields.get("spent", {}))
+        return Round(**shares, kept=kept, spent=spent)
     found = _measured(context, pupil, number)
     replies = [[p.question, p.prefix, p.step, text] for p, text in found.kept]
     more = {"replies": replies, "spent": found.spent.to_json()}

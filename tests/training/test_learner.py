@@ -49,6 +49,8 @@ def test_microbatches_hold_memory_one_at_a_time(parts, share):
 
         shapes = {"w": jnp.zeros((64, 64))}, jnp.zeros((8192, 64))
         compiled = jax.jit(gradient).lower(*shapes).compile()
-        return compiled.memory_analysis().temp_size_in_bytes
+        memory = compiled.memory_analysis()
+        assert memory is not None
+        return memory.temp_size_in_bytes
 
     assert temporary(parts) < share * temporary(1)  # beside the batch, twice
