@@ -13,7 +13,7 @@ adapters. The oracle reads plain text and LaTeX.
 
 Data as in configs/gsm8k.py; APRM_SMOLLM2_GGUF names the file where it lies elsewhere.
 
-Hardware: 2 CPU cores and 8 GB of memory, no GPU; one GPU for more than 40 rounds.
+Hardware: 2 CPU cores, about 8 GB of memory, no GPU; one GPU for more than 40 rounds.
 Time: hours on two cores, four minutes of which a round of 24 replies takes. Scores:
 docs/results.md, "A pretrained language model".
 A cut on random models of the same family, one to a few minutes:

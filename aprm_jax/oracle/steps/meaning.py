@@ -389,9 +389,8 @@ def _turned(question: str, counts: Mapping[str, Fraction]) -> Iterator[Turned]:
                 asked, number, way = name, of_other or Fraction(0), _INVERSE[op]
             wrong.append(Turned(way, number, by, asked))
             right.add((_INVERSE[way], number, by))
-            if match.groupdict().get(
-                "percent"
-            ):  # 25 % more than hers is not hers less 25 %
+            # 25 % more than hers is not hers less 25 %.
+            if match.re is _DIFFERENCE and match["percent"]:
                 wrong.append(Turned("*", number, 2 - by, asked))
     yield from (t for t in wrong if (t.op, t.value, t.by) not in right)
 

@@ -17,7 +17,7 @@ from aprm_jax.oracle.units import everyday, singular
 
 MAX_TEXT = 4_000  # characters that are read of one text
 
-_WORD = re.compile(r"[A-Za-z]+(?:n't|n’t)?")
+_WORD = re.compile(r"[A-Za-z]+(?:['’]t\b)?")
 _FORMULA = re.compile(r"\$[^$]*\$|\\[a-zA-Z]+")
 _MONEY = re.compile(r"\$\s?[0-9.]")
 _NOT = word_set("not no never cannot neither nor none nobody nothing without")
@@ -77,7 +77,7 @@ def another_statement(question: str, original: str, candidate: str) -> str | Non
       candidate: a step whose equations hold and conclude the same.
     """
     here, there = _words(candidate), _words(original)
-    if bool(here & _NOT) != bool(there & _NOT) or _denied(here) != _denied(there):
+    if _denied(here) != _denied(there):
         return "a negation"
     new, gone = here - there, there - here
     for word in sorted(new):
@@ -104,7 +104,7 @@ def _words(text: str) -> frozenset[str]:
 
 
 def _denied(words: frozenset[str]) -> bool:
-    return any(word.endswith(("n't", "n’t")) for word in words)
+    return bool(words & _NOT) or any(word.endswith(("n't", "n’t")) for word in words)
 
 
 def _of_problem(question: str, words: frozenset[str]) -> set[str]:
