@@ -44,10 +44,10 @@ _MORE_OF = word_set(
 _NUM = rf"(?:{NUMBER}|{_CARDINAL})"
 _MORE = "more|older|taller|longer|heavier|higher|greater|bigger|larger|faster|farther"
 _LESS = "fewer|less|younger|shorter|lighter|lower|smaller|slower"
-_THAN = rf"(?P<way>{_MORE}|{_LESS})\b(?: (?P<thing>[a-z]+)\b)?(?: [a-z]+){{0,2}}? than"
+_THAN = r"\b(?: (?P<thing>[a-z]+)\b)?(?: [a-z]+){0,2}? than"
 _DIFFERENCE = re.compile(
     rf"\$?(?<![\d.])(?P<by>{_NUM})\b(?P<percent>\s?\\?%| percent\b)?"
-    rf"(?:(?! times\b) [a-z]+){{0,2}}? {_THAN} (?P<other>\w+)",
+    rf"(?:(?! times\b) [a-z]+){{0,2}}? (?P<way>{_MORE}|{_LESS}){_THAN} (?P<other>\w+)",
     re.IGNORECASE,
 )
 _MULTIPLE = re.compile(
@@ -57,7 +57,7 @@ _MULTIPLE = re.compile(
     re.IGNORECASE,
 )
 _TIMES_LESS = re.compile(  # "3 times more than" is said of three times and of four
-    rf"\b(?P<by>{_NUM}) times {_THAN.replace(_MORE + '|', '')} (?P<other>\w+)",
+    rf"\b(?P<by>{_NUM}) times (?P<way>{_LESS}){_THAN} (?P<other>\w+)",
     re.IGNORECASE,
 )
 _COMPARISONS = (_DIFFERENCE, _MULTIPLE, _TIMES_LESS)
