@@ -35,10 +35,11 @@ CARDINALS = {word: k for k, word in enumerate(_ONES.split())} | {
 }
 SCALES = {"hundred": 100, "thousand": 1_000, "million": 10**6, "billion": 10**9}
 MULTIPLES = {**SCALES, "trillion": 10**12, "dozen": 12, "score": 20, "gross": 144}
+MULTIPLES |= {"lakh": 10**5, "crore": 10**7, "bn": 10**9}
 PARTS = {
     **{"half": 2, "halves": 2, "third": 3, "quarter": 4, "fourth": 4, "fifth": 5},
     **{"sixth": 6, "seventh": 7, "eighth": 8, "ninth": 9, "tenth": 10},
-    **{"twelfth": 12, "hundredth": 100},
+    **{"twelfth": 12, "hundredth": 100, "thousandth": 1_000},
 }
 
 _STATED = re.compile(rf"[-−–]?(?:{NUMBER})")
@@ -109,6 +110,12 @@ def multiple(word: str) -> int | None:
     """How many a `dozen` or some `millions` are; None for other words."""
     word = word.lower()
     return MULTIPLES.get(word) or MULTIPLES.get(word.removesuffix("s"))
+
+
+def part(word: str) -> Fraction | None:
+    """The share that one of some `tenths` is; None for other words, and for coins."""
+    word = word.lower().removesuffix("s")
+    return None if word == "quarter" or word not in PARTS else Fraction(1, PARTS[word])
 
 
 def number_in_words(text: str) -> Fraction | None:

@@ -43,7 +43,9 @@ _TABLE: dict[str, dict[str, str]] = {
         "604800": "week weeks",
         "2629800": "month months",
         "31557600": "yr yrs year years",
+        "1209600": "fortnight fortnights",
         "315576000": "decade decades",
+        "3155760000": "century centuries",
     },
     "money": {
         "1": "$ dollar dollars usd buck bucks",
@@ -78,6 +80,7 @@ _TABLE: dict[str, dict[str, str]] = {
         "1000": "kj kilojoule kilojoules",
         "4.184": "cal calorie calories",
         "4184": "kcal",
+        "3600000": "kwh",
     },
     "electronvolt": {"1": "ev", "1000": "kev", "1000000": "mev", "1000000000": "gev"},
     "power": {"1": "w watt watts", "1000": "kw kilowatt kilowatts"},
@@ -150,6 +153,7 @@ GLUED = frozenset(
 )
 # Read as a unit when they stand alone behind a number; other letters are variables.
 LETTERS = frozenset("mgsNJVWLhKAC")
+_JOINTS = ("per", "a", "an", "of", "in")
 _WORD = re.compile(r"\\[a-zA-Z]+|°[cCfF]?|[A-Za-zμåÅ$€£¥₹¢]+")
 _SPEED = re.compile(r"\b(mp|kp|kmp|km)h\b")
 _POWER = re.compile(r"\s*\^?\s*\{?\s*(-?[0-9])\s*\}?")
@@ -193,12 +197,14 @@ def read_unit(text: str) -> Unit | None:
     powers: dict[str, int] = {}
     factor, known, below = Fraction(1), True, 1
     squared = re.search(r"\b(?:square|sq)\b", text), re.search(r"\b(cubic|cu)\b", text)
-    for match in _WORD.finditer(text):
+    found_words = list(_WORD.finditer(text))
+    alone = all(m[0].lower() in _JOINTS for m in found_words)  # `in` is an inch then
+    for match in found_words:
         word = match[0]
         before = text[: match.start()].rstrip()
         if before.endswith("/") or re.search(r"\bper$", before):
             below = -1
-        if word.lower() in ("per", "a", "an", "of", "in") and len(text.strip()) > 3:
+        if word.lower() in _JOINTS and not alone and len(text.strip()) > 3:
             continue
         if word.lower() in _VAGUE:
             continue
@@ -258,4 +264,4 @@ def conversion(a: Unit | None, b: Unit | None) -> Fraction | None:
     return Fraction(1)  # "12 books", "12 pages": the nouns are the asker's
 
 
-DEGREE = read_unit("degrees")
+DEGREE, RADIAN = read_unit("degrees"), read_unit("radians")

@@ -229,6 +229,10 @@ class Atoms(Forms, abc.ABC):
         if self.sees("_"):
             self.at += 1
             name += "_" + index_text(self.argument_text())
+        return self.called(name)
+
+    def called(self, name: str) -> Term:
+        """A name, with what it is a function of: `f'(0)` is no product."""
         token = self.peek()
         if (
             name[0] in FUNCTION_LETTERS
@@ -307,6 +311,8 @@ class Atoms(Forms, abc.ABC):
             name = "bar" if name == "overline" else name
             inner = re.sub(r"[{}\s]", "", self.argument_text())
             return self.subscripted(f"{name} {inner}")
+        if name == "det":
+            return Term("fn", (self.argument(),), name="det")
         if name == "int":
             return self.integral()
         if name in ("angle", "triangle", "Delta", "measuredangle"):

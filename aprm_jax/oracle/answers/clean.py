@@ -4,6 +4,12 @@ from __future__ import annotations
 
 import re
 
+from aprm_jax.oracle.answers.wordings import (
+    bare,
+    feet_and_inches,
+    in_figures,
+    one_spelling,
+)
 from aprm_jax.oracle.units import everyday
 
 _SIGNS = {
@@ -22,6 +28,10 @@ _SIGNS = {
     "∩": r"\cap ",
     "∖": r"\setminus ",
     "∅": r"\emptyset ",
+    "∨": r"\lor ",
+    "∧": r"\land ",
+    "≮": r"\ge ",
+    "≯": r"\le ",
     "∣": r"\mid ",
     "∫": r"\int ",
     "∞": r"\infty ",
@@ -90,7 +100,7 @@ _STYLE = re.compile(
 )
 _DELIMITED = re.compile(r"\\[()\[\]]")
 _LEADING = re.compile(
-    r"^(?:approximately|about|roughly|exactly|only|is|are|equals|approx\.?|around)\s+",
+    r"^(?:approximately|about|roughly|exactly|only|is|are|at|on|equals|approx\.?|around)\s+",
     re.IGNORECASE,
 )
 _ENDING = re.compile(r"[\s.,;:?\"`]+$")
@@ -105,7 +115,7 @@ _NUMBER_AS_TEXT = re.compile(r"\\text\s*\{\s*([-+]?[0-9][0-9.,/]*)\s*\}")
 _FINAL_DOT = re.compile(
     r"(?<=[0-9])\.(?=\s*(?:$|[}$),;]|\\(?!overline|bar|dot(?![a-z]))))"
 )
-_REPEATING = re.compile(r"(-?[0-9]+\.[0-9]*)\(([0-9]+)\)(?:\.\.\.|\\l?dots)?")
+_REPEATING = re.compile(r"(?<![0-9])([0-9]+\.[0-9]*)\(([0-9]+)\)(?:\.\.\.|\\l?dots)?$")
 _BRACKETS = {
     **{r"\lbrack": "[", r"\rbrack": "]", r"\lgroup": "(", r"\rgroup": ")"},
     **{r"\lparen": "(", r"\rparen": ")", r"\lbrace": r"\{", r"\rbrace": r"\}"},
@@ -113,8 +123,35 @@ _BRACKETS = {
 }
 _BRACKET = re.compile(r"\\(?:[lr](?:brack|group|paren|brace)|[vV]ert|colon)")
 _NOON = re.compile(r"\b([aApP])\.\s?[mM]\.?(?![a-zA-Z])")
-_AND = re.compile(r"([0-9.]+)\s*([a-z]+),?\s+and\s+(?=[0-9.]+\s*([a-z]+))")
-_TIMES = {"noon": "12 PM", "midnight": "12 AM"}
+_AND = re.compile(r"([0-9.]+)\s*([a-z]+)(?:,?\s+and\s+|,\s*)(?=[0-9.]+\s*([a-z]+))")
+_WORDED = re.compile(r"(?:[0-9.]+\s*\\text\s*\{[a-z ,]+\}\s*){2,}")
+_WRAPPED = re.compile(r"\$?\\(?:text|mbox|textrm)\s*\{([^{}]*[0-9][^{}]*)\}\$?")
+_COLOUR = re.compile(r"\\(?:text)?color\s*\{[a-zA-Z]+\}")
+_TAG = re.compile(r"\\(?:tag|phantom)\*?\s*\{[^{}]*\}")
+_OVER = re.compile(r"\{\s*([^{}]+?)\s*\\over\s+([^{}]+?)\s*\}")
+_NEGATED = {
+    **dict.fromkeys(("=", r"\equal"), r"\ne "),
+    **dict.fromkeys((r"\leqslant", r"\leq", r"\le"), ">"),
+    **dict.fromkeys((r"\geqslant", r"\geq", r"\ge"), "<"),
+    **{"<": r"\ge ", ">": r"\le "},
+}
+_NOT = re.compile(r"\\not\s*(=|<|>|\\[lg]e(?:q(?:slant)?)?(?![a-zA-Z]))")
+_LOGIC = {r"\lor": " or ", r"\vee": " or ", r"\land": " and ", r"\wedge": " and "}
+_CONNECTED = re.compile(r"\\(?:lor|vee|land|wedge)(?![a-zA-Z])")
+# `0.333...` goes on for ever; a single digit must stand there three times.
+_GOES_ON = re.compile(
+    r"(-?[0-9]*\.[0-9]*?)(?:([0-9])\2{2,}|([0-9]{2,6})\3+)\s*(?:\.{3,}|…|\\l?dots)\s*\$?"
+)
+# `$2k$` is a formula.
+_THOUSANDS_OF_MONEY = re.compile(
+    r"((?:\\\$|^\$(?=[^$]*$))\s?[0-9][0-9.,]*)\s?([kKmMbB])\b"
+)
+_LARGE = {"k": "thousand", "m": "million", "b": "billion"}
+_WORDS = {
+    **{"noon": "12 PM", "midnight": "12 AM"},
+    **{"infinity": r"\infty", "negative infinity": r"-\infty"},
+}
+_ARC = re.compile(r"([0-9]+)\s*\^\s*\{?\s*\\circ\s*\}?\s*([0-9]{1,2})\s*'(?!')")
 _MINUS = re.compile(
     r"^(?:(?:negative|minus)\s+(?=[0-9\\])|\\text\s*\{\s*(?:negative|minus)\s*\}\s*)",
     re.IGNORECASE,
@@ -133,6 +170,25 @@ def clean(text: str) -> str:
     if r"\\begin" in text:  # every backslash was doubled
         text = text.replace("\\\\", "\\")
     text = text.translate(_SUBSTITUTE).strip()
+    goes_on = _GOES_ON.fullmatch(text.strip("$ "))
+    if goes_on:
+        period = goes_on[2] or goes_on[3]
+        return rf"{goes_on[1]}\overline{{{period}}}"
+    whole = _WRAPPED.fullmatch(text)
+    if whole:
+        text = whole[1].strip()
+    text = _COLOUR.sub("", _TAG.sub("", text))
+    text = _OVER.sub(r"\\frac{\1}{\2}", text)
+    text = re.sub(r"(?<=[0-9])\s*\^\s*(?:o(?![a-z])|\{o\})", r"^\\circ", text)
+    text = re.sub(r"^(-?[0-9.]+) to (-?[0-9.]+)$", r"\1:\2", text)
+    text = _ARC.sub(
+        lambda m: rf"\frac{{{60 * int(m[1]) + int(m[2])}}}{{60}}^\circ", text
+    )
+    text = feet_and_inches(text)
+    text = _NOT.sub(lambda m: _NEGATED[m[1]], text)
+    text = _CONNECTED.sub(lambda m: _LOGIC[m[0]], text)
+    text = re.sub(r"\\(?:text)?cent(?![a-zA-Z])", r"\\text{ cents}", text)
+    text = _THOUSANDS_OF_MONEY.sub(lambda m: f"{m[1]} {_LARGE[m[2].lower()]}", text)
     if "\\begin" not in text:
         text = re.sub(r"\\\\(?=[a-zA-Z!,%$])", r"\\", text)  # escaped twice
     text = text.replace('\\"', "").replace('"', "")
@@ -163,14 +219,14 @@ def clean(text: str) -> str:
             text = text[:-1]
         text = _unwrap(text)
     text = _MINUS.sub("-", text)
-    text = _AND.sub(_smaller, text)
+    if _WORDED.fullmatch(text):
+        text = bare(text)
+    text = in_figures(one_spelling(_AND.sub(_smaller, text)))
     if text.endswith(")") and not re.search(r"[(\[]", text):
         text = text[:-1]  # of a bracket that was opened before the answer
-    repeating = _REPEATING.fullmatch(text)
-    if repeating:
-        return rf"{repeating[1]}\overline{{{repeating[2]}}}"
+    text = _REPEATING.sub(r"\1\\overline{\2}", text)
     number = _NUMBER_AS_TEXT.fullmatch(text)
-    return number[1] if number else _TIMES.get(text.lower(), text)
+    return number[1] if number else _WORDS.get(bare(text).lower(), text)
 
 
 def _smaller(match: re.Match[str]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 import re
+from collections.abc import Iterator
 from fractions import Fraction
 from typing import Literal, Protocol, get_args, runtime_checkable
 
@@ -19,6 +20,13 @@ from aprm_jax.oracle.answers.match import Matcher
 from aprm_jax.oracle.answers.rules import Tolerance
 from aprm_jax.oracle.answers.terms import parse
 from aprm_jax.oracle.answers.tokens import Term, TermError, is_numeric
+from aprm_jax.oracle.answers.wordings import (
+    has_way,
+    opposed,
+    same_residue,
+    same_time,
+    without_ways,
+)
 
 Kind = Literal["math", "number", "choice", "choices", "text"]
 
@@ -192,6 +200,8 @@ def _compare(
 ) -> AnswerVerdict:
     unread: list[str] = []
     different = False
+    if opposed(found[-1], wanted[-1]):
+        return AnswerVerdict(Outcome.DIFFERENT, "the opposite")
     for text in found:
         for reference in wanted:
             if alike(text, reference):
@@ -215,6 +225,11 @@ def _compare(
 
 
 def _pair(given: str, expected: str, matcher: Matcher) -> tuple[bool | None, str]:
+    for decided in (same_time(given, expected), same_residue(given, expected)):
+        if decided is not None:
+            return decided, ""
+    if has_way(given) and has_way(expected):  # the same one
+        given, expected = without_ways(given), without_ways(expected)
     try:
         wanted = _terms(expected)
     except TermError as error:
@@ -237,6 +252,26 @@ def _pair(given: str, expected: str, matcher: Matcher) -> tuple[bool | None, str
     return False, ""
 
 
+_POINT = re.compile(r"([A-Z]'?(?:_\{?[0-9]\}?)?)\s*(\(.*,.*\))")
+_CHOICES = (
+    re.compile(r"C\((?P<n>[0-9]{1,4}),\s*(?P<k>[0-9]{1,4})\)"),
+    re.compile(r"C_\{?(?P<n>[0-9]{1,4})\}?\^\{?(?P<k>[0-9]{1,4})\}?"),
+    re.compile(r"(?:\{\})?_\{?(?P<n>[0-9]{1,4})\}?C_\{?(?P<k>[0-9]{1,4})\}?"),
+)
+
+
+def _other_spellings(text: str) -> Iterator[str]:
+    """What a text may stand for besides: a point `A(1, 2)`, a binomial `C(10, 3)`."""
+    point = _POINT.fullmatch(text)
+    if point is not None:
+        yield f"{point[1]}={point[2]}"
+    counted = text
+    for pattern in _CHOICES:
+        counted = pattern.sub(r"\\binom{\g<n>}{\g<k>}", counted)
+    if counted != text:
+        yield counted
+
+
 _DECIMAL_COMMA = re.compile(r"(?<![0-9.,])([0-9]+),([0-9]+)(?![0-9.,])")
 _GROUPS = re.compile(r"-?[1-9][0-9]{0,2}(?:,[0-9]{3})+")
 
@@ -247,15 +282,16 @@ def _terms(text: str) -> list[Term]:
         term = parse(text)
     except RecursionError as error:
         raise TermError("nested too deeply") from error
-    first = [term]
+    first = [term, *map(parse, _other_spellings(text))]
     if term.op == "rel" and term.name == "~" and is_numeric(term.args[0]):
-        first = [term.args[0].args[0], term]  # 10/3, or 3.33
+        first = [term.args[0].args[0], *first]  # 10/3, or 3.33
     if re.search(r"[0-9],[0-9]", text):
         if re.search(r"[\[({]", text) or _GROUPS.fullmatch(text):
             # Within brackets a comma separates; `1,234` alone may do so as well.
             apart = re.sub(r"(?<=[0-9]),(?=[0-9])", ", ", text)
             terms = [parse(apart), *first]
             return terms if re.search(r"[\[({]", text) else [*first, terms[0]]
-        if len(_DECIMAL_COMMA.findall(text)) == 1 == text.count(","):
+        apart = len(_DECIMAL_COMMA.findall(text)) == 1 == text.count(",")
+        if apart and not re.search(r",[0-9]{3}(?![0-9])", text):
             return [*first, parse(_DECIMAL_COMMA.sub(r"\1.\2", text))]
     return first

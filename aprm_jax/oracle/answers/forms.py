@@ -8,6 +8,7 @@ from fractions import Fraction
 
 from aprm_jax.oracle.answers.names import substitute
 from aprm_jax.oracle.answers.tokens import (
+    ELEMENT,
     MATRICES,
     Cursor,
     Term,
@@ -46,7 +47,7 @@ class Forms(Cursor, abc.ABC):
         if self.take("}"):
             return Term("set")
         if self.builds_set():
-            domain = ""
+            domain, element = "", self.tokens[self.at].text
             self.at += 1
             if self.take("in"):
                 domain = self.raw_until("|", ":", "mid")
@@ -55,7 +56,8 @@ class Forms(Cursor, abc.ABC):
                 raise TermError("a set of other numbers than the real ones")
             inner = self.items()
             self.expect("}")
-            return inner
+            # Whatever its elements are called in it.
+            return substitute(inner, element, symbol(ELEMENT))
         inner = self.items()
         self.expect("}")
         return Term("set", inner.args if inner.op == "list" else (inner,))

@@ -17,14 +17,23 @@ from typing import NamedTuple
 from aprm_jax.oracle import numbers
 from aprm_jax.oracle.answers.modular import congruent, draw
 from aprm_jax.oracle.answers.tokens import Term
-from aprm_jax.oracle.answers.values import Budget, Matrix, evaluate, mentions, symbols
+from aprm_jax.oracle.answers.values import (
+    STEPS,
+    Budget,
+    Matrix,
+    evaluate,
+    mentions,
+    symbols,
+)
 from aprm_jax.oracle.numbers import Number, NumberError
 
 _POINTS = 5
 _TRIES = 24
 _PRIMES = (101, 211, 307, 401, 503, 601, 701, 809)  # denominators
 _INTEGER_OPS = frozenset(["factorial", "binomial"])
-_STEPS = frozenset(["floor", "ceil", "mod"])
+_BENDS = frozenset(["abs", "root", "fn"])  # that may change far from 0 alone
+_FAR = 10**5
+_AROUND = 4  # constants of the terms, beside which integers are tried
 _STEP_POINTS = 60  # of functions with steps, of which most points are one after another
 _INTEGERS = re.compile(r"[i-nN](?:_.*)?")  # names that stand for integers
 _SERIES = frozenset(["sum", "prod"])
@@ -44,15 +53,18 @@ def points(
     largest: int = 400,
     count: int = _TRIES,
     steps: bool = False,
+    beside: Sequence[int] = (),
 ) -> Iterator[dict[str, Number]]:
     """Points to compare at, of mixed sign and size; the same for the same key."""
+    for near in beside:
+        yield {name: Fraction(near) for name in names}
     for k in range(count):
         point: dict[str, Number] = {}
         for place, name in enumerate(sorted(names)):
             drawn = draw(key, f"{k} {name}", 64)
             if integers or (steps and k % 4 == 3):
                 most = largest if k % 2 else 12 + k
-                value = k + 1 if steps and k % 4 else drawn % most + 1
+                value = k - k // 4 if steps and k % 4 else drawn % most + 1
                 point[name] = Fraction(value)
                 continue
             below = _PRIMES[drawn % len(_PRIMES)]
@@ -72,7 +84,7 @@ def samples(terms: Sequence[Term], budget: Budget) -> list[Sample]:
     """
     names = set().union(*map(symbols, terms))
     series, steps = (
-        any(mentions(term, ops) for term in terms) for ops in (_SERIES, _STEPS)
+        any(mentions(term, ops) for term in terms) for ops in (_SERIES, STEPS)
     )
     integers = series or any(
         mentions(term, _INTEGER_OPS) or _alternates(term) or _divides(term)
@@ -80,9 +92,11 @@ def samples(terms: Sequence[Term], budget: Budget) -> list[Sample]:
     )
     integers |= steps and all(map(_INTEGERS.fullmatch, names))
     largest = 40 if series else 400
-    wanted = _STEP_POINTS if steps else _POINTS
+    bends = steps or any(mentions(term, _BENDS) for term in terms)
+    beside = _beside(terms, integers) if bends else ()
+    wanted = (_STEP_POINTS if steps else _POINTS) + len(beside)
     count = max(_TRIES, wanted)
-    drawn = points(names, integers, budget.key, largest, count, steps)
+    drawn = points(names, integers, budget.key, largest, count, steps, beside)
     real: list[Sample] = []
     others: list[Sample] = []
     for point in drawn if names else [{}]:
@@ -99,6 +113,20 @@ def samples(terms: Sequence[Term], budget: Budget) -> list[Sample]:
             break
     enough = 2 if names else 1
     return real if len(real) >= enough else others[:_POINTS]
+
+
+def _beside(terms: Sequence[Term], integers: bool) -> list[int]:
+    """Integers at which a step or a bend is, or beyond all of them."""
+    constants = sorted({n for term in terms for n in _constants(term)}, reverse=True)
+    near = (c + gap for c in constants[:_AROUND] for gap in (-1, 0, 1))
+    return [*dict.fromkeys(near), _FAR] + [-_FAR] * (not integers)
+
+
+def _constants(term: Term) -> Iterator[int]:
+    if term.op == "num" and term.value.denominator == 1 and 4 < term.value < _FAR:
+        yield int(term.value)
+    for arg in term.args:
+        yield from _constants(arg)
 
 
 def _alternates(term: Term) -> bool:

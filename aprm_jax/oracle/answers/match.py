@@ -18,10 +18,14 @@ from aprm_jax.oracle.answers.names import (
     apart,
     by_case,
     clash,
+    free_constant,
+    in_alphabet,
     named,
     normal,
+    of_integers,
     ordered,
     renamed,
+    same_unknown,
     substitute,
 )
 from aprm_jax.oracle.answers.rounding import rounded_in
@@ -39,6 +43,7 @@ from aprm_jax.oracle.answers.rules import (
     in_radians,
     infinite,
     is_set_symbol,
+    noun,
     pairing,
     same_brackets,
     spread,
@@ -58,7 +63,7 @@ from aprm_jax.oracle.numbers import (
     same_number,
 )
 from aprm_jax.oracle.rounding import restates
-from aprm_jax.oracle.units import conversion
+from aprm_jax.oracle.units import RADIAN, conversion
 
 
 class Matcher:
@@ -82,6 +87,7 @@ class Matcher:
 
     def _same(self, given: Term, expected: Term) -> bool | None:
         self.budget.spend()
+        given, expected = of_integers(given, expected)
         if (given.op == "list") != (expected.op == "list"):
             given, expected = apart(given), apart(expected)
         (name_a, a), (name_b, b) = named(given), named(expected)
@@ -104,6 +110,8 @@ class Matcher:
     # Relations.
 
     def _relations(self, a: Term, b: Term) -> bool | None:
+        if not same_unknown(a, b) and "=" not in (a.name, b.name):
+            return False
         signs_a, signs_b = set(a.name.split()), set(b.name.split())
         if signs_a == signs_b == {"="} and len(a.args) == len(b.args) == 2:
             return self._equations(a, b)
@@ -241,7 +249,8 @@ class Matcher:
         if other.op == "list":
             if any(named(item)[1].op == "tuple" for item in other.args):
                 return False
-            return self._all(a.args, b.args)
+            by_name = in_alphabet(other)
+            return self._all(*((x if x is not other else by_name).args for x in (a, b)))
         return False
 
     def _matrix_and_tuple(self, a: Term, b: Term) -> bool | None:
@@ -265,6 +274,8 @@ class Matcher:
         if len(given) > MAX_ITEMS or len(expected) > MAX_ITEMS:
             return None
         here, there = ([normal(named(x)[0]) for x in y] for y in (given, expected))
+        if not any([*here, *there]):
+            here, there = ([noun(x) for x in y] for y in (given, expected))
         # A = 1, B = 2 is not A = 2, B = 1, though a name alone may be any.
         strict = all(here) and sorted(here) == sorted(there) and len(set(here)) > 1
         columns = list(zip(expected, there, strict=True))
@@ -335,11 +346,12 @@ class Matcher:
 
     def _quantities(self, a: Term, b: Term) -> bool | None:
         a, b = without_letter(a), without_letter(b)
-        unit_a = a.unit if a.op == "unit" else None
-        unit_b = b.unit if b.op == "unit" else None
         a, b = in_radians(a, b), in_radians(b, a)
+        unit_a, unit_b = (t.unit if t.op == "unit" else None for t in (a, b))
         if a.op != "unit" and b.op != "unit":
             return self._single(a, b)
+        if RADIAN in (unit_a, unit_b) and "degree" in (a.op, b.op):
+            return False
         factor = conversion(unit_a, unit_b)
         if factor is None:
             return False
@@ -357,6 +369,7 @@ class Matcher:
             a = without_letter(a)
             if not values.symbols(a):
                 return self._numbers(a, b)
+        a, names_a = free_constant(a, names_a, names_b)
         verdict = identical(a, b, self.budget)
         if verdict is None and names_a != names_b:
             return False
@@ -377,7 +390,12 @@ class Matcher:
             if isinstance(left, tuple) or isinstance(right, tuple):
                 return same_value(left, right, scale)
             if same_number(left, right, scale):
-                return congruent(x, y, self.budget.key, self.budget) is not False
+                exact = congruent(x, y, self.budget.key, self.budget)
+                if exact is None and any(
+                    values.extreme(t, self.budget) for t in (x, y)
+                ):
+                    return None
+                return exact is not False
             if self._close(x, left, y, right):
                 return True
         return False

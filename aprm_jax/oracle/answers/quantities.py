@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 from dataclasses import replace
+from fractions import Fraction
 
 from aprm_jax.oracle.answers.atoms import Atoms
 from aprm_jax.oracle.answers.tokens import (
@@ -17,20 +18,21 @@ from aprm_jax.oracle.answers.tokens import (
     is_numeric,
     number,
 )
-from aprm_jax.oracle.numerals import multiple
+from aprm_jax.oracle.numerals import multiple, part
 from aprm_jax.oracle.units import LETTERS, conversion, is_unit, read_unit
 
 
 class Quantities(Atoms, abc.ABC):
     """Reads what stands behind a number and says of what it is one."""
 
-    def multiple(self, left: Term) -> int | None:
-        """How many a `dozen`, `million` or the like behind a number is."""
+    def multiple(self, left: Term) -> Fraction | int | None:
+        """How many a `dozen`, `million`, `tenth` or the like behind a number is."""
         token = self.peek()
         if token is None or token.kind not in ("word", "text"):
             return None
         counts = left.op == "unit" or is_numeric(left)
-        return multiple(token.text.strip()) if counts else None
+        word = token.text.strip()
+        return (multiple(word) or part(word)) if counts else None
 
     def multiplied(self, left: Term, factor: Term) -> Term:
         if left.op == "unit":  # $5 million
@@ -43,17 +45,17 @@ class Quantities(Atoms, abc.ABC):
         if token is None or token.kind != "num":
             return None
         value = self.power()
-        part = self.unit(value)
-        if part is None and (here := self.peek()) and here.text in LETTERS:
+        less = self.unit(value)
+        if less is None and (here := self.peek()) and here.text in LETTERS:
             self.at += 1
-            part = Term("unit", (value,), unit=read_unit(here.text))
-        factor = conversion(whole.unit, part.unit) if part else None
-        if part is None or not factor or factor <= 1 or part.unit is None:
+            less = Term("unit", (value,), unit=read_unit(here.text))
+        factor = conversion(whole.unit, less.unit) if less else None
+        if less is None or not factor or factor <= 1 or less.unit is None:
             self.at = start
             return None
         larger = self.joined("mul", (number(factor), whole.args[0]))
-        total = self.joined("add", (larger, part.args[0]))
-        return Term("unit", (total,), unit=part.unit)
+        total = self.joined("add", (larger, less.args[0]))
+        return Term("unit", (total,), unit=less.unit)
 
     def unit(self, left: Term) -> Term | None:
         """The number with its unit, where one follows; the rest is consumed."""

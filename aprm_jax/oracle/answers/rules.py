@@ -10,7 +10,7 @@ from fractions import Fraction
 from aprm_jax.oracle.answers.tokens import Term, is_numeric, number
 from aprm_jax.oracle.answers.values import mentions
 from aprm_jax.oracle.numerals import MAX_POWER, Stated
-from aprm_jax.oracle.units import DEGREE, LETTERS, read_unit
+from aprm_jax.oracle.units import DEGREE, LETTERS, RADIAN, read_unit
 
 MAX_ITEMS = 64
 SETS = frozenset(["union", "intersection", "difference"])
@@ -33,7 +33,9 @@ def spread(term: Term) -> Term:
             whole = spread(item)
             items.extend(whole.args if whole.op == "list" != item.op else (whole,))
         return dataclasses.replace(term, args=tuple(items[: MAX_ITEMS + 1]))
-    if term.op == "rel" or not mentions(term, frozenset(["pm", "mp"])):
+    if term.op == "rel" and term.name != "!=":
+        return term
+    if not mentions(term, frozenset(["pm", "mp"])):
         return term
     return Term("list", (_signed(term, False), _signed(term, True)))
 
@@ -75,7 +77,11 @@ def without_percent(term: Term) -> Term:
     """The term without an outermost percent sign; `0.5%` keeps it, as 0.5 is 50 %."""
     if term.op == "neg":
         return Term("neg", (without_percent(term.args[0]),))
-    share = term.op == "percent" and term.args[0].op == "num" and term.args[0].value < 1
+    inner = term.args[0] if term.op == "percent" else term
+    share = inner.op == "num" and inner.value < 1
+    if inner.op == "div" and all(arg.op == "num" for arg in inner.args):
+        share = inner.args[0].value < inner.args[1].value
+    share = share and term.op == "percent"
     return term.args[0] if term.op == "percent" and not share else term
 
 
@@ -89,6 +95,13 @@ def without_letter(term: Term) -> Term:
             unit = read_unit(f"{base.name}^{exponent}" if exponent else base.name)
             return Term("unit", (term.args[0],), unit=unit)
     return term
+
+
+def noun(term: Term) -> str:
+    """What a quantity counts, where that is no unit: the girls of `5 girls`."""
+    if term.op != "unit" or term.unit is None or term.unit.known:
+        return ""
+    return " ".join(name for name, _ in term.unit.powers)
 
 
 def infinite(term: Term) -> int:
@@ -133,16 +146,25 @@ def in_base(name: str) -> int | None:
 
 
 def in_radians(angle: Term, other: Term) -> Term:
-    """Degrees as the share of pi that they are, where the other one has pi in it."""
+    """Degrees as the share of pi that they are, where the other one is in radians.
+
+    It is where it says so, or has pi in it.
+    """
+    if angle.op == "neg":
+        inner = in_radians(angle.args[0], other)
+        return angle if inner is angle.args[0] else Term("neg", (inner,))
     degrees = angle.op == "unit" and angle.unit == DEGREE
-    if not (degrees or angle.op == "degree") or not _has_pi(other):
+    radians = other.op == "unit" and other.unit == RADIAN
+    if not (degrees or angle.op == "degree") or not (radians or _has_pi(other)):
         return angle
     half_turn = Term("div", (Term("const", name="pi"), number(Fraction(180))))
     return Term("mul", (angle.args[0], half_turn))
 
 
 def _has_pi(term: Term) -> bool:
-    return (term.op, term.name) == ("const", "pi") or any(map(_has_pi, term.args))
+    own = (term.op, term.name) == ("const", "pi")
+    angle = term.op == "fn" and term.name.startswith("arc")
+    return own or angle or any(map(_has_pi, term.args))
 
 
 def difference(relation: Term) -> Term:

@@ -10,7 +10,7 @@ from fractions import Fraction
 from aprm_jax.oracle import numbers
 from aprm_jax.oracle.answers import values
 from aprm_jax.oracle.answers.names import substitute
-from aprm_jax.oracle.answers.rules import FLIP, SETS, difference
+from aprm_jax.oracle.answers.rules import FLIP, SETS, difference, spread
 from aprm_jax.oracle.answers.tokens import Term, is_numeric, number
 from aprm_jax.oracle.numbers import Number, NumberError
 
@@ -94,6 +94,9 @@ def _pieces(term: Term, budget: values.Budget) -> list[Piece] | None:
             right = _complement(right)
         return _overlaps(left, right, budget)
     if term.op == "rel":
+        spelled = spread(term)
+        if spelled.op == "list":
+            return _system(spelled, budget)
         return _solutions(term, budget)
     return None
 
@@ -117,11 +120,12 @@ def _system(term: Term, budget: values.Budget) -> list[Piece] | None:
 
     `x < 1, x > 3` has none of the first kind, and is read as the second.
     """
-    if len(values.symbols(term)) != 1:
+    if len({name for name in values.symbols(term) if name != "set R"}) != 1:
         return None
     found: list[tuple[Piece, ...]] = []
     for item in term.args:
-        pieces = _disjoint(item, budget) if item.op == "rel" else None
+        item = spread(item)  # x != ±1
+        pieces = None if item.op not in ("rel", "list") else _disjoint(item, budget)
         if pieces is None:
             return None
         found.append(pieces)
@@ -165,6 +169,15 @@ def _solutions(term: Term, budget: values.Budget) -> list[Piece] | None:
         return _pieces(sides[1], budget)
     if any(side.op == "abs" and side.args[0].op == "sym" for side in sides):
         return _mirrored(term, budget)
+    if len(sides) == 3 and sides[1].op != "sym":  # -3 < 2x - 1 < 5
+        parts = [
+            _solutions(Term("rel", term.args[k : k + 2], name=signs[k]), budget)
+            for k in (0, 1)
+        ]
+        left, right = parts
+        if left is None or right is None:
+            return None
+        return _overlaps(left, right, budget)
     if len(sides) == 3 and is_numeric(sides[0]) and is_numeric(sides[2]):
         if all(s in ("<", "<=") for s in signs):
             low, high, closed = sides[0], sides[2], [s == "<=" for s in signs]
@@ -207,7 +220,7 @@ def _negative(end: End) -> End:
 def _linear(term: Term, sign: str, budget: values.Budget) -> list[Piece] | None:
     """The solutions of `term sign 0`, where the term is a x + b."""
     names = values.symbols(term)
-    if len(names) != 1:
+    if len(names) != 1 or values.mentions(term, values.STEPS):
         return None
     (name,) = names
     at: list[Number] = []

@@ -24,7 +24,7 @@ from aprm_jax.oracle.answers.tokens import (
     tokenize,
 )
 from aprm_jax.oracle.numerals import number_in_words
-from aprm_jax.oracle.units import is_unit
+from aprm_jax.oracle.units import is_unit, read_unit
 
 
 def parse(text: str) -> Term:
@@ -60,6 +60,13 @@ def _is_words(text: str) -> bool:
 def _grouped(term: Term) -> Term:
     """A factor; `\\{1+2\\}` within a product is a bracket and no set."""
     return term.args[0] if term.op == "set" and len(term.args) == 1 else term
+
+
+def transposed(matrix: Term) -> Term:
+    """Its rows as columns."""
+    columns = zip(*(row.args for row in matrix.args), strict=True)
+    rows = tuple(Term("row", column) for column in columns)
+    return Term("matrix", rows, name=matrix.name)
 
 
 class _Parser(Quantities):
@@ -171,7 +178,7 @@ class _Parser(Quantities):
                 op = "union"
             elif self.take("cap"):
                 op = "intersection"
-            elif self.take("setminus", "backslash"):
+            elif self.take("setminus", "backslash", "-"):
                 op = "difference"
             else:
                 return left
@@ -186,6 +193,9 @@ class _Parser(Quantities):
         while True:
             if self.take("+"):
                 left = self.joined("add", (left, self.product()))
+            elif left == symbol("set R") and self.sees("-"):  # \\mathbb{R} - \\{1\\}
+                self.depth -= 1
+                return left
             elif self.take("-"):
                 left = self.joined("add", (left, Term("neg", (self.product(),))))
             elif self.sees("pm", "mp"):
@@ -257,20 +267,28 @@ class _Parser(Quantities):
         base = self.atom()
         while True:
             if self.sees("^"):
-                if self.is_degree():
+                if (scale := self.degree()) is not None:
                     base = self.joined("degree", (base,))
+                    if scale:
+                        base = Term("unit", base.args, unit=read_unit(f"°{scale}"))
                     continue
                 self.at += 1
                 while self.sees("prime", "'", "ast"):
                     self.at += 1
                     base = symbol(base.name + "'")
                 if base.name.endswith("'"):
+                    base = self.called(base.name)
                     continue
                 if self.sees("{") and self.sees("prime", ahead=1):
-                    self.argument_text()
-                    base = symbol(base.name + "'")
+                    count = self.argument_text().count("prime")
+                    base = self.called(base.name + "'" * count)
                     continue
                 exponent = self.exponent()
+                if base.op == "tuple" and exponent == symbol("T"):  # a column
+                    continue
+                if base.op == "matrix" and exponent in (symbol("T"), symbol("top")):
+                    base = transposed(base)
+                    continue
                 if base.op == "sym" and exponent.op == "based":  # v^2_0
                     digits, _, index = exponent.name.partition("_")
                     base = symbol(f"{base.name}_{index_text(index)}")
@@ -285,7 +303,7 @@ class _Parser(Quantities):
             elif self.take("degree"):
                 base = self.joined("degree", (base,))
             elif self.take("'") and base.op == "sym":
-                base = symbol(base.name + "'")
+                base = self.called(base.name + "'")
             else:
                 token = self.peek()
                 word = token.text.strip().lower() if token else ""
@@ -305,19 +323,23 @@ class _Parser(Quantities):
             self.depth -= 1
         return exponent
 
-    def is_degree(self) -> bool:
-        """Takes `^\\circ` or `^{\\circ}`, unless a temperature's letter follows."""
+    def degree(self) -> str | None:
+        """Takes `^\\circ` or `^{\\circ}`, with a temperature's letter.
+
+        Returns:
+          The letter; "" for an angle, or for degrees of some scale. None for no degree.
+        """
         if self.sees("circ", ahead=1):
             width = 2
         elif self.sees("{", ahead=1) and self.sees("circ", ahead=2):
             width = 4
         else:
-            return False
+            return None
         token = self.peek(width)
-        if token and token.text.strip(" ~") in ("C", "F"):
-            width += 1
-        self.at += width
-        return True
+        letter = token.text.strip(" ~") if token else ""
+        letter = letter if letter in ("C", "F") else ""
+        self.at += width + len(letter)
+        return letter
 
     def applied(self) -> Term:
         """The argument of a function without brackets: `\\sin 2x`."""

@@ -80,12 +80,13 @@ ALIASES = {
     "ctg": "cot",
     "arctg": "arctan",
     "ceiling": "ceil",
+    "surd": "sqrt",
     **{f"a{name}": f"arc{name}" for name in _words("cot sec csc sinh cosh tanh")},
     "exponentialE": "e",
     "imaginaryI": "i",
 }
 INVERSE = {
-    name: f"arc{name}" for name in ["sin", "cos", "tan", "cot", "sinh", "cosh", "tanh"]
+    name: f"arc{name}" for name in _words("sin cos tan cot sec csc sinh cosh tanh")
 }
 CONSTANTS = {"pi": "pi", "π": "pi", "infty": "inf", "infinity": "inf", "inf": "inf"}
 RELATIONS = {
@@ -128,7 +129,12 @@ UNREAD = _words(
     "stackrel overset underset underbrace overbrace substack ce displaylines"
 )
 # Words that are a set of real numbers, as `plain` spells them.
-EMPTY = _words("nosolution nosolutions norealsolution norealsolutions emptyset none")
+EMPTY = _words(
+    "nosolution nosolutions norealsolution norealsolutions emptyset none noroots "
+    "thereisnosolution therearenosolutions therearenorealsolutions nosolutionexists "
+    "nosolutionsexist (nosolution) norealroots nosuchnumberexists nosuchxexists"
+)
+ELEMENT = "element"  # of a set that is given by a condition
 REALS = _words("allrealnumbers allreals realnumbers anyrealnumber allrealnumber")
 PERCENT = _words("percent pct percentage percents")
 JOINING = _words("and or or, and, & where with")

@@ -15,12 +15,14 @@ MAX_STEPS = 30_000  # sums of two numbers, or as much work, in one comparison
 # What a function, a root or a factorial costs, in sums of two numbers.
 _COSTS = dict.fromkeys(["fn", "root", "log", "factorial", "binomial"], 25)
 _COSTLY_POWER = 10
+STEPS = frozenset(["floor", "ceil", "mod"])  # of which a line at a few points is none
 _MAX_SERIES = 300  # addends
 _CONSTANTS: dict[str, Number] = {
     "pi": +numbers.MP.pi,
     "e": +numbers.MP.e,
     "i": numbers.I,
 }
+_TINY = 1e-15
 _ZERO, _ONE, _HUNDRED = Fraction(0), Fraction(1), Fraction(100)
 
 Matrix = tuple[tuple[Number, ...], ...]  # rows
@@ -61,6 +63,24 @@ def symbols(term: Term) -> set[str]:
 def mentions(term: Term, ops: frozenset[str]) -> bool:
     """Whether a term or a part of it is one of these operators."""
     return term.op in ops or any(mentions(part, ops) for part in term.args)
+
+
+def extreme(term: Term, budget: Budget) -> bool:
+    """Whether a part is so large or small that 50 digits may lose what stands beside.
+
+    Such a part is no rational number: those are exact.
+    """
+    if term.op in ("sum", "prod", "integral"):
+        return False
+    grows = term.op in ("pow", "root") or (term.op == "fn" and term.name == "exp")
+    if grows or term.op == "fn":
+        try:
+            size = abs(numbers.approximate(scalar(term, budget)))
+        except NumberError:
+            return False
+        if size > 1 / _TINY or (grows and 0 < size < _TINY):
+            return True
+    return any(extreme(arg, budget) for arg in term.args)
 
 
 def evaluate(

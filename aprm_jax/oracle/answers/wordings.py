@@ -1,0 +1,291 @@
+"""What answers say in the words of everyday life: times of day, spans, directions.
+
+A parser of terms takes such words for units or for nothing, and an answer that means
+the opposite then has the same number.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from fractions import Fraction
+from typing import NamedTuple
+
+from aprm_jax.oracle.numerals import PARTS, format_number, number_in_words
+from aprm_jax.oracle.units import everyday
+
+_NUMBER = r"[0-9]+(?:\.[0-9]+)?"
+_I = re.IGNORECASE
+_WRAPPER = re.compile(r"\\(?:text|mathrm|textbf|mbox|rm)\s*\{([^{}]*)\}")
+
+# Times of day.
+_HALVES = r"\s*(?P<half>am|pm|in the (?:morning|afternoon|evening)|at night)?"
+_DIGITS = re.compile(
+    r"(?P<hour>[0-9]{1,2})(?::(?P<minute>[0-5][0-9]))?"
+    rf"(?P<sharp>\s*o'? ?clock)?{_HALVES}",
+    _I,
+)
+_PAST = re.compile(
+    r"(?:(?P<count>[a-z0-9 -]+?)(?: minutes?)?|(?P<quarter>a quarter|quarter))"
+    rf" (?P<way>past|after|to|before|till) (?P<hour>[a-z0-9]+){_HALVES}",
+    _I,
+)
+_DAY = 24 * 60
+
+
+class TimeOfDay(NamedTuple):
+    """Minutes after midnight, or after midnight or noon where the half is unknown.
+
+    `sure` says whether the words leave no doubt that a time of day is meant.
+    """
+
+    minutes: int
+    half_known: bool
+    sure: bool
+
+
+@functools.lru_cache(maxsize=1 << 12)
+def bare(text: str) -> str:
+    """The text without fonts and with single blanks."""
+    return " ".join(_WRAPPER.sub(r" \1 ", text).replace("~", " ").split())
+
+
+@functools.lru_cache(maxsize=1 << 12)
+def time_of_day(text: str) -> TimeOfDay | None:
+    """The time that `3:45 PM`, `15:45`, `half past seven` say; None for other texts."""
+    text = bare(text)
+    found = _DIGITS.fullmatch(text)
+    if found is not None:
+        if not (found["minute"] or found["sharp"] or found["half"]):
+            return None
+        sure = bool(found["half"] or found["sharp"])
+        at = _time(int(found["hour"]), int(found["minute"] or 0), found["half"], sure)
+        of_24 = at is not None and found["hour"].startswith("0")
+        return at._replace(half_known=True) if at is not None and of_24 else at
+    found = _PAST.fullmatch(text)
+    if found is None:
+        return None
+    hour = number_in_words(found["hour"]) if not found["hour"].isdigit() else None
+    hour = Fraction(found["hour"]) if found["hour"].isdigit() else hour
+    count = found["count"] or "quarter"
+    special = {"half": 30, "quarter": 15, "a quarter": 15}
+    minutes = special.get(count.lower())
+    if minutes is None:
+        value = Fraction(count) if count.isdigit() else number_in_words(count)
+        minutes = int(value) if value is not None and value.denominator == 1 else -1
+    if hour is None or hour.denominator != 1 or not 0 <= minutes < 60:
+        return None
+    back = found["way"].lower() in ("to", "before", "till")
+    at = _time(int(hour), 0, found["half"], True)
+    if at is None:
+        return None
+    moved = at.minutes + (-minutes if back else minutes)
+    return at._replace(minutes=moved % (_DAY if at.half_known else _DAY // 2))
+
+
+def _time(hour: int, minute: int, half: str | None, sure: bool) -> TimeOfDay | None:
+    if hour > 24 or (half and not 1 <= hour <= 12):
+        return None
+    if half:
+        late = half.lower() not in ("am", "in the morning")
+        return TimeOfDay((hour % 12 + 12 * late) * 60 + minute, True, sure)
+    known = hour > 12 or hour == 0
+    span = _DAY if known else _DAY // 2
+    return TimeOfDay((hour * 60 + minute) % span, known, sure or hour == 0)
+
+
+def same_time(a: str, b: str) -> bool | None:
+    """Whether two texts say one time of day; None where they need not be such."""
+    x, y = time_of_day(a), time_of_day(b)
+    if x is None or y is None or not (x.sure or y.sure):
+        return None
+    span = _DAY if x.half_known and y.half_known else _DAY // 2
+    return x.minutes % span == y.minutes % span
+
+
+# Residues.
+_MODULUS = r"\s*\{?\s*(?P<modulus>[0-9]{1,300})\s*\}?\s*\)?"
+_RESIDUE = re.compile(
+    r"(?:(?P<name>[^=<>]*?)\s*\\equiv\s*)?(?P<value>-?[0-9]{1,300})\s*"
+    rf"(?:\\p?mod|\\bmod|\(\s*\\?(?:mod|bmod)|mod){_MODULUS}"
+)
+
+
+def same_residue(a: str, b: str) -> bool | None:
+    """Whether `3 \\pmod 7` and `10 \\pmod 7` say one; None for other texts."""
+    x, y = _RESIDUE.fullmatch(a.strip()), _RESIDUE.fullmatch(b.strip())
+    if x is None or y is None or (x["name"] or "") != (y["name"] or ""):
+        return None
+    moduli = int(x["modulus"]), int(y["modulus"])
+    if moduli[0] != moduli[1] or not moduli[0]:
+        return False
+    return (int(x["value"]) - int(y["value"])) % moduli[0] == 0
+
+
+# Quantities.
+_HALF_MORE = re.compile(r"(?P<count>[a-z0-9. -]+?) (?P<unit>[a-z]+) and a half", _I)
+_HOURS = re.compile(rf"({_NUMBER})\s?h(?:rs?)?\s?([0-9]+)\s?m(?:ins?)?(?![a-z])", _I)
+_FEET = re.compile(rf"({_NUMBER})\s?'\s?({_NUMBER})\s?(?:\"|'')")
+_OF = re.compile(
+    r"(?:an? )?(increase|decrease|profit|loss|gain|rise|drop)"
+    r"(?: of|:) (.*[0-9].*)",
+    _I,
+)
+_BELOW_ZERO = re.compile(r"(.*[0-9].*?)\s+below zero", _I)
+
+
+def feet_and_inches(text: str) -> str:
+    """`6'2"` as `6 ft 2 in`."""
+    return _FEET.sub(r"\1 ft \2 in", text)
+
+
+def in_figures(text: str) -> str:
+    """`half an hour` as `1/2 hour`, `2 h 30 m` as `2 h 30 min`; else the text."""
+    plain = bare(text)
+    found = _HOURS.fullmatch(plain)
+    if found is not None:
+        return f"{found[1]} h {found[2]} min"
+    found = _OF.fullmatch(plain)
+    if found is not None:
+        return f"{found[2]} {found[1].lower()}"
+    found = _BELOW_ZERO.fullmatch(text)
+    if found is not None:
+        return f"-{found[1]}"
+    found = _HALF_MORE.fullmatch(plain)
+    if found is not None and everyday(found["unit"]):
+        count = {"a": Fraction(1), "an": Fraction(1)}.get(found["count"].lower())
+        count = count or _value(found["count"])
+        if count is not None and count.denominator == 1:
+            return f"{format_number(count + Fraction(1, 2))} {found['unit']}"
+    return _counted(plain.split()) or text
+
+
+def _counted(words: list[str]) -> str:
+    """Numbers in words, each with its unit, in figures; "" for other words."""
+    out: list[str] = []
+    count: list[str] = []
+    for word in words:
+        if not everyday(word) or not count or word.lower().removesuffix("s") in PARTS:
+            count.append(word)
+            continue
+        while len(count) > 1 and count[-1].lower() in ("of", "a", "an"):
+            count.pop()
+        if out and count[0] == "and":
+            count.pop(0)
+        value = number_in_words(" ".join(count))
+        if value is None:
+            return ""
+        out.append(f"{value} {word}")
+        count = []
+    return "" if count else " ".join(out)
+
+
+def _value(text: str) -> Fraction | None:
+    return Fraction(text) if re.fullmatch(_NUMBER, text) else number_in_words(text)
+
+
+# Opposites.
+_PAIRS = (
+    "left right",
+    "north south",
+    "east west",
+    "up down",
+    "upward downward",
+    "upwards downwards",
+    "above below",
+    "clockwise counterclockwise",
+    "more less",
+    "more fewer",
+    "increase decrease",
+    "increased decreased",
+    "rise fall",
+    "gain loss",
+    "profit loss",
+    "older younger",
+    "taller shorter",
+    "longer shorter",
+    "larger smaller",
+    "greater smaller",
+    "greater less",
+    "faster slower",
+    "heavier lighter",
+    "earlier later",
+    "early late",
+    "before after",
+    "ahead behind",
+    "forward backward",
+    "forwards backwards",
+    "hotter colder",
+    "warmer colder",
+    "maximum minimum",
+    "convergent divergent",
+    "converges diverges",
+    "even odd",
+    "inside outside",
+    "horizontal vertical",
+    "forward back",
+    "won lost",
+    "much little",
+    "boys girls",
+    "boy girl",
+    "men women",
+    "adults children",
+    "heads tails",
+)
+_OPPOSITES = tuple(tuple(pair.split()) for pair in _PAIRS)
+_CORNERS = frozenset(["northeast", "northwest", "southeast", "southwest"])
+_TURNED = frozenset(" ".join(_PAIRS).split()) | _CORNERS
+_WAYS = re.compile(r"\b(north|south|east|west) of (north|south|east|west)\b", _I)
+_WORD = re.compile(r"[a-z]+")
+_SPELLINGS = {
+    "anticlockwise": "counterclockwise",
+    "counter-clockwise": "counterclockwise",
+    "anti-clockwise": "counterclockwise",
+    "north-east": "northeast",
+    "north-west": "northwest",
+    "south-east": "southeast",
+    "south-west": "southwest",
+}
+_SPELLED = re.compile(rf"\b(?:{'|'.join(_SPELLINGS)})\b", _I)
+_COMPASS = {"ne": "northeast", "nw": "northwest", "se": "southeast", "sw": "southwest"}
+
+
+def one_spelling(text: str) -> str:
+    """Directions in one spelling: `anticlockwise`, `north-east`, `NE`."""
+    text = _SPELLED.sub(lambda m: _SPELLINGS[m[0].lower()], text)
+    whole = bare(text)
+    return _COMPASS.get(whole.lower(), text) if whole.isupper() else text
+
+
+def opposed(a: str, b: str) -> bool:
+    """Whether two texts differ in words that mean the opposite of each other."""
+    ours, theirs = (bare(text).lower() for text in (a, b))
+    x, y = _WAYS.search(ours), _WAYS.search(theirs)
+    if x and y:
+        return x.groups() != y.groups()
+    ours, theirs = (
+        {_COMPASS.get(word, word) for word in _WORD.findall(text)}
+        for text in (ours, theirs)
+    )
+    ours, theirs = ours & _TURNED, theirs & _TURNED
+    if not ours or not theirs:
+        return False
+    points = ours & _CORNERS, theirs & _CORNERS
+    if all(points) and not points[0] & points[1]:
+        return True
+    for one, other in _OPPOSITES:
+        if {one, other} <= ours or {one, other} <= theirs:
+            continue
+        if (one in ours and other in theirs) or (other in ours and one in theirs):
+            return True
+    return False
+
+
+def has_way(text: str) -> bool:
+    """Whether a text has `north of east` or the like."""
+    return _WAYS.search(bare(text)) is not None
+
+
+def without_ways(text: str) -> str:
+    """The text without `north of east` and the like."""
+    return " ".join(_WAYS.sub(" ", bare(text)).split())
