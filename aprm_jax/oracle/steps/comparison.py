@@ -16,6 +16,7 @@ from aprm_jax.oracle.steps.parsing import Formula, parse_formula
 from aprm_jax.oracle.steps.quantities import figures
 from aprm_jax.oracle.steps.relations import Reading, Relation, read_relations
 from aprm_jax.oracle.steps.tokens import Token, tokenize
+from aprm_jax.oracle.units import everyday
 
 _ANSWER = re.compile(r"#\s*Answer\s+(\S.{0,200})", re.DOTALL)
 # Steps that pick one of several ways on: another choice is no error.
@@ -25,6 +26,9 @@ _CHOOSES = re.compile(
     r"|plug\w*|substitut\w*|set|setting"
     r"|for \$?[b-z])\b|[<>≤≥]|\\[lg]eq?\b|\?",
     re.IGNORECASE,
+)
+_QUOTIENT = re.compile(
+    r"(?<![0-9./:*+=-])([0-9]{1,9})[/:]([1-9][0-9]{0,8})(?![0-9/:*+=-]|\.[0-9])"
 )
 _FIGURE = re.compile(NUMBER)
 _PLACES = re.compile(r"[0-9]+(?:st|nd|rd|th)\b")
@@ -189,7 +193,7 @@ def compared(a: Step, b: Step, least_overlap: float) -> tuple[Formula, Formula] 
         names = variables(relation.right.node), variables(other.right.node)
         if names[0] == names[1]:
             return relation.right, other.right
-    if overlap(a, b) < least_overlap:
+    if overlap(a, b) < least_overlap or _same_cases(a, b):
         return None
     ends = a.conclusion, b.conclusion
     if ends[0] is None or ends[1] is None or _of_different(a, b):
@@ -199,12 +203,71 @@ def compared(a: Step, b: Step, least_overlap: float) -> tuple[Formula, Formula] 
     return ends[0], ends[1]
 
 
+def only_ends_differ(a: Step, b: Step, ends: tuple[Formula, Formula]) -> bool:
+    """Whether two steps have the same figures beside their conclusions."""
+    rest = (
+        figures(step.text[: end.start] + " " + step.text[end.end :])
+        for step, end in zip((a, b), ends, strict=True)
+    )
+    return Counter(next(rest)) == Counter(next(rest))
+
+
+def reduced(text: str) -> Counter[Fraction]:
+    """The figures of a text, `2/4` and `8:12` as one number each."""
+    found: list[Fraction] = []
+
+    def note(match: re.Match[str]) -> str:
+        found.append(Fraction(int(match[1]), int(match[2])))
+        return " "
+
+    rest = _QUOTIENT.sub(note, text)
+    return Counter((*found, *figures(rest)))
+
+
+def one_quantity(a: Step, b: Step, ends: tuple[Formula, Formula]) -> bool:
+    """Whether two conclusions are one quantity in two units: $7 and 700 cents."""
+    units = [_unit(step, end) for step, end in zip((a, b), ends, strict=True)]
+    if units[0] is None or units[1] is None or units[0][0] != units[1][0]:
+        return False
+    if any(end.stated is None for end in ends):
+        return False
+    sizes = [
+        end.stated.value * unit[1]
+        for end, unit in zip(ends, units, strict=True)
+        if end.stated is not None and unit is not None
+    ]
+    return sizes[0] == sizes[1]
+
+
+def _unit(step: Step, end: Formula) -> tuple[str, Fraction] | None:
+    if end.money or step.text[: end.start].endswith("$"):
+        return everyday("dollars")
+    word = re.match(r"\s*([A-Za-z]+)", step.text[end.end :])
+    return everyday(word[1]) if word else None
+
+
+def _same_cases(a: Step, b: Step) -> bool:
+    """Whether two steps have the same equations in another order: `x = 3 or x = -3`."""
+    ours, theirs = (
+        [
+            "".join(f"{r.left.text}={r.right.text}".split())
+            for r in step.reading.relations
+        ]
+        for step in (a, b)
+    )
+    return len(ours) > 1 and ours != theirs and Counter(ours) == Counter(theirs)
+
+
 def _of_different(a: Step, b: Step) -> bool:
     """Whether two conclusions are about different things: `15d^2 = 4` and `d^2 = 4`.
 
     Of prose only a last figure that the other step does not mention is a conclusion.
     """
     ours, theirs = (s.reading.relations[-1:] for s in (a, b))
+    bare = [not (s.reading.relations or s.reading.values) for s in (a, b)]
+    if bare[0] != bare[1]:
+        bare_one, other = (a, b) if bare[0] else (b, a)
+        return bare_one.figures[-1:] != () and bare_one.figures[-1] in other.figures
     if not (ours or a.reading.values) and not (theirs or b.reading.values):
         return a.figures[-1:] != b.figures[-1:] and a.figures[-1] in b.figures
     sides = ["".join(r.left.text.split()) for r in (*ours, *theirs) if not r.closed]
@@ -216,7 +279,10 @@ def _is_part(text: str, figure: re.Match[str]) -> bool:
     before = text[: figure.start()].rstrip(" $€£")
     after = text[figure.end() :].lstrip(" $")
     listed = re.search(r"[0-9](?:,|,? and)$", before) is not None
-    return listed or before[-1:] in set("*/+-=(<>×") or after[:1] in set("*/+^=")
+    ratio = before[-1:] == ":" and before[-2:-1].isdigit()
+    return (
+        listed or ratio or before[-1:] in set("*/+-=(<>×") or after[:1] in set("*/+^=")
+    )
 
 
 def _blank(match: re.Match[str]) -> str:

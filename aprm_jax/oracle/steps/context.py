@@ -50,8 +50,8 @@ _MAY_CYCLE = re.compile(
 )
 _PERIODS = tuple(map(Fraction, (7, 10, 12, 24, 60, 360)))
 _REMAINDERS = re.compile(
-    r"\b(?:remainders?|remains|quotient|left ?over|divides?|divisible|whole|full"
-    r"|complete)\b",
+    r"\b(?:remainders?|rem|remains|remaining|quotient|left ?over|left|divides?"
+    r"|divisible|whole|full|complete)\b",
     _I,
 )
 _ROUNDS = re.compile(
@@ -72,7 +72,8 @@ _DENIES = re.compile(
     r" (?:hold|equal|true|correct|right)"
     r"|cannot (?:be|hold)|can't be|false|untrue"
     r"|(?:is|was|be|it's) wrong|wrong (?:to|that)|wrongly|incorrect\w*|mistake\w*"
-    r"|impossib\w+|absurd\w*|contradict\w*|nonsens\w+|contrary)\b|\\Rightarrow\s?\\Left",
+    r"|impossib\w+|absurd\w*|contradict\w*|nonsens\w+|contrary|nobody|no one"
+    r"|which fails)\b|\?\s*(?:no|nope|never)\b|\\Rightarrow\s?\\Left",
     _I,
 )
 # What may be said of a case that is not so: no false equation of it is an error.

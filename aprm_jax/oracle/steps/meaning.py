@@ -1,8 +1,10 @@
 """Where a true equation contradicts what the problem says its numbers are.
 
-It knows five ways: a percentage counted like a number, quantities of two dimensions
-added, a result in another unit than what it was computed of, a part taken of other
-things than the result is (or such things added to it), and a comparison turned round.
+It knows eight ways: a percentage counted like a number, or taken for what comes of it,
+quantities of two dimensions added, a result in another unit than what it was computed
+of, a part taken of other things than the result is (or such things added to it), a
+product with other things than the step is about, an average over another number than
+that of its addends, and a comparison turned round.
 Whoever finds none has not shown that the equation means what was asked.
 """
 
@@ -44,7 +46,9 @@ _MORE_OF = word_set(
 _NUM = rf"(?:{NUMBER}|{_CARDINAL})"
 _MORE = "more|older|taller|longer|heavier|higher|greater|bigger|larger|faster|farther"
 _LESS = "fewer|less|younger|shorter|lighter|lower|smaller|slower"
-_THAN = r"\b(?: (?P<thing>[a-z]+)\b)?(?: [a-z]+){0,2}? than"
+_THAN = (
+    r"\b(?: (?P<thing>[a-z]+)\b)?(?: [a-z]+){0,2}? than(?: (?:the number of|on|in))?"
+)
 _DIFFERENCE = re.compile(
     rf"\$?(?<![\d.])(?P<by>{_NUM})\b(?P<percent>\s?\\?%| percent\b)?"
     rf"(?:(?! times\b) [a-z]+){{0,2}}? (?P<way>{_MORE}|{_LESS}){_THAN} (?P<other>\w+)",
@@ -65,7 +69,18 @@ _WORDS = {"twice": 2, "double": 2, "thrice": 3, "triple": 3, "half": Fraction(1,
 _NAME = re.compile(r"\b[A-Z][a-z]+\b")
 _PRONOUN = re.compile(r"\s*(?:He|She|It|They|This|That|Which)\b")
 _WHO = re.compile(r"(?:(?:So|Then|Thus|That)\W+)?(?:He|She|It|They|Together)\b", re.I)
-_SENTENCE = re.compile(r"[^.;!?]+")
+_SENTENCE = re.compile(r"(?:(?!,? (?:and|but|while) [A-Z][a-z]+ )[^.;!?])+")
+_SHARES = re.compile(
+    r"\b(?:new|sale|sales|final|discounted|reduced|increased) (?:price|value|cost"
+    r"|salary|amount|population|rent|fare|size|weight|height|number)\b",
+    re.IGNORECASE,
+)
+_CHANGES = re.compile(
+    r"\b(?:increas\w+|decreas\w+|discount\w*|off|rais\w+|ris\w+|drop\w*|reduc\w+"
+    r"|lower\w*|higher|more|less)\b",
+    re.IGNORECASE,
+)
+_MEAN = re.compile(r"\b(?:average|mean)\b", re.IGNORECASE)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,6 +163,7 @@ def conflict(
     if not problem.mentions:
         return None
     found = set().union(*map(_values, prefix))
+    subject = _subject_of(text)
     spoken = [t for t in problem.turned if t.name in text or _WHO.match(text)]
     known = {v: m for v, m in problem.mentions.items() if v not in found}
     for side, result, following in sides:
@@ -159,6 +175,13 @@ def conflict(
             )
             if reason is not None:
                 return reason
+        reason = (
+            _of_change(side.node, known, question, text)
+            or _of_mean(side.node, text)
+            or _of_subject(side.node, subject, problem, found)
+        )
+        if reason is not None:
+            return reason
         one = ("$1 " if result.money else "1 ") + following.strip()
         named = next(_mentions(one), None)
         if named is None or not named.nouns:
@@ -228,6 +251,64 @@ def _of_percent(
     if node.op == "*" and not any(v in known for v in bare if v not in percents):
         return None
     return f"{shares[0]} is a percentage in the problem"
+
+
+def _of_change(
+    node: Node, known: dict[Fraction, tuple[Mention, ...]], question: str, text: str
+) -> str | None:
+    """`50 * 0.2` as the new price, where 20 % are taken off."""
+    if node.op != "*" or not _SHARES.search(text) or not _CHANGES.search(question):
+        return None
+    shares = {v / _HUNDRED for v, ms in known.items() if all(m.percent for m in ms)}
+    for arg in node.args:
+        try:
+            if exact(arg) in shares:
+                return "a change in the place of what comes of it"
+        except FormulaError:
+            continue
+    return None
+
+
+def _of_mean(node: Node, text: str) -> str | None:
+    """An average of three numbers as a half of their sum."""
+    if node.op != "/" or not _MEAN.search(text) or node.args[1].op != "number":
+        return None
+    addends, here = 1, node.args[0]
+    while here.op == "+":
+        addends, here = addends + 1, here.args[0]
+    if addends < 3 or node.args[1].value == addends:
+        return None
+    return "divides a sum by another number than that of its addends"
+
+
+_SUBJECT = re.compile(r"(?:(?:So|Then|Thus),? )?(?:[Tt]he|[Aa]ll|[Ee]ach) ([a-z]+)\b")
+
+
+def _subject_of(text: str) -> str:
+    """What a step is about, `dogs` of `The dogs eat ...`; "" where that is not said."""
+    found = _SUBJECT.match(text)
+    return singular(found[1]) if found else ""
+
+
+def _of_subject(
+    node: Node, subject: str, problem: Problem, found: set[Fraction]
+) -> str | None:
+    """`The dogs eat 7 * 2` of 5 dogs and 7 cats."""
+    if not subject or node.op != "*" or any(a.op != "number" for a in node.args):
+        return None
+    operands = [arg.value for arg in node.args]
+    counted = [
+        v for v, ms in problem.mentions.items() if any(subject in m.nouns for m in ms)
+    ]
+    if len(counted) != 1 or counted[0] in operands or any(v in found for v in operands):
+        return None
+    others = [
+        m
+        for v in operands
+        for m in problem.mentions.get(v, ())
+        if m.nouns and m.unit is None and subject not in m.nouns
+    ]
+    return f"computes with what is no number of {subject}s" if others else None
 
 
 def _of_dimensions(

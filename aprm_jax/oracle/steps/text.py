@@ -26,8 +26,11 @@ from aprm_jax.oracle.steps.comparison import (
     Step,
     compared,
     computed_by,
+    one_quantity,
+    only_ends_differ,
     overlap,
     read_step,
+    reduced,
     values,
 )
 from aprm_jax.oracle.steps.context import Context
@@ -207,6 +210,12 @@ class TextOracle:
             return verdict
         if theirs is not None:
             verdict = yield from self._judge_against(ours, theirs)
+            compares_all = not config.least_overlap
+            different = verdict is not None and verdict.kind == "different_conclusion"
+            if different and not compares_all:
+                said = another_statement(question, theirs.text, candidate)
+                if said is not None:  # it may be true of that
+                    return undecidable("prose", said)
             if verdict is not None and verdict.label == Label.INCORRECT:
                 unsure = context.counts_otherwise or not checks.sure
                 if unsure and ours.answer is None:
@@ -255,6 +264,8 @@ class TextOracle:
         ends = compared(ours, theirs, self.config.least_overlap)
         if ends is not None:
             equal = yield from same(*ends)
+            if equal is False and one_quantity(ours, theirs, ends):
+                return undecidable("prose", "the same in another unit")
             if equal is False:
                 a, b = (shown(end.text) for end in ends)
                 kind = "wrong_answer" if ours.answer else "different_conclusion"
@@ -268,6 +279,11 @@ class TextOracle:
                 return correct("concludes the same")
             return None
         changed = Counter(ours.figures) != Counter(theirs.figures)
+        if changed and ends is not None and only_ends_differ(ours, theirs, ends):
+            value = _exact(ends[0])  # not rounded: 45/60 is no 0.8
+            changed = value is None or value != _exact(ends[1])  # `1/2` as `0.5`
+        if changed and reduced(ours.text) == reduced(theirs.text):
+            changed = False
         if changed and ours.order == theirs.order and not ours.chooses:
             return incorrect("changed_number", "the same words with another number")
         sums = Counter(values(ours)), Counter(values(theirs))

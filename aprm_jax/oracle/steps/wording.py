@@ -42,6 +42,27 @@ _MEASURES = tuple(
             "each per every apiece",
             "than difference",
             "average mean",
+            "area",
+            "perimeter circumference",
+            "volume",
+            "square",
+            "cubic",
+            "before",
+            "after",
+        ),
+    )
+)
+# Of which one stands for another thing than the next.
+_KINDS = tuple(
+    map(
+        word_set,
+        (
+            "first second third fourth fifth sixth last",
+            "one two three four five six seven",
+            "red blue green yellow black white orange purple pink brown gray grey",
+            "monday tuesday wednesday thursday friday saturday sunday",
+            "north south east west",
+            "left right",
         ),
     )
 )
@@ -62,6 +83,17 @@ _OPPOSITE = {
         ("older taller longer heavier larger", "younger shorter lighter smaller"),
         ("more", "less fewer"),
         ("before", "after"),
+        ("am", "pm"),
+        ("most", "least"),
+        ("boy boys", "girl girls"),
+        ("man men", "woman women"),
+        ("adult adults", "child children"),
+        ("earn earns earned", "owe owes owed"),
+        ("morning", "evening afternoon"),
+        (
+            "start starts started begin begins began",
+            "end ends ended finish finishes finished",
+        ),
     )
     for words, other in (pair, pair[::-1])
     for word in words.split()
@@ -87,6 +119,15 @@ def another_statement(question: str, original: str, candidate: str) -> str | Non
         if bool(here & measure) != bool(there & measure):
             word = sorted((here ^ there) & measure)[0]
             return f"{word!r}, in one of the two alone"
+    for kind in _KINDS:
+        if here & kind and there & kind and here & kind != there & kind:
+            return f"{sorted((here ^ there) & kind)[0]!r} in the place of another"
+    for word in sorted(here ^ there):
+        if f"un{word}" in here ^ there or f"in{word}" in here ^ there:
+            return f"{word!r} in the place of its opposite"
+    counted = _counted(candidate), _counted(original)
+    if all(counted) and _stem(counted[0]) != _stem(counted[1]):
+        return f"{counted[0]!r} in the place of {counted[1]!r}"
     swapped = _of_problem(question, new), _of_problem(question, gone)
     if all(swapped):
         a, b = (sorted(words)[0] for words in swapped)
@@ -103,15 +144,35 @@ def _words(text: str) -> frozenset[str]:
     return frozenset(singular(word) if everyday(word) else word for word in words)
 
 
+_COUNTED = re.compile(r"=\s*\$?[-0-9.,/]*[0-9]\s+([A-Za-z]+)")
+
+
+def _counted(text: str) -> str:
+    """What the last result of a text counts; "" where no noun follows it."""
+    found = _COUNTED.findall(ANNOTATION.sub("", text[:MAX_TEXT]))
+    word = found[-1].lower() if found else ""
+    return "" if word in _EMPTY or any(word in m for m in _MEASURES) else word
+
+
+def _stem(word: str) -> str:
+    """A word without the ending of a plural."""
+    for ending, of_one in (("ies", "y"), ("ves", "f"), ("people", "person")):
+        if word.endswith(ending) and len(word) > 4:
+            return word.removesuffix(ending) + of_one
+    if word.endswith(("xes", "shes", "ches", "sses", "zes")):
+        return word[:-2]
+    return word.removesuffix("s") if len(word) > 2 else word
+
+
 def _denied(words: frozenset[str]) -> bool:
     return bool(words & _NOT) or any(word.endswith(("n't", "n’t")) for word in words)
 
 
 def _of_problem(question: str, words: frozenset[str]) -> set[str]:
     """The words that the problem has too, or that are units."""
-    of_question = {singular(word) for word in _words(question)}
+    of_question = {_stem(word) for word in _words(question)}
     return {
         word
         for word in words.difference(_EMPTY, *_MEASURES)
-        if singular(word) in of_question or (len(word) > 2 and everyday(word))
+        if _stem(word) in of_question or (len(word) > 2 and everyday(word))
     }
