@@ -175,7 +175,14 @@ def test_overrides_of_stages_that_are_left_out_go_with_them():
 
 def test_a_bad_config_file_is_named(tmp_path):
     assert "no such config file" in refused(tmp_path, "--config=nowhere.py")
+    shipped = refused(tmp_path, "--config=configs/gsm8k.py")  # in another folder
+    assert f"there is {command.REPOSITORY / 'configs' / 'gsm8k.py'}" in shipped
     assert "--config=FILE is missing" in refused(tmp_path)
+    for misspelt, named in (
+        ("--workdri=run", "'workdri'"),
+        ("--workdir=rn", "rn: there"),
+    ):
+        assert named in refused(tmp_path, misspelt)
     assert "'runlocal'" in refused(tmp_path, QUICKSTART + "ly")
     (tmp_path / "bad.py").write_text("def get_config(arg=''):\n    return 1 / 0\n")
     output = refused(tmp_path, "--config=bad.py")

@@ -26,7 +26,9 @@ def read_config_file(
     """
     spec = importlib.util.spec_from_file_location("aprm_jax_config_file", path)
     if spec is None or spec.loader is None or not os.path.isfile(path):
-        raise ConfigError(f"{os.fspath(path)}: no such config file")
+        shipped = Path(__file__).parents[2] / "configs" / Path(path).name
+        hint = f"; there is {shipped}" if shipped.is_file() else ""
+        raise ConfigError(f"{os.fspath(path)}: no such config file{hint}")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module.get_config(arg)
@@ -91,7 +93,7 @@ def is_made_up(source: str) -> bool:
 
 
 def run_local(config: ml_collections.ConfigDict) -> None:
-    """Cuts every stage until all of them run in under a minute on two CPU cores.
+    """Cuts every stage until all of them run in minutes on two CPU cores.
 
     Every branch still runs; what comes out means nothing.
     """

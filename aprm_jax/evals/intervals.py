@@ -36,8 +36,14 @@ def bootstrap(
     resamples: int = 10_000,
     seed: int = 0,
 ) -> Interval:
-    """Percentile bootstrap of the mean over problems."""
+    """Percentile bootstrap of the mean over problems.
+
+    Where all of them are right, or all wrong, no resample differs: the interval is then
+    the exact one of a share (Clopper and Pearson, Biometrika 26, 1934).
+    """
     values = _checked(values, 1)
+    if (values == values[0]).all() and values[0] in (0.0, 1.0):
+        return _of_none(len(values), bool(values[0]), level)
     return bootstrap_statistic(
         lambda drawn: values[drawn].mean(axis=1),
         len(values),
@@ -94,7 +100,15 @@ def paired_difference(
     first, second = _checked(first, 1), _checked(second, 1)
     if first.shape != second.shape:
         raise ValueError(f"pairs need equal lengths: {len(first)}, {len(second)}")
-    return bootstrap(first - second, level=level, resamples=resamples, seed=seed)
+    gap = first - second
+    return bootstrap_statistic(
+        lambda drawn: gap[drawn].mean(axis=1),
+        len(gap),
+        float(gap.mean()),
+        level=level,
+        resamples=resamples,
+        seed=seed,
+    )
 
 
 def over_seeds(values: Shaped[np.ndarray, " K"], *, level: float = 0.95) -> Interval:
@@ -157,11 +171,21 @@ def pooled(
     ]
     total = sum(square for square, _, _ in terms)
     if total <= 0:  # every value is the same
+        if mean in (0.0, 1.0):
+            return _of_none(problems, bool(mean), level)
         return Interval(mean, mean, mean, 0.0)
     freedom = total**2 / sum(s**2 / f for s, f, counts in terms if counts)
     stderr = math.sqrt(total / values.size)
     half = float(scipy.stats.t.ppf((1 + level) / 2, freedom)) * stderr
     return Interval(mean, mean - half, mean + half, stderr)
+
+
+def _of_none(count: int, all_right: bool, level: float) -> Interval:
+    """Of a share of 0 or 1 among some problems."""
+    beyond = 1 - ((1 - level) / 2) ** (1 / count)
+    if all_right:
+        return Interval(1.0, 1 - beyond, 1.0, 0.0)
+    return Interval(0.0, 0.0, beyond, 0.0)
 
 
 def _chunks(total: int, size: int) -> list[int]:

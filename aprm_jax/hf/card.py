@@ -67,7 +67,10 @@ def write_card(
     kind, format_ = record.spec.kind, record.format
     language = format_ == "causal_lm" and kind != "prm"
     task = "token-classification" if kind == "prm" else "text-generation" * language
-    shown = sorted(provenance.metrics.items())
+    # First what a reader of a PRM's card looks for: how well it judges steps.
+    shown = sorted(
+        provenance.metrics.items(), key=lambda item: ("steps" not in item[0], item)
+    )
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined)
     environment.filters |= {"pyrepr": repr, "tojson": json.dumps}
     text = environment.from_string((TEMPLATES / "card.md").read_text(encoding="utf-8"))

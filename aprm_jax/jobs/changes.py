@@ -79,6 +79,24 @@ class Plan:
         """Whether the folder held no run."""
         return self.before is None
 
+    @property
+    def kept(self) -> Config:
+        """The config that the run has from now on.
+
+        What a command asks of a job that reads what the run has made, as `score`, is
+        asked once: the next command begins with the run's own settings again.
+        """
+        before, after = self.before, self.after
+        job = jobs().get(after.job)
+        if before is None or job is None or job.needs:
+            return after
+        if after.job in dict(stages(after)).values():
+            return after
+        limit = before.domain.max_bad_share
+        once = {job.group: getattr(before, job.group)}
+        domain = dataclasses.replace(after.domain, max_bad_share=limit)
+        return dataclasses.replace(after, domain=domain, **once)
+
     def put_tokenizer_aside(self) -> None:
         """Where it is of other texts; `plan` has seen that nothing is trained on it."""
         if self.before is not None:
@@ -96,8 +114,8 @@ class Plan:
             yield f"{stage}: {verb}; what it had made is in {stage}/{ASIDE}"
             if job.outputs:
                 _put_aside(self.root, _OF_THE_RUN)
-        if self.before is not None and _differ(self.before, self.after):
-            write_config(self.root, dataclasses.asdict(self.after), code_version)
+        if self.before is not None and _differ(self.before, self.kept):
+            write_config(self.root, dataclasses.asdict(self.kept), code_version)
 
 
 def plan(config: Config, root: Path) -> Plan:
@@ -204,5 +222,5 @@ def _refusal(root: Path, lost: Sequence[str], changed: Differences) -> WorkdirEr
         f"The workdir {root} has results of {', '.join(lost)} with another config:\n"
         f"{listed(changed)}"
         "Choose another folder with --workdir=DIR, or take the run's own config: leave "
-        "--config out."
+        "--config, and these fields, out."
     )

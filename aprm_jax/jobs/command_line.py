@@ -61,6 +61,13 @@ def parse(argv: Sequence[str]) -> list[str]:
         argv.insert(1, f"--config={source}")
     _help_if_asked(argv, source)
     if not source:
+        _check_flags(argv)
+        if (missing := _said_workdir(argv)[1]) and not os.path.isdir(missing):
+            raise UsageError(
+                f"--workdir={missing}: there is no such folder. A run that was started "
+                "goes on by its folder alone; a new one needs --config=FILE, for "
+                "example --config=configs/quickstart.py"
+            )
         raise UsageError(
             "--config=FILE is missing, for example --config=configs/quickstart.py, or "
             "--workdir=DIR of a run that was started before; --help lists configs, "
@@ -155,6 +162,17 @@ def _split(argv: Sequence[str]) -> tuple[str, list[tuple[str, str]]]:
         else:
             source = value
     return source, overrides
+
+
+def _check_flags(argv: Sequence[str]) -> None:
+    """Without a config absl is not asked; a misspelt flag is told all the same."""
+    for arg in argv[1:]:
+        match = re.match(r"--?(?:no)?([a-z_]+)", arg)
+        name = match[1] if match else ""
+        if name and name != "config" and name not in flags.FLAGS:
+            raise UsageError(
+                f"Unknown command line flag {name!r}.{nearest(name, list(flags.FLAGS))}"
+            )
 
 
 def _workdir(argv: Sequence[str]) -> str:

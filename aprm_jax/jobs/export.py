@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from aprm_jax.config import ConfigError, default_config, flat
+from aprm_jax.config import ConfigError, default_config, flat, jobs
 from aprm_jax.evals.records import RESULTS, by_name, ends_by_name, read_results
 from aprm_jax.hf import prm_layouts, tables
 from aprm_jax.hf.adapters import AdapterMismatchError
@@ -148,7 +149,9 @@ def _is_run(folder: Path) -> bool:
 def _changed(config: Mapping[str, Any]) -> dict[str, Any]:
     """Fields that differ from the default; of local paths the last part alone."""
     default = flat(default_config())
-    skipped = ("job", "export.", "compilation_cache", "metrics.", "checkpoint.")
+    # Nor what some other command once asked of the run.
+    asked = [f"{job.group}." for job in jobs().values() if not job.needs]
+    skipped = ("job", "compilation_cache", "metrics.", "checkpoint.", *asked)
     changed = {}
     config = dict(config)
     changes = config.get("overrides", {})
@@ -159,10 +162,17 @@ def _changed(config: Mapping[str, Any]) -> dict[str, Any]:
         value = list(value) if isinstance(value, tuple) else value
         if value == before or name.startswith(skipped):
             continue
-        if isinstance(value, str) and value.startswith(("/", "~")):
-            value = Path(value).name
-        changed[name] = value
+        several = isinstance(value, list)
+        found = [_bare(item) for item in (value if several else [value])]
+        changed[name] = found if several else found[0]
     return changed
+
+
+def _bare(value: Any) -> Any:
+    """A local path, `gsm8k:/data/test.jsonl` too, without its folders."""
+    if not isinstance(value, str):
+        return value
+    return re.sub(r"(^|:)[/~][^:?]*/", r"\1", value)
 
 
 def _metrics(path: Path, stage: str) -> dict[str, float]:

@@ -61,7 +61,8 @@ def run(config: Config, root: Path, processes: int = 1) -> None:
     if not chosen:
         raise ConfigError(
             f"job={config.job!r}: none of this config's stages runs it; stages are "
-            f"{', '.join(config.stages)}"
+            f"{', '.join(config.stages)}. To run it alone, add "
+            f"--config.stages='(\"{config.job}\",)'"
         )
     _copy_to_bucket()
     if processes > 1:

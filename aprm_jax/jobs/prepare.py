@@ -26,6 +26,7 @@ from aprm_jax.data.steps import RowFormat
 from aprm_jax.jobs.context import Context, log
 
 _SHOWN = 20  # overlapping questions that the metadata lists
+_MANY = 0.1  # of the solutions: so many lost are said
 
 
 def run(context: Context) -> dict[str, float]:
@@ -82,20 +83,35 @@ def run(context: Context) -> dict[str, float]:
             ],
         }
 
-    write_prepared(
-        folder,
-        {
-            name: _rows(context.builder, solutions, limits, dropped)
-            for name, solutions in splits.items()
-        },
-        metadata,
-        rows_per_file=c.rows_per_file,
-    )
+    try:
+        write_prepared(
+            folder,
+            {
+                name: _rows(context.builder, solutions, limits, dropped)
+                for name, solutions in splits.items()
+            },
+            metadata,
+            rows_per_file=c.rows_per_file,
+        )
+    finally:  # where nothing is left, it is why
+        _warn_of_losses(context.stage, len(found), dropped)
     numbers = _numbers(read_metadata(folder))
     log.info(
         "%s: %s", context.stage, ", ".join(f"{k} {v:g}" for k, v in numbers.items())
     )
     return numbers
+
+
+def _warn_of_losses(stage: str, count: int, dropped: selection.Dropped) -> None:
+    """Says so where many solutions are too long for the rows."""
+    lost = dropped.too_many_steps + dropped.too_long
+    if lost > _MANY * count:
+        log.warning(
+            "%s: %d of %d solutions do not fit and are left out: %d have more than "
+            "builder.max_steps steps, %d more tokens than prepare.max_tokens, or the "
+            "longest of builder.buckets; raise them",
+            *(stage, lost, count, dropped.too_many_steps, dropped.too_long),
+        )
 
 
 def check(context: Context, earlier: Mapping[str, str]) -> None:

@@ -384,8 +384,8 @@ def wrong_samples(context: Context, backbone: Any) -> list[tuple[Situation, str]
             if verdict.label == Label.INCORRECT:
                 pool.append((point, reply.text))
         log.info(
-            "%s: %d of %d wrong samples of the solver among %d",
-            *(context.stage, len(pool), wanted, (draw + 1) * batch),
+            "%s: %d wrong ones among %d samples of the solver, %d are wanted",
+            *(context.stage, len(pool), (draw + 1) * batch, wanted),
         )
     context.spent.add(Spent(oracle.calls))
     if wanted and not pool:

@@ -17,7 +17,7 @@ Trains process reward models (PRMs) against a learned adversary.
 usage: aprm-jax --config=FILE[:ARG] [--config.FIELD=VALUE ...] [--workdir=DIR]
        aprm-jax --workdir=RUN [--config.job=JOB] [--config.FIELD=VALUE ...]
 
-  --config=FILE[:ARG]     what runs: a config file; ":runlocal" is a cut of a minute
+  --config=FILE[:ARG]     what runs: a config file; ":runlocal" is a cut of minutes
   --config.FIELD=VALUE    sets a field; --config.overrides.STAGE.FIELD of one stage
   --workdir=DIR           folder of the run, by default runs/CONFIG-TIME; a second start
                           in the same folder goes on where the first one stopped,

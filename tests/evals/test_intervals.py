@@ -77,8 +77,8 @@ def test_pooled_without_seed_effect_is_the_interval_over_problems():
     same = intervals.pooled(np.stack([one, one, one]))
     alone = scipy.stats.ttest_1samp(one, 0.0).confidence_interval(0.95)
     assert (same.low, same.high) == pytest.approx((alone.low, alone.high))
-    flat = intervals.pooled(np.ones((3, 5)))
-    assert (flat.mean, flat.low, flat.high) == (1, 1, 1)
+    flat = intervals.pooled(np.full((3, 5), 0.5))
+    assert (flat.mean, flat.low, flat.high) == (0.5, 0.5, 0.5)
 
 
 @pytest.mark.parametrize("spread", [0.0, 0.03])
@@ -98,3 +98,17 @@ def test_pooled_covers_the_truth(spread):
 def test_refuses(bad):
     with pytest.raises(ValueError):
         intervals.bootstrap(bad)
+
+
+@pytest.mark.parametrize("count", [1, 12, 150])
+@pytest.mark.parametrize("right", [0.0, 1.0])
+def test_all_right_or_all_wrong_has_the_exact_interval_of_a_share(count, right):
+    exact = scipy.stats.binomtest(int(right) * count, count).proportion_ci(0.95)
+    several = np.full((3, count), right)
+    results = [intervals.bootstrap(several[0])]
+    if count > 1:
+        results.append(intervals.pooled(several))
+    for found in results:
+        assert (found.mean, found.low, found.high) == pytest.approx((right, *exact))
+    same = intervals.paired_difference(several[0], several[1])
+    assert (same.low, same.high) == (0.0, 0.0)

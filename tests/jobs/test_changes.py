@@ -241,3 +241,23 @@ def test_what_a_start_would_change_is_looked_at_under_the_lock(finished):
         start.run(other, finished)
     with pytest.raises(WorkdirError, match="seed"):
         start.run(other, finished)
+
+
+@pytest.mark.parametrize("job", ["score", "export", "search", "attack"])
+def test_what_a_command_asks_of_a_finished_run_is_asked_once(finished, job):
+    config = get_config(str(finished))
+    asked = {
+        "score": {"score.input": "a.jsonl", "domain.max_bad_share": 0.9},
+        "export": {"export.push_to_hub": "user/name", "export.directory": "x"},
+        "search": {"search.questions": "q.jsonl", "search.method": "mcts"},
+        "attack": {"attack.oracle_calls": 20},
+    }[job]
+    for name, value in (asked | {"job": job, "log_every": 7}).items():
+        set_field(config, name, value)
+    planned = plan(config, finished)
+    list(planned.carry_out("0.1"))
+    kept, default = flat(get_config(str(finished))), flat(read_config_file(QUICKSTART))
+    assert kept["log_every"] == 7
+    assert {name: kept[name] for name in asked} == {
+        name: default[name] for name in asked
+    }

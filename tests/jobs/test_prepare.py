@@ -108,13 +108,14 @@ def test_it_is_the_same_from_shuffled_sources(done, config_file, tmp_path):
     assert prepare.run(again) == numbers
 
 
-def test_limits_are_counted_and_nothing_is_cut(done, config_file, tmp_path):
+def test_limits_are_counted_and_nothing_is_cut(done, config_file, tmp_path, caplog):
     context, numbers = done
     shutil.copytree(context.root / "tokenizer", tmp_path / "tokenizer")
     # Each solution has three steps.
     few = _context(config_file, tmp_path, "few", builder__max_steps=2)
     with pytest.raises(DataError, match="no split has a row"):
         prepare.run(few)
+    assert "do not fit and are left out" in caplog.text
     longest = int(numbers["train.longest"])
     short = _context(config_file, tmp_path, "short", prepare__max_tokens=longest - 1)
     found = prepare.run(short)
