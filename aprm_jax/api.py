@@ -75,6 +75,12 @@ class _Model:
         self.decoder = Decoder(spec.decoder)
         self.builder = open_builder(spec, tokenizer)
 
+    def __repr__(self) -> str:
+        count = sum(leaf.size for leaf in jax.tree.leaves(self.params))
+        longest = self.builder.buckets[-1]
+        name = type(self).__name__
+        return f"<{name}: {count:,} parameters, rows of up to {longest:,} tokens>"
+
     @classmethod
     def load(cls, name: str | os.PathLike[str]) -> Self:
         """Loads a model.
@@ -132,7 +138,7 @@ class PRM(_Model):
           ValueError: the model has no values, or the question does not fit it.
           BrokenModelError, TypeError: as of `score_batch`.
         """
-        question = given.text(question, "the question")
+        question = given.question(question)
         if not self.spec.values:
             raise ValueError(
                 "this PRM says whether steps are correct, and nothing of a bare "
@@ -197,7 +203,7 @@ class PRM(_Model):
             another word.
         """
         given.choice(aggregation, "aggregation", ("", *AGGREGATIONS))
-        question = given.text(question, "the question")
+        question = given.question(question)
         steps = given.candidates(candidates)
         rows = self.verifier.score([(question, texts) for texts in steps])
         logs = [self.verifier.scale.log_probability(row) for row in rows]
@@ -280,7 +286,7 @@ class Solver(_Model):
           TypeError, ValueError: something is no text, or a number out of range; the
             message names it.
         """
-        question = given.text(question, "the question")
+        question = given.question(question)
         given.whole(n, "n", least=1)
         given.whole(max_steps, "max_steps", least=1)
         given.seed(seed)
@@ -346,7 +352,7 @@ class Generator(_Model):
           TypeError, ValueError: something is no text, no list, an empty step, or a
             number out of range; the message names it.
         """
-        question = given.text(question, "the question")
+        question = given.question(question)
         prefix = given.steps(prefix, name="prefix")
         step = given.step(step, "the step")
         given.whole(n, "n", least=1)

@@ -114,6 +114,7 @@ prm.score(q, {'2'}) -> TypeError solution 0: steps must be a list of steps, not 
 prm.score(q, [2]) -> TypeError solution 0: steps[0] must be text, not int 2
 prm.score(q, [b'2']) -> TypeError solution 0: steps[0] must be text, not bytes
 prm.score(q, [['2']]) -> TypeError solution 0: steps[0] must be text, not list
+prm.score('', ['2']) -> ValueError solution 0: the question is empty
 prm.score(q, ['2', '']) -> ValueError solution 0: steps[1] is empty: ''
 prm.score(q, [' \\n']) -> ValueError solution 0: steps[0] is empty
 prm.score(q, ['\\ud800']) -> ValueError solution 0: steps[0] is no text
@@ -154,6 +155,7 @@ rank(q, [], aggregation='median') -> ValueError aggregation must be '' or 'min' 
 [r.index for r in rank(q, ['', [], '2'])] -> ACCEPTED [2, 0, 1]
 rank(q, []) -> ACCEPTED []
 solve(['1 + 1 =']) -> TypeError the question must be text, not list ['1 + 1 =']
+solve(' ') -> ValueError the question is empty
 solve(q, n=0) -> ValueError n must be at least 1, not 0
 solve(q, max_steps=0) -> ValueError max_steps must be at least 1, not 0
 solve(q, max_steps=2.0) -> TypeError max_steps must be a whole number, not float 2.0

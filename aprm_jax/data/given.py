@@ -27,8 +27,8 @@ def solutions(given: object) -> list[tuple[str, list[str]]]:
         where = f"solution {index}"
         if not isinstance(pair, tuple | list) or len(pair) != 2:
             raise TypeError(f"{where} must be (question, steps), not {_shown(pair)}")
-        question = text(pair[0], f"{where}: the question")
-        pairs.append((question, steps(pair[1], f"{where}: ")))
+        asked = question(pair[0], f"{where}: the question")
+        pairs.append((asked, steps(pair[1], f"{where}: ")))
     return pairs
 
 
@@ -63,6 +63,11 @@ def step(given: object, where: str) -> str:
     if not found.strip():
         raise ValueError(f"{where} is empty: {found!r}")
     return found
+
+
+def question(given: object, where: str = "the question") -> str:
+    """A question: text that is not empty."""
+    return step(given, where)
 
 
 def text(given: object, where: str) -> str:

@@ -95,6 +95,5 @@ def _choose(folder: Path, models: dict[Path, str], kind: Kind) -> Path:
         return right[0]
     listed = ", ".join(f"{p.relative_to(folder)} ({k})" for p, k in models.items())
     problem = f"{len(right)} models of the kind" if right else "no model of the kind"
-    raise ModelFileError(
-        f"{folder}: {problem} {kind!r}; there are {listed}: name the folder of one"
-    )
+    way_on = "name the folder of one" if right else _WANTED[kind]
+    raise ModelFileError(f"{folder}: {problem} {kind!r}; there are {listed}: {way_on}")
