@@ -44,6 +44,12 @@ def bootstrap(
     values = _checked(values, 1)
     if (values == values[0]).all() and values[0] in (0.0, 1.0):
         return _of_none(len(values), bool(values[0]), level)
+    return _resampled(values, level, resamples, seed)
+
+
+def _resampled(
+    values: Float[np.ndarray, " P"], level: float, resamples: int, seed: int
+) -> Interval:
     return bootstrap_statistic(
         lambda drawn: values[drawn].mean(axis=1),
         len(values),
@@ -100,15 +106,7 @@ def paired_difference(
     first, second = _checked(first, 1), _checked(second, 1)
     if first.shape != second.shape:
         raise ValueError(f"pairs need equal lengths: {len(first)}, {len(second)}")
-    gap = first - second
-    return bootstrap_statistic(
-        lambda drawn: gap[drawn].mean(axis=1),
-        len(gap),
-        float(gap.mean()),
-        level=level,
-        resamples=resamples,
-        seed=seed,
-    )
+    return _resampled(first - second, level, resamples, seed)
 
 
 def over_seeds(values: Shaped[np.ndarray, " K"], *, level: float = 0.95) -> Interval:
