@@ -49,24 +49,26 @@ _LESS = "fewer|less|younger|shorter|lighter|lower|smaller|slower"
 _THAN = (
     r"\b(?: (?P<thing>[a-z]+)\b)?(?: [a-z]+){0,2}? than(?: (?:the number of|on|in))?"
 )
+_OTHER = r" (?P<article>(?:the|an?|her|his) )?(?P<other>\w+)"
 _DIFFERENCE = re.compile(
     rf"\$?(?<![\d.])(?P<by>{_NUM})\b(?P<percent>\s?\\?%| percent\b)?"
-    rf"(?:(?! times\b) [a-z]+){{0,2}}? (?P<way>{_MORE}|{_LESS}){_THAN} (?P<other>\w+)",
+    rf"(?:(?! times\b) [a-z]+){{0,2}}? (?P<way>{_MORE}|{_LESS}){_THAN}{_OTHER}",
     re.IGNORECASE,
 )
 _MULTIPLE = re.compile(
     rf"(?:\b(?P<word>twice|double|thrice|triple|half)\b|\b(?P<by>{_NUM}) times)"
     r"(?: as (?:many|much|[a-z]+))(?: (?P<thing>[a-z]+)\b)?(?: [a-z]+){0,2}?"
-    r" as (?P<other>\w+)",
+    rf" as{_OTHER}",
     re.IGNORECASE,
 )
 _TIMES_LESS = re.compile(  # "3 times more than" is said of three times and of four
-    rf"\b(?P<by>{_NUM}) times (?P<way>{_LESS}){_THAN} (?P<other>\w+)",
+    rf"\b(?P<by>{_NUM}) times (?P<way>{_LESS}){_THAN}{_OTHER}",
     re.IGNORECASE,
 )
 _COMPARISONS = (_DIFFERENCE, _MULTIPLE, _TIMES_LESS)
 _WORDS = {"twice": 2, "double": 2, "thrice": 3, "triple": 3, "half": Fraction(1, 2)}
 _NAME = re.compile(r"\b[A-Z][a-z]+\b")
+_THING = re.compile(r"\b(?:[Tt]he|[Aa]n?|[Hh]er|[Hh]is) ([a-z]+)\b")
 _PRONOUN = re.compile(r"\s*(?:He|She|It|They|This|That|Which)\b")
 _WHO = re.compile(r"(?:(?:So|Then|Thus|That)\W+)?(?:He|She|It|They|Together)\b", re.I)
 _SENTENCE = re.compile(r"(?:(?!,? (?:and|but|while) [A-Z][a-z]+ )[^.;!?])+")
@@ -451,13 +453,14 @@ def _turned(question: str, counts: Mapping[str, Fraction]) -> Iterator[Turned]:
             other, (op, by) = match["other"], _operation(match)
             if not by or other.lower() in _NO_NAMES:
                 continue
-            if match["thing"] and other.islower():  # `5 times as many dogs as cats`
+            # `5 times as many dogs as cats`
+            if match["thing"] and other.islower() and not match["article"]:
                 name, value = match["thing"], counts.get(singular(match["thing"]))
                 of_other = counts.get(singular(other))
             else:
                 name, value = _subject(sentence[: match.start()], last, known)
                 of_other = known.get(other)
-                named = other[0].isupper() or (
+                named = bool(other[0].isupper() or match["article"]) or (
                     name == "" and singular(other) not in counts
                 )
                 if name == other or not named:
@@ -506,7 +509,7 @@ def _subject(
 ) -> tuple[str, Fraction | None]:
     """Of whom a comparison speaks, by the words before it, and what is known of it."""
     clause = before.rpartition(",")[2]
-    names = _NAME.findall(clause)
+    names = _names(clause)
     if "," in before and not names:
         # `Ben has 14 books, twice as many as ...`
         numbers_before = [m.value for m in _mentions(before)]
@@ -517,11 +520,20 @@ def _subject(
     return (names[0], known.get(names[0])) if names else ("", None)
 
 
+def _names(text: str) -> list[str]:
+    """Who or what a text speaks of: `Ben`, the `oak`; people before things."""
+    people = [n for n in _NAME.findall(text) if n.lower() not in _NO_NAMES | _OPENERS]
+    return people or _THING.findall(text)
+
+
+_OPENERS = word_set("there how what on in if when each every all some one")
+
+
 def _known(sentences: Sequence[str]) -> Iterator[tuple[str, Fraction]]:
     """Names with the one number that their sentence gives them."""
     for sentence in sentences:
         if next(_comparisons(sentence), None) is not None:
             continue
-        names, given = _NAME.findall(sentence), [m.value for m in _mentions(sentence)]
+        names, given = _names(sentence), [m.value for m in _mentions(sentence)]
         if len(names) == 1 and len(given) == 1:
             yield names[0], given[0]
