@@ -114,7 +114,6 @@ prm.score(q, {'2'}) -> TypeError solution 0: steps must be a list of steps, not 
 prm.score(q, [2]) -> TypeError solution 0: steps[0] must be text, not int 2
 prm.score(q, [b'2']) -> TypeError solution 0: steps[0] must be text, not bytes
 prm.score(q, [['2']]) -> TypeError solution 0: steps[0] must be text, not list
-prm.score('', ['2']) -> ValueError solution 0: the question is empty
 prm.score(q, ['2', '']) -> ValueError solution 0: steps[1] is empty: ''
 prm.score(q, [' \\n']) -> ValueError solution 0: steps[0] is empty
 prm.score(q, ['\\ud800']) -> ValueError solution 0: steps[0] is no text

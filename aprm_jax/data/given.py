@@ -27,7 +27,7 @@ def solutions(given: object) -> list[tuple[str, list[str]]]:
         where = f"solution {index}"
         if not isinstance(pair, tuple | list) or len(pair) != 2:
             raise TypeError(f"{where} must be (question, steps), not {_shown(pair)}")
-        asked = question(pair[0], f"{where}: the question")
+        asked = text(pair[0], f"{where}: the question")  # a bare step may be judged
         pairs.append((asked, steps(pair[1], f"{where}: ")))
     return pairs
 

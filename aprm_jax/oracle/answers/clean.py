@@ -138,6 +138,7 @@ _NEGATED = {
 _NOT = re.compile(r"\\not\s*(=|<|>|\\[lg]e(?:q(?:slant)?)?(?![a-zA-Z]))")
 _LOGIC = {r"\lor": " or ", r"\vee": " or ", r"\land": " and ", r"\wedge": " and "}
 _CONNECTED = re.compile(r"\\(?:lor|vee|land|wedge)(?![a-zA-Z])")
+_LONGEST_PERIOD = 64  # characters of a decimal that goes on
 # `0.333...` goes on for ever; a single digit must stand there three times.
 _GOES_ON = re.compile(
     r"(-?[0-9]*\.[0-9]*?)(?:([0-9])\2{2,}|([0-9]{2,6})\3+)\s*(?:\.{3,}|…|\\l?dots)\s*\$?"
@@ -170,7 +171,9 @@ def clean(text: str) -> str:
     if r"\\begin" in text:  # every backslash was doubled
         text = text.replace("\\\\", "\\")
     text = text.translate(_SUBSTITUTE).strip()
-    goes_on = _GOES_ON.fullmatch(text.strip("$ "))
+    bare_text = text.strip("$ ")
+    short = len(bare_text) <= _LONGEST_PERIOD  # or it takes seconds to find none
+    goes_on = _GOES_ON.fullmatch(bare_text) if short else None
     if goes_on:
         period = goes_on[2] or goes_on[3]
         return rf"{goes_on[1]}\overline{{{period}}}"
