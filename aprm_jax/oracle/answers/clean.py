@@ -152,7 +152,9 @@ _WORDS = {
     **{"noon": "12 PM", "midnight": "12 AM"},
     **{"infinity": r"\infty", "negative infinity": r"-\infty"},
 }
-_ARC = re.compile(r"([0-9]+)\s*\^\s*\{?\s*\\circ\s*\}?\s*([0-9]{1,2})\s*'(?!')")
+_ARC = re.compile(
+    r"(?<![0-9])([0-9]+)\s*\^\s*\{?\s*\\circ\s*\}?\s*([0-9]{1,2})\s*'(?!')"
+)
 _MINUS = re.compile(
     r"^(?:(?:negative|minus)\s+(?=[0-9\\])|\\text\s*\{\s*(?:negative|minus)\s*\}\s*)",
     re.IGNORECASE,

@@ -125,7 +125,7 @@ def same_residue(a: str, b: str) -> bool | None:
 # Quantities.
 _HALF_MORE = re.compile(r"(?P<count>[a-z0-9. -]+?) (?P<unit>[a-z]+) and a half", _I)
 _HOURS = re.compile(rf"({_NUMBER})\s?h(?:rs?)?\s?([0-9]+)\s?m(?:ins?)?(?![a-z])", _I)
-_FEET = re.compile(rf"({_NUMBER})\s?'\s?({_NUMBER})\s?(?:\"|'')")
+_FEET = re.compile(rf"(?<![0-9.])({_NUMBER})\s?'\s?({_NUMBER})\s?(?:\"|'')")
 _OF = re.compile(
     r"(?:an? )?(increase|decrease|profit|loss|gain|rise|drop)"
     r"(?: of|:) (.*[0-9].*)",
