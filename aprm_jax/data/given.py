@@ -65,9 +65,9 @@ def step(given: object, where: str) -> str:
     return found
 
 
-def question(given: object, where: str = "the question") -> str:
+def question(given: object) -> str:
     """A question: text that is not empty."""
-    return step(given, where)
+    return step(given, "the question")
 
 
 def text(given: object, where: str) -> str:

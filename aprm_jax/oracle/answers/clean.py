@@ -130,7 +130,7 @@ _COLOUR = re.compile(r"\\(?:text)?color\s*\{[a-zA-Z]+\}")
 _TAG = re.compile(r"\\(?:tag|phantom)\*?\s*\{[^{}]*\}")
 _OVER = re.compile(r"\{\s*([^{}]+?)\s*\\over\s+([^{}]+?)\s*\}")
 _NEGATED = {
-    **dict.fromkeys(("=", r"\equal"), r"\ne "),
+    "=": r"\ne ",
     **dict.fromkeys((r"\leqslant", r"\leq", r"\le"), ">"),
     **dict.fromkeys((r"\geqslant", r"\geq", r"\ge"), "<"),
     **{"<": r"\ge ", ">": r"\le "},

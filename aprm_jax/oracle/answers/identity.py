@@ -183,7 +183,10 @@ def constant_ratio(a: Term, b: Term, budget: Budget) -> Number | None:
     for (x, y), _ in found:
         if isinstance(x, tuple) or isinstance(y, tuple):
             return None
-        if numbers.same_number(y, numbers.ZERO) or numbers.same_number(x, numbers.ZERO):
+        vanish = [numbers.same_number(value, numbers.ZERO) for value in (x, y)]
+        if all(vanish):  # as beside a constant, where a root or a bend may be
+            continue
+        if any(vanish):
             return None
         here = numbers.divide(x, y)
         if ratio is not None and not numbers.same_number(here, ratio):

@@ -1,4 +1,4 @@
-"""What answers say in the words of everyday life: times of day, spans, directions.
+"""What answers say in words: times of day, residues, spans, directions, opposites.
 
 A parser of terms takes such words for units or for nothing, and an answer that means
 the opposite then has the same number.
@@ -26,7 +26,7 @@ _DIGITS = re.compile(
     _I,
 )
 _PAST = re.compile(
-    r"(?:(?P<count>[a-z0-9 -]+?)(?: minutes?)?|(?P<quarter>a quarter|quarter))"
+    r"(?P<count>[a-z0-9 -]+?)(?: minutes?)?"
     rf" (?P<way>past|after|to|before|till) (?P<hour>[a-z0-9]+){_HALVES}",
     _I,
 )
@@ -67,7 +67,7 @@ def time_of_day(text: str) -> TimeOfDay | None:
         return None
     hour = number_in_words(found["hour"]) if not found["hour"].isdigit() else None
     hour = Fraction(found["hour"]) if found["hour"].isdigit() else hour
-    count = found["count"] or "quarter"
+    count = found["count"]
     special = {"half": 30, "quarter": 15, "a quarter": 15}
     minutes = special.get(count.lower())
     if minutes is None:
