@@ -44,16 +44,21 @@ class Running:
     def output(self) -> str:
         return self.log.read_text() if self.log.exists() else ""
 
-    def wait_for(self, text: str, seconds: float = 600) -> None:
+    def wait_for(self, *texts: str, seconds: float = 600) -> None:
+        """Until one of `texts` has been printed."""
         end = time.monotonic() + seconds
-        while text not in self.output():
+        while not self._has(texts):
             if not self.process.is_alive():
-                if text in self.output():
+                if self._has(texts):
                     return
-                raise AssertionError(f"ended without {text!r}:\n{self.output()}")
+                raise AssertionError(f"ended without {texts}:\n{self.output()}")
             if time.monotonic() > end:
-                raise AssertionError(f"no {text!r} in time:\n{self.output()}")
+                raise AssertionError(f"no {texts} in time:\n{self.output()}")
             time.sleep(0.01)
+
+    def _has(self, texts: tuple[str, ...]) -> bool:
+        output = self.output()
+        return any(text in output for text in texts)
 
     def send(self, number: signal.Signals) -> None:
         pid = self.process.pid

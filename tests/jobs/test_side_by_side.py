@@ -40,7 +40,8 @@ def at_work(running: command.Running) -> list[int]:
 
 def test_a_worker_or_all_of_them_are_killed_and_nothing_is_lost(whole, tmp_path):
     running = command.start(tmp_path, ARGUMENTS, "log0")
-    running.wait_for("[prm_warmup] step 10/")
+    # The first step that is told of two stages: the other is not at its end either.
+    running.wait_for("[foreign] step 10/", "[generator] step 10/")
     assert len(at_work(running)) == 2
     os.kill(at_work(running)[0], signal.SIGKILL)
     code, output = running.end()
