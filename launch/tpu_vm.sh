@@ -1,13 +1,16 @@
 #!/usr/bin/env bash
-# Runs a config on one TPU VM: asks for the VM as a queued resource, installs, starts the
-# run, shows what it prints, and does so again after a pre-emption until the run ends.
+# Runs a config on a TPU VM or a pod of them: asks for it as a queued resource, installs,
+# starts the run on every host, shows what they print, and does so again after a
+# pre-emption until the run ends.
 #
 #   PROJECT=p ZONE=us-west4-a NAME=aprm launch/tpu_vm.sh --config=configs/quickstart.py
 #   PROJECT=p ZONE=us-west4-a NAME=aprm launch/tpu_vm.sh down    # the VM; the disk stays
+#   TYPE=v5litepod-64 WORKDIR=gs://b/run ... launch/tpu_vm.sh --config=FILE   # a pod
 #
-# What the run keeps is on a persistent disk of its own, which outlives the VM: the same
-# command goes on from there. TYPE (v5litepod-8), RUNTIME, DISK (NAME-disk), DISK_GB (200),
-# SPOT (1) and WAIT (seconds between looks, 30) may be set.
+# What the run keeps outlives the VM, and the same command goes on from there: it is on a
+# persistent disk of its own, or at WORKDIR (gs://BUCKET/FOLDER), which a pod needs. TYPE
+# (v5litepod-8), RUNTIME, DISK (NAME-disk), DISK_GB (200), SPOT (1) and WAIT (seconds
+# between looks, 30) may be set.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -19,16 +22,25 @@ fail() {
 for name in PROJECT ZONE NAME; do
   [[ -n ${!name:-} ]] || fail "$name is not set"
 done
-TYPE=${TYPE:-v5litepod-8}
+TYPE=${TYPE:-v5litepod-8} WORKDIR=${WORKDIR:-}
 case $TYPE in
-  v5litepod-1 | v5litepod-4 | v5litepod-8) RUNTIME=${RUNTIME:-v2-alpha-tpuv5-lite} ;;
-  v6e-1 | v6e-4 | v6e-8) RUNTIME=${RUNTIME:-v2-alpha-tpuv6e} ;;
-  v5p-8) RUNTIME=${RUNTIME:-v2-alpha-tpuv5} ;;
-  *) fail "TYPE=$TYPE is not a TPU of one host, which is what a run takes: \
-v5litepod-1, -4 or -8, v6e-1, -4 or -8, v5p-8" ;;
+  v5litepod-[0-9]*) RUNTIME=${RUNTIME:-v2-alpha-tpuv5-lite} ;;
+  v6e-[0-9]*) RUNTIME=${RUNTIME:-v2-alpha-tpuv6e} ;;
+  v5p-[0-9]*) RUNTIME=${RUNTIME:-v2-alpha-tpuv5} ;;
+  *) fail "TYPE=$TYPE is none of v5litepod-N, v6e-N and v5p-N" ;;
 esac
+case $TYPE in
+  *-1 | *-4 | *-8) hosts=one ;; # of v5p the 8 are cores, on four chips
+  *) hosts=all ;;
+esac
+[[ -z $WORKDIR || $WORKDIR == gs://?*/?* ]] ||
+  fail "WORKDIR=$WORKDIR is not gs://BUCKET/FOLDER"
+[[ $hosts == one || -n $WORKDIR ]] ||
+  fail "TYPE=$TYPE has several hosts, and a disk is of one: set WORKDIR=gs://BUCKET/FOLDER"
 DISK=${DISK:-$NAME-disk} DISK_GB=${DISK_GB:-200} SPOT=${SPOT:-1} WAIT=${WAIT:-30}
 place=(--zone="$ZONE" --project="$PROJECT")
+workers=()
+[[ $hosts == all ]] && workers=(--worker=all --batch-size=all)
 resources=(gcloud compute tpus queued-resources)
 
 state() { # ACTIVE, WAITING_FOR_RESOURCES, SUSPENDED, ...; nothing where there is none
@@ -41,14 +53,16 @@ down() {
 }
 
 ask() {
-  local spot=()
-  [[ $SPOT == 1 ]] && spot=(--spot)
-  gcloud compute disks describe "$DISK" "${place[@]}" >/dev/null 2>&1 ||
-    gcloud compute disks create "$DISK" "${place[@]}" --size="${DISK_GB}GB" \
-      --type=pd-balanced
+  local more=()
+  [[ $SPOT == 1 ]] && more=(--spot)
+  if [[ -z $WORKDIR ]]; then
+    gcloud compute disks describe "$DISK" "${place[@]}" >/dev/null 2>&1 ||
+      gcloud compute disks create "$DISK" "${place[@]}" --size="${DISK_GB}GB" \
+        --type=pd-balanced
+    more+=(--data-disk="source=projects/$PROJECT/zones/$ZONE/disks/$DISK,mode=read-write")
+  fi
   "${resources[@]}" create "$NAME" "${place[@]}" --node-id="$NAME" \
-    --accelerator-type="$TYPE" --runtime-version="$RUNTIME" "${spot[@]}" \
-    --data-disk="source=projects/$PROJECT/zones/$ZONE/disks/$DISK,mode=read-write"
+    --accelerator-type="$TYPE" --runtime-version="$RUNTIME" "${more[@]}"
 }
 
 ready() { # waits until the VM is there; what was taken away is asked for again
@@ -69,19 +83,22 @@ ready() { # waits until the VM is there; what was taken away is asked for again
 }
 
 remote() {
-  gcloud compute tpus tpu-vm ssh "$NAME" "${place[@]}" --command="$1"
+  gcloud compute tpus tpu-vm ssh "$NAME" "${place[@]}" "${workers[@]}" \
+    --command="$1"
 }
 
 attempt() { # installs what is committed here, and runs; its exit code is the run's
-  local archive quoted
+  local archive quoted settings
   archive=$(mktemp)
   git archive --format=tar.gz --output="$archive" HEAD || return 2
-  gcloud compute tpus tpu-vm scp "$archive" "$NAME:aprm_jax.tar.gz" "${place[@]}" ||
-    return 255
+  gcloud compute tpus tpu-vm scp "$archive" "$NAME:aprm_jax.tar.gz" "${place[@]}" \
+    "${workers[@]}" || return 255
   rm -f "$archive"
+  [[ $hosts == all ]] && set -- --distributed "$@"
   quoted=$(printf '%q ' "$@")
+  settings=${WORKDIR:+$(printf 'WORKDIR=%q ' "$WORKDIR")}
   remote "mkdir -p aprm_jax && tar -xzf aprm_jax.tar.gz -C aprm_jax &&
-    bash aprm_jax/launch/on_vm.sh $quoted"
+    ${settings}bash aprm_jax/launch/on_vm.sh $quoted"
 }
 
 if [[ ${1:-} == down ]]; then
@@ -108,4 +125,4 @@ while true; do
   sleep "$WAIT"
 done
 down
-printf 'tpu_vm.sh: done; results are on the disk %s\n' "$DISK"
+printf 'tpu_vm.sh: done; results are %s\n' "${WORKDIR:-on the disk $DISK}"

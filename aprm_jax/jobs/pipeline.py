@@ -64,7 +64,7 @@ def run(config: Config, root: Path, processes: int = 1) -> None:
             f"{', '.join(config.stages)}. To run it alone, add "
             f"--config.stages='(\"{config.job}\",)'"
         )
-    _copy_to_bucket()
+    bucket.share("the first stage")
     if processes > 1:
         _side_by_side(config, root, chosen, processes)
         return
@@ -83,8 +83,7 @@ def run(config: Config, root: Path, processes: int = 1) -> None:
             if hosts.leader():
                 with hosts.alone():
                     _run(context, record, before)
-        hosts.barrier(f"{name} is done")
-        _copy_to_bucket()
+        bucket.share(f"{name} is done")
 
 
 def by_all_hosts(config: Config, job: Job) -> bool:
@@ -114,6 +113,7 @@ def _dealt(context: Context, record: Job) -> Took:
         # A reader must find what another host has written: they wait for one another.
         place = f"pieces {number} of {context.stage}"
         told = hosts.exchange(place, dataclasses.asdict(mine))
+        bucket.gather(f"files of {place}")
         took = sum((Took(**of_host) for of_host in told), took)
     return took
 
@@ -192,13 +192,6 @@ def _context(config: Config, root: Path, stage: str, record: Job) -> Context:
 def _timed() -> Iterator[Callable[[], Took]]:
     start, busy = time.perf_counter(), time.process_time()
     yield lambda: Took(time.perf_counter() - start, time.process_time() - busy)
-
-
-def _copy_to_bucket() -> None:
-    """Where the run is kept in one: at its start, and after each stage."""
-    for kept in bucket.of_this_run():
-        kept.writes = True
-        kept.push()
 
 
 def _skips(config: Config, directory: Path, record: Job) -> bool:

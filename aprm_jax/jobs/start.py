@@ -143,17 +143,13 @@ def _meet(
     """Where there are several hosts: they run the same, and know all devices.
 
     Raises:
-      HostsError, ConfigError, WorkdirError: they do not, or could not stay together.
+      HostsError, ConfigError: they do not, or could not stay together.
     """
     if hosts.count() == 1:
         return
-    if kept := bucket.of_this_run():
-        raise WorkdirError(
-            f"--workdir={kept[0].address}: several hosts write one checkpoint "
-            "together, in a folder that all of them see; mount the bucket, and name "
-            "that folder"
-        )
-    hosts.check_same("--workdir", str(root.absolute()))
+    # In a bucket each has a folder of its own.
+    places = [kept.address for kept in bucket.of_this_run()] or [str(root.absolute())]
+    hosts.check_same("--workdir", ", ".join(places))
     text = json.dumps(dataclasses.asdict(config), sort_keys=True, default=str)
     hosts.check_same("their configs", hashlib.sha256(text.encode()).hexdigest())
     for context, job in contexts:

@@ -7,6 +7,10 @@ listed in a file of its own, written last and before anything is deleted: whoeve
 that list finds all that it names. On another machine the same command begins by copying
 from there; on the same one it goes on with its own folder, as long as nobody else has
 written to the address meanwhile.
+
+Of several hosts each works in a folder of its own. The leader alone copies to the
+address, and where it has, the others make theirs what is there; what another host has
+computed goes to the leader through a place at the address of that host.
 """
 
 from __future__ import annotations
@@ -24,6 +28,7 @@ from typing import Any
 
 from aprm_jax.config.errors import UserError
 from aprm_jax.files import atomic_write, cache_folder, parse_json, to_json
+from aprm_jax.training import hosts
 from aprm_jax.training.lock import locked
 from aprm_jax.training.workdir import WorkdirError
 
@@ -32,7 +37,8 @@ log = logging.getLogger("aprm_jax")
 EVERY = 60.0  # seconds between two copies
 LIST = "aprm_jax_files.json"  # at the address: what it holds
 _RECORD = ".bucket.json"  # in the folder: what it has in common with the address
-_SKIPPED = re.compile(r"(^|/)\.(lock|bucket)|\.part$|orbax-checkpoint-tmp")
+_HOSTS = ".hosts"  # at the address: what each host but the leader has computed
+_SKIPPED = re.compile(r"(^|/)\.(lock|bucket|hosts)|\.part$|orbax-checkpoint-tmp")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _PACKAGES = {"gs": "gcsfs", "gcs": "gcsfs", "s3": "s3fs", "s3a": "s3fs", "az": "adlfs"}
 _open: list[Bucket] = []  # those that runs of this process are kept in
@@ -74,16 +80,67 @@ class Bucket:
             there, known = self._listed(), self._record()
             if there is None or there["writer"] == known["writer"]:
                 return
-            wanted, here = there["files"], _files(self.folder)
+            here = _files(self.folder)
             if here != known["files"]:  # computed here, and never copied there
                 self._set_aside(here)
                 here = {}
-            for name in here.keys() - wanted.keys():
-                (self.folder / name).unlink()
-            for name, stat in wanted.items():
-                if here.get(name) != stat or known["files"].get(name) != stat:
-                    self._get(name, stat)
-            self._remember(there["writer"], _files(self.folder))
+            self._become(there, known, here)
+
+    def follow(self) -> None:
+        """Makes the folder of a host that only reads what the address holds.
+
+        Raises:
+          WorkdirError: see `pull`.
+        """
+        with self._lock, self._named("read"):
+            there, known = self._listed(), self._record()
+            if there is not None:
+                self._become(there, known, _files(self.folder))
+
+    def _become(
+        self, there: dict[str, Any], known: dict[str, Any], here: Files
+    ) -> None:
+        """Deletes and copies here what the address has otherwise."""
+        wanted = there["files"]
+        for name in here.keys() - wanted.keys():
+            (self.folder / name).unlink()
+        for name, stat in wanted.items():
+            if here.get(name) != stat or known["files"].get(name) != stat:
+                self._get(self._at(name), name, stat)
+        self._remember(there["writer"], _files(self.folder))
+
+    def hand_over(self, host: int) -> Files:
+        """Copies what this host has computed to its place at the address.
+
+        Args:
+          host: its number.
+
+        Returns:
+          What the leader is to `take_over`.
+
+        Raises:
+          WorkdirError: the address cannot be written.
+        """
+        with self._lock, self._named("write"):
+            known, here = self._record()["files"], _files(self.folder)
+            new = {n: stat for n, stat in here.items() if known.get(n) != stat}
+            return {n: s for n, s in new.items() if self._put(n, self._of(host, n))}
+
+    def take_over(self, host: int, files: Files) -> None:
+        """Copies here what another host has handed over.
+
+        Args:
+          host: its number.
+          files: what it has said.
+
+        Raises:
+          WorkdirError: the address cannot be read.
+        """
+        with self._lock, self._named("read"):
+            for name, stat in files.items():
+                place = self._of(host, name)
+                self._get(place, name, stat)
+                self._files.rm_file(place)
 
     def push(self) -> None:
         """Copies what has changed since, and deletes what is gone.
@@ -105,7 +162,7 @@ class Bucket:
                     "another address with --workdir"
                 )
             changed = [n for n, stat in here.items() if known["files"].get(n) != stat]
-            copied = {name: here[name] for name in changed if self._put(name)}
+            copied = {n: here[n] for n in changed if self._put(n, self._at(n))}
             kept = {n: s for n, s in here.items() if n not in changed}
             listed: Files = dict(sorted((kept | copied).items()))
             writer = uuid.uuid4().hex
@@ -220,19 +277,19 @@ class Bucket:
         content = to_json({"writer": writer, "files": files})
         atomic_write(self.folder / _RECORD, content)
 
-    def _get(self, name: str, stat: Sequence[int]) -> None:
+    def _get(self, place: str, name: str, stat: Sequence[int]) -> None:
         path = self.folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f"{path.name}.part")
-        self._files.get_file(self._at(name), str(partial))
+        self._files.get_file(place, str(partial))
         if stat[1]:
             os.utime(partial, ns=(stat[1], stat[1]))
         os.replace(partial, path)
 
-    def _put(self, name: str) -> bool:
+    def _put(self, name: str, place: str) -> bool:
         """Whether the file was still there to be copied."""
         try:
-            self._files.put_file(str(self.folder / name), self._at(name))
+            self._files.put_file(str(self.folder / name), place)
         except FileNotFoundError:
             if (self.folder / name).exists():
                 raise
@@ -241,6 +298,9 @@ class Bucket:
 
     def _at(self, name: str) -> str:
         return f"{self._root.rstrip('/')}/{name}"
+
+    def _of(self, host: int, name: str) -> str:
+        return self._at(f"{_HOSTS}/{host}/{name}")
 
     @contextlib.contextmanager
     def _named(self, what: str) -> Iterator[None]:
@@ -262,6 +322,50 @@ def of_this_run() -> tuple[Bucket, ...]:
     return tuple(_open)
 
 
+def hosts_apart() -> bool:
+    """Whether several hosts compute together, each in a folder of its own."""
+    return bool(_open) and hosts.count() > 1
+
+
+def share(what: str) -> None:
+    """Whatever the leader has written is there for all hosts, and at the address.
+
+    Args:
+      what: names the place, the same on all hosts.
+
+    Raises:
+      WorkdirError: the address cannot be read or written.
+    """
+    if hosts.leader():
+        for kept in _open:
+            kept.writes = True
+            kept.push()
+    hosts.barrier(what)
+    if hosts_apart() and not hosts.leader():
+        for kept in _open:
+            kept.follow()
+
+
+def gather(what: str) -> None:
+    """Whatever any host has written is there for all that have folders of their own.
+
+    Args:
+      what: names the place, the same on all hosts.
+
+    Raises:
+      WorkdirError: the address cannot be read or written.
+    """
+    if not hosts_apart():
+        return
+    mine = {} if hosts.leader() else [kept.hand_over(hosts.index()) for kept in _open]
+    given = hosts.exchange(what, mine)
+    if hosts.leader():
+        for host, files in enumerate(given[1:], 1):
+            for kept, of_host in zip(_open, files, strict=True):
+                kept.take_over(host, of_host)
+    share(f"{what}, shared")
+
+
 def _files(folder: Path) -> Files:
     """What of a folder is kept at its address."""
     out: Files = {}
@@ -276,7 +380,11 @@ def _files(folder: Path) -> Files:
 
 def _cached(address: str) -> Path:
     digest = hashlib.sha256(address.encode()).hexdigest()[:16]
-    return cache_folder("workdirs") / f"{address.rpartition('/')[2]}-{digest}"
+    # Hosts may be processes of one machine.
+    host = hosts.told_index()
+    of_host = f".host{host}" if host else ""
+    name = f"{address.rpartition('/')[2]}-{digest}{of_host}"
+    return cache_folder("workdirs") / name
 
 
 def _opened(address: str) -> tuple[Any, str]:

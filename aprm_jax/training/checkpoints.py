@@ -26,6 +26,7 @@ import orbax.checkpoint as ocp
 from aprm_jax.config.errors import UserError
 from aprm_jax.files import FileError, atomic_write, fingerprint, parse_json
 from aprm_jax.training import hosts
+from aprm_jax.training.bucket import hosts_apart
 from aprm_jax.training.memory import ran_out
 from aprm_jax.training.orbax_noise import quieten
 
@@ -49,6 +50,7 @@ class Checkpointer:
     Leaves are jax or NumPy arrays and Python numbers; random keys go in as raw uint32
     (`jax.random.key_data`). Call outside `jax.set_mesh`. Of several hosts each calls
     every method: arrays are written by those that hold them, the rest by the leader.
+    Where each has a folder of its own, the leader writes the whole of them.
     """
 
     def __init__(
@@ -71,6 +73,7 @@ class Checkpointer:
         self._async = async_
         self._orbax: ocp.AsyncCheckpointer | None = None
         self._thread: threading.Thread | None = None
+        self._in_flight = False  # a save of this host or of another
         self._error: CheckpointError | None = None
 
     def save(self, step: int, tree: Any) -> None:
@@ -83,12 +86,17 @@ class Checkpointer:
         """
         self.wait()
         leaves, kinds = _flatten(tree)
-        if hosts.count() < jax.process_count():  # Orbax takes no arrays of one host
+        if hosts_apart():
+            leaves = hosts.fetch(leaves)
+        elif hosts.count() < jax.process_count():  # Orbax takes no arrays of one host
             leaves = jax.device_get(leaves)
         try:
             if hosts.leader():
                 self._make_room(step)
             hosts.barrier("save")
+            self._in_flight = True
+            if hosts_apart() and not hosts.leader():
+                return
             if self._orbax is None:
                 quieten()
                 # Random weights do not compress; trying costs the training its CPU.
@@ -118,8 +126,8 @@ class Checkpointer:
         Raises:
           CheckpointError: it could not be written.
         """
-        in_flight = self._thread is not None
         self._join()
+        in_flight, self._in_flight = self._in_flight, False
         if in_flight:
             hosts.barrier("saved")  # by the leader, who has the last word on it
 
@@ -188,7 +196,10 @@ class Checkpointer:
         manifest = self._verified_manifest(folder)
         wanted, _ = _flatten(template)
         _check_same_leaves(folder, manifest["leaves"], wanted)
-        restore_args = {name: _restore_args(leaf) for name, leaf in wanted.items()}
+        apart = hosts_apart()
+        restore_args = {
+            name: _restore_args(leaf, whole=apart) for name, leaf in wanted.items()
+        }
         try:
             options = _processes()
             handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=options)
@@ -201,6 +212,12 @@ class Checkpointer:
                 )
         except Exception as error:
             raise CheckpointError(f"Cannot restore {folder}: {error}") from error
+        if apart:  # each host has read all of it
+            leaves = {
+                name: hosts.place(leaf, sharding) if sharding is not None else leaf
+                for name, leaf in leaves.items()
+                for sharding in [_sharding(wanted[name])]
+            }
         return _unflatten(template, leaves)
 
     def _complete(
@@ -303,7 +320,7 @@ class Checkpointer:
 
 def _processes() -> ocp.options.MultiprocessingOptions:
     """Which of the hosts take part in a save or a restore."""
-    if hosts.count() == jax.process_count():
+    if hosts.count() == jax.process_count() and not hosts_apart():
         return ocp.options.MultiprocessingOptions()
     mine = jax.process_index()
     return ocp.options.MultiprocessingOptions(
@@ -358,9 +375,15 @@ def _unflatten(template: Any, leaves: dict[str, Any]) -> Any:
     return jax.tree_util.tree_map_with_path(pick, template)
 
 
-def _restore_args(leaf: Any) -> ocp.RestoreArgs:
-    sharding = getattr(leaf, "sharding", None)
-    if sharding is None or (isinstance(leaf, jax.Array) and not leaf.committed):
+def _sharding(leaf: Any) -> Any:
+    """That an array is to have; None for those of the host, or that are anywhere."""
+    uncommitted = isinstance(leaf, jax.Array) and not leaf.committed
+    return None if uncommitted else getattr(leaf, "sharding", None)
+
+
+def _restore_args(leaf: Any, whole: bool = False) -> ocp.RestoreArgs:
+    sharding = _sharding(leaf)
+    if whole or sharding is None:
         return ocp.RestoreArgs(restore_type=np.ndarray, dtype=leaf.dtype)
     return ocp.ArrayRestoreArgs(
         sharding=sharding, dtype=leaf.dtype, global_shape=leaf.shape, strict=True

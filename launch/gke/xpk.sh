@@ -4,8 +4,8 @@
 #   PROJECT=p ZONE=us-west4-a CLUSTER=c IMAGE=i launch/gke/xpk.sh NAME --config=FILE...
 #
 # TYPE (v5litepod-8) and RESTARTS (20) may be set. IMAGE is launch/Dockerfile's, target
-# tpu. --workdir must be on a volume that the cluster mounts, else a restart begins anew;
-# of several hosts, on one that all of them mount.
+# tpu. --workdir must be gs://BUCKET/FOLDER or on a volume that the cluster mounts, of
+# several hosts one that all of them mount, else a restart begins anew.
 set -euo pipefail
 
 fail() {

@@ -90,6 +90,48 @@ def test_a_tpu_vm_is_asked_for_run_on_and_given_back(stubs):
     assert r"train=a\ file.jsonl" in everything and CONFIG in everything
 
 
+def test_a_pod_runs_on_all_its_hosts_and_is_kept_in_a_bucket(stubs):
+    pod = {**TPU, "TYPE": "v5litepod-64", "WORKDIR": "gs://b/my run"}
+    states = ["", "ACTIVE", "SUSPENDED", "", "ACTIVE"]
+    code, output, calls = stubs(
+        "tpu_vm.sh", CONFIG, states=states, codes=[255, 0], **pod
+    )
+    assert code == 0 and "results are gs://b/my run" in output, output
+    again = ["create", "scp", "ssh", "create", "scp", "ssh", "delete"]
+    assert verbs(calls) == again
+    assert not any("disk" in call for call in calls)
+    for call in calls:
+        if "tpu-vm ssh" in call or "tpu-vm scp" in call:
+            assert "--worker=all --batch-size=all" in call
+    everything = "\n".join(calls)
+    assert (
+        f"WORKDIR=gs://b/my\\ run bash aprm_jax/launch/on_vm.sh --distributed {CONFIG}"
+        in (everything)
+    )
+
+
+def test_a_host_of_a_pod_mounts_nothing_and_installs_what_the_bucket_needs(
+    stubs, tmp_path
+):
+    home = tmp_path / "home"
+    home.mkdir()
+    (stubs.folder / "python3").write_text(
+        '#!/usr/bin/env bash\nmkdir -p "$3/bin"\n'
+        """printf '#!/usr/bin/env bash\\nprintf "%%s\\\\n" "$(basename "$0") $*" """
+        """>> "$STUBS/calls"\\n' | tee "$3/bin/pip" > "$3/bin/python"\n"""
+        'chmod +x "$3/bin/"*\n'
+    )
+    (stubs.folder / "python3").chmod(0o755)
+    code, output, calls = stubs(
+        "on_vm.sh", CONFIG, HOME=str(home), WORKDIR="gs://b/my run"
+    )
+    assert code == 0, output
+    assert calls == [
+        "pip install --quiet .[tpu] gcsfs -c constraints.txt",
+        f"python -m aprm_jax.main --workdir=gs://b/my run {CONFIG}",
+    ]
+
+
 def test_after_a_preemption_it_is_asked_for_again(stubs):
     states = ["ACTIVE", "SUSPENDED", "SUSPENDED", "", "ACTIVE"]
     code, output, calls = stubs(
@@ -118,7 +160,9 @@ def test_a_vm_that_cannot_be_reached_is_given_up(stubs):
 @pytest.mark.parametrize(
     ("env", "args", "said"),
     [
-        ({**TPU, "TYPE": "v5litepod-16"}, [CONFIG], "one host"),
+        ({**TPU, "TYPE": "v5litepod-16"}, [CONFIG], "set WORKDIR=gs://"),
+        ({**TPU, "TYPE": "v2-8"}, [CONFIG], "none of v5litepod-N"),
+        ({**TPU, "WORKDIR": "runs/a"}, [CONFIG], "is not gs://BUCKET/FOLDER"),
         ({**TPU, "NAME": ""}, [CONFIG], "NAME is not set"),
         (TPU, [], "no --config"),
     ],

@@ -167,6 +167,52 @@ def test_pieces_of_an_evaluation_are_dealt_to_hosts(tmp_path, whole):
     assert done["seconds"] >= spent
 
 
+def test_hosts_without_a_folder_in_common_work_in_a_bucket(tmp_path, whole):
+    """Stopped, and gone on with by machines that have nothing yet."""
+    store = tmp_path / "store/run"
+    evaluated = "--config.stages=solver:sft,generator:sft,aprm:aprm,evaluate"
+
+    def start(log: str) -> list[command.Running]:
+        return [
+            command.start(
+                tmp_path,
+                [CONFIG, command.CACHE, evaluated, f"--workdir=file://{store}"],
+                f"{log}{index}",
+                environment | {"XDG_CACHE_HOME": str(tmp_path / f"{log}_{index}")},
+            )
+            for index, environment in enumerate(environments())
+        ]
+
+    hosts = start("stopped")
+    hosts[0].wait_for("[aprm] step 3/")
+    hosts[1].send(signal.SIGTERM)
+    ends = [host.end(120) for host in hosts]
+    assert [code for code, _ in ends] == [143, 143], ends
+
+    hosts = start("again")
+    ends = [host.end() for host in hosts]
+    assert [code for code, _ in ends] == [0, 0], ends
+    assert "going on from step" in ends[0][1]
+    assert "solver: complete, skipped" in ends[0][1]
+    (models, logs), (expected, their_logs) = map(read, (store, whole))
+    jax.tree.map(np.testing.assert_array_equal, models, expected)
+    assert repr(logs) == repr(their_logs)
+
+    # Both computed parts of the evaluation; what one host makes of them is the same.
+    [theirs] = tmp_path.glob("again_1/aprm_jax/workdirs/*")
+    parts = store / "evaluate/parts"
+    names = {path.name for path in parts.iterdir()}
+    assert names == {path.name for path in (theirs / "evaluate/parts").iterdir()}
+    told = {name for name in names if f"evaluate: {name[:-5]}\n" in ends[0][1]}
+    assert len(names) == 6 and len(told) == 3, (names, told)
+    shutil.copytree(whole, tmp_path / "alone/run")
+    code, output = on_one_host(tmp_path / "alone", evaluated)
+    assert code == 0, output
+    results = "run/evaluate/results.json"
+    one = (tmp_path / "alone" / results).read_text()
+    assert (store / "evaluate/results.json").read_text() == one
+
+
 def test_values_searches_and_rl_are_those_of_one_host(tmp_path):
     one, two = tmp_path / "one", tmp_path / "two"
     one.mkdir()

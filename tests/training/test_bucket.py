@@ -118,11 +118,11 @@ def test_a_copy_that_is_cut_short_leaves_what_was_there(machines, monkeypatch, c
     _write(one.folder, ckpt__2__a="2a", ckpt__2__b="2b", ckpt__2__c="2c")
     put, left = Bucket._put, [copied]
 
-    def cut(self, name):
+    def cut(self, name, place):
         if not left[0]:
             raise KeyboardInterrupt
         left[0] -= 1
-        return put(self, name)
+        return put(self, name, place)
 
     with monkeypatch.context() as patch:
         patch.setattr(Bucket, "_put", cut)
@@ -218,15 +218,57 @@ def test_it_is_copied_while_it_is_worked_on_and_at_the_end(machines, address, tm
     assert bucket.of_this_run() == ()
 
 
-def test_several_hosts_are_refused(address, tmp_path, monkeypatch):
+def test_hosts_compare_the_address_and_not_their_folders(
+    address, tmp_path, monkeypatch
+):
     quickstart = command.REPOSITORY / "configs/quickstart.py"
     config = frozen(read_config_file(quickstart, "runlocal"))
+    said = {}
     monkeypatch.setattr(hosts, "count", lambda: 2)
-    with (
-        Bucket(address, tmp_path).kept() as folder,
-        pytest.raises(WorkdirError, match="mount the bucket"),
-    ):
+    monkeypatch.setattr(hosts, "check_same", said.__setitem__)
+    with Bucket(address, tmp_path).kept() as folder:
         start._meet(config, folder, [], False)
+    assert said["--workdir"] == address
+
+
+def test_a_host_that_follows_has_what_the_leader_has_and_nothing_else(machines):
+    leader, other = machines("leader"), machines("other")
+    _write(leader.folder, log="a", model="m")
+    leader.push()
+    other.follow()
+    _write(other.folder, mine="x")
+    assert other.hand_over(1).keys() == {"mine"}
+    _write(leader.folder, log="ab")
+    (leader.folder / "model").unlink()
+    leader.push()
+    other.follow()
+    assert _read(other.folder) == _read(leader.folder) == {"log": "ab"}
+
+
+def test_what_a_host_hands_over_is_the_leaders_and_then_everybodys(machines):
+    leader, other = machines("leader"), machines("other")
+    _write(leader.folder, log="a")
+    leader.push()
+    other.follow()
+    _write(other.folder, parts__one="1")
+    files = other.hand_over(1)
+    assert files.keys() == {"parts/one"}
+    leader.take_over(1, files)
+    leader.push()
+    other.follow()
+    third = machines("third")
+    for machine in (leader, other, third):
+        assert _read(machine.folder) == {"log": "a", "parts/one": "1"}
+    assert not leader._files.find(leader._at(".hosts"))
+
+
+def test_hosts_of_one_machine_have_folders_of_their_own(address, monkeypatch):
+    folders = set()
+    for index in ("0", "1", "2"):
+        monkeypatch.setenv("JAX_PROCESS_ID", index)
+        folders.add(Bucket(address).folder)
+    monkeypatch.delenv("JAX_PROCESS_ID")
+    assert len(folders) == 3 and Bucket(address).folder in folders
 
 
 def test_what_was_never_copied_is_set_aside_where_another_went_on(machines, tmp_path):
