@@ -5,12 +5,14 @@
 
 `collect` keeps what a run found in `benchmarks/results/pressure/seed_K.json`, so that
 seeds may be run one by one, on whatever machine: `tables` pools whichever are there.
-Accuracies of every problem are kept in thousandths where pairs are compared.
+Accuracies of every problem are kept in thousandths where pairs are compared. What the
+training of each PRM asked for is in a file beside it, of runs without evaluation too.
 """
 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ from seed_files import PRMS, of_run, read, tables_wanted, write
 
 from aprm_jax.evals.intervals import over_seeds
 from aprm_jax.evals.records import read_results
+from aprm_jax.training.metrics import FILE, read_metrics
 
 RESULTS = ROOT / "benchmarks/results/pressure"
 PLACES = {
@@ -28,22 +31,30 @@ PLACES = {
     "longer": "longer",
     "test@foreign": "test, foreign solver",
 }
+GAMES = ("prm_frozen", "aprm", "aprm_plain", "aprm_drawn")
 OURS = ("aprm", "aprm_plain", "aprm_drawn")  # in one colour
 COMPARED = tuple(prm for prm in PRMS if prm != "aprm")
 FOREIGN_N = 128
+SPENT = "spent_"  # before the names of files of what training asked for
+_KINDS = 3  # of wrong steps that a row names
+COMMON = {"prm_warmup": "the start of every PRM", "generator": "the Generator's start"}
 
 
 def main() -> None:
     figure = ROOT / "docs/pressure.svg"
     if args := tables_wanted(__doc__, collect, RESULTS, figure=figure):
         seeds = read(args.results)
-        replace_between(args.page, "pressure", render(seeds))
+        tables = render(seeds, read(args.results, SPENT))
+        replace_between(args.page, "pressure", tables)
         draw(seeds, args.figure)
 
 
 def collect(run: Path, results: Path = RESULTS) -> Path:
-    """Writes what a finished run found."""
+    """Writes what a run found; of one without evaluation, what its training took."""
     config, found = of_run(run, "configs/pressure.py")
+    spent = _spent(run, found, results)
+    if not (run / "evaluate/per_problem").is_dir():
+        return spent
     sizes = config["evaluate"]["samples"]
     found |= {
         "problems": config["evaluate"]["problems"],
@@ -74,6 +85,31 @@ def collect(run: Path, results: Path = RESULTS) -> Path:
     return write(found, results, "\n".join(_lines(found)) + "\n")
 
 
+def _spent(run: Path, found: dict[str, Any], results: Path) -> Path:
+    """Writes what each stage of training asked for."""
+    stages = {
+        stage: json.loads((run / stage / "done.json").read_text())["spent"]
+        for stage in (*COMMON, *PRMS)
+        if (run / stage / "done.json").exists()
+    }
+    written = {
+        stage: _kinds(run / stage) for stage in GAMES if (run / stage / FILE).exists()
+    }
+    text = json.dumps(found | {"stages": stages, "written": written}, indent=1) + "\n"
+    return write(found, results, text, SPENT)
+
+
+def _kinds(stage: Path) -> dict[str, float]:
+    """Of what a Generator's wrong steps were, in a mean over the rounds of its game."""
+    rows = read_metrics(stage)
+    prefix = "kind_share/"
+    names = [name for name in rows[0] if name.startswith(prefix)]
+    return {
+        name.removeprefix(prefix): round(float(np.nanmean([r[name] for r in rows])), 4)
+        for name in names
+    }
+
+
 def _lines(found: dict[str, Any]) -> Iterator[str]:
     """JSON with one curve or record a line: a change shows as one."""
     parts = []
@@ -93,7 +129,9 @@ def _lines(found: dict[str, Any]) -> Iterator[str]:
     yield "{\n" + ",\n".join(parts) + "\n}"
 
 
-def render(seeds: Sequence[dict[str, Any]]) -> str:
+def render(
+    seeds: Sequence[dict[str, Any]], spent: Sequence[dict[str, Any]] = ()
+) -> str:
     """The tables as Markdown."""
     sizes = seeds[0]["sizes"]
     if any((s["sizes"], s["problems"]) != (sizes, seeds[0]["problems"]) for s in seeds):
@@ -111,6 +149,8 @@ def render(seeds: Sequence[dict[str, Any]]) -> str:
             _accuracies(seeds, sizes),
             _differences(seeds, n),
             _verifiers(seeds),
+            _winners(seeds, spent, n),
+            *([_costs(spent)] if spent else []),
             f"Seeds {names}; {seeds[0]['problems']} problems a split; accuracy in %, "
             f"differences in points, {brackets}, behind them each seed. Made by "
             "`benchmarks/pressure.py` from `benchmarks/results/pressure/`.",
@@ -196,6 +236,67 @@ def _verifiers(seeds: Sequence[dict[str, Any]]) -> str:
             cells.append(f"{share * np.mean(known):{form}}{spread}")
         rows.append((title, cells))
     return table(["PRM", *columns], rows) + "\n\n± is the standard error over seeds."
+
+
+def _winners(
+    seeds: Sequence[dict[str, Any]], spent: Sequence[dict[str, Any]], largest: int
+) -> str:
+    """What the first wrong step is where the best of the most samples is wrong.
+
+    And how much of what the PRM's Generator wrote in its game was of these kinds.
+    """
+    rows = []
+    for place in ("test", "longer"):
+        for prm, title in PRMS.items():
+            counts = Counter[str]()
+            for row in (row for seed in seeds for row in seed["records"]):
+                found = tuple(
+                    row.get(k) for k in ("set", "split", "verifier", "metric")
+                )
+                if found == ("winners", place, prm, "count"):
+                    counts[row["part"]] += int(row["value"])
+            written = [s["written"][prm] for s in spent if prm in s["written"]]
+            kinds = [
+                f"{kind.replace('_', ' ')} {count}" + _share_of(written, kind)
+                for kind, count in counts.most_common(_KINDS)
+            ]
+            wrong = f"{counts.total()}"
+            rows.append((f"{place}: {title}", [wrong, ", ".join(kinds)]))
+    header = [
+        f"best of {largest}",
+        "wrong winners",
+        f"the {_KINDS} commonest kinds of their first wrong step, and [of what the "
+        "Generator wrote wrong, %]",
+    ]
+    return table(header, rows)
+
+
+def _share_of(written: Sequence[dict[str, float]], kind: str) -> str:
+    if not written:
+        return ""
+    return f" [{100 * np.mean([shares.get(kind, 0.0) for shares in written]):.1f}]"
+
+
+def _costs(spent: Sequence[dict[str, Any]]) -> str:
+    """What training asked for: verdicts of the oracle, and tokens sampled."""
+    rows = []
+    for stage, title in (COMMON | PRMS).items():
+        found = [s["stages"][stage] for s in spent if stage in s["stages"]]
+        if found:
+            calls = [one["oracle_calls"] for one in found]
+            tokens = [one["sampled_tokens"] for one in found]
+            each = ", ".join(f"{count:,}" for count in calls)
+            cells = [
+                f"{np.mean(calls):,.0f} ({each})",
+                f"{np.mean(tokens) / 1000:,.0f}",
+            ]
+            rows.append((title, cells))
+    header = [
+        "trained",
+        "verdicts of the oracle (by seed)",
+        "tokens sampled, thousands",
+    ]
+    return table(header, rows)
 
 
 def _record(

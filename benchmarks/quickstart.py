@@ -199,8 +199,6 @@ def render(results: dict) -> str:
             f"A run took {took} on {results['cpus']} CPU cores, compilation included, "
             f"and {results['peak_bytes'] / 2**30:.1f} GiB of memory at most (seconds "
             f"of each stage, most side by side: {stages}; `benchmarks/quickstart.py`).",
-            "",
-            "![The report's first screen](docs/report.png)",
         ]
     )
 

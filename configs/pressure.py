@@ -34,7 +34,7 @@ GAMES = {
 PRMS = {
     "prm_static": {},
     "prm_monte_carlo": {"prm.negatives": "monte_carlo"},
-    # About as many verdicts of the oracle as a game asks for.
+    # Two thirds of the verdicts of the oracle that a game asks for.
     "prm_oracle": {"prm.negatives": "oracle", "prm.pool_problems": 1600},
 }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import signal
+import socket
 import time
 import uuid
 from pathlib import Path
@@ -335,3 +336,41 @@ def test_the_command_keeps_a_run_in_a_bucket(tmp_path):
     assert code == 0, output
     assert "going on from step" in output
     assert (store / "solver/done.json").exists()
+
+
+@pytest.fixture
+def gs(monkeypatch):
+    """An address in an emulator of Google's store."""
+    pytest.importorskip("gcsfs", reason="pip install gcsfs gcp-storage-emulator")
+    server = pytest.importorskip(
+        "gcp_storage_emulator.server", reason="pip install gcp-storage-emulator"
+    )
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    emulator = server.create_server("127.0.0.1", port, True, "bucket")
+    emulator.start()
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"http://127.0.0.1:{port}")
+    yield "gs://bucket/runs/one"
+    emulator.stop()
+
+
+def test_googles_store_holds_what_a_folder_does(gs, tmp_path):
+    leader, other = Bucket(gs, tmp_path / "leader"), Bucket(gs, tmp_path / "other")
+    leader.pull()
+    _write(leader.folder, log="a", empty="", ckpt__1__data="x" * 100_000)
+    leader.push()
+    other.pull()
+    assert _read(other.folder) == _read(leader.folder)
+    (leader.folder / "ckpt/1/data").unlink()
+    leader.push()
+    other.follow()
+    _write(other.folder, parts__one="1")
+    leader.take_over(1, other.hand_over(1))
+    leader.push()
+    third = Bucket(gs, tmp_path / "third")
+    third.pull()
+    assert _read(third.folder) == {"log": "a", "empty": "", "parts/one": "1"}
+    _write(other.folder, log="b")
+    with pytest.raises(WorkdirError, match="another process has written there"):
+        other.push()
