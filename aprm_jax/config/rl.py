@@ -148,7 +148,12 @@ class RLConfig:
         "critic (ppo, GAE)",
         choices=("grpo", "rloo", "reinforce++", "ppo"),
     )
-    gamma: float = setting(1.0, "discount a step; with ppo a token", least=0, most=1)
+    gamma: float = setting(
+        1.0,
+        "discount a step, of what steps are paid; with ppo a token, of all that is",
+        least=0,
+        most=1,
+    )
     gae_lambda: float = setting(0.95, "ppo: its lambda", least=0, most=1)
     value_weight: float = setting(0.5, "ppo: of the value loss", least=0)
     clip_low: float = setting(0.2, "the ratio counts from 1 less this", least=0, most=1)

@@ -20,6 +20,7 @@ class ReplayBuffer:
       positions: of the ids, likewise.
       lengths: tokens of each row.
       starts: where the scored step begins in each row.
+      ends: behind its last token; in some layouts more of the row follows.
       labels: the oracle's verdicts, 0 or 1.
       added: rows ever added; the next one goes to `added % C`.
     """
@@ -28,6 +29,7 @@ class ReplayBuffer:
     positions: Int32[np.ndarray, "C T"]
     lengths: Int32[np.ndarray, " C"]
     starts: Int32[np.ndarray, " C"]
+    ends: Int32[np.ndarray, " C"]
     labels: Float32[np.ndarray, " C"]
     added: Int64[np.ndarray, ""]
 
@@ -39,6 +41,7 @@ class ReplayBuffer:
             positions=np.zeros((capacity, length), np.int32),
             lengths=np.zeros(capacity, np.int32),
             starts=np.zeros(capacity, np.int32),
+            ends=np.zeros(capacity, np.int32),
             labels=np.zeros(capacity, np.float32),
             added=np.asarray(0, np.int64),
         )
@@ -54,8 +57,8 @@ class ReplayBuffer:
         The arrays are copied: an asynchronous save may still read the old ones.
         """
         tokens, positions = self.tokens.copy(), self.positions.copy()
-        lengths = self.lengths.copy()
-        starts, labels = self.starts.copy(), self.labels.copy()
+        lengths, labels = self.lengths.copy(), self.labels.copy()
+        starts, ends = self.starts.copy(), self.ends.copy()
         added = int(self.added)
         for row in rows:
             i, n = added % len(lengths), len(row)
@@ -65,12 +68,11 @@ class ReplayBuffer:
             tokens[i, :n] = row.tokens
             positions[i, :n] = row.positions
             lengths[i] = n
-            starts[i] = int(np.argmax(row.step_ids >= 0))
+            starts[i], ends[i] = np.flatnonzero(row.step_ids >= 0)[[0, -1]] + (0, 1)
             labels[i] = row.labels[0]
             added += 1
-        return ReplayBuffer(
-            tokens, positions, lengths, starts, labels, np.asarray(added, np.int64)
-        )
+        count = np.asarray(added, np.int64)
+        return ReplayBuffer(tokens, positions, lengths, starts, ends, labels, count)
 
     def sample(self, rng: np.random.Generator, count: int) -> list[StepRow]:
         """Up to `count` rows, uniform without replacement."""
@@ -78,12 +80,13 @@ class ReplayBuffer:
         return [self._row(int(i)) for i in chosen]
 
     def _row(self, i: int) -> StepRow:
-        n, start = int(self.lengths[i]), int(self.starts[i])
+        n = int(self.lengths[i])
         index = np.arange(n, dtype=np.int32)
+        scored = (index >= self.starts[i]) & (index < self.ends[i])
         return StepRow(
             tokens=self.tokens[i, :n].copy(),
             positions=self.positions[i, :n].copy(),
             segment_ids=np.ones(n, np.int32),
-            step_ids=np.where(index < start, -1, 0).astype(np.int32),
+            step_ids=np.where(scored, 0, -1).astype(np.int32),
             labels=self.labels[i : i + 1].copy(),
         )

@@ -266,6 +266,8 @@ def generator_batch(
     rewards, sampler_logprobs = (np.zeros(columns.shape, np.float32) for _ in range(2))
     weight, imitation = (np.zeros(columns.shape[:2], np.float32) for _ in range(2))
     group = np.zeros(columns.shape[:2], np.int32)
+    # Of those in the batch: a round may have more groups than it has places.
+    numbers = {g: k for k, g in enumerate({perturbations[i].group: 0 for i in chosen})}
     # Which perturbation each reply of a row is; None for what is imitated.
     replies = [[chosen[k] for k in t] for t in together] + [[None]] * len(examples)
     for b, part in enumerate(parts if replies else ()):
@@ -276,7 +278,7 @@ def generator_batch(
             p = perturbations[i]
             end = len(p.reply.ids)
             sampler_logprobs[b, s, :end] = p.reply.logprobs
-            weight[b, s], group[b, s] = p.count, p.group
+            weight[b, s], group[b, s] = p.count, numbers[p.group]
             rewards[b, s, end - 1] = reward[i]
     return GeneratorBatch(
         rows=batch,

@@ -8,6 +8,7 @@ from typing import Any
 
 import flax.struct
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import scipy.special
@@ -67,8 +68,8 @@ class GameConfig(schema.GameConfig):
     ) -> tuple[optax.GradientTransformation, optax.GradientTransformation]:
         """OGDA of G and of R."""
         common: dict[str, Any] = {
-            "warmup": self.warmup,
-            "total": self.updates,
+            "warmup": self.warmup * self.epochs,  # of updates, as its total
+            "total": self.updates * self.epochs,
             "b1": self.b1,
             "b2": self.b2,
             "clip_norm": self.clip_norm,
@@ -290,7 +291,8 @@ class Rounds:
                 self.arena.kinds,
                 self.arena.builder,
             )
-        if self.sink is not None and step % self.config.sample_log == 0:
+        every = self.config.sample_log
+        if self.sink is not None and every and step % every == 0:
             for row in logged(step, played.perturbations, played.p_correct):
                 self.sink(row)
         return StepOutput(
@@ -499,13 +501,14 @@ class Rounds:
             )
             old = self.old_logprobs(full, generator_batch)
             generator_batch = dataclasses.replace(generator_batch, old_logprobs=old)
-        metrics = {}
+        metrics = []
         for epoch in range(self.config.epochs):
             key = self._key(9, step, epoch)
-            game, metrics = self.update(
-                game, self.refs, generator_batch, prm_batch, key
-            )
-        return game, metrics
+            game, found = self.update(game, self.refs, generator_batch, prm_batch, key)
+            metrics.append(found)
+        # An update that was skipped, in whichever epoch, is one of the round.
+        skipped = jnp.max(jnp.stack([found["nonfinite"] for found in metrics]))
+        return game, dict(metrics[-1]) | {"nonfinite": skipped}
 
 
 def logged(step: int, perturbations, p_correct, count: int = 8) -> list[dict[str, Any]]:

@@ -20,6 +20,7 @@ from aprm_jax.jobs.backbones import BACKBONE, ENDPOINT
 from aprm_jax.jobs.context import Context, JobError, log
 from aprm_jax.jobs.pav_file import LABELS, LabelFile
 from aprm_jax.jobs.prm_labels import branches, packed_batches, row_shape
+from aprm_jax.jobs.records.pav import PavConfig
 from aprm_jax.jobs.solvers import open_solver
 from aprm_jax.models.io import load_model
 from aprm_jax.solvers.named import solver_of
@@ -111,12 +112,12 @@ def _labelled(context: Context) -> list[ValueTree]:
     if len(trees) == len(problems):
         return trees
     sampler = _sampler(context)
-    measured = -(-c.measured * c.batch // c.problems)  # as many of every batch
     for start in range(len(trees), len(problems), c.batch):
         part = problems[start : start + c.batch]
         key = jax.random.fold_in(
             jax.random.wrap_key_data(context.key(_KEY)), start // c.batch
         )
+        measured = _share(c, start + len(part)) - _share(c, start)
         new = sampler.trees(part, jax.random.key_data(key), measured)
         file.add(new, sampler.timer)
         trees += new
@@ -124,6 +125,11 @@ def _labelled(context: Context) -> list[ValueTree]:
         if spent["seeds"] >= _HOPELESS and not spent["finished"]:
             break
     return trees
+
+
+def _share(c: PavConfig, done: int) -> int:
+    """How many of the first questions are measured: spread evenly over all."""
+    return min(c.measured, c.problems) * done // c.problems
 
 
 def _sampler(context: Context) -> ValueSampler:

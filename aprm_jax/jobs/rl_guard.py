@@ -62,6 +62,7 @@ class GameGuard:
             prm=prm,
             head=spec.head,
             seed=c.seed,
+            train_generator=not c.game.freeze_generator,
         )
         builder = open_builder(spec, role.tokenizer)
         kept = kept_of(role, spec, arena.prm_player.builder)
@@ -100,9 +101,16 @@ class GameGuard:
         return output.state, kept | counts | {"guard/nonfinite": failed}
 
     def _rows(self, solutions: Sequence[Solution]) -> list[Any]:
-        """The steps that the oracle decides, up to each solution's first error."""
+        """The steps that the oracle decides, up to each solution's first error.
+
+        What was cut off is no step, and never reaches R.
+        """
         builder = self.read.scorer.builder
-        labelled = dict.fromkeys(oracle_labels(solutions, self.oracle))
+        whole = [
+            s if s.closed else dataclasses.replace(s, steps=s.steps[:-1])
+            for s in solutions
+        ]
+        labelled = dict.fromkeys(oracle_labels(whole, self.oracle))
         rows = [
             builder.step(row.question, row.prefix, row.step, row.label)
             for row in labelled

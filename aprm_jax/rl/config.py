@@ -32,7 +32,8 @@ class RLConfig(schema.RLConfig):
     @property
     def pays_by_outcome(self) -> bool:
         """Whether known answers teach the policy, or what pays it."""
-        return "outcome" in self.rewards or self.implicit_learning_rate > 0
+        pays = {"outcome", "first_error"} & set(self.rewards)
+        return bool(pays) or self.implicit_learning_rate > 0
 
     def weight_of(self) -> dict[str, float]:
         """The weight of each source; all 1 where none are given."""

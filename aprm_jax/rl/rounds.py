@@ -216,7 +216,8 @@ class Rounds:
             metrics |= {k: float(v) for k, v in hosts.fetch(updated).items()}
         guard = state.guard
         if self.guard is not None:
-            guard, played = self.guard.play(guard, step, timer, sampled.flat)
+            number = self._number(step)
+            guard, played = self.guard.play(guard, number, timer, sampled.flat)
             metrics |= played
         state = dataclasses.replace(state, behind=behind, guard=guard)
         with timer("evaluate"):

@@ -132,7 +132,10 @@ def _fault(needs: Needs, verifier: Any) -> str:
             "values are low on a hard question too, where no step is wrong: name a PRM"
         )
     if needs in ("steps", "correctness") and outcomes:
-        return "an ORM has no say before the last step: take 'solution', or name a PRM"
+        return (
+            "an ORM, or values that a PRM learned for MCTS*, is read at the last step "
+            "alone: take 'solution', or name a PRM"
+        )
     return ""
 
 

@@ -183,6 +183,11 @@ def check_values_of(verifier: Any, what: str) -> None:
       NoValuesError: names what it would have been, and what gives values.
     """
     if verifier.scale is Scale.LOG_PROBABILITY:
+        if hasattr(verifier, "verifiers"):
+            raise NoValuesError(
+                f"{what}: values of several come to a value by their mean or the least "
+                "of them; their product is none"
+            )
         raise NoValuesError(
             f"{what}: a likelihood says how probable a step's text is, not how often a "
             "policy arrives from it: name a stage of job=pav"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
@@ -40,6 +42,16 @@ def test_rows_survive_the_round_trip():
         arrays = {name: v for name, v in vars(row).items() if v is not None}
         for name, value in arrays.items():
             assert getattr(found[0], name).dtype == value.dtype, name
+
+
+def test_what_follows_a_step_in_its_row_stays_outside_of_it():
+    """As with layouts whose chat template goes on behind the token that is read."""
+    row = _row(7)
+    behind = np.concatenate([row.step_ids[:-1], [-1]]).astype(np.int32)
+    row = dataclasses.replace(row, step_ids=behind)
+    assert (behind >= 0).any() and behind[-1] == -1
+    [found] = ReplayBuffer.empty(2, 40).add([row]).sample(np.random.default_rng(0), 1)
+    np.testing.assert_array_equal(found.step_ids, behind)
 
 
 def test_the_oldest_rows_go_first():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from concurrent.futures import Future
 
@@ -173,6 +174,21 @@ def test_rows_for_r_are_labelled_and_none_where_undecidable():
             assert row.tokens.tolist() == expected.tokens.tolist()
 
 
+def test_groups_are_numbered_within_a_batch_that_has_fewer_places_than_the_round():
+    """Baselines are sums over at most B * S groups."""
+    found = [
+        dataclasses.replace(p, group=40 + p.group) for p in HAND if not p.reply.reason
+    ]
+    batch = _generator_batch(found, P_CORRECT[: len(found)])
+    here = _generator_batch(
+        [p for p in HAND if not p.reply.reason], P_CORRECT[: len(found)]
+    )
+    np.testing.assert_array_equal(batch.group, here.group)
+    learned = batch.weight > 0
+    assert set(batch.group[learned].tolist()) == {0, 1}
+    assert batch.group.max() < batch.weight.size
+
+
 @pytest.mark.parametrize("branch", [True, False])
 def test_generator_batch_holds_what_can_be_learned_from(branch):
     batch = _generator_batch(HAND, P_CORRECT, branch=branch)
@@ -240,8 +256,8 @@ def test_what_does_not_fit_is_left_out_uniformly():
         there = batch.weight > 0
         assert there.sum() == 2
         paid = batch.rewards.sum(axis=-1)[there]
-        learnable.update(zip(batch.group[there].tolist(), paid.tolist(), strict=True))
-    assert set(learnable) == {(0, 0.25), (0, -1), (1, 0.75), (1, -1)}
+        learnable.update(zip(batch.weight[there].tolist(), paid.tolist(), strict=True))
+    assert set(learnable) == {(3, 0.25), (2, -1), (1, 0.75), (1, -1)}  # counts, pay
     assert min(learnable.values()) > 70  # 100 +- 7 each
 
 

@@ -11,6 +11,7 @@ import pytest
 import tiny_game
 
 from aprm_jax.game import rollouts
+from aprm_jax.game import rounds as rounds_of_a_game
 from aprm_jax.game.rounds import LoopState, Played
 from aprm_jax.models import heads
 from aprm_jax.oracle.verdict import Label
@@ -33,6 +34,15 @@ def _play(rounds, state: LoopState, steps) -> tuple[LoopState, list[dict]]:
         state = output.state
         logged.append({k: to_scalar(v) for k, v in output.metrics.items()})
     return state, logged
+
+
+def test_the_learning_rates_of_a_game_count_its_epochs(monkeypatch):
+    given = []
+    monkeypatch.setattr(
+        rounds_of_a_game, "game_optimiser", lambda rate, **k: given.append(k)
+    )
+    tiny_game.game_config(epochs=3, warmup=2, updates=20).optimisers()
+    assert [(one["warmup"], one["total"]) for one in given] == [(6, 60)] * 2
 
 
 def _bits(tree):

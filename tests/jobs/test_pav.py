@@ -17,6 +17,7 @@ from aprm_jax.config import ConfigError
 from aprm_jax.files import DamagedFileError
 from aprm_jax.jobs import aprm, pav, pav_file, rl, search
 from aprm_jax.jobs.context import Context, JobError
+from aprm_jax.jobs.records.pav import PavConfig
 from aprm_jax.solvers.protocol import Solution
 from aprm_jax.verifiers.models import ModelVerifier
 from aprm_jax.verifiers.pav import NoValuesError, Pav
@@ -206,6 +207,19 @@ def test_a_pav_that_the_game_has_hardened_is_one(root, scripted, monkeypatch):
     assert isinstance(guard.verifier(guard.state), Pav)
     guard.save(guard.state)
     assert aprm_jax.PRM.load(root / "rl/prm").spec.values
+
+
+@pytest.mark.parametrize(
+    ("measured", "problems", "batch"),
+    [(32, 400, 16), (32, 400, 1), (7, 5, 2), (3, 5, 4)],
+)
+def test_as_many_questions_are_measured_as_asked_for(measured, problems, batch):
+    c = PavConfig(measured=measured, problems=problems, batch=batch)
+    ends = [min(k + batch, problems) for k in range(0, problems, batch)]
+    shares = np.array([pav._share(c, end) for end in ends])
+    assert shares[-1] == min(measured, problems)
+    even = shares[-1] * np.array(ends) / problems
+    assert (np.abs(shares - even) < 1).all()
 
 
 def test_a_game_that_teaches_verdicts_leaves_no_values(root, scripted):

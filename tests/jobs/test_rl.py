@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -21,6 +22,7 @@ from aprm_jax.jobs.rl_tables import rl_tables
 from aprm_jax.models import heads
 from aprm_jax.models.io import load_model
 from aprm_jax.rl.sources import RewardError
+from aprm_jax.solvers.protocol import Solution
 from aprm_jax.tasks.arithmetic import ArithmeticDomain
 from aprm_jax.training.metrics import read_metrics
 from aprm_jax.training.workdir import mark_done
@@ -177,6 +179,28 @@ def test_the_game_guards_and_its_prm_is_kept(root, monkeypatch):
     assert any((np.asarray(a) != np.asarray(b)).any() for a, b in pairs)
 
 
+def test_what_a_solution_was_cut_off_in_is_no_step_for_the_guard(root):
+    c = config(
+        **{"rl.verifiers": (), "rl.guard.prm": "prm", "rl.guard.own_steps": True}
+    )
+    guard = rl_guard.GameGuard.of(Context(c, root, "cut_off"))
+    solution = Solution("2 + 3 * 4", ("2 + 12", "1"), False)
+    whole, cut = (
+        guard._rows([solution]),
+        guard._rows([dataclasses.replace(solution, closed=False)]),
+    )
+    assert [row.labels.tolist() for row in whole] == [[1.0], [0.0]]
+    assert [row.labels.tolist() for row in cut] == [[1.0]]
+
+
+def test_a_guard_may_keep_its_generator_as_it_is(root):
+    guarded = {"rl.verifiers": (), "rl.guard.prm": "prm"}
+    for frozen in (False, True):
+        c = config(**guarded, **{"game.freeze_generator": frozen})
+        guard = rl_guard.GameGuard.of(Context(c, root, "frozen"))
+        assert (guard.state.archive is None) == frozen
+
+
 @pytest.mark.parametrize(
     ("fields", "error", "message"),
     [
@@ -213,6 +237,14 @@ def test_wrong_names_and_kinds_are_refused_before_a_round(root, fields, error, m
         ({"rl.kl_estimator": "k3"}, "the other KL"),
         ({"rl.kl_as": "reward"}, "its gradient is biased"),
         ({"rl.dual_clip": 0.5}, "rl.dual_clip is 0 or above 1"),
+        (
+            {"rl.dev_every": 0, "rl.keep": "best"},
+            "keep='best' keeps the best checkpoint on dev",
+        ),
+        (
+            {"rl.dev_every": 0, "rl.alarm.kl": 9.0},
+            "alarm.kl=9.0 stops and keeps the best",
+        ),
         ({"rl.rewards": ("implicit",)}, "rl.implicit_from names"),
         ({"rl.implicit_learning_rate": 1e-3}, "name it in rl.implicit_from"),
         ({"rl.guard.prm": "prm"}, "set rl.verifiers=()"),

@@ -84,6 +84,7 @@ def test_every_source_pays_what_it_says():
         ("first_error", Says(values=True, aggregation="last"), "name a PRM"),
         ("min_form", Says(aggregation="last"), "ORM"),
         ("step", CombinedVerifier([Says(), Says(aggregation="last")]), "ORM"),
+        ("step", Says(aggregation="last"), "values that a PRM learned"),
     ],
 )
 def test_a_verifier_of_another_kind_is_named(name, verifier, message):

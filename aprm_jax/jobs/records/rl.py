@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 
 from aprm_jax.config.fields import ConfigError
@@ -55,6 +56,22 @@ def _validate(config: Config) -> None:
             f"rl.guard.prm={c.guard.prm!r} is the verifier: set rl.verifiers=()"
         )
     _check_kl(c)
+    _check_best(c)
+
+
+def _check_best(c: RLConfig) -> None:
+    """Which checkpoint is the best one, dev alone tells."""
+    alarms = dataclasses.asdict(c.alarm)
+    limits = [name for name in alarms if name != "rounds" and alarms[name]]
+    if c.dev_every or not (limits or c.keep == "best"):
+        return
+    asked = "rl.keep='best' keeps"
+    if limits:
+        asked = f"rl.alarm.{limits[0]}={alarms[limits[0]]} stops and keeps"
+    raise ConfigError(
+        f"{asked} the best checkpoint on dev, which rl.dev_every=0 never looks at: it "
+        "would be the solver of the start; set rl.dev_every to some rounds"
+    )
 
 
 def _check_kl(c: RLConfig) -> None:
