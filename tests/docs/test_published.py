@@ -14,7 +14,7 @@ BENCHMARKS = command.REPOSITORY / "benchmarks"
 PAGE = command.REPOSITORY / "docs/results.md"
 sys.path.insert(0, str(BENCHMARKS))
 seed_files = importlib.import_module("seed_files")
-FIGURES = ("pressure", "rl")  # draw one beside their tables
+FIGURES = ("pressure", "rl", "search_pressure")  # draw one beside their tables
 SCRIPTS = ("attack", "naive_pressure", "pav", "pressure", "rl", "search_pressure")
 
 
