@@ -1,10 +1,13 @@
-"""Prepared rows as batches, through Grain: shuffled, sharded, packed, resumable.
+"""Prepared rows as batches, through Grain: shuffled, packed, resumable.
 
-Order is Grain's: all rows of a split are shuffled by seed, anew in each epoch, and host
-i of n reads every n-th of them. They are packed a window at a time: the rows of a
-window are laid into rows of fixed length, longest first, and these are shuffled. So
-position in the data is two numbers, a window and a packed row of it, and a restored
-iterator goes on with the very next one.
+Order is Grain's: all rows of a split are shuffled by seed, anew in each epoch. They are
+packed a window at a time: the rows of a window are laid into rows of fixed length,
+longest first, and these are shuffled. So position in the data is two numbers, a window
+and a packed row of it, and a restored iterator goes on with the very next one.
+
+Of several hosts each makes the whole batch, as `training.hosts` has it: shards of the
+rows, packed by each host for itself, would be other batches with another number of
+hosts, and a run could not go on on fewer of them with the same ones.
 """
 
 from __future__ import annotations
@@ -138,32 +141,26 @@ def load_batches(
     seed: int,
     max_steps: int | None = None,
     epochs: int | None = None,
-    process_index: int = 0,
-    process_count: int = 1,
     window: int = WINDOW,
 ) -> PackedBatches:
-    """Batches of a prepared split for one host.
+    """Batches of a prepared split.
 
     Args:
       folder: what job=prepare wrote.
       split: "train" or "dev".
       builder: must agree with the one that the data was prepared with.
-      batch_size: B, packed rows of a batch on this host.
+      batch_size: B, packed rows of a batch.
       length: T, tokens of a packed row.
-      seed: of the shuffle; the same on every host.
+      seed: of the shuffle.
       max_steps: S, most steps of a packed row; by default half as many again as a
         full row has on average, and those of the longest solution on top.
       epochs: passes over the data, each in another order; None for no end.
-      process_index: number of this host.
-      process_count: number of hosts. Their rows are disjoint, and together are all.
       window: see `PackedBatches`.
 
     Raises:
       DataError: there is no such data set or split, or it was prepared otherwise.
       TooLongError: a row of it does not fit `length`.
     """
-    if not 0 <= process_index < process_count:
-        raise ValueError(f"process {process_index} of {process_count}")
     metadata = check_builder(folder, builder)
     source = open_split(folder, split)
     counts = metadata["splits"][split]
@@ -177,9 +174,8 @@ def load_batches(
     usual = length * counts["steps"] / counts["tokens"]
     enough = counts["most_steps"] + math.ceil(1.5 * usual)
     rows = grain.MapDataset.source(source).seed(seed).shuffle().repeat(epochs)
-    rows = rows[process_index::process_count].map(to_row)
     return PackedBatches(
-        rows,
+        rows.map(to_row),
         builder,
         batch_size=batch_size,
         length=length,

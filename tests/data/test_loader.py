@@ -1,6 +1,6 @@
 """Batches of prepared data: every row once an epoch, resumed exactly, unseen by others.
 
-Order, shards and resumption are checked by the ids in the batches; what packing does to
+Order and resumption are checked by the ids in the batches; what packing does to
 a model, through the decoder.
 """
 
@@ -144,17 +144,6 @@ def test_the_end_stays_the_end(folder):
     fresh.set_state(state)
     with pytest.raises(StopIteration):
         next(fresh)
-
-
-def test_hosts_share_the_rows_of_an_epoch(folder):
-    parts = [
-        _numbers(_load(folder, epochs=1, process_index=i, process_count=3))
-        for i in range(3)
-    ]
-    assert [len(part) for part in parts] == [17, 17, 16]
-    assert sorted(number for part in parts for number in part) == list(range(COUNT))
-    with pytest.raises(ValueError, match="process 3 of 3"):
-        _load(folder, process_index=3, process_count=3)
 
 
 def test_what_does_not_fit_is_said_before_anything_is_read(folder, tmp_path):
