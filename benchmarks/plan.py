@@ -1,9 +1,9 @@
 """What steps at real sizes need on real topologies, by `job=plan`; no chip is needed.
 
     pip install 'jax[tpu]'                   # libtpu, which compiles
-    python benchmarks/plan.py [ROW...]       # compiles, a row after the other
-    python benchmarks/plan.py --weak N       # rows grow with N virtual devices: run too
-    python benchmarks/plan.py --table        # docs/scaling.md
+    python benchmarks/plan.py [game_lora sft_full]   # compiles; all rows by default
+    python benchmarks/plan.py --weak=4   # rows grow with 4 virtual devices: run too
+    python benchmarks/plan.py --table    # docs/scaling.md
 
 64 rows of 1,024 tokens in bfloat16, layers computed again. Each row is added to
 `benchmarks/results/plan.json` as soon as it is known.
