@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import importlib
 import json
+import re
 import shutil
 import sys
+from collections.abc import Callable
+from typing import Any
 
 import command
 import pytest
+
+from aprm_jax.config import read_config_file
 
 BENCHMARKS = command.REPOSITORY / "benchmarks"
 PAGE = command.REPOSITORY / "docs/results.md"
@@ -16,6 +21,56 @@ sys.path.insert(0, str(BENCHMARKS))
 seed_files = importlib.import_module("seed_files")
 FIGURES = ("pressure", "rl", "search_pressure")  # draw one beside their tables
 SCRIPTS = ("attack", "naive_pressure", "pav", "pressure", "rl", "search_pressure")
+
+
+def results(name: str) -> dict[str, Any]:
+    return json.loads((BENCHMARKS / f"results/{name}.json").read_text())
+
+
+def _ablation(script: Any) -> str:
+    """Its splits are the run's, its N the least of the config that it starts from."""
+    found = results("ablation")
+    fields = [name.partition(".") for name in found["rows"]["aprm"]]
+    splits = [split for split, _, metric in fields if metric == "accuracy"]
+    compare = read_config_file(command.REPOSITORY / "configs/compare.py")
+    return script.render(found, splits, compare.evaluate.samples[0])
+
+
+# Between which markers -> the script, and the text that it writes there.
+RENDERED: dict[str, tuple[str, Callable[[Any], str]]] = {
+    "ablation": ("ablation_table", _ablation),
+    "answers": ("answers", lambda s: s.render(results("answers"))),
+    "decoder": ("decoder", lambda s: s.render(results("decoder"))),
+    "didactic": ("didactic", lambda s: s.render(results("didactic"))),
+    "gsm8k": ("gsm8k_table", lambda s: s.render(results("gsm8k"))),
+    "load": ("load", lambda s: s.render(results("load"))),
+    "naive_generator": (
+        "compare_table",
+        lambda s: s.render(results("naive_generator"), "naive_generator.json", True),
+    ),
+    "oracle": ("oracle", lambda s: s.render(results("oracle"), s._causes())),
+    "peers": ("peers", lambda s: s.render(results("peers"))),
+    "plan": ("plan", lambda s: s.render(results("plan"))),
+    "prm800k": ("prm800k_table", lambda s: s.render(results("prm800k"))),
+    "quickstart": ("quickstart", lambda s: s.render(results("quickstart"))),
+    "results": (
+        "compare_table",
+        lambda s: s.render(results("compare"), "compare.json", False),
+    ),
+    "smollm2": (
+        "smollm2_table",
+        lambda s: s.render(results("smollm2"), results("prm800k")),
+    ),
+}
+MARKED = re.compile(r"<!-- (\w+):begin -->\n(.*?)\n<!-- \1:end -->", re.DOTALL)
+
+
+def _published() -> dict[str, str]:
+    """What stands between the markers of every page."""
+    root = command.REPOSITORY
+    pages = [root / "README.md", *(root / "docs").rglob("*.md")]
+    pairs = [MARKED.findall(p.read_text()) for p in pages if "_build" not in p.parts]
+    return dict(pair for found in pairs for pair in found)
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
@@ -31,6 +86,43 @@ def test_the_page_has_what_the_results_say(name, tmp_path, monkeypatch):
     script.main()
     assert (tmp_path / "results.md").read_text() == PAGE.read_text()
     assert (tmp_path / "figure.svg").exists() == (name in FIGURES)
+
+
+@pytest.mark.parametrize("name", RENDERED)
+def test_a_page_has_what_its_script_makes_of_the_results(name):
+    module, render = RENDERED[name]
+    if name == "decoder":  # which imports it for its other side
+        pytest.importorskip("torch", reason="benchmarks/decoder.py needs torch")
+    text = render(importlib.import_module(module))
+    assert "| --- |" in text or "|---|" in text
+    assert _published()[name] == text
+
+
+def test_every_table_is_compared_with_its_results():
+    of_rl = {"rl_pav", "rl_unfinished"}  # written by `rl` as well
+    assert set(_published()) == {*SCRIPTS, *of_rl, *RENDERED}
+
+
+def test_prose_has_what_packing_came_to():
+    found = results("packing")
+    rows, texts = found["gsm8k"], found["prm800k"]
+    lost = int(sum(rows["left_out"].values()))
+    share = 100 * rows["tokens"] / rows["positions"]
+    millions = {
+        name: f"{count / 1e6:.1f}" for name, count in texts.items() if "tokens" in name
+    }
+    data, page = (
+        " ".join((command.REPOSITORY / "docs" / name).read_text().split())
+        for name in ("data.md", "results.md")
+    )
+    assert f"hold {share:.1f} % tokens" in data
+    assert f"{lost} of its {rows['solutions'] + lost:,} solutions" in data
+    assert (
+        f"{millions['texts_tokens_as_trees']} million tokens that way instead of "
+        f"{millions['texts_tokens_a_row_each']} million, all labelled solutions "
+        f"{millions['labelled_tokens_as_trees']} instead of "
+        f"{millions['labelled_tokens_a_row_each']} (`benchmarks/packing.py`)"
+    ) in page
 
 
 def test_a_run_is_collected_under_its_seed(tmp_path, monkeypatch):
