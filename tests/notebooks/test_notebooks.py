@@ -95,6 +95,21 @@ def test_opens_with_a_badge_and_one_cell_that_installs(path):
 
 
 @of_each
+def test_the_install_cell_asks_where_the_package_lies(path, tmp_path, monkeypatch):
+    """No name is asked of an index before there is a release under it."""
+    _, install, *_ = nbformat.read(path, as_version=4).cells
+    asked: list[str] = []
+    code = install.source.replace("%pip install -q {SOURCE}", "asked.append(SOURCE)")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setenv("PATH", os.environ["PATH"])  # which the cell changes
+    with pytest.raises(RuntimeError, match="where the package lies"):
+        exec(code, {"asked": asked})
+    exec(code.replace('SOURCE = ""', 'SOURCE = "a.whl"'), {"asked": asked})
+    assert asked == ["a.whl"]
+
+
+@of_each
 def test_is_stored_executed_in_order_and_small(path):
     notebook = nbformat.read(path, as_version=4)
     nbformat.validate(notebook)
