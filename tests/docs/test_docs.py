@@ -90,6 +90,28 @@ def test_the_reference_has_every_field():
         assert f"| `{name}` | {field.type} | `{field.default!r}` |" in text
 
 
+def _lines(folder: Path) -> int:
+    return sum(len(path.read_text().splitlines()) for path in folder.rglob("*.py"))
+
+
+def test_the_architecture_page_says_how_large_the_package_is():
+    package = REPOSITORY / "aprm_jax"
+    lines = _lines(package)
+    text = " ".join((REPOSITORY / "docs/architecture.md").read_text().split())
+    [said] = re.findall(r"has about ([\d,]+) lines", text)
+    assert abs(lines - int(said.replace(",", ""))) < 5_000
+    share = (_lines(package / "jobs") + _lines(package / "oracle")) / lines
+    assert "A third lies in the jobs and in the oracle" in text
+    assert 0.3 < share < 0.4
+
+
+def test_every_config_is_in_the_list_of_configs():
+    text = (REPOSITORY / "docs/tutorials/configs.md").read_text()
+    listed = re.findall(r"(?m)^\| `(configs/\w+\.py)[`:]", text)
+    files = (REPOSITORY / "configs").glob("*.py")
+    assert sorted(listed) == sorted(f"configs/{path.name}" for path in files)
+
+
 def test_the_readme_is_read_in_one_sitting():
     assert len((REPOSITORY / "README.md").read_text().splitlines()) <= 200
 
