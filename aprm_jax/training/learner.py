@@ -126,7 +126,10 @@ def learn(
 
 
 def gradient_change(gradient: Params, previous: Params) -> Float32[Array, ""]:
-    """||g_t - g_{t-1}|| / ||g_t||: how far optimism looks ahead."""
+    """||g_t - g_{t-1}|| / ||g_t||: how far optimism looks ahead; in float32."""
+    # Factored moments keep them in bfloat16, which has no room for sums of squares.
+    gradient = optax.tree.cast(gradient, jnp.float32)
+    previous = optax.tree.cast(previous, jnp.float32)
     change = jax.tree.map(jnp.subtract, gradient, previous)
     return optax.tree.norm(change) / (optax.tree.norm(gradient) + 1e-12)
 

@@ -34,6 +34,19 @@ def test_what_a_learner_starts_from_survives_its_updates(on_mesh):
     assert np.all(np.asarray(state.params["w"])[1:] < [1.0, 2.0])
 
 
+def test_a_change_of_gradients_is_measured_in_float32():
+    # As factored moments keep them, whose sums would be rounded to 8 bits.
+    before, now = (
+        {"w": jax.random.normal(key, (3001,)).astype(jnp.bfloat16)}
+        for key in jax.random.split(jax.random.key(0))
+    )
+    a, b = (np.asarray(tree["w"], np.float64) for tree in (before, now))
+    found = learner.gradient_change(now, before)
+    assert found.dtype == jnp.float32
+    expected = np.linalg.norm(b - a) / np.linalg.norm(b)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
 def _deep(params, batch) -> Loss:
     hidden = batch
     for _ in range(6):  # each keeps what its gradient needs
