@@ -36,12 +36,21 @@ def _ablation(script: Any) -> str:
     return script.render(found, splits, compare.evaluate.samples[0])
 
 
+NOT_YET = "Not measured yet."  # of what wants a device that nobody had
+
+
+def _gpu(script: Any) -> str:
+    there = script.RESULTS.exists()
+    return script.render(results("gpu")) if there else NOT_YET
+
+
 # Between which markers -> the script, and the text that it writes there.
 RENDERED: dict[str, tuple[str, Callable[[Any], str]]] = {
     "ablation": ("ablation_table", _ablation),
     "answers": ("answers", lambda s: s.render(results("answers"))),
     "decoder": ("decoder", lambda s: s.render(results("decoder"))),
     "didactic": ("didactic", lambda s: s.render(results("didactic"))),
+    "gpu": ("gpu", _gpu),
     "gsm8k": ("gsm8k_table", lambda s: s.render(results("gsm8k"))),
     "load": ("load", lambda s: s.render(results("load"))),
     "naive_generator": (
