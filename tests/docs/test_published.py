@@ -103,7 +103,7 @@ def test_a_page_has_what_its_script_makes_of_the_results(name):
     if name == "decoder":  # which imports it for its other side
         pytest.importorskip("torch", reason="benchmarks/decoder.py needs torch")
     text = render(importlib.import_module(module))
-    assert "| --- |" in text or "|---|" in text
+    assert "| --- |" in text or "|---|" in text or text == NOT_YET
     assert _published()[name] == text
 
 
