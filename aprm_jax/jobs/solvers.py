@@ -11,19 +11,19 @@ from aprm_jax.config.groups import HttpConfig
 from aprm_jax.hf.builders import open_writer
 from aprm_jax.jobs.backbones import BACKBONE, ENDPOINT
 from aprm_jax.jobs.context import Context
-from aprm_jax.solvers.completions import Completions, read_key
+from aprm_jax.servers.client import read_key
+from aprm_jax.servers.journal import FILE, Journal
+from aprm_jax.solvers.completions import Completions
 from aprm_jax.solvers.endpoint import (
     BuilderLayout,
     EndpointSolver,
     TextLayout,
     WordLayout,
 )
-from aprm_jax.solvers.journal import Journal
 from aprm_jax.solvers.local import LocalSolver
 from aprm_jax.solvers.protocol import Solver
 
 _WRITERS = ("solver", "solvers", "prover")  # fields that name who writes solutions
-JOURNAL = "endpoint.jsonl"  # in the stage's folder
 
 
 def open_solver(context: Context, source: str, field: str) -> Solver:
@@ -79,7 +79,7 @@ def check_endpoint(config: Config, field: str, job: str) -> None:
 def _endpoint(context: Context) -> EndpointSolver:
     c = context.config
     asked = c.endpoint
-    path = context.directory / JOURNAL
+    path = context.directory / FILE
     return EndpointSolver(
         _completions(c.solver.endpoint, asked.key_variable, asked.http, path),
         _layout(context, asked.layout),

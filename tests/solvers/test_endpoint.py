@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import http.server
 import json
 import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,91 +15,24 @@ import jax
 import pytest
 import tiny_game
 from tiny_game import DOMAIN
+from tiny_server import FAST, SECRET, Handler, Reply, Server, serving
 
 from aprm_jax.config import ConfigError
 from aprm_jax.config.groups import HttpConfig
 from aprm_jax.sampling.methods import Truncation
-from aprm_jax.solvers import completions
-from aprm_jax.solvers.completions import Completions, EndpointError, backoff
+from aprm_jax.servers import client as asking
+from aprm_jax.servers.client import EndpointError, backoff
+from aprm_jax.servers.journal import Journal
+from aprm_jax.solvers.completions import Completions
 from aprm_jax.solvers.endpoint import BuilderLayout, EndpointSolver, WordLayout
-from aprm_jax.solvers.journal import Journal
 from aprm_jax.solvers.stepwise import UncachedSolver
 
 KEY = jax.random.key(0)
-SECRET = "sk-0123456789-secret"
-FAST = HttpConfig(
-    requests=3,
-    retries=3,
-    first_wait=0.001,
-    longest_wait=0.01,
-    connect_seconds=5,
-    read_seconds=5,
-    request_seconds=5,
-    max_bytes=1 << 16,
-)
-Reply = bytes | tuple[int, dict[str, str], bytes]
 
 
 def completion(*texts: Any, reason: str = "stop", **fields: Any) -> bytes:
     choices = [{"text": t, "finish_reason": reason, **fields} for t in texts]
     return json.dumps({"choices": choices}).encode()
-
-
-class Server(http.server.ThreadingHTTPServer):
-    """Answers with what `answer(number of the request, body)` returns."""
-
-    daemon_threads = True
-
-    def __init__(self, answer: Callable[[int, dict[str, Any]], Reply]):
-        super().__init__(("127.0.0.1", 0), _Handler)
-        self.answer = answer
-        self.bodies: list[dict[str, Any]] = []
-        self.headers: list[dict[str, str]] = []
-        self.flying = self.most_flying = 0
-        self.lock = threading.Lock()
-        self.url = f"http://127.0.0.1:{self.server_port}/v1"
-
-
-class _Handler(http.server.BaseHTTPRequestHandler):
-    def do_POST(self) -> None:
-        server: Any = self.server
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        with server.lock:
-            number = len(server.bodies)
-            server.bodies.append({"path": self.path, **body})
-            server.headers.append({k.lower(): v for k, v in self.headers.items()})
-            server.flying += 1
-            server.most_flying = max(server.most_flying, server.flying)
-        reply = server.answer(number, body)
-        with server.lock:
-            server.flying -= 1
-        status, headers, content = (
-            (200, {}, reply) if isinstance(reply, bytes) else reply
-        )
-        with contextlib.suppress(OSError):
-            self.send_response(status)
-            for name, value in headers.items():
-                self.send_header(name, value)
-            if "Content-Length" not in headers:
-                self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
-
-    def log_message(self, *args: Any) -> None:
-        pass
-
-
-@contextlib.contextmanager
-def serving(answer: Callable[[int, dict[str, Any]], Reply]) -> Iterator[Server]:
-    server = Server(answer)
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-    thread.start()
-    try:
-        yield server
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
 
 
 def client(server: Server, folder: Path, key: str = "", **limits: Any) -> Completions:
@@ -374,7 +306,7 @@ def test_a_server_that_trickles_is_given_up_too(tmp_path):
     """Each byte comes in time, and the whole never does."""
     release = threading.Event()
 
-    class Trickle(_Handler):
+    class Trickle(Handler):
         def do_POST(self) -> None:
             self.server.bodies.append({})
             with contextlib.suppress(OSError):
@@ -413,7 +345,7 @@ def test_retry_after_is_honoured_and_never_without_end(tmp_path, monkeypatch):
         waited.append(seconds)
         return await true(work, min(seconds, 0.01))
 
-    monkeypatch.setattr(completions.asyncio, "wait_for", wait_for)
+    monkeypatch.setattr(asking.asyncio, "wait_for", wait_for)
     later = {"Retry-After": "7"}
     with serving(lambda n, _: completion("x") if n else (429, later, b"")) as server:
         ask(server, tmp_path, longest_wait=30.0)
@@ -438,7 +370,7 @@ def test_retry_after_is_honoured_and_never_without_end(tmp_path, monkeypatch):
     ],
 )
 def test_a_retry_after_is_a_number_or_a_date(header, seconds):
-    assert completions.retry_after(header) == seconds
+    assert asking.retry_after(header) == seconds
 
 
 def test_requests_in_flight_are_limited(tmp_path):
@@ -494,9 +426,9 @@ def test_a_failure_ends_a_run_soon_and_loses_no_answer(tmp_path):
         asked = client(server, tmp_path)
         true = asked._error
 
-        def error(reason: str) -> EndpointError:
+        def error(*said: Any) -> EndpointError:
             release.set()
-            return true(reason)
+            return true(*said)
 
         asked._error = error
         with pytest.raises(EndpointError, match="status 400"):
@@ -628,11 +560,11 @@ def test_a_redirect_is_not_followed(tmp_path):
 
 def test_a_key_is_read_from_the_environment(monkeypatch):
     monkeypatch.setenv("MY_KEY", f" {SECRET}\n")
-    assert completions.read_key("MY_KEY") == SECRET
-    assert completions.read_key("") == ""
+    assert asking.read_key("MY_KEY") == SECRET
+    assert asking.read_key("") == ""
     monkeypatch.setenv("MY_KEY", "two\nlines-secret")
     with pytest.raises(ConfigError, match="MY_KEY") as said:
-        completions.read_key("MY_KEY")
+        asking.read_key("MY_KEY")
     assert "secret" not in str(said.value)
     with pytest.raises(ConfigError, match=r"'NO_KEY'.*is not set"):
-        completions.read_key("NO_KEY")
+        asking.read_key("NO_KEY")

@@ -14,6 +14,8 @@ from aprm_jax.files import cannot_write, sealed, unsealed
 
 log = logging.getLogger("aprm_jax")
 
+FILE = "endpoint.jsonl"  # in a stage's folder, whoever is asked: requests tell apart
+
 
 class Journal:
     """A file of JSON lines that only grows: a request's digest, and what came back.
