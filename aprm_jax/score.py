@@ -77,7 +77,8 @@ def _parser() -> argparse.ArgumentParser:
         nargs="+",
         metavar="MODEL",
         help="a PRM: a run's, stage's or model's folder, an export, OWNER/NAME on the "
-        "hub; likelihood:SOLVER, scores:FILE, oracle:NAME; several are combined",
+        "hub; likelihood:SOLVER, scores:FILE, oracle:NAME, a server's address; several "
+        "are combined",
     )
     parser.add_argument(
         "--combine",

@@ -89,7 +89,8 @@ class RLConfig:
     solver_from: str = setting("solver", "stage or directory of the solver that learns")
     verifiers: tuple[str, ...] = setting(
         ("aprm",),
-        "who scores: stages, folders, OWNER/NAME, oracle; () = nobody",
+        "who scores: stages, folders, OWNER/NAME, oracle, addresses "
+        "(docs/endpoints.md); () = nobody",
     )
     prover_values: str = setting(
         "",

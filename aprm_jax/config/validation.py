@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import re
-import urllib.parse
 from typing import Any
 
+from aprm_jax.config.addresses import addresses_in, check_url, read_address
 from aprm_jax.config.fields import (
     AnyConfig,
     ConfigError,
@@ -19,8 +19,6 @@ from aprm_jax.config.job import jobs
 from aprm_jax.config.schema import default_config, settings
 from aprm_jax.config.setting import Setting, items_of
 from aprm_jax.config.typed import Config, for_stage, frozen
-
-_ADDRESS = "http:// or https://, a host, and a path up to /v1"
 
 
 def validate(config: AnyConfig) -> Config:
@@ -83,7 +81,7 @@ def _validate_one(c: Config) -> None:
     _validate_shapes(c)
     _validate_text(c)
     _validate_backbones(c)
-    _validate_endpoint(c.solver.endpoint)
+    _validate_addresses(c)
     for job in jobs().values():
         job.validate(c)
 
@@ -147,20 +145,11 @@ def _validate_backbones(c: Config) -> None:
         )
 
 
-def _validate_endpoint(url: str) -> None:
-    """An address of a server, and nothing secret in it: configs are kept and shown."""
-    if not url:
-        return
-    try:
-        parts = urllib.parse.urlsplit(url)
-        usable = parts.scheme in ("http", "https") and bool(parts.hostname)
-        usable &= parts.port != 0  # reading it may raise too
-    except ValueError:
-        raise ConfigError(f"solver.endpoint is no address: {_ADDRESS}") from None
-    if "@" in url or parts.query or parts.fragment:
-        raise ConfigError(
-            "solver.endpoint holds more than an address (a password, or what follows "
-            "? or #): name the variable that holds a key in endpoint.key_variable"
-        )
-    if not usable or not url.isascii() or not url.isprintable() or " " in url:
-        raise ConfigError(f"solver.endpoint is {_ADDRESS}, not {url!r}")
+def _validate_addresses(c: Config) -> None:
+    """Addresses are ones, with nothing secret in them: configs are kept and shown."""
+    if c.solver.endpoint:
+        ends, key = "a path up to /v1", "endpoint.key_variable"
+        check_url(c.solver.endpoint, "solver.endpoint", ends, key)
+    for job in jobs().values():
+        for field, address in addresses_in(getattr(c, job.group), job.group):
+            read_address(address, field)

@@ -129,10 +129,10 @@ def attack(
     """Trains a fresh attacker for `config.updates` rounds against a frozen R.
 
     Args:
-      arena: where it is played.
+      arena: where it is played; its judge, where it has one, is the R under attack.
       config: the attacker's game; its `updates` is the budget.
       generator: the attacker's start, the same for every R that is compared.
-      prm: the R under attack; it does not learn.
+      prm: the R under attack, {} for a judge; it does not learn.
       head: R's, of `heads.HEADS`.
       seed: of the attack; one that R was not trained with.
       progress: called with each round's number and rates.
@@ -320,13 +320,7 @@ def _accepted(
     rounds: Rounds, state: LoopState, situations: Sequence[Situation]
 ) -> Bool[np.ndarray, " S"]:
     """Whether R calls the right step of each situation right."""
-    builder = rounds.arena.prm_player.builder
-    rows = {
-        k: builder.step(point.question, point.prefix, point.step)
-        for k, point in enumerate(situations)
-    }
-    scores = rounds.scorer.rows(rounds.players(state)[1], rows)
-    return np.array([scores[k][0] >= 0.0 for k in rows], bool)
+    return rounds.scores(state, situations) >= 0.0
 
 
 def _share(part: Any, whole: Any) -> float:

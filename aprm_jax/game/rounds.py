@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import scipy.special
-from jaxtyping import Int32
+from jaxtyping import Float32, Int32
 
 from aprm_jax.config import game as schema
 from aprm_jax.config.typed import extended
@@ -45,6 +45,7 @@ from aprm_jax.training.mesh import (
 from aprm_jax.training.timing import PhaseTimer
 from aprm_jax.verifiers.hard import hardest
 from aprm_jax.verifiers.objective import PrmObjective
+from aprm_jax.verifiers.protocol import Verifier, ends, logit
 from aprm_jax.verifiers.scoring import Scorer, prm_scorer
 from aprm_jax.verifiers.step_loss import PrmBatch
 
@@ -148,6 +149,9 @@ class Arena:
       mesh: the devices.
       prm: R's, where it reads with another tokenizer or is another model. The players
         share nothing but text.
+      judge: R where it is no model of this process, but scores text. It cannot learn,
+        and a step that it has not read it does not believe; what fits G's rows reaches
+        it.
     """
 
     problems: Problems
@@ -159,6 +163,7 @@ class Arena:
     sampler: Sampler
     mesh: jax.sharding.Mesh
     prm: Player | None = None
+    judge: Verifier | None = None
 
     @property
     def prm_player(self) -> Player:
@@ -199,8 +204,8 @@ class Rounds:
       arena: where it is played.
       config: how.
       generator: G's parameters and reference; with LoRA the base of its adapter.
-      prm: R's, likewise.
-      head: R's, of `heads.HEADS`.
+      prm: R's, likewise; {} where the arena has a judge.
+      head: R's, of `heads.HEADS`; of a judge any.
       seed: of the problems, the sampling and the batches.
       train_generator: False freezes G.
       train_prm: False freezes R, as a fresh attacker meets it.
@@ -222,6 +227,8 @@ class Rounds:
     ):
         self.arena, self.config, self.seed, self.sink = arena, config, seed, sink
         self.train_prm = train_prm
+        if train_prm and arena.judge is not None:
+            raise ValueError("a judge scores text, and does not learn")
         generator_tx, prm_tx = config.optimisers()
         self.update = make_update(
             arena.decoder,
@@ -232,9 +239,13 @@ class Rounds:
             prm_decoder=arena.prm_player.decoder,
         )
         self.refs = References(generator=generator, prm=prm)
+        self._adapted = config.lora, None if arena.judge is not None else config.lora
+        fresh = ((generator, generator_tx), (prm, prm_tx))
         players = (
-            start(lora.player(self._key(10, i), full, config.lora), tx, arena.mesh)
-            for i, (full, tx) in enumerate(((generator, generator_tx), (prm, prm_tx)))
+            start(lora.player(self._key(10, i), full, adapted), tx, arena.mesh)
+            for i, ((full, tx), adapted) in enumerate(
+                zip(fresh, self._adapted, strict=True)
+            )
         )
         self.state = LoopState(
             game=GameState(*players),
@@ -337,7 +348,7 @@ class Rounds:
             perturbations = rollouts.verify(groups, prompts, queries)
             rows = rollouts.prm_rows(perturbations, arena.prm_player.builder)
         with timer("score"):
-            log_odds, of_static = self._scores(self.players(state)[1], rows, static)
+            log_odds, of_static = self._scores(state, perturbations, rows, static)
             rows = self.targeted(rows)
         p_correct = scipy.special.expit(log_odds)
         metrics = rollouts.round_metrics(
@@ -349,7 +360,7 @@ class Rounds:
         )
         tokens = sum(p.count * len(p.reply.ids) for p in perturbations)
         metrics["game/sampled_tokens"] = float(tokens)
-        if static:
+        if of_static.size:
             p_static = scipy.special.expit(of_static)
             caught = p_static < rollouts.THRESHOLD
             metrics["prm/accuracy_static"] = float(np.mean(caught))
@@ -361,7 +372,7 @@ class Rounds:
         A value model's target of a right step is its value, which the oracle does not
         know: the R that the game starts from says it.
         """
-        if self.config.right_targets == "correct":
+        if self.config.right_targets == "correct" or self.arena.judge is not None:
             return list(rows)
         right = {i: r for i, r in enumerate(rows) if r is not None and r.labels[0] == 1}
         said = self.scorer.rows(self.refs.prm, right)
@@ -373,11 +384,25 @@ class Rounds:
 
     def players(self, state: LoopState) -> tuple[Any, Any]:
         """G and R as models, adapters applied."""
-        adapted, refs = self.config.lora, self.refs
+        (of_generator, of_prm), refs = self._adapted, self.refs
         return (
-            lora.materialise(refs.generator, state.game.generator.params, adapted),
-            lora.materialise(refs.prm, state.game.prm.params, adapted),
+            lora.materialise(refs.generator, state.game.generator.params, of_generator),
+            lora.materialise(refs.prm, state.game.prm.params, of_prm),
         )
+
+    def scores(
+        self, state: LoopState, points: Sequence[rollouts.Situation]
+    ) -> Float32[np.ndarray, " N"]:
+        """R's log-odds that the steps of situations are correct."""
+        if self.arena.judge is not None:
+            return judged(self.arena.judge, points)
+        builder = self.arena.prm_player.builder
+        rows = {
+            k: builder.step(point.question, point.prefix, point.step)
+            for k, point in enumerate(points)
+        }
+        found = self.scorer.rows(self.players(state)[1], rows)
+        return np.array([found[k][0] for k in rows], np.float32)
 
     def merged_players(self, state: LoopState) -> tuple[Any, Any]:
         """G and R as models in plain kernels, as folders of models hold them."""
@@ -418,8 +443,17 @@ class Rounds:
             )
         return chosen[:wanted]
 
-    def _scores(self, prm, rows, static: list[StepRow]):
+    def _scores(self, state: LoopState, perturbations, rows, static: list[StepRow]):
         keyed = {i: row for i, row in enumerate(rows) if row is not None}
+        if self.arena.judge is not None:
+            written = (perturbations[i] for i in keyed)
+            points = [
+                dataclasses.replace(p.situation, step=p.reply.text) for p in written
+            ]
+            log_odds = np.zeros(len(rows), np.float32)
+            log_odds[list(keyed)] = judged(self.arena.judge, points)
+            return log_odds, np.zeros(0, np.float32)
+        prm = self.players(state)[1]
         keyed |= {-1 - i: row for i, row in enumerate(static)}
         scores = self.scorer.rows(prm, keyed)
         logits = [scores[i][0] if i in scores else 0.0 for i in range(len(rows))]
@@ -536,6 +570,15 @@ def logged(step: int, perturbations, p_correct, count: int = 8) -> list[dict[str
             }
         )
     return rows
+
+
+def judged(
+    judge: Verifier, points: Sequence[rollouts.Situation]
+) -> Float32[np.ndarray, " N"]:
+    """A judge's log-odds that steps are correct; least for one that it has not read."""
+    pairs = [(point.question, (*point.prefix, point.step)) for point in points]
+    stated = judge.scale.probability(ends(judge, pairs))
+    return logit(np.nan_to_num(stated, nan=0.0)).astype(np.float32)
 
 
 def _row_counts(*batches: GeneratorBatch | PrmBatch) -> Int32[np.ndarray, " N"]:

@@ -291,6 +291,21 @@ def shepherd_tokens(tokenizer: PreTrainedTokenizerFast) -> tuple[int, int]:
     return ids[0], ids[1]
 
 
+def qwen_messages(question: str, steps: Sequence[str]) -> list[dict[str, str]]:
+    """The chat that Qwen's PRMs read: each step ends with the separator."""
+    question, *steps = (
+        # By name: in old files the separator is an ordinary added token.
+        text.replace(_QWEN_SEPARATOR, "< extra_0>")
+        for text in (question, *steps)
+    )
+    reply = "".join(step + _QWEN_SEPARATOR for step in steps)
+    return [
+        {"role": "system", "content": QWEN_SYSTEM},
+        {"role": "user", "content": question},
+        {"role": "assistant", "content": reply},
+    ]
+
+
 def _qwen2_prm(
     tokenizer: PreTrainedTokenizerFast, question: str, steps: Sequence[str]
 ) -> Rows:
@@ -299,18 +314,8 @@ def _qwen2_prm(
         raise LayoutError(f"qwen2_prm: the tokenizer has no {_QWEN_SEPARATOR!r}")
     if not tokenizer.chat_template:
         raise LayoutError("qwen2_prm: the tokenizer has no chat template")
-    question, *steps = (
-        # By name too: in old files the separator is an ordinary added token.
-        defuse(tokenizer, text).replace(_QWEN_SEPARATOR, "< extra_0>")
-        for text in (question, *steps)
-    )
-    reply = "".join(step + _QWEN_SEPARATOR for step in steps)
-    messages = [
-        {"role": "system", "content": QWEN_SYSTEM},
-        {"role": "user", "content": question},
-        {"role": "assistant", "content": reply},
-    ]
-    ids = chat_ids(tokenizer, messages, reply=False)
+    question, *steps = (defuse(tokenizer, text) for text in (question, *steps))
+    ids = chat_ids(tokenizer, qwen_messages(question, steps), reply=False)
     reads = [i for i, token in enumerate(ids) if token == separator]
     if len(reads) != len(steps):
         raise LayoutError(

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from aprm_jax.config import ConfigError, flat
+from aprm_jax.config.addresses import is_address
 from aprm_jax.evals import robustness
 from aprm_jax.evals.intervals import Interval
 from aprm_jax.evals.records import (
@@ -25,7 +26,7 @@ from aprm_jax.evals.records import (
 )
 from aprm_jax.evals.robustness import SCORE, SEARCHED, SEARCHED_RATE, SET, Siege
 from aprm_jax.files import atomic_write, to_json
-from aprm_jax.game.rounds import GameConfig, Player
+from aprm_jax.game.rounds import Arena, GameConfig, Player
 from aprm_jax.hf.builders import open_builder
 from aprm_jax.hf.locate import load_any
 from aprm_jax.jobs import charts
@@ -33,7 +34,12 @@ from aprm_jax.jobs.backbones import BACKBONE
 from aprm_jax.jobs.context import Context, log
 from aprm_jax.jobs.parts import Part, keep, kept
 from aprm_jax.jobs.records.attack import AttackConfig
-from aprm_jax.jobs.row_files import check_names, judged_in, located
+from aprm_jax.jobs.row_files import (
+    check_names,
+    judged_in,
+    located,
+    served_verifier,
+)
 from aprm_jax.jobs.spent import Spent
 from aprm_jax.jobs.tables import as_text
 from aprm_jax.jobs.verifier_tables import cell
@@ -153,9 +159,7 @@ def _say_diverged(name: str, rate: str) -> None:
 def _besieged(context: Context, name: str, place: str) -> Part:
     """One verifier's part."""
     c = context.config
-    params, spec, tokenizer = load_any(place, "prm")
-    assert spec.head is not None
-    player = Player(open_builder(spec, tokenizer), Decoder(spec.decoder))
+    arena, prm, head = _attacked(context, place)
 
     def progress(done: int, calls: int, rate: float) -> None:
         if done % c.log_every == 0:
@@ -164,11 +168,11 @@ def _besieged(context: Context, name: str, place: str) -> Part:
             log.info("attack on %s: %s, fool rate %.3f", name, told, rate)
 
     siege = robustness.besiege(
-        dataclasses.replace(context.arena, prm=player),
+        arena,
         _game(context, c.attack.learning_rate, 1),
         generator=_generator(context, c.attack.generator, "attack.generator"),
-        prm=context.place(params),
-        head=spec.head,
+        prm=prm,
+        head=head,
         seed=ATTACK_SEED + c.seed,
         budget=c.attack.oracle_calls,
         points=c.attack.points,
@@ -188,6 +192,18 @@ def _besieged(context: Context, name: str, place: str) -> Part:
             c.attack.oracle_calls,
         )
     return _part(name, siege, c.attack.bootstrap)
+
+
+def _attacked(context: Context, place: str) -> tuple[Arena, Any, str]:
+    """Where a verifier is attacked, its parameters and its head; {} of a server."""
+    if is_address(place):
+        judge = served_verifier(context, place)
+        return dataclasses.replace(context.arena, judge=judge), {}, ""
+    params, spec, tokenizer = load_any(place, "prm")
+    assert spec.head is not None
+    player = Player(open_builder(spec, tokenizer), Decoder(spec.decoder))
+    arena = dataclasses.replace(context.arena, prm=player)
+    return arena, context.place(params), spec.head
 
 
 def _part(name: str, siege: Siege, resamples: int) -> Part:

@@ -18,6 +18,7 @@ from aprm_jax.config import (
     jobs,
     stages,
 )
+from aprm_jax.config.addresses import addresses_in
 from aprm_jax.files import DamagedFileError
 from aprm_jax.jobs.backbones import ENDPOINT
 from aprm_jax.jobs.context import Context, log
@@ -89,13 +90,14 @@ def run(config: Config, root: Path, processes: int = 1) -> None:
 def by_all_hosts(config: Config, job: Job) -> bool:
     """Whether all hosts of a run compute a stage; if not, the leader does.
 
-    A server that writes solutions would answer each of them on its own.
+    A server that writes solutions, or scores them, would answer each on its own.
 
     Args:
       config: of the stage.
       job: that it runs.
     """
     asks = any(source == ENDPOINT for _, source in job.sources(config))
+    asks |= any(addresses_in(getattr(config, job.group), job.group))
     return job.together and not (asks and not job.length)
 
 

@@ -31,12 +31,14 @@ from aprm_jax.oracle.steps.text import TextOracle
 from aprm_jax.tasks.arithmetic import ArithmeticConfig, ArithmeticDomain
 from aprm_jax.tasks.protocols import StepOracle
 from aprm_jax.verifiers.named import (
+    ADDRESS,
     check_name,
     fingerprint_of,
     open_verifier,
     split_name,
 )
 from aprm_jax.verifiers.protocol import Verifier
+from aprm_jax.verifiers.served import ServedVerifier, open_served
 
 
 @runtime_checkable
@@ -222,7 +224,7 @@ def judged_in(context: Context) -> list[Any]:
 def check_names(
     context: Context, earlier: Collection[str], group: str, names: Iterable[str]
 ) -> None:
-    """Each verifier's name may be one: a stage, a folder, a name on the hub.
+    """Each verifier's name may be one: of a stage, a folder, a server, on the hub.
 
     Raises:
       ConfigError, UnknownVerifierError, DataError: names the field or the name, and
@@ -233,7 +235,8 @@ def check_names(
         scheme, rest = split_name(name)
         if scheme == "scores" and not earlier and not Path(rest).exists():
             raise DataError(f"{group}.verifiers: {name}: no such file")
-        if scheme in ("oracle", "scores") or "/" in rest or rest in earlier:
+        named = ("oracle", "scores", ADDRESS)
+        if scheme in named or "/" in rest or rest in earlier:
             continue
         if not (context.root / rest).is_dir() and not Path(rest).is_dir():
             stages = sorted({path.parent.name for path in context.root.glob("*/model")})
@@ -248,7 +251,7 @@ def located(context: Context, name: str) -> str:
     """A verifier's name, a stage of the run as its folder."""
     scheme, rest = split_name(name)
     folder = context.root / rest
-    if not rest or scheme in ("oracle", "scores") or not folder.is_dir():
+    if not rest or scheme in ("oracle", "scores", ADDRESS) or not folder.is_dir():
         return name
     return f"{scheme}:{folder}" if scheme else str(folder)
 
@@ -257,14 +260,26 @@ def run_verifier(context: Context, names: Sequence[str], combine: str) -> Verifi
     """The verifier that a job's settings name, on the run's devices.
 
     Raises:
-      UnknownVerifierError, ModelFileError, DataError: see `open_verifier`.
+      UnknownVerifierError, ConfigError, ModelFileError, DataError: see
+        `open_verifier`.
     """
     return open_verifier(
         [located(context, name) for name in names],
         combine,
         oracle=lambda: _oracle(context),
         place=context.place,
+        served=lambda address: served_verifier(context, address),
     )
+
+
+def served_verifier(context: Context, address: str) -> ServedVerifier:
+    """The verifier at an address, whose answers are kept in the stage's folder.
+
+    Raises:
+      ConfigError: it is no address, or its key is not there.
+    """
+    http = context.config.endpoint.http
+    return open_served(address, http, context.directory)
 
 
 def _oracle(context: Context) -> StepOracle:

@@ -26,6 +26,7 @@ from aprm_jax.config import (
     stages,
     validate,
 )
+from aprm_jax.config.addresses import addresses_in
 from aprm_jax.config.fields import AnyConfig
 from aprm_jax.config.groups import MeshConfig
 from aprm_jax.data.jsonl import DataError
@@ -179,6 +180,11 @@ def _check_together(context: Context, job: Job) -> None:
                 f"stage {context.stage!r}: {field}={ENDPOINT!r} would answer each host "
                 "on its own; run this stage on one host"
             )
+    for field, address in addresses_in(getattr(c, job.group), job.group):
+        raise ConfigError(
+            f"stage {context.stage!r}: {field}={address!r} would answer each host on "
+            "its own; run this stage on one host"
+        )
 
 
 def _check_local(root: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from aprm_jax.config import Config, for_stage, stages
+from aprm_jax.config.addresses import is_address
 from aprm_jax.evals.records import Record, Results
 from aprm_jax.jobs.backbones import BACKBONE, ENDPOINT
 from aprm_jax.jobs.step_data import CHANCE, LIKELIHOOD, POSITION
@@ -86,6 +87,7 @@ def _trained(config: Config) -> list[Verifier]:
             name = "values (PAV)"
         else:
             name = "PRM, as published" if key == BACKBONE else f"PRM {_short(key)}"
+            name = key if is_address(key) else name
         how, own = _stated_aggregation(config, key), name == "APRM"
         if how not in config.evaluate.aggregations:  # there are no figures of it
             how = MAIN_AGGREGATION

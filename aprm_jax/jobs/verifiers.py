@@ -12,10 +12,12 @@ from typing import Any
 
 import numpy as np
 
+from aprm_jax.config.addresses import is_address
 from aprm_jax.evals.step_sets import StepSet
 from aprm_jax.jobs.backbones import ENDPOINT
 from aprm_jax.jobs.context import Context, JobError
 from aprm_jax.jobs.prm_labels import branches, row_shape
+from aprm_jax.jobs.row_files import served_verifier
 from aprm_jax.jobs.step_data import CHANCE, LIKELIHOOD, POSITION, given_scores
 from aprm_jax.tasks.labelled import LabelledDomain
 from aprm_jax.verifiers.labelled import merge
@@ -79,6 +81,9 @@ def model_verifiers(
         yield LIKELIHOOD, likelihood_verifier(writer.decoder, params, **rows)
     prm = context.of("prm")
     for name in c.prms:
+        if is_address(name):
+            yield name, served_verifier(context, name)
+            continue
         params, spec = prm.load(name, "evaluate.prms", "prm")
         assert spec.head is not None
         own = {"builder": prm.rows_of(spec), "aggregation": spec.aggregation}

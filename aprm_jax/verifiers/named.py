@@ -4,6 +4,7 @@ runs/mine, runs/mine/aprm, FOLDER, OWNER/NAME    a PRM: see `hf.locate.load_any`
 likelihood:NAME                                  of a solver, named likewise
 scores:FILE                                      see `verifiers.score_file`
 oracle:NAME                                      one of `ORACLES`
+http://…, https://…, pooling:http://…            a server: see `config.addresses`
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from aprm_jax.config.addresses import is_address, read_address
 from aprm_jax.config.errors import UserError
 from aprm_jax.files import fingerprint
 from aprm_jax.hf import hub
@@ -32,6 +34,7 @@ from aprm_jax.verifiers.models import (
 )
 from aprm_jax.verifiers.protocol import Verifier
 from aprm_jax.verifiers.score_file import ScoreFileVerifier
+from aprm_jax.verifiers.served import open_served
 from aprm_jax.verifiers.stated import OracleVerifier
 
 # Batches are padded to one of these numbers of rows and to this number of steps, so
@@ -45,6 +48,7 @@ ORACLES: dict[str, Callable[[], StepOracle]] = {
     "text": TextOracle,
 }
 _SCHEMES = ("likelihood", "scores", "oracle")
+ADDRESS = "address"  # in place of a scheme: the name is that of a server
 
 
 class UnknownVerifierError(UserError, ValueError):
@@ -57,6 +61,7 @@ def open_verifier(
     *,
     oracle: Callable[[], StepOracle] | None = None,
     place: Callable[[Any], Any] = lambda params: params,
+    served: Callable[[str], Verifier] = open_served,
 ) -> Verifier:
     """The verifier of a name, or what those of several names say together.
 
@@ -65,13 +70,15 @@ def open_verifier(
       how: several are combined, of `combined.COMBINATIONS`.
       oracle: what the name `oracle` means; None where it means none.
       place: puts a model's parameters where they belong.
+      served: opens the verifier at an address.
 
     Raises:
       UnknownVerifierError: no such verifier.
+      ConfigError: an address that is none, or whose key is not there.
       ModelFileError, DataError: there is no such model or file; likewise the other
         errors of `load_any`.
     """
-    found = [_open(name, oracle, place) for name in names]
+    found = [_open(name, oracle, place, served) for name in names]
     return found[0] if len(found) == 1 else CombinedVerifier(found, how)
 
 
@@ -91,13 +98,13 @@ def verifier_of(
 
 
 def fingerprint_of(name: str) -> str:
-    """What changes where the verifier of a name does.
+    """What changes where the verifier of a name does; of a server, the name alone.
 
     Raises:
       ModelFileError, DataError: see `open_verifier`.
     """
     scheme, path = split_name(name)
-    if scheme == "oracle":
+    if scheme in ("oracle", ADDRESS):
         return name
     if scheme == "scores":
         found = [str(fingerprint(path)["sha256"])] if Path(path).is_file() else []
@@ -123,6 +130,8 @@ def _described(folder: Path) -> list[tuple[str, str]]:
 
 def split_name(name: str) -> tuple[str, str]:
     """The scheme of a name, "" for a PRM's, and what follows it."""
+    if is_address(name):
+        return ADDRESS, name
     scheme, colon, rest = name.partition(":")
     if name == "oracle" or (colon and scheme in _SCHEMES):
         return scheme, rest
@@ -138,17 +147,20 @@ def check_name(name: str, oracle: bool) -> None:
 
     Raises:
       UnknownVerifierError: it means no verifier.
+      ConfigError: it is an address that is none.
     """
     scheme, rest = split_name(name)
-    if scheme == "oracle":
+    if scheme == ADDRESS:
+        read_address(name, "verifier")
+    elif scheme == "oracle":
         if rest not in ORACLES and (rest or not oracle):
             known = ", ".join(f"oracle:{known}" for known in ORACLES)
             raise UnknownVerifierError(f"{name!r}: no such oracle; there are {known}")
     elif not rest:
         raise UnknownVerifierError(
             f"{name!r} names no verifier: a PRM (a run, a stage, a model's folder, an "
-            "export, OWNER/NAME on the hub), likelihood:SOLVER, scores:FILE or "
-            "oracle:NAME"
+            "export, OWNER/NAME on the hub), likelihood:SOLVER, scores:FILE, "
+            "oracle:NAME or a server's address"
         )
 
 
@@ -156,9 +168,12 @@ def _open(
     name: str,
     oracle: Callable[[], StepOracle] | None,
     place: Callable[[Any], Any],
+    served: Callable[[str], Verifier],
 ) -> Verifier:
     check_name(name, oracle is not None)
     scheme, rest = split_name(name)
+    if scheme == ADDRESS:
+        return served(name)
     if scheme == "oracle":
         made: Any = ORACLES.get(rest, oracle)
         return OracleVerifier(made())

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import tiny_game
 import tiny_run
 from tiny_game import DOMAIN
+from tiny_server import Reply, of_prm, scored, serving
 
+import aprm_jax
 from aprm_jax.config import ConfigError, with_fields
 from aprm_jax.evals.records import Results, read_results
 from aprm_jax.jobs import attack, pipeline
 from aprm_jax.jobs.context import Context
+from aprm_jax.servers.client import EndpointError
 from aprm_jax.testing.tiny import write_tiny
 
 SMALL = {
@@ -127,3 +131,52 @@ def test_a_verifier_or_a_domain_that_cannot_be_is_named_first(root):
     context = Context(labelled, root, "attack")
     with pytest.raises(ConfigError, match="needs an oracle"):
         attack.check(context, {})
+
+
+GONE: Reply = (404, {}, b"gone")
+
+
+def _metrics(folder: Path) -> dict[tuple[str, str], float]:
+    records, _ = read_results(folder / "results.json", "")
+    return {(r.metric, r.part): r.value for r in records}
+
+
+def test_a_served_prm_is_attacked_as_the_prm_in_this_process(root):
+    """The same attacker and verdicts, the same scores; a failure costs nothing."""
+    prm = aprm_jax.PRM.load(root / "prm")
+    own = Context(_config(), root, "own")
+    attack.run(own)
+    with serving(of_prm(prm)) as server:
+        url = server.url
+        config = _config(verifiers=(url,))
+        context = Context(config, root, "served")
+        attack.check(context, {})
+        answer = server.answer
+        server.answer = lambda n, body: answer(n, body) if n < 20 else GONE
+        with pytest.raises(EndpointError, match=f"{url}.*404.*the others alone"):
+            attack.run(context)
+        kept, before = server.bodies[:20], len(server.bodies)
+        server.answer = answer
+        attack.run(Context(config, root, "served"))
+        assert not [body for body in server.bodies[before:] if body in kept]
+        before = len(server.bodies)
+        attack.run(Context(config, root, "served"))  # all of it is there
+        assert len(server.bodies) == before
+    mine, theirs = _metrics(root / "served"), _metrics(root / "own")
+    assert mine.keys() == theirs.keys()
+    for name, value in theirs.items():
+        np.testing.assert_allclose(mine[name], value, atol=1e-6, err_msg=str(name))
+    assert ("fool_rate", "") in mine
+    assert url in (root / "served" / "attack.html").read_text()
+
+
+def test_a_step_that_a_server_has_not_read_fools_nobody(root):
+    def answer(number: int, body: dict[str, Any]) -> Reply:
+        del number
+        return scored(*(None for _ in body["steps"]))
+
+    with serving(answer) as server:
+        attack.run(Context(_config(verifiers=(server.url,)), root, "unread"))
+    found = _metrics(root / "unread")
+    assert found["fool_rate", ""] == found["accepted_rate", ""] == 0
+    assert found["diverged", ""] == found["robustness_score", ""] == 0

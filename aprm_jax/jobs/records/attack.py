@@ -18,7 +18,7 @@ class AttackConfig:
     verifiers: tuple[str, ...] = setting(
         ("aprm",),
         "PRMs, each attacked by an attacker of its own: a stage, a model's folder, an "
-        "export, a PRM of the hub",
+        "export, a PRM of the hub, a server's address (docs/endpoints.md)",
     )
     generator: str = setting(
         "generator", 'what the attacker starts from: stage, directory or "backbone"'

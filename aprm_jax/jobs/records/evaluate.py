@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 
+from aprm_jax.config.addresses import is_address
 from aprm_jax.config.fields import ConfigError
 from aprm_jax.config.job import Job, Lazy, Needs
 from aprm_jax.config.setting import setting
@@ -25,7 +26,9 @@ class EvaluateConfig:
         (), "more solvers, such as no PRM of the run was trained with: stage or folder"
     )
     solver_splits: tuple[str, ...] = setting(("test",), "what those solve")
-    prms: tuple[str, ...] = setting(("prm_static", "aprm"), "stages or directories")
+    prms: tuple[str, ...] = setting(
+        ("prm_static", "aprm"), "stages, directories, or addresses (docs/endpoints.md)"
+    )
     splits: tuple[str, ...] = setting(
         ("test", "longer", "larger", "worded"), "of the domain's problems"
     )
@@ -100,7 +103,8 @@ def _sources(config: Config) -> Iterator[tuple[str, str]]:
     for name in c.solvers:
         yield "evaluate.solvers", name
     for name in c.prms:
-        yield "evaluate.prms", name
+        if not is_address(name):
+            yield "evaluate.prms", name
     for name in c.attack_prms:
         yield "evaluate.attack_prms", name
 

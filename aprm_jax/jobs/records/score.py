@@ -20,7 +20,8 @@ class ScoreConfig:
     verifiers: tuple[str, ...] = setting(
         ("aprm",),
         "one, or several that are combined: a stage, a model's folder, an export, a "
-        'PRM of the hub, "likelihood:SOLVER", "scores:FILE", "oracle" (the domain\'s)',
+        'PRM of the hub, "likelihood:SOLVER", "scores:FILE", "oracle" (the domain\'s), '
+        "a server's address (docs/endpoints.md)",
     )
     combine: str = setting(
         "mean",
