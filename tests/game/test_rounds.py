@@ -37,12 +37,15 @@ def _play(rounds, state: LoopState, steps) -> tuple[LoopState, list[dict]]:
 
 
 def test_the_learning_rates_of_a_game_count_its_epochs(monkeypatch):
-    given = []
-    monkeypatch.setattr(
-        rounds_of_a_game, "game_optimiser", lambda rate, **k: given.append(k)
-    )
+    given, make = [], rounds_of_a_game.game_optimiser
+
+    def spy(rate, **fields):
+        given.append((fields["warmup"], fields["total"]))
+        return make(rate, **fields)
+
+    monkeypatch.setattr(rounds_of_a_game, "game_optimiser", spy)
     tiny_game.game_config(epochs=3, warmup=2, updates=20).optimisers()
-    assert [(one["warmup"], one["total"]) for one in given] == [(6, 60)] * 2
+    assert given == [(6, 60)] * 2
 
 
 def _bits(tree):
