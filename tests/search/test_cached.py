@@ -7,10 +7,15 @@ import functools
 import jax
 import numpy as np
 import pytest
+import tiny
 import tiny_game
 import tiny_solver
+import tiny_tokenizers
 from tiny_game import DECODER
 
+from aprm_jax.hf.prm_layouts import LayoutBuilder
+from aprm_jax.models import heads
+from aprm_jax.models.decoder import Decoder
 from aprm_jax.search.aggregate import Aggregation
 from aprm_jax.search.engine import Engine
 from aprm_jax.search.mcts import MCTS
@@ -23,6 +28,7 @@ from aprm_jax.verifiers.stepwise import UncachedVerifier
 QUESTIONS = ["1 + 2 * 3", "7 * 8", "4 + 1 * 7 - 8"]
 GRADER = tiny_solver.Digits()
 MIN = Aggregation("min")
+HEAD = "two_class"
 METHODS = [BestOfN(6), Beam(8, 2), DVTS(8, 4), Rebase(8), MCTS(iterations=4)]
 KEY = jax.random.key(2)
 
@@ -82,6 +88,28 @@ def test_a_verifier_that_tells_nothing_apart_drops_nothing_by_chance():
         assert repr([(n.text, n.slots) for n in mine.nodes]) == repr(
             [(n.text, n.slots) for n in other.nodes]
         )
+
+
+def test_a_verifier_may_read_another_tokenizer_than_the_solver_writes():
+    """Text is all that goes from one to the other: no id means the same to both."""
+    tokenizer = tiny_tokenizers.byte_level()
+    assert tokenizer.get_vocab() != _builder().tokenizer.get_vocab()
+    decoder = Decoder(tiny.decoder(len(tokenizer)))
+    params = heads.init_prm(
+        jax.random.key(1),
+        tiny.backbone(decoder.config, 1),
+        decoder.config.d_model,
+        HEAD,
+    )
+    builder = LayoutBuilder("qwen2_prm", tokenizer, (256,))
+    verifier = prm_verifier(decoder, HEAD, params, builder, max_steps=8)
+    for tree in Engine(_solver(), verifier, Beam(8, 2), MIN, 5).search(QUESTIONS, KEY):
+        read = [k for k, node in enumerate(tree.nodes) if k and node.closed]
+        paths = [(tree.question, tree.steps(k)) for k in read]
+        alone = [scores[-1] for scores in verifier.score(paths)]
+        found = [tree.nodes[k].score for k in read]
+        np.testing.assert_allclose(found, alone, rtol=1e-5, atol=1e-5)
+        assert len(read) > 8 and len({round(score, 6) for score in found}) > 4
 
 
 def test_a_long_search_reads_no_token_twice():
