@@ -7,6 +7,7 @@ from aprm_jax.theory.bounds import (
     strong_monotonicity,
     support_floor,
     tangent_eigenvalue,
+    tangent_jacobian,
 )
 from aprm_jax.theory.equilibrium import (
     Equilibrium,
@@ -25,7 +26,13 @@ from aprm_jax.theory.games import (
     utilities,
     verdict_game,
 )
-from aprm_jax.theory.play import Trajectory, game_optimisers, linear_rate, simulate
+from aprm_jax.theory.play import (
+    Trajectory,
+    game_optimisers,
+    linear_rate,
+    local_rates,
+    simulate,
+)
 
 __all__ = [
     "Equilibrium",
@@ -39,6 +46,7 @@ __all__ = [
     "kl",
     "linear_rate",
     "lipschitz_bound",
+    "local_rates",
     "logit_operator",
     "matrix_game",
     "monotonicity_bound",
@@ -49,6 +57,7 @@ __all__ = [
     "strong_monotonicity",
     "support_floor",
     "tangent_eigenvalue",
+    "tangent_jacobian",
     "utilities",
     "verdict_game",
 ]

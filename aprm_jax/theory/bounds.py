@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+from jaxtyping import Float
 
 from aprm_jax.theory.games import AnyArray, Matrix, MatrixGame, verdict_game
 
@@ -91,15 +92,29 @@ def tangent_eigenvalue(game: MatrixGame, x: np.ndarray, y: np.ndarray) -> float:
 
     A numerical check of `strong_monotonicity`, which is its infimum over all policies.
     """
+    jacobian = tangent_jacobian(game, x, y)
+    return float(np.linalg.eigvalsh((jacobian + jacobian.T) / 2)[0])
+
+
+def tangent_jacobian(
+    game: MatrixGame, x: np.ndarray, y: np.ndarray
+) -> Float[np.ndarray, "k k"]:
+    """DF at (x, y) on the n + m - 2 directions that keep probabilities summing to one.
+
+    Args:
+      game: the game.
+      x: G's policy, every probability positive.
+      y: R's policy, likewise.
+    """
     n, m = len(x), len(y)
-    cross = -(np.asarray(game.payoff_g) + np.asarray(game.payoff_r)) / 2
+    payoff_g, payoff_r = np.asarray(game.payoff_g), np.asarray(game.payoff_r)
     full = np.block(
-        [[np.diag(game.tau_g / x), cross], [cross.T, np.diag(game.tau_r / y)]]
+        [[np.diag(game.tau_g / x), -payoff_g], [-payoff_r.T, np.diag(game.tau_r / y)]]
     )
     basis = np.zeros((n + m, n + m - 2))
     basis[:n, : n - 1] = _tangent_basis(n)
     basis[n:, n - 1 :] = _tangent_basis(m)
-    return float(np.linalg.eigvalsh(basis.T @ full @ basis)[0])
+    return basis.T @ full @ basis
 
 
 def _tangent_basis(size: int) -> np.ndarray:

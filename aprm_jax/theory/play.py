@@ -13,7 +13,7 @@ import optax
 from jaxtyping import Array, Float
 
 from aprm_jax.game import ogda
-from aprm_jax.theory.bounds import support_floor
+from aprm_jax.theory.bounds import support_floor, tangent_jacobian
 from aprm_jax.theory.equilibrium import Equilibrium, solve_equilibrium
 from aprm_jax.theory.games import (
     AnyArray,
@@ -158,3 +158,32 @@ def linear_rate(
     unexplained = np.square(logs - slope * steps - intercept).sum()
     total = np.square(logs - logs.mean()).sum()
     return float(np.exp(slope)), float(1 - unexplained / total)
+
+
+def local_rates(
+    game: MatrixGame, equilibrium: Equilibrium, step: float
+) -> dict[str, float]:
+    r"""The factor a step by which GDA and OGDA approach an equilibrium, in closed form.
+
+    Near it F is its Jacobian on the tangent space, whose eigenvalues are
+    :math:`\lambda`. GDA in policy space multiplies an eigenvector by
+    :math:`1 - \eta\lambda`, OGDA by a root of
+    :math:`\rho^2 - (1 - 2\eta\lambda)\rho - \eta\lambda = 0`; the largest modulus is
+    what remains in the end.
+
+    Args:
+      game: the game.
+      equilibrium: inside the simplices, where no projection is active.
+      step: eta, the learning rate of both players.
+
+    Returns:
+      "gda" and "ogda", the factors; above one the distance grows.
+    """
+    jacobian = tangent_jacobian(game, equilibrium.x, equilibrium.y)
+    turned = step * np.linalg.eigvals(jacobian)
+    root = np.sqrt(1 + 4 * turned**2 + 0j)
+    roots = np.concatenate([1 - 2 * turned + root, 1 - 2 * turned - root]) / 2
+    return {
+        "gda": float(np.abs(1 - turned).max()),
+        "ogda": float(np.abs(roots).max()),
+    }

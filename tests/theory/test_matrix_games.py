@@ -21,6 +21,7 @@ from aprm_jax.theory import (
     kl,
     linear_rate,
     lipschitz_bound,
+    local_rates,
     logit_operator,
     matrix_game,
     monotonicity_bound,
@@ -299,6 +300,33 @@ def test_on_a_game_that_cycles_only_the_optimistic_rules_converge():
     rate, r_squared = linear_rate(plays["OGDA"][500:])
     assert rate == pytest.approx(0.9909, abs=5e-4)
     assert r_squared > 0.999
+
+
+def test_local_rates_are_what_steps_near_the_equilibrium_do():
+    rng = np.random.default_rng(4)
+    for game in (_random_game(rng), _verdict((1, -1, 0), (0, 1), 0.05)):
+        target, step = solve_equilibrium(game), 0.05
+        closed = local_rates(game, target, step)
+        away = (np.eye(2, len(p)) * [[1e-5], [-1e-5]] for p in (target.x, target.y))
+        x, y = (p + a.sum(0) for p, a in zip((target.x, target.y), away, strict=True))
+        for name, optimiser in (("gda", optax.sgd(step)), ("ogda", ogda(step))):
+            play = simulate(
+                game, optimiser, 400, start=(x, y), space="policy", equilibrium=target
+            )
+            rate, _ = linear_rate(play.distance[20:], above=1e-10)
+            assert rate == pytest.approx(closed[name], abs=5e-4)
+
+
+def test_local_rates_of_a_rotation_are_known():
+    # Two players that turn and hardly stop: the eigenvalues are 2 tau +- i.
+    turn, tau, step = np.array([[1.0, -1.0], [-1.0, 1.0]]) / 2, 1e-3, 0.1
+    game = matrix_game(turn, -turn, eta_g=tau, eta_r=tau)
+    found = local_rates(game, solve_equilibrium(game), step)
+    u = step * (2 * tau + 1j)
+    assert found["gda"] == pytest.approx(abs(1 - u))
+    roots = np.roots([1, -(1 - 2 * u), -u])
+    assert found["ogda"] == pytest.approx(np.abs(roots).max())
+    assert found["ogda"] < 1 < found["gda"]
 
 
 def test_ogda_converges_in_logits_where_gradient_descent_runs_to_the_edge():
