@@ -3,14 +3,16 @@
     python benchmarks/ablation_table.py --command='…' RUN_SEED_0 RUN_SEED_1 RUN_SEED_2
 
 Writes `benchmarks/results/ablation.json` and what stands between the `ablation` markers
-of docs/results.md.
+of docs/results.md; given no runs, makes the table from that file.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from compare_table import (
@@ -22,6 +24,7 @@ from compare_table import (
     pooled_row,
     replace_between,
     table,
+    write_seeds,
 )
 
 from aprm_jax.evals.intervals import over_seeds
@@ -39,19 +42,28 @@ TITLES = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("runs", nargs="+", type=Path)
-    parser.add_argument("--command", required=True, help="what made the runs")
+    parser.add_argument("runs", nargs="*", type=Path)
+    parser.add_argument("--command", default="", help="what made the runs")
+    parser.add_argument("--page", type=Path, default=ROOT / "docs/results.md")
     args = parser.parse_args()
-    configs = [json.loads((run / "config.json").read_text()) for run in args.runs]
+    out = ROOT / "benchmarks/results/ablation.json"
+    if args.runs:
+        results = {"command": args.command, "commit": commit(), **collect(args.runs)}
+        write_seeds(out, results, one_line_each(results))
+    replace_between(args.page, "ablation", render(json.loads(out.read_text())))
+
+
+def collect(runs: Sequence[Path]) -> dict[str, Any]:
+    """Every row's figures, over seeds, and what they are less than the base's."""
+    configs = [json.loads((run / "config.json").read_text()) for run in runs]
     splits, n = configs[0]["evaluate"]["splits"], configs[0]["evaluate"]["samples"][0]
     # The base is the compare run's APRM: a folder, so its name differs by seed.
     bases = [c["evaluate"]["prms"][0] for c in configs]
     names = configs[0]["evaluate"]["prms"][1:]
-    results: dict = {"command": args.command, "commit": commit(), "rows": {}}
-    results["seeds"] = [c["seed"] for c in configs]
+    results: dict = {"rows": {}, "seeds": [c["seed"] for c in configs], "samples": n}
     for split in splits:
         arrays = [
-            np.load(run / "evaluate/per_problem" / f"{split}.npz") for run in args.runs
+            np.load(run / "evaluate/per_problem" / f"{split}.npz") for run in runs
         ]
         pairs = zip(arrays, bases, strict=True)
         base = np.stack([a[f"{name}.min@{n}"] for a, name in pairs])
@@ -61,22 +73,23 @@ def main() -> None:
             row = results["rows"].setdefault(name, {})
             row[f"{split}.accuracy"] = pooled_row(values)
             row[f"{split}.difference"] = pooled_row(values - base)
-    stages = {name: [run / name for run in args.runs] for name in names}
+    stages = {name: [run / name for run in runs] for name in names}
     stages["aprm"] = [Path(base).parent for base in bases]
     for name, folders in stages.items():
         for metric in ("game/fool_rate", "kind_share/illegal_contraction"):
             found = [last_rounds(folder, metric) for folder in folders]
             means = [m for m in found if m is not None]
-            if len(means) == len(args.runs):
+            if len(means) == len(runs):
                 row = interval_row(over_seeds(np.array(means)), means)
                 results["rows"][name][metric] = row
-    out = ROOT / "benchmarks/results/ablation.json"
-    out.write_text(one_line_each(results))
-    replace_between(ROOT / "docs/results.md", "ablation", render(results, splits, n))
+    return results
 
 
-def render(results: dict, splits: list[str], n: int) -> str:
+def render(results: dict) -> str:
     """The table as Markdown."""
+    measured = [key.rpartition(".") for key in results["rows"]["aprm"]]
+    splits = [split for split, _, what in measured if what == "accuracy"]
+    n = results.get("samples", 8)  # which older results do not say
     rows = []
     for name, row in results["rows"].items():
         cells = []

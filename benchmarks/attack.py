@@ -46,7 +46,10 @@ def collect(run: Path, results: Path = RESULTS) -> Path:
             stage = Path(record.verifier).parent.name  # of its model's folder
             prm = found.setdefault(stage, {})
             prm[record.metric] = round(record.value, 4)
-    return write(found, results, one_line_each(found))
+    imitates = config["game"]["generator_replay"] > 0
+    name = "" if imitates else "without_imitation_"
+    found["command"] += "" if imitates else " --config.game.generator_replay=0"
+    return write(found, results, one_line_each(found), name)
 
 
 def render(seeds: Sequence[dict[str, Any]]) -> str:

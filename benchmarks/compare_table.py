@@ -4,8 +4,9 @@
 
 reads each run's `evaluate/` folder, writes `benchmarks/results/compare.json` with every
 figure, and replaces what stands between the `results` markers of docs/results.md.
-Nothing in those tables is typed. `--name=naive_generator` does the same for the runs of
-another config: its JSON, its markers.
+Nothing in those tables is typed; given no runs, it makes them from that file, and a
+file of more seeds than it is given stays. `--name=naive_generator` does the same for
+the runs of another config: its JSON, its markers.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import json
 import math
 import re
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -70,8 +71,8 @@ PAPER_RIVALS = (
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("runs", nargs="+", type=Path)
-    parser.add_argument("--command", required=True, help="what made the runs")
+    parser.add_argument("runs", nargs="*", type=Path)
+    parser.add_argument("--command", default="", help="what made the runs")
     parser.add_argument("--aggregation", default="min")
     parser.add_argument("--name", default="compare", help="of the JSON file")
     parser.add_argument(
@@ -79,11 +80,13 @@ def main() -> None:
     )
     parser.add_argument("--page", type=Path, default=ROOT / "docs/results.md")
     args = parser.parse_args()
-    results = collect(args.runs, args.aggregation)
-    results["command"] = args.command
-    results["commit"] = commit()
     out = ROOT / f"benchmarks/results/{args.name}.json"
-    out.write_text(one_line_each(results))
+    if args.runs:
+        results = collect(args.runs, args.aggregation)
+        results["command"] = args.command
+        results["commit"] = commit()
+        write_seeds(out, results, one_line_each(results))
+    results = json.loads(out.read_text())
     marker = "results" if args.name == "compare" else args.name
     replace_between(args.page, marker, render(results, out.name, args.by_seed))
 
@@ -98,6 +101,27 @@ def one_line_each(results: dict) -> str:
             text = "{\n" + ",\n".join(rows) + "\n }"
         parts.append(f" {json.dumps(name)}: {text}")
     return "{\n" + ",\n".join(parts) + "\n}\n"
+
+
+def write_seeds(path: Path, results: dict[str, Any], text: str) -> None:
+    """Writes pooled results, unless that would lose a seed that is published.
+
+    Args:
+      path: of the file.
+      results: with their "seeds".
+      text: what they are written as.
+    """
+    before = json.loads(path.read_text())["seeds"] if path.is_file() else []
+    if lost := set(before) - set(results["seeds"]):
+        raise SystemExit(
+            f"{path} has seeds {_list(lost)}, which these runs lack: it stays as it "
+            "is. Give the runs of all seeds, or delete it first."
+        )
+    path.write_text(text)
+
+
+def _list(seeds: Iterable[int]) -> str:
+    return ", ".join(map(str, sorted(seeds)))
 
 
 def collect(runs: Sequence[Path], how: str) -> dict:

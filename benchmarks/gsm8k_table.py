@@ -3,7 +3,8 @@
     python benchmarks/gsm8k_table.py --command='…' RUN [RUN...]
 
 Further runs evaluated the same models on what the first did not have. Writes
-`benchmarks/results/gsm8k.json` and what stands between the `gsm8k` markers.
+`benchmarks/results/gsm8k.json` and what stands between the `gsm8k` markers; given no
+runs, makes the table from that file.
 """
 
 from __future__ import annotations
@@ -11,16 +12,26 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
-from compare_table import ROOT, commit, replace_between, table
+from compare_table import ROOT, commit, replace_between, table, write_seeds
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("runs", type=Path, nargs="+")
-    parser.add_argument("--command", required=True, help="what made the run")
+    parser.add_argument("runs", type=Path, nargs="*")
+    parser.add_argument("--command", default="", help="what made the run")
+    parser.add_argument("--page", type=Path, default=ROOT / "docs/results.md")
     args = parser.parse_args()
-    run, *more = args.runs
+    out = ROOT / "benchmarks/results/gsm8k.json"
+    if args.runs:
+        results = {"command": args.command, "commit": commit(), **collect(*args.runs)}
+        write_seeds(out, results, json.dumps(results, indent=1) + "\n")
+    replace_between(args.page, "gsm8k", render(json.loads(out.read_text())))
+
+
+def collect(run: Path, *more: Path) -> dict[str, Any]:
+    """What a run found, and others that evaluated its models."""
     config = json.loads((run / "config.json").read_text())
     summary = {}
     for evaluated in (*more, run):
@@ -29,19 +40,13 @@ def main() -> None:
         path.parent.name: round(json.loads(path.read_text())["seconds"], 1)
         for path in sorted(run.glob("*/done.json"))
     }
-    results = {
-        "command": args.command,
-        "commit": commit(),
+    return {
         "seeds": [config["seed"]],
         "prms": ["likelihood", *config["evaluate"]["prms"]],
         "samples": config["evaluate"]["samples"][0],
         "stage_seconds": stages,
         "summary": summary,
     }
-    (ROOT / "benchmarks/results/gsm8k.json").write_text(
-        json.dumps(results, indent=1) + "\n"
-    )
-    replace_between(ROOT / "docs/results.md", "gsm8k", render(results))
 
 
 def render(results: dict) -> str:

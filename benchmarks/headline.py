@@ -3,174 +3,47 @@
     python benchmarks/headline.py --dry-run              # the list, and its CPU time
     python benchmarks/headline.py                        # all of it
     python benchmarks/headline.py --only=pressure,rl --seeds=0,1
+    python benchmarks/headline.py --costs RUN...         # notes what those runs took
 
-A figure is runs of one config, a seed each, and the script that makes its table from
-them; a figure that starts from the models of another's runs names it, and those run
-first. A seed whose results are in `benchmarks/results/` already is passed over, a run
-that was stopped goes on where it was, and a run that fails ends the figure, not the
-others. What a seed cost goes into `benchmarks/results/costs.json`, which the next
-estimate reads. Runs are kept under --runs (runs/headline).
+A figure (`figures.py`) is runs of one config, a seed each, and the script that makes
+its table from them; a figure that starts from the models of another's runs names it,
+and those run first. What is published is left out: a seed runs where its results lack
+an arm of the config, and all seeds do where a table is pooled from their runs and lacks
+one. No script writes over results of more seeds or arms than it has. A stage that has
+ended is not run again, a run that was stopped goes on where it was, and a run that
+fails ends the figure, not the others. Costs are those that earlier runs had
+(`run_costs.py`); what nobody has measured is named. Runs are kept under --runs
+(runs/headline).
 """
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 import os
+import resource
 import shlex
-import statistics
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from compare_table import ROOT, one_line_each
+from compare_table import ROOT, commit
+from figures import (
+    ALL,
+    FIGURES,
+    RESULTS,
+    Figure,
+    figure_of,
+    lacking,
+    published,
+    read,
+    stages_of,
+)
+from run_costs import WHOLE, Cost, Costs
 
-RESULTS = ROOT / "benchmarks/results"
-COSTS = RESULTS / "costs.json"
-
-
-@dataclasses.dataclass(frozen=True)
-class Figure:
-    """Runs of one config and the table that is made from them.
-
-    Attributes:
-      shows: what, in a few words.
-      config: of a run; "{needs}" is the run of the same seed that it starts from.
-      tables: makes the table; "{runs}" are the runs, "{command}" what made one.
-      seeds: how many are published.
-      results: what a seed leaves, "{seed}" its number; "" where seeds are pooled.
-      collect: writes that, from "{run}".
-      needs: the figure whose models its runs start from.
-      data: environment variable of a folder that must exist, "" for none.
-    """
-
-    shows: str
-    config: str = ""
-    tables: str = ""
-    seeds: int = 5
-    results: str = ""
-    collect: str = ""
-    needs: str = ""
-    data: str = ""
-
-
-_POOLED = "{script} --command={{command}} {{runs}}"
-FIGURES = {
-    "quickstart": Figure(
-        "README: APRM beside static corruptions, foreign solver",
-        tables="quickstart.py --runs={folder} --seeds 0 1 2",
-    ),
-    "pressure": Figure(
-        "accuracy against N, all PRMs alike mined; attackers",
-        config="configs/pressure.py",
-        collect="pressure.py collect {run}",
-        results="pressure/seed_{seed}.json",
-        tables="pressure.py tables",
-    ),
-    "attack": Figure(
-        "robustness of the same PRMs: a red team with oracle calls to spend",
-        config="configs/attack.py:{needs}",
-        collect="attack.py collect {run}",
-        results="attack/seed_{seed}.json",
-        tables="attack.py tables",
-        needs="pressure",
-    ),
-    "search_pressure": Figure(
-        "the same PRMs under tree search; accuracy against FLOPs",
-        config="configs/search_pressure.py:{needs}",
-        collect="search_pressure.py collect {run}",
-        results="search_pressure/seed_{seed}.json",
-        tables="search_pressure.py tables",
-        seeds=3,
-        needs="pressure",
-    ),
-    "rl": Figure(
-        "RL by verifier: which is deceived, and when",
-        config="configs/rl_verifiers.py:{needs}",
-        collect="rl.py collect {run}",
-        results="rl/seed_{seed}.json",
-        tables="rl.py tables",
-        needs="pressure",
-    ),
-    "rl_pav": Figure(
-        "RL by progress: PAV refreshed, hardened, another prover, an ORM",
-        config="configs/rl_pav.py:{needs}",
-        collect="rl.py collect {run}",
-        results="rl_pav/seed_{seed}.json",
-        tables="rl.py tables",
-        needs="pressure",
-    ),
-    "pav": Figure(
-        "search by progress beside Q and an ORM; alpha",
-        config="benchmarks/pav.py:search:{needs}",
-        collect="pav.py collect {run}",
-        results="pav/search_seed_{seed}.json",
-        tables="pav.py tables",
-        seeds=3,
-        needs="rl_pav",
-    ),
-    "pav_labels": Figure(
-        "rollouts against completions at equal budgets",
-        config="benchmarks/pav.py:labels",
-        collect="pav.py collect {run}",
-        results="pav/labels_seed_{seed}.json",
-        tables="pav.py tables",
-    ),
-    "didactic": Figure(
-        "the planted subsequence, provers of gamma 2 to 100",
-        tables="didactic.py run; didactic.py tables",
-    ),
-    "compare": Figure(
-        "every baseline with its published settings",
-        config="configs/compare.py",
-        tables=_POOLED.format(script="compare_table.py"),
-        seeds=3,
-    ),
-    "naive_generator": Figure(
-        "learning against frozen G from a naive start",
-        config="configs/naive_generator.py:{needs}",
-        tables=_POOLED.format(script="compare_table.py --name=naive_generator"),
-        seeds=3,
-        needs="compare",
-    ),
-    "naive_pressure": Figure(
-        "the same under pressure, with hard rows and imitation",
-        config="configs/naive_pressure.py:{needs}",
-        collect="naive_pressure.py collect {run}",
-        results="naive_pressure/seed_{seed}.json",
-        tables="naive_pressure.py tables",
-        seeds=3,
-        needs="pressure",
-    ),
-    "ablation": Figure(
-        "APRM with one thing changed at a time",
-        config="configs/ablation.py:{needs}",
-        tables=_POOLED.format(script="ablation_table.py"),
-        seeds=3,
-        needs="compare",
-    ),
-    "prm800k": Figure(
-        "human step labels: accuracy, precision, recall, F1; ProcessBench",
-        config="configs/prm800k.py",
-        tables=_POOLED.format(script="prm800k_table.py"),
-        seeds=3,
-        data="APRM_PRM800K_DIR",
-    ),
-    "smollm2": Figure(
-        "a pretrained language model: R on human labels, then G against it",
-        tables="smollm2.py --workdir={folder} --publish; smollm2_table.py",
-        data="APRM_GSM8K_DIR",
-    ),
-    "gsm8k": Figure(
-        "the game on GSM8K's steps",
-        config="configs/gsm8k.py:drawn",
-        tables=_POOLED.format(script="gsm8k_table.py"),
-        seeds=1,
-        data="APRM_GSM8K_DIR",
-    ),
-}
+FEW = 4  # stages or arms that are named one by one
 
 
 class Plan:
@@ -178,7 +51,7 @@ class Plan:
 
     Args:
       wanted: names of figures.
-      seeds: of each; None for as many as are published.
+      seeds: of each; None for those that are published and as many as are wanted.
       runs: the folder of the runs.
       results: of what is measured already.
     """
@@ -194,21 +67,28 @@ class Plan:
         self._seeds = seeds
 
     def seeds(self, name: str) -> list[int]:
-        """Those of a figure whose results are not there yet."""
-        figure = FIGURES[name]
-        if not figure.config:
-            return []  # its script knows
-        return [s for s in self._every(figure) if not self._measured(figure, s)]
+        """Those of a figure that have to run.
 
-    def _every(self, figure: Figure) -> Sequence[int]:
-        return range(figure.seeds) if self._seeds is None else self._seeds
+        A table that is pooled from runs needs those of all its seeds.
+        """
+        there = published(name, self._results)
+        wanted = set(range(FIGURES[name].seeds)) | set(there)
+        if self._seeds is not None:
+            wanted = set(self._seeds)
+        lack = [seed for seed in sorted(wanted) if self.lacking(name, seed)]
+        if lack and FIGURES[name].pool:
+            return sorted(wanted | set(there))
+        return lack
 
-    def _measured(self, figure: Figure, seed: int) -> bool:
-        path = self._results / figure.results.format(seed=seed)
-        return bool(figure.results) and path.is_file()
+    def lacking(self, name: str, seed: int) -> list[str]:
+        """The arms of a seed that its results lack."""
+        return lacking(name, seed, self._results)
 
     def runs_of(self, name: str) -> Iterator[tuple[str, int]]:
         """(figure, seed) in order, what they start from before them."""
+        figure = FIGURES[name]
+        if not figure.config or figure.own:
+            return  # its script makes them
         chain = [name]
         while needs := FIGURES[chain[0]].needs:
             chain.insert(0, needs)
@@ -217,52 +97,93 @@ class Plan:
 
     def folder(self, name: str, seed: int) -> Path:
         """Of a run."""
-        return self.runs / f"{name}-{seed}"
+        own = FIGURES[name].own.format(seed=seed)
+        return self.runs / (own or f"{name}-{seed}")
+
+    def stages(self, name: str, seed: int) -> tuple[list[str], list[str]]:
+        """Of a run: those that are to run, and those that have ended."""
+        todo: list[str] = []
+        done: list[str] = []
+        for stage in stages_of(name):
+            ended = (self.folder(name, seed) / stage / "done.json").is_file()
+            (done if ended else todo).append(stage)
+        return todo, done
 
     def command(self, name: str, seed: int) -> list[str]:
         """What makes a run, or goes on with it."""
         figure = FIGURES[name]
-        config = figure.config.format(needs=self.folder(figure.needs, seed))
+        config = figure.config.format(needs=self.folder(figure.needs or name, seed))
         return [
             *("python", "-m", "aprm_jax.main", f"--config={config}"),
-            *(f"--config.seed={seed}", f"--workdir={self.folder(name, seed)}"),
+            *(f"--config.seed={seed}", *_fields(figure)),
+            f"--workdir={self.folder(name, seed)}",
         ]
 
-    def scripts(self, name: str, seed: int | None = None) -> list[list[str]]:
-        """What keeps a seed's results or, without one, makes the figure's table."""
-        figure = FIGURES[name]
-        text = figure.tables if seed is None else figure.collect
-        places = {
-            "runs": " ".join(str(self.folder(name, s)) for s in self._every(figure)),
-            "run": "" if seed is None else str(self.folder(name, seed)),
-            "folder": str(self.runs / name),
-            "command": shlex.quote(self._said(name)),
-        }
-        return [
-            ["python", f"benchmarks/{script}", *rest]
-            for part in text.split("; ")
-            if part
-            for script, *rest in [shlex.split(part.format(**places))]
-        ]
+    def collect(self, name: str, seed: int) -> list[list[str]]:
+        """What keeps a seed's results."""
+        run = str(self.folder(name, seed))
+        return _scripts(FIGURES[name].collect, run=run)
 
-    def _said(self, name: str) -> str:
-        """The command of all seeds, as the results state it."""
-        figure = FIGURES[name]
-        every = self._every(figure)
-        config = figure.config.format(needs=f"runs/{figure.needs}-$seed")
-        return (
-            f"for seed in {' '.join(map(str, every))}: python -m aprm_jax.main "
-            f"--config={config} --config.seed=$seed --workdir=runs/{name}-$seed"
+    def pool(self, name: str) -> list[list[str]]:
+        """What makes results of all seeds; nothing where they are there."""
+        seeds = self.seeds(name)
+        return _scripts(
+            FIGURES[name].pool * bool(seeds),
+            runs=" ".join(shlex.quote(str(self.folder(name, s))) for s in seeds),
+            seeds=" ".join(map(str, seeds)),
+            folder=str(self.runs),
+            command=shlex.quote(self._said(name, seeds)),
         )
+
+    def tables(self, name: str) -> list[list[str]]:
+        """What makes the table; nothing where there are no results."""
+        figure = FIGURES[name]
+        first = next(iter(published(name, self._results)), 0)
+        there = read(name, first, self._results) is not None
+        return _scripts(figure.tables * there)
+
+    def _said(self, name: str, seeds: Sequence[int]) -> str:
+        """The command of all seeds, as the results state it."""
+        every = " ".join(map(str, seeds))
+        return f"for seed in {every}: {said(name)} --workdir=runs/{name}-$seed"
+
+
+def said(name: str) -> str:
+    """The command of a figure's runs; of its script where that makes them."""
+    figure = FIGURES[name]
+    if not figure.config or figure.own:
+        return f"python benchmarks/{figure.pool.format(folder='runs', seeds='SEEDS')}"
+    config = figure.config.format(needs=f"runs/{figure.needs}-$seed")
+    start = f"python -m aprm_jax.main --config={config} --config.seed=$seed"
+    return " ".join((start, *_fields(figure)))
+
+
+def _fields(figure: Figure) -> list[str]:
+    return [f"--config.{name}={value}" for name, value in figure.fields.items()]
+
+
+def _scripts(text: str, **places: str) -> list[list[str]]:
+    """The command of one of a figure's scripts; none for ""."""
+    if not text:
+        return []
+    script, *rest = shlex.split(text.format(**places))
+    return [["python", f"benchmarks/{script}", *rest]]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--only", default=",".join(FIGURES), help="names, by commas")
     parser.add_argument("--seeds", default="", help="numbers, by commas")
     parser.add_argument("--runs", type=Path, default=Path("runs/headline"))
     parser.add_argument("--dry-run", action="store_true")
+    parser.add_argument("--costs", type=Path, nargs="+", metavar="RUN")
     args = parser.parse_args()
+    if args.costs:
+        for run in args.costs:
+            print(note_run(run.absolute(), Costs()))
+        return
     wanted = args.only.split(",")
     if unknown := [name for name in wanted if name not in FIGURES]:
         parser.error(f"--only={','.join(unknown)}: figures are {', '.join(FIGURES)}")
@@ -270,68 +191,119 @@ def main() -> None:
         parser.error(f"--seeds={args.seeds}: give numbers by commas, such as 0,1,2")
     seeds = [int(s) for s in args.seeds.split(",")] if args.seeds else None
     plan = Plan(wanted, seeds, args.runs.absolute())
-    print("\n".join(estimate(plan, _costs())), flush=True)
+    print("\n".join(estimate(plan, Costs())), flush=True)
     if args.dry_run:
         return
-    failed = [name for name in wanted if not missing(name) and not make(plan, name)]
+    can = [name for name in wanted if not (plan.seeds(name) and missing(name))]
+    failed = [name for name in can if not make(plan, name)]
     if failed:
         raise SystemExit(f"not finished: {', '.join(failed)}; the same command goes on")
 
 
 def missing(name: str) -> str:
     """Why a figure cannot be made here; "" if it can."""
-    variable = FIGURES[name].data
-    folder = os.environ.get(variable, "")
-    if not variable or (folder and Path(folder).is_dir()):
-        return ""
-    return f"set {variable} to the folder of its data (see its config)"
+    figure = FIGURES[name]
+    if not figure.config and not figure.pool:
+        return "its code is in the commit that its results name, and nowhere else"
+    for variable in figure.data:
+        folder = os.environ.get(variable, "")
+        if not folder or not Path(folder).is_dir():
+            return f"set {variable} to the folder of its data (see its config)"
+    return ""
 
 
-def estimate(plan: Plan, costs: dict[str, dict[str, float]]) -> Iterator[str]:
-    """A line a figure: what is to run, and how long that took before."""
-    total, unknown = 0.0, False
+def estimate(plan: Plan, costs: Costs) -> Iterator[str]:
+    """A line a figure: what is to run, what it lacks, and how long that took before."""
+    total, unknown = 0.0, []
     before: set[tuple[str, int]] = set()
     for name in plan.wanted:
-        seeds = plan.seeds(name)
         head = f"{name:16} {FIGURES[name].shows}: "
+        if not plan.seeds(name):
+            yield head + "all there"
+            continue
         if why := missing(name):
-            yield head + f"left out: {why}"
+            yield f"{head}{_todo(plan, name)}: left out: {why}"
             continue
-        if not FIGURES[name].config:
-            yield head + "its own script goes on where it was"
-            unknown = True
-            continue
-        runs = [run for run in plan.runs_of(name) if run not in before]
-        before |= set(runs)  # another figure may start from them too
-        hours = [_hours(costs, *run) for run in runs]
-        known = [h for h in hours if h is not None]
-        unknown |= len(known) < len(hours)
-        total += sum(known)
-        cost = f"{sum(known):.1f} CPU hours" if len(known) == len(hours) else "unknown"
-        todo = f"seeds {', '.join(map(str, seeds))}: {cost}" if seeds else "all there"
-        yield head + todo
-    yield f"{total:.1f} CPU hours in all" + (" and what is not known" * unknown)
+        found = _costs(plan, costs, name, before)
+        seconds = sum(cost.seconds for _, cost in found)
+        lost = list(dict.fromkeys(part for _, c in found for part in c.unknown))
+        unknown += [name] * bool(lost)
+        total += seconds
+        yield f"{head}{_todo(plan, name)}: {_price(seconds, lost)}"
+    rest = f", and what was not measured of {', '.join(unknown)}" if unknown else ""
+    yield f"{total / 3600:.1f} CPU hours in all{rest}"
 
 
-def _hours(costs: dict[str, dict[str, float]], name: str, seed: int) -> float | None:
-    """What a seed took, or others did on average."""
-    seen = costs.get(name, {})
-    if not seen:
-        return None
-    return seen.get(str(seed), statistics.mean(seen.values())) / 3600
+def _costs(
+    plan: Plan, costs: Costs, name: str, before: set[tuple[str, int]]
+) -> list[tuple[str, Cost]]:
+    """Of the runs that a figure wants, but for those that one before it wants too."""
+    figure = FIGURES[name]
+    if not figure.config:
+        whole = costs.of(name, WHOLE, ()) if costs.knows(name) else Cost(0.0, (name,))
+        return [(name, whole)]
+    runs = list(plan.runs_of(name)) or [(name, seed) for seed in plan.seeds(name)]
+    runs = [run for run in dict.fromkeys(runs) if run not in before]
+    before |= set(runs)
+    found = []
+    for run_of, seed in runs:
+        todo, done = plan.stages(run_of, seed)
+        if todo:
+            found.append((run_of, costs.of(run_of, seed, todo, done)))
+    return found
+
+
+def _todo(plan: Plan, name: str) -> str:
+    """The seeds that are to run, and what of them is published and lacks something."""
+    seeds = plan.seeds(name)
+    if not FIGURES[name].config:
+        return "by its script"
+    numbers = ", ".join(map(str, seeds))
+    arms = [arm for seed in seeds for arm in plan.lacking(name, seed) if arm != ALL]
+    lack = f" (published without {_some(list(dict.fromkeys(arms)))})" if arms else ""
+    return f"seed{'s' * (len(seeds) > 1)} {numbers}{lack}"
+
+
+def _price(seconds: float, unknown: Sequence[str]) -> str:
+    if unknown and not seconds:
+        return "not measured"
+    hours = f"{seconds / 3600:.1f} CPU hours"
+    if seconds < 360:  # half of what one digit shows
+        hours = f"{seconds:.0f} CPU seconds"
+    return f"{hours}, {_some(unknown)} not measured" if unknown else hours
+
+
+def _some(names: Sequence[str]) -> str:
+    more = len(names) - FEW
+    return ", ".join(names[:FEW]) + (f" and {more} more" if more > 0 else "")
 
 
 def make(plan: Plan, name: str, call: Callable[[list[str]], int] | None = None) -> bool:
     """Runs what a figure wants; whether all of it succeeded."""
     call = call or _call
-    for figure, seed in plan.runs_of(name):
+    for figure, seed in list(plan.runs_of(name)):
         if call(plan.command(figure, seed)):
             return False
-        _note_cost(figure, seed, plan.folder(figure, seed))
-        new = seed in plan.seeds(figure)
-        if new and any(call(script) for script in plan.scripts(figure, seed)):
+        run = plan.folder(figure, seed)
+        Costs().note(figure, seed, run, said(figure), commit())
+        lacks = plan.lacking(figure, seed)
+        if lacks and any(call(script) for script in plan.collect(figure, seed)):
             return False
-    return not any(call(script) for script in plan.scripts(name))
+    if pool := plan.pool(name):
+        before = _spent()
+        if any(call(script) for script in pool):
+            return False
+        _note_script(plan, name, _spent() - before)
+    return not any(call(script) for script in plan.tables(name))
+
+
+def _note_script(plan: Plan, name: str, seconds: float) -> None:
+    """What a figure took whose script makes it, or the runs that this made."""
+    figure = FIGURES[name]
+    if not figure.config:
+        Costs().note_whole(name, seconds, said(name), commit())
+    for seed in plan.seeds(name) if figure.own else ():
+        Costs().note(name, seed, plan.folder(name, seed), said(name), commit())
 
 
 def _call(command: list[str]) -> int:
@@ -340,17 +312,35 @@ def _call(command: list[str]) -> int:
     return subprocess.run(command, cwd=ROOT, check=False).returncode
 
 
-def _costs() -> dict[str, dict[str, float]]:
-    return json.loads(COSTS.read_text()) if COSTS.is_file() else {}
+def _spent() -> float:
+    """CPU seconds of the commands that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
-def _note_cost(name: str, seed: int, run: Path) -> None:
-    """CPU seconds of a run's stages, on all cores."""
-    done = [json.loads(path.read_text()) for path in run.glob("*/done.json")]
-    costs = _costs()
-    spent = sum(stage["cpu_seconds"] for stage in done)
-    costs.setdefault(name, {})[str(seed)] = round(spent, 1)
-    COSTS.write_text(one_line_each(dict(sorted(costs.items()))))
+def note_run(run: Path, costs: Costs) -> str:
+    """Notes what the ended stages of a run took; says of which figure it is."""
+    name, seed = figure_of(run)
+    if not name:
+        return f"{run}: of no figure"
+    costs.note(name, seed, run, said(name), commit_of(name, seed, run))
+    return f"{run}: {name}, seed {seed}"
+
+
+def commit_of(name: str, seed: int, run: Path, results: Path = RESULTS) -> str:
+    """The commit of the published results, where they are this very run's; else ""."""
+    figure, there = FIGURES[name], read(name, seed, results)
+    if there is None or "{seed}" not in figure.results:
+        return ""
+    with tempfile.TemporaryDirectory() as folder:
+        [[_, *script]] = _scripts(figure.collect, run=str(run))
+        command = [sys.executable, *script, f"--results={folder}"]
+        done = subprocess.run(command, cwd=ROOT, check=False, capture_output=True)
+        found = [json.loads(path.read_text()) for path in Path(folder).rglob("*.json")]
+    if done.returncode or len(found) != 1:
+        return ""  # not a whole run
+    same = there | {"commit": ""} == found[0] | {"commit": ""}
+    return there["commit"] if same else ""
 
 
 if __name__ == "__main__":

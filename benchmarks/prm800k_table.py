@@ -3,7 +3,7 @@
     python benchmarks/prm800k_table.py --command='…' RUN [RUN ...]
 
 Runs differ in their seed alone. Writes `benchmarks/results/prm800k.json` and what
-stands between the `prm800k` markers.
+stands between the `prm800k` markers; given no runs, makes the tables from that file.
 """
 
 from __future__ import annotations
@@ -11,9 +11,11 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from compare_table import ROOT, commit, replace_between, table
+from compare_table import ROOT, commit, replace_between, table, write_seeds
 
 NAMES = {
     "chance": "chance",
@@ -26,18 +28,26 @@ _SETTINGS = ("sft", "prm", "evaluate", "model", "builder", "overrides")
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("runs", type=Path, nargs="+")
-    parser.add_argument("--command", required=True, help="what made the runs")
+    parser.add_argument("runs", type=Path, nargs="*")
+    parser.add_argument("--command", default="", help="what made the runs")
+    parser.add_argument("--page", type=Path, default=ROOT / "docs/results.md")
     args = parser.parse_args()
-    configs = [json.loads((run / "config.json").read_text()) for run in args.runs]
+    out = ROOT / "benchmarks/results/prm800k.json"
+    if args.runs:
+        results = {"command": args.command, "commit": commit(), **collect(args.runs)}
+        write_seeds(out, results, json.dumps(results, indent=1) + "\n")
+    replace_between(args.page, "prm800k", render(json.loads(out.read_text())))
+
+
+def collect(runs: Sequence[Path]) -> dict[str, Any]:
+    """What runs found that differ in their seed alone."""
+    configs = [json.loads((run / "config.json").read_text()) for run in runs]
     config = configs[0]
-    for other, run in zip(configs, args.runs, strict=True):
+    for other, run in zip(configs, runs, strict=True):
         if any(other[name] != config[name] for name in _SETTINGS):
-            raise SystemExit(f"{run} has other settings than {args.runs[0]}")
+            raise SystemExit(f"{run} has other settings than {runs[0]}")
     given = [entry.partition("=")[0] for entry in config["evaluate"]["scores"]]
-    results = {
-        "command": args.command,
-        "commit": commit(),
+    return {
         "seeds": [other["seed"] for other in configs],
         "verifiers": [*list(NAMES)[:3], *config["evaluate"]["prms"], *given],
         "sets": [entry.partition("=")[0] for entry in config["evaluate"]["sets"]],
@@ -47,16 +57,12 @@ def main() -> None:
                 path.parent.name: round(json.loads(path.read_text())["seconds"], 1)
                 for path in sorted(run.glob("*/done.json"))
             }
-            for run in args.runs
+            for run in runs
         ],
         "summaries": [
-            json.loads((run / "evaluate/summary.json").read_text()) for run in args.runs
+            json.loads((run / "evaluate/summary.json").read_text()) for run in runs
         ],
     }
-    (ROOT / "benchmarks/results/prm800k.json").write_text(
-        json.dumps(results, indent=1) + "\n"
-    )
-    replace_between(ROOT / "docs/results.md", "prm800k", render(results))
 
 
 def render(results: dict) -> str:

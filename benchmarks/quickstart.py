@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from compare_table import ROOT, commit, replace_between, table
+from compare_table import ROOT, commit, replace_between, table, write_seeds
 
 _LOOKED_AT = 1.0  # seconds between two looks at the memory
 COMMAND = "python -m aprm_jax.main --config=configs/quickstart.py"
@@ -81,7 +81,7 @@ def main() -> None:
     }
     out = ROOT / "benchmarks/results/quickstart.json"
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(results, indent=1) + "\n")
+    write_seeds(out, results, json.dumps(results, indent=1) + "\n")
     replace_between(args.readme, "quickstart", render(results))
 
 

@@ -71,11 +71,23 @@ def of_run(run: Path, config: str) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def write(found: dict[str, Any], folder: Path, text: str, name: str = "") -> Path:
-    """Writes a seed's file."""
+    """Writes a seed's file, unless that would lose an arm which is published."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}seed_{found['seed']}.json"
+    before = json.loads(path.read_text()) if path.is_file() else {}
+    if lost := _named(before) - _named(found):
+        raise SystemExit(
+            f"{path} has {', '.join(sorted(lost))}, which this run lacks: it stays as "
+            "it is. Let the run end, or delete it first."
+        )
     path.write_text(text)
     return path
+
+
+def _named(found: dict[str, Any]) -> set[str]:
+    """What a file tells apart: the keys of its groups."""
+    groups = {k: v for k, v in found.items() if isinstance(v, dict)}
+    return {f"{group}/{name}" for group, names in groups.items() for name in names}
 
 
 def read(folder: Path, name: str = "") -> list[dict[str, Any]]:

@@ -13,8 +13,6 @@ from typing import Any
 import command
 import pytest
 
-from aprm_jax.config import read_config_file
-
 BENCHMARKS = command.REPOSITORY / "benchmarks"
 PAGE = command.REPOSITORY / "docs/results.md"
 sys.path.insert(0, str(BENCHMARKS))
@@ -27,15 +25,6 @@ def results(name: str) -> dict[str, Any]:
     return json.loads((BENCHMARKS / f"results/{name}.json").read_text())
 
 
-def _ablation(script: Any) -> str:
-    """Its splits are the run's, its N the least of the config that it starts from."""
-    found = results("ablation")
-    fields = [name.partition(".") for name in found["rows"]["aprm"]]
-    splits = [split for split, _, metric in fields if metric == "accuracy"]
-    compare = read_config_file(command.REPOSITORY / "configs/compare.py")
-    return script.render(found, splits, compare.evaluate.samples[0])
-
-
 NOT_YET = "Not measured yet."  # of what wants a device that nobody had
 
 
@@ -46,7 +35,7 @@ def _gpu(script: Any) -> str:
 
 # Between which markers -> the script, and the text that it writes there.
 RENDERED: dict[str, tuple[str, Callable[[Any], str]]] = {
-    "ablation": ("ablation_table", _ablation),
+    "ablation": ("ablation_table", lambda s: s.render(results("ablation"))),
     "answers": ("answers", lambda s: s.render(results("answers"))),
     "decoder": ("decoder", lambda s: s.render(results("decoder"))),
     "didactic": ("didactic", lambda s: s.render(results("didactic"))),
@@ -62,6 +51,7 @@ RENDERED: dict[str, tuple[str, Callable[[Any], str]]] = {
     "plan": ("plan", lambda s: s.render(results("plan"))),
     "prm800k": ("prm800k_table", lambda s: s.render(results("prm800k"))),
     "quickstart": ("quickstart", lambda s: s.render(results("quickstart"))),
+    "rates": ("rates", lambda s: s.render(results("rates"))),
     "results": (
         "compare_table",
         lambda s: s.render(results("compare"), "compare.json", False),
@@ -71,6 +61,14 @@ RENDERED: dict[str, tuple[str, Callable[[Any], str]]] = {
         lambda s: s.render(results("smollm2"), results("prm800k")),
     ),
 }
+# Given no runs, they make their tables of the results.
+WITHOUT_RUNS = (
+    "ablation_table",
+    "compare_table",
+    "compare_table --name=naive_generator --by-seed",
+    "gsm8k_table",
+    "prm800k_table",
+)
 MARKED = re.compile(r"<!-- (\w+):begin -->\n(.*?)\n<!-- \1:end -->", re.DOTALL)
 
 
@@ -134,11 +132,21 @@ def test_prose_has_what_packing_came_to():
     ) in page
 
 
+@pytest.mark.parametrize("said", WITHOUT_RUNS)
+def test_a_script_without_runs_leaves_the_page_as_it_is(said, tmp_path, monkeypatch):
+    name, *arguments = said.split()
+    page = shutil.copy(PAGE, tmp_path / "results.md")
+    monkeypatch.setattr(sys, "argv", [name, *arguments, f"--page={page}"])
+    importlib.import_module(name).main()
+    assert (tmp_path / "results.md").read_text() == PAGE.read_text()
+
+
 def test_a_run_is_collected_under_its_seed(tmp_path, monkeypatch):
     attack = importlib.import_module("attack")
     run, results = tmp_path / "run", tmp_path / "results"
     (run / "attack").mkdir(parents=True)
     settings = {"seed": 7, "attack": {"oracle_calls": 20}}
+    settings["game"] = {"generator_replay": 48}
     (run / "config.json").write_text(json.dumps(settings))
     monkeypatch.setattr(attack, "read_results", lambda path, remedy: (RECORDS, {}))
     path = attack.collect(run, results)
@@ -147,6 +155,11 @@ def test_a_run_is_collected_under_its_seed(tmp_path, monkeypatch):
     assert (found["seed"], found["oracle_calls"]) == (7, 20)
     assert "--config=configs/attack.py:RUN --config.seed=7" in found["command"]
     assert found["aprm"] == {"robustness_score": 0.8765}  # no kinds, no other sets
+    settings["game"]["generator_replay"] = 0
+    (run / "config.json").write_text(json.dumps(settings))
+    path = attack.collect(run, results)
+    assert path == results / "without_imitation_seed_7.json"
+    assert json.loads(path.read_text())["command"].endswith(".generator_replay=0")
 
 
 def record(**fields):
