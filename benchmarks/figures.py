@@ -109,7 +109,7 @@ def _smollm2(part: str, arms: Sequence[str]) -> Figure:
         seeds=1,
         results="smollm2.json",
         arms=lambda config: arms,
-        found=part + "|{arm}",
+        found=f"{part}|{{arm}}" if part == "memory" else f"{part}|stages|{{arm}}",
         pool=f"smollm2.py --workdir={{folder}}/smollm2 --only={part} --publish",
         own=f"smollm2/{part}/run",
         tables="smollm2_table.py",
@@ -295,10 +295,8 @@ FIGURES = {
         **_pooled("prm800k_table.py"),
     ),
     "smollm2_memory": _smollm2("memory", ("costs",)),
-    "smollm2_prm": _smollm2("prm", ("stages|prm", "stages|evaluate")),
-    "smollm2_game": _smollm2(
-        "game", ("stages|generator", "stages|aprm", "stages|evaluate")
-    ),
+    "smollm2_prm": _smollm2("prm", ("prm", "evaluate")),
+    "smollm2_game": _smollm2("game", ("generator", "aprm", "evaluate")),
     "gsm8k": Figure(
         "the game on GSM8K's steps",
         config="configs/gsm8k.py:drawn",
