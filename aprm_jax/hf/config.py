@@ -73,6 +73,62 @@ _OPTIONS = (
     "num_experts",
     "num_local_experts",
     "n_routed_experts",
+    "per_layer_config",  # fields that differ from layer to layer
+    "transformers_weights",  # another file of weights
+)
+# And those that say so where they are off: transformers takes null for false.
+_NEEDED = ("is_causal",)
+# The fields of these families' classes in transformers that are read here, and those
+# that change no logits. A newer transformers may have others: see `_check_fields`.
+_READ = frozenset(
+    (
+        "architectures",
+        "attention_bias",
+        "attn_logit_softcapping",
+        "final_logit_softcapping",
+        "head_dim",
+        "hidden_act",
+        "hidden_activation",
+        "hidden_size",
+        "intermediate_size",
+        "layer_types",
+        "max_position_embeddings",
+        "max_window_layers",
+        "num_attention_heads",
+        "num_hidden_layers",
+        "num_key_value_heads",
+        "original_max_position_embeddings",
+        "query_pre_attn_scalar",
+        "rms_norm_eps",
+        "rope_parameters",
+        "sliding_window",
+        "tie_word_embeddings",
+        "use_sliding_window",
+        "vocab_size",
+    )
+)
+_INERT = frozenset(
+    (
+        "attention_dropout",  # of training, as the other two
+        "embd_pdrop",
+        "resid_pdrop",
+        "bos_token_id",
+        "eos_token_id",
+        "pad_token_id",
+        "chunk_size_feed_forward",
+        "dtype",
+        "id2label",  # `prm_layouts` reads it
+        "label2id",
+        "problem_type",
+        "initializer_range",
+        "is_encoder_decoder",
+        "output_hidden_states",
+        "pretraining_tp",
+        "return_dict",
+        "tie_last_hidden_states",
+        "transformers_version",
+        "use_cache",
+    )
 )
 
 
@@ -118,6 +174,20 @@ def has_language_head(config: Mapping[str, Any]) -> bool:
     return _identify(config)[1] == LANGUAGE_HEAD
 
 
+def has_logits(config: Mapping[str, Any]) -> bool:
+    """Whether a model says something about the next token.
+
+    It has an LM head, or is a backbone whose config ties one to its embedding.
+
+    Raises:
+      UnsupportedModelError: the architecture is none of ours, or no config of it.
+    """
+    family, head = _identify(config)
+    text = config.get("text_config", config)
+    tied = _parsed(_model_type(family, text), text).tie_word_embeddings
+    return head == LANGUAGE_HEAD or bool(tied)
+
+
 def decoder_config(
     config: Mapping[str, Any],
     *,
@@ -142,10 +212,9 @@ def decoder_config(
     """
     family, head = _identify(config)
     text = config.get("text_config", config)
-    for name in _OPTIONS:
-        if value := text.get(name) or config.get(name):
-            raise UnsupportedModelError(f"{name}={_short(value)} is not supported")
-    read = _parsed(FAMILIES[family][0], text)
+    _check_options(text, config)
+    read = _parsed(_model_type(family, text), text)
+    _check_fields(read, text)
     try:
         return DecoderConfig(
             vocab_size=read.vocab_size,
@@ -234,6 +303,9 @@ def hf_config(
     kept = {**kept, **fields}
     done = {**_parsed(model_type, kept).to_diff_dict(), **kept}
     done |= _older_fields(config, family, done)
+    if family == "mistral" and {"g", "l"} <= set(config.layer_pattern):
+        # No field of its class, but transformers then reads it as a Ministral.
+        done["layer_types"] = written["layer_types"]
     _check_same(config, family, done)
     return done
 
@@ -308,12 +380,46 @@ def _identify(config: Mapping[str, Any]) -> tuple[str, str]:
     )
 
 
+def _check_options(*given: Mapping[str, Any]) -> None:
+    """Refuses what makes a model compute something which the decoder does not."""
+    for fields in given:
+        for name in _OPTIONS:
+            if value := fields.get(name):
+                raise UnsupportedModelError(f"{name}={_short(value)} is not supported")
+        for name in _NEEDED:
+            if not (value := fields.get(name, True)):
+                raise UnsupportedModelError(f"{name}={value} is not supported")
+
+
+def _check_fields(read: Any, given: Mapping[str, Any]) -> None:
+    """Refuses what is set of a field that only a newer transformers has."""
+    for field in dataclasses.fields(read):
+        known = field.name in _READ | _INERT or field.name in _OPTIONS + _NEEDED
+        value = given.get(field.name, field.default)
+        if not known and value != field.default:
+            raise UnsupportedModelError(
+                f"{field.name}={_short(value)}: a field that this version of aprm_jax "
+                f"does not know, and that transformers' {type(read).__name__} has"
+            )
+
+
+def _model_type(family: str, given: Mapping[str, Any]) -> str:
+    """Whose class transformers reads a config with: its `AutoConfig` has one rule."""
+    if family == "mistral" and "layer_types" in given:
+        return "ministral"
+    return FAMILIES[family][0]
+
+
 def _parsed(model_type: str, fields: Mapping[str, Any]) -> Any:
     """The fields as transformers reads them, its defaults filled in."""
     fields = {key: copy.deepcopy(value) for key, value in fields.items()}
     fields.pop("model_type", None)
     try:
-        return _config_class(model_type)(**fields)
+        read = _config_class(model_type)(**fields)
+        # As its rotary functions do: now `original_max_position_embeddings` at the top
+        # level is an attribute, and goes before the one in `rope_parameters`.
+        read.standardize_rope_params()
+        return read
     except (StrictDataclassError, ValueError, TypeError, KeyError) as error:
         message = " ".join(str(error).split())
         raise UnsupportedModelError(f"not a {model_type} config: {message}") from None
@@ -351,10 +457,9 @@ def _windows(family: str, read: Any) -> dict[str, Any]:
     window = getattr(read, "sliding_window", None)
     if family == "llama":  # whatever its config names, transformers has no window
         return {}
-    if family in ("mistral", "phi3"):
+    types = getattr(read, "layer_types", None)
+    if family == "phi3" or not types:  # whatever the types of a Phi-3
         types = ["full_attention" if window is None else "sliding_attention"]
-    else:
-        types = getattr(read, "layer_types", None) or ["full_attention"]
     if unknown := sorted(set(types) - _LETTERS.keys()):
         raise UnsupportedModelError(f"layer type {unknown[0]!r} is not supported")
     letters = "".join(_LETTERS[kind] for kind in types)
@@ -378,19 +483,30 @@ def _period(letters: str) -> str:
 def _rope(family: str, read: Any) -> dict[str, Any]:
     given = read.rope_parameters
     nested = {kind: given[kind] for kind in _LETTERS if given.get(kind) is not None}
+    if nested and family != "gemma3":
+        raise UnsupportedModelError(
+            f"rope_parameters of each layer type in a {family} are not supported"
+        )
     everywhere = nested.get("full_attention", given)
     local = nested.get("sliding_attention")
     if local is not None and local.get("rope_type", "default") != "default":
         raise UnsupportedModelError(
             f"rope type {local['rope_type']!r} in layers with a window is not supported"
         )
-    local_theta = None if local is None else float(local["rope_theta"])
+    local_theta = None if local is None else _real(local, "rope_theta")
     return {
-        "rope_theta": float(everywhere["rope_theta"]),
+        "rope_theta": _real(everywhere, "rope_theta"),
         "rope_scaling": _scaling(everywhere, read),
         "rotary_dim": _rotary_dim(family, filter(None, (everywhere, local)), read),
         "local_rope_theta": local_theta if _has_windows(read) else None,
     }
+
+
+def _real(settings: Mapping[str, Any], name: str) -> float:
+    value = settings[name]
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise UnsupportedModelError(f"{name}={_short(repr(value))} is no number")
+    return float(value)
 
 
 def _rotary_dim(

@@ -84,6 +84,8 @@ class Checkpoint:
     def open(cls, directory: str | os.PathLike[str], stem: str = "model") -> Checkpoint:
         """Reads the headers of `model.safetensors`, or of the files of its index.
 
+        Where there are both, the single file is the model, as for transformers.
+
         Args:
           directory: the folder.
           stem: what the files' names begin with.
@@ -96,10 +98,10 @@ class Checkpoint:
         if not folder.is_dir():
             raise ModelFileError(f"{folder}: no such folder, so no checkpoint to load")
         index, single = (f"{stem}{INDEX_ENDING}", f"{stem}.safetensors")
-        if (folder / index).is_file():
-            return cls(folder, _read_index(folder / index))
         if (folder / single).is_file():
             return cls(folder, _read_header(folder / single))
+        if (folder / index).is_file():
+            return cls(folder, _read_index(folder / index))
         pickles = sorted(p.name for p in folder.glob("*.bin"))
         found = f", only {pickles[0]}, whose pickle could run code" if pickles else ""
         raise ModelFileError(

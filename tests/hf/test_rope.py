@@ -112,10 +112,6 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
             "layer_types": ["sliding_attention", "full_attention"],
         },
     ),
-    "mistral_layer_types": (
-        "mistral",
-        {"sliding_window": 8, "layer_types": ["full_attention"] * 2},
-    ),
     "mistral_bias": ("mistral", {"sliding_window": None, "attention_bias": True}),
     "phi3_layer_types": (
         "phi3",
