@@ -45,6 +45,45 @@ _INNER = {
     "ffn_down": "mlp.down_proj",
 }
 _FREQUENCIES = "rope_freqs.weight"  # Llama 3.1's rotary scaling, spelt out
+# Metadata of an architecture that are read, and those that change no logits.
+_READ = frozenset(
+    (
+        "attention.head_count",
+        "attention.head_count_kv",
+        "attention.key_length",
+        "attention.layer_norm_rms_epsilon",
+        "attention.sliding_window",
+        "attention.value_length",
+        "block_count",
+        "context_length",
+        "embedding_length",
+        "expert_count",
+        "feed_forward_length",
+        "rope.dimension_count",
+        "rope.freq_base",
+        "rope.scale_linear",
+        "rope.scaling.factor",
+        "rope.scaling.original_context_length",
+        "rope.scaling.type",
+    )
+)
+_INERT = frozenset(
+    (
+        "expert_used_count",  # of none
+        "rope.scaling.finetuned",
+        "tensor_data_layout",
+        "vocab_size",  # the embedding's rows are
+    )
+)
+# Of others, the values with which llama.cpp computes as without them.
+_NEUTRAL: Mapping[str, Any] = {
+    "attention.causal": True,
+    "rope.scaling.attn_factor": 1.0,
+    "rope.scaling.yarn_attn_factor": 1.0,
+    "rope.scaling.yarn_beta_fast": 32.0,
+    "rope.scaling.yarn_beta_slow": 1.0,
+    "rope.scaling.yarn_ext_factor": 1.0,
+}
 _BLOCK = 1 << 22  # bytes of a file that are opened at once
 
 
@@ -128,6 +167,7 @@ def read_description(path: str | os.PathLike[str]) -> dict[str, Any]:
     for name in ("expert_count", "attention.sliding_window"):
         if fields.get(name, 0):
             raise fields.unsupported(f"{name}={fields.get(name)}")
+    fields.check_known()
     return {
         "architectures": [f"{_PREFIXES[fields.family]}ForCausalLM"],
         "model_type": fields.family,
@@ -172,6 +212,16 @@ class _Fields:
     def get(self, name: str, default: Any = None) -> Any:
         return self.file.metadata.get(f"{self.family}.{name}", default)
 
+    def check_known(self) -> None:
+        """Refuses what llama.cpp may compute with and we do not read."""
+        start = f"{self.family}."
+        for key, value in self.file.metadata.items():
+            name = key.removeprefix(start)
+            if name == key or name in _READ | _INERT:
+                continue
+            if value != _NEUTRAL.get(name, 0):
+                raise self.unsupported(f"{name}={str(value)[:80]}")
+
     def whole(self, name: str, default: int | None = None) -> int:
         value = self.get(name, default)
         if not isinstance(value, int) or not 1 <= value < 1 << 31:
@@ -201,21 +251,32 @@ class _Fields:
 def _rope(fields: _Fields, head: int) -> dict[str, Any]:
     """Rotary settings: by name, or of Llama 3.1's factors."""
     theta = {"rope_theta": fields.number("rope.freq_base", 10_000.0)}
-    kind = fields.get("rope.scaling.type", "none")
-    if _FREQUENCIES in fields.file.tensors:
-        return theta | _llama3(fields, head, theta["rope_theta"])
-    if kind == "none":
-        return theta | {"rope_type": "default"}
-    if kind not in ("linear", "yarn"):
+    kind = fields.get("rope.scaling.type", "linear")  # as llama.cpp has it
+    factor = _rope_factor(fields)
+    if kind not in ("none", "linear", "yarn"):
         raise fields.unsupported(f"rope.scaling.type={str(kind)[:80]!r}")
-    scaling: dict[str, Any] = {
-        "rope_type": kind,
-        "factor": fields.number("rope.scaling.factor"),
-    }
+    scaled = kind == "yarn" or (kind == "linear" and factor != 1)
+    if _FREQUENCIES in fields.file.tensors:
+        if scaled:
+            raise fields.unsupported(f"{_FREQUENCIES} beside a factor of {factor}")
+        return theta | _llama3(fields, head, theta["rope_theta"])
+    if not scaled:
+        return theta | {"rope_type": "default"}
+    scaling: dict[str, Any] = {"rope_type": kind, "factor": factor}
     if kind == "yarn":
-        name = "rope.scaling.original_context_length"
-        scaling["original_max_position_embeddings"] = fields.whole(name)
+        length = fields.whole("context_length")
+        scaling["original_max_position_embeddings"] = fields.whole(
+            "rope.scaling.original_context_length", length
+        )
     return theta | scaling
+
+
+def _rope_factor(fields: _Fields) -> float:
+    """Of rotary scaling, by its name or by the one of old files; 0 stands for none."""
+    name = "rope.scaling.factor"
+    if fields.get(name) is None:
+        name = "rope.scale_linear"
+    return fields.number(name) if fields.get(name) else 1.0
 
 
 def _llama3(fields: _Fields, head: int, theta: float) -> dict[str, Any]:

@@ -185,9 +185,52 @@ def test_rotary_scaling_is_read_or_refused(tmp_path):
     assert scaling is not None and (scaling.kind, scaling.factor) == ("linear", 2.0)
 
 
+LINEAR = {"rope.scaling.type": "linear", "rope.scaling.factor": 4.0}
+YARN = {
+    "rope.scaling.type": "yarn",
+    "rope.scaling.factor": 4.0,
+    "rope.scaling.original_context_length": 16,
+}
+
+
+@pytest.mark.parametrize(
+    ("metadata", "same_as"),
+    [
+        # llama.cpp takes a missing type for linear, and knows an older name.
+        ({"rope.scaling.factor": 4.0}, LINEAR),
+        ({"rope.scale_linear": 4.0}, LINEAR),
+        ({"rope.scaling.type": "linear", "rope.scale_linear": 4.0}, LINEAR),
+        ({"rope.scaling.factor": 4.0, "rope.scale_linear": 2.0}, LINEAR),
+        ({"rope.scaling.type": "none", "rope.scaling.factor": 4.0}, {}),
+        ({"rope.scaling.type": "linear"}, {}),
+        ({"rope.scaling.factor": 0.0}, {}),
+        ({"rope.scaling.finetuned": 1, "attention.causal": 1}, {}),
+        ({**YARN, "rope.scaling.attn_factor": 1.0}, YARN),
+        ({**YARN, "rope.scaling.yarn_beta_fast": 32.0}, YARN),
+    ],
+)
+def test_rotary_scaling_is_that_of_llama_cpp(metadata, same_as, tmp_path):
+    found = []
+    for number, fields in enumerate((metadata, same_as)):
+        path = tmp_path / f"{number}.gguf"
+        tiny_gguf.write(path, "llama", metadata=fields)
+        found.append(open_source(str(path)).decoder)
+    assert found[0] == found[1]
+    kind = same_as.get("rope.scaling.type")
+    assert (found[0].rope_scaling is not None) == bool(same_as)
+    assert kind is None or found[0].rope_scaling.kind == kind
+
+
 @pytest.mark.parametrize(
     ("metadata", "error", "said"),
     [
+        ({**YARN, "rope.scaling.attn_factor": 2.0}, UnsupportedModelError, "attn_fac"),
+        ({**LINEAR, "rope.scaling.attn_factor": 2.0}, UnsupportedModelError, "attn_f"),
+        ({**YARN, "rope.scaling.yarn_beta_fast": 4.0}, UnsupportedModelError, "beta_f"),
+        ({**YARN, "rope.scaling.yarn_ext_factor": 0.0}, UnsupportedModelError, "ext_f"),
+        ({"rope.freq_base_swa": 100.0}, UnsupportedModelError, "freq_base_swa"),
+        ({"attention.causal": 0}, UnsupportedModelError, "attention.causal=0"),
+        ({"logit_scale": 3.0}, UnsupportedModelError, "logit_scale=3.0"),
         ({"expert_count": 8}, UnsupportedModelError, "expert_count=8"),
         ({"attention.sliding_window": 16}, UnsupportedModelError, "sliding_window"),
         ({"rope.scaling.type": "su"}, UnsupportedModelError, "scaling.type='su'"),
