@@ -38,7 +38,7 @@ from aprm_jax.search.aggregate import AGGREGATIONS
 from aprm_jax.search.choice import solution_scores
 from aprm_jax.solvers.named import solver_of
 from aprm_jax.solvers.protocol import Solution
-from aprm_jax.verifiers.models import check_finite
+from aprm_jax.verifiers.models import BrokenModelError, check_finite
 from aprm_jax.verifiers.named import BATCH_SIZES, verifier_of
 
 __all__ = ["PRM", "Generator", "Ranked", "Solver", "grade"]
@@ -283,6 +283,7 @@ class Solver(_Model):
 
         Raises:
           TooLongError: the question does not fit the model's longest bucket.
+          BrokenModelError: a token's probability is no number.
           TypeError, ValueError: something is no text, or a number out of range; the
             message names it.
         """
@@ -302,6 +303,8 @@ class Solver(_Model):
             temperature=float(temperature),
             truncation=None if top_p == 1 else Truncation(top_p=float(top_p)),
         )
+        for solution in found:
+            _check_drawn(solution.logprobs)
         return found
 
 
@@ -366,5 +369,19 @@ class Generator(_Model):
             jax.random.key(seed),
             temperature=temperature,
         )
+        replies = [samples.reply(i) for i in range(n)]
+        _check_drawn(reply.logprobs for reply in replies)
         read = self._writer.replies.read
-        return [read(samples.reply(i)).text for i in range(n)]
+        return [read(reply).text for reply in replies]
+
+
+def _check_drawn(steps: Iterable[Sequence[float] | np.ndarray]) -> None:
+    """Raises BrokenModelError where tokens were drawn from no distribution.
+
+    Args:
+      steps: log-probabilities of the tokens of each.
+    """
+    if any(np.isnan(step).any() for step in steps):
+        raise BrokenModelError(
+            "a token's log-probability is not a number: the model is broken"
+        )

@@ -246,6 +246,18 @@ def test_a_broken_model_scores_nothing(prm):
             call()
 
 
+def test_a_broken_model_writes_nothing(solver, generator):
+    for model, call in (
+        (solver, lambda m: m.solve("1 + 1 =", max_steps=2)),
+        (generator, lambda m: m.perturb("1 + 1 =", [], "2", temperature=0.0)),
+    ):
+        call(model)
+        nan = jax.tree.map(lambda x: x * np.nan, model.params)
+        broken = type(model)(nan, model.spec, model.builder.tokenizer)
+        with pytest.raises(BrokenModelError, match="not a number"):
+            call(broken)
+
+
 def test_the_best_candidate_comes_first(prm):
     question, candidates = "1 + 2 * 3 =", [["1 + 6", "7"], "3 * 3\n9", ["7"], "1 " * 50]
     read = [["1 + 6", "7"], ["3 * 3", "9"], ["7"]]
