@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from aprm_jax.hf.stamps import Stamp, files_stamp
 from aprm_jax.models.io import ModelFileError
 
 _MAGIC, _VERSIONS = b"GGUF", (2, 3)
@@ -97,8 +98,8 @@ def read_gguf(path: str | os.PathLike[str]) -> GgufFile:
     """
     path = Path(path)
     try:
-        stat = path.stat()
-        return _read(path, stat.st_size, stat.st_mtime_ns)
+        path.stat()  # says why it cannot be read
+        return _read(path, files_stamp(path))
     except OSError as error:
         raise ModelFileError(f"{path}: cannot be read: {error.strerror}") from error
 
@@ -119,7 +120,8 @@ def dequantise(tensor: GgufTensor, raw: np.ndarray) -> np.ndarray:
 
 
 @functools.lru_cache(maxsize=4)
-def _read(path: Path, size: int, mtime_ns: int) -> GgufFile:
+def _read(path: Path, stamped: Stamp) -> GgufFile:
+    ((_, size, *_),) = stamped
     with path.open("rb") as file:
         magic = file.read(len(_MAGIC))
         if magic != _MAGIC:

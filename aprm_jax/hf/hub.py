@@ -23,10 +23,13 @@ def find(name: str, revision: str | None = None, files: Sequence[str] = _FILES) 
     Raises:
       ModelFileError: says why neither can be had.
     """
-    if (file := gguf.locate(name)) is not None:
-        return file
-    if Path(name).is_dir():
-        return Path(name)
+    try:
+        if (file := gguf.locate(name)) is not None:
+            return file
+        if Path(name).is_dir():
+            return Path(name)
+    except OSError as error:  # a name longer than the system's names may be
+        raise ModelFileError(f"{name[:80]!r}: {error.strerror}") from error
     if name.startswith((".", "/", "~")) or name.count("/") != 1:
         raise ModelFileError(
             f"{name!r}: no such folder, and no name of a model on the hub (OWNER/NAME)"

@@ -20,7 +20,7 @@ from transformers import PreTrainedTokenizerFast
 from aprm_jax.data.prompts import prepare_tokenizer
 from aprm_jax.hf import hub, prm_layouts
 from aprm_jax.hf.adapters import Adapter, AdapterMismatchError
-from aprm_jax.hf.config import read_config
+from aprm_jax.hf.config import UnsupportedModelError, has_logits, read_config
 from aprm_jax.hf.export import Origin
 from aprm_jax.hf.load import (
     check_tokenizer,
@@ -37,6 +37,7 @@ from aprm_jax.hf.peft import (
     load_adapter,
 )
 from aprm_jax.hf.record import Record, read_record
+from aprm_jax.hf.stamps import Stamp, files_stamp
 from aprm_jax.models.architecture import DecoderConfig
 from aprm_jax.models.io import Kind, ModelSpec
 
@@ -67,6 +68,7 @@ class Source:
       head_layout: the layout whose head it has; None for none.
       origin: what exports remember of it.
       record: of an export of ours; None for others.
+      writes: whether it has logits over its tokens: an LM head, or a tied embedding.
     """
 
     folder: Path
@@ -78,6 +80,7 @@ class Source:
     head_layout: str | None
     origin: Origin
     record: Record | None
+    writes: bool = True
 
     @property
     def is_prm(self) -> bool:
@@ -114,10 +117,11 @@ def open_source(
       UnsupportedModelError, ModelFileError, AdapterMismatchError: what is there cannot
         be used.
     """
-    place = find(name)
+    place, base = find(name), name
     folder, adapter, merged = place, None, None
     if (place / ADAPTER_FILE).is_file():
-        folder = find(adapter_base(place), adapter_fields(place).get("revision"))
+        base = adapter_base(place)
+        folder = find(base, adapter_fields(place).get("revision"))
         adapter, merged = place, load_adapter(place)
     decoder, family = read_architecture(
         folder, adapter=merged, dtype=dtype, param_dtype=param_dtype, remat=remat
@@ -125,12 +129,13 @@ def open_source(
     record = read_record(place, decoder)
     given = adapter is not None and (place / "tokenizer.json").is_file()
     tokenizer = load_tokenizer(place if given else folder)
-    layout, head = _kind(folder, merged, record)
+    layout, head = _kind(folder, base, merged, record)
     if not given:
         check_tokenizer(tokenizer, decoder.vocab_size, folder)
     if layout is None:
         tokenizer = prepare_tokenizer(tokenizer, decoder.vocab_size)
     described = read_config(folder)
+    writes = has_logits(described)
     described = described.get("text_config", described)
     origin = Origin(name, decoder.vocab_size, described.get("max_position_embeddings"))
     rows = max(decoder.vocab_size, tokenizer_rows(tokenizer))
@@ -138,15 +143,32 @@ def open_source(
     if record is not None:
         spec = dataclasses.replace(record.spec, decoder=decoder)
         record = dataclasses.replace(record, spec=spec)
-    return Source(
-        folder, adapter, decoder, family, tokenizer, layout, head, origin, record
-    )
+    parts = (folder, adapter, decoder, family, tokenizer, layout, head, origin, record)
+    return Source(*parts, writes)
+
+
+def check_writes(source: Source, name: str) -> None:
+    """Raises UnsupportedModelError for a model that has no logits over its tokens.
+
+    Args:
+      source: what is to write text.
+      name: of it, for the message.
+    """
+    if not source.writes:
+        raise UnsupportedModelError(
+            f"{name}: has no LM head, and config.json says tie_word_embeddings=false: "
+            "it cannot write text; name the language model (...ForCausalLM)"
+        )
 
 
 def load_weights(source: Source, mesh: jax.sharding.Mesh) -> Any:
-    """The decoder's parameters on the mesh; kept for whoever opens it next."""
+    """The decoder's parameters on the mesh; kept for whoever opens it next.
+
+    Not where its files are others by then.
+    """
     where = (source.folder, source.adapter, source.decoder, mesh)
-    return _weights(*where, source.head_layout)
+    stamps = tuple(files_stamp(p) for p in where[:2] if p is not None)
+    return _weights(*where, source.head_layout, stamps)
 
 
 def load_head(source: Source) -> dict[str, Any]:
@@ -164,6 +186,8 @@ def load_head(source: Source) -> dict[str, Any]:
     with open_checkpoint(source.folder) as checkpoint:
         saved = load_adapter(source.adapter).head if source.adapter else {}
         found = {**checkpoint.shapes, **{k: v.shape for k, v in saved.items()}}
+        if not read_config(source.folder).get("token_classification_bias", True):
+            found.pop("score.bias", None)  # transformers makes none either
         wanted = layout.shapes(source.decoder.d_model, rows, found, classes)
         for key, shape in wanted.items():
             if key not in found or tuple(found[key]) != shape:
@@ -210,6 +234,7 @@ def load_export(
             extra=extra,
         )
     elif kind == "solver":
+        check_writes(source, name)
         spec = _told_in_words(source, extra)
     else:
         raise prm_layouts.LayoutError(
@@ -240,13 +265,13 @@ def _told_in_words(source: Source, extra: dict[str, Any]) -> ModelSpec:
 
 
 def _kind(
-    folder: Path, adapter: Adapter | None, record: Record | None
+    folder: Path, name: str, adapter: Adapter | None, record: Record | None
 ) -> tuple[str | None, str | None]:
     """The layout of the rows, and the one whose head it is."""
     if record is not None:
         prm = record.spec.kind == "prm"
         return record.spec.layout, _HEAD_OF.get(record.format) if prm else None
-    layout = prm_layouts.detect(folder)
+    layout = prm_layouts.detect(folder, name)
     if adapter is None or not adapter.head:
         return layout, layout
     if layout is None and "score.weight" in adapter.head:
@@ -268,6 +293,7 @@ def _weights(
     decoder: DecoderConfig,
     mesh: jax.sharding.Mesh,
     head: str | None,
+    stamps: tuple[Stamp, ...],
 ) -> Any:
     return load_backbone(
         folder,

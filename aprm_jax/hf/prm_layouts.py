@@ -43,6 +43,12 @@ HEAD = "two_class"
 QWEN_SYSTEM = "Please reason step by step, and put your final answer within \\boxed{}."
 _QWEN_SEPARATOR = "<extra_0>"
 _SHEPHERD_TAG, _SHEPHERD_GOOD, _SHEPHERD_BAD = "ки", "+", "-"
+_POLICY = r"[-_.](rl|sft|ppo|dpo|policy|generator|solver)\b"
+# What `id2label` may call a wrong step and a correct one, in lower case.
+_LABELS = (
+    ("label_0", "incorrect", "wrong", "false", "negative", "bad", "no", "0", "-"),
+    ("label_1", "correct", "right", "true", "positive", "good", "yes", "1", "+"),
+)
 
 Rows = tuple[list[int], list[int]]  # ids, and where each step is read
 
@@ -86,14 +92,19 @@ class Layout:
         }
 
 
-def detect(directory: str | os.PathLike[str]) -> str | None:
+def detect(directory: str | os.PathLike[str], name: str = "") -> str | None:
     """The layout of a model's folder by its config.json; None for a language model.
 
-    Math-Shepherd's config is any Mistral's: it is known by its name, in the folder's
-    or in `_name_or_path`.
+    Math-Shepherd's config is any Mistral's: it is known by its name, in the folder's,
+    in `name` or in `_name_or_path`; a policy trained with it ("-rl", "-sft") is none.
+
+    Args:
+      directory: the folder.
+      name: OWNER/NAME of the hub, whose folders are called otherwise.
 
     Raises:
-      ModelFileError: no config.json, or a scorer whose classes are not two.
+      ModelFileError: no config.json, or a scorer whose classes are not two, wrong and
+        correct, in this order.
     """
     try:
         config = read_config(directory)
@@ -104,9 +115,10 @@ def detect(directory: str | os.PathLike[str]) -> str | None:
         if str(names[0]).endswith(layout.architectures):
             _check_classes(layout, config, directory)
             return layout.name
-    called = f"{Path(directory).name} {config.get('_name_or_path', '')}".lower()
-    if str(names[0]).endswith(MATH_SHEPHERD.architectures) and re.search(
-        "math.?shepherd", called
+    called = (Path(name).name, Path(directory).name, config.get("_name_or_path", ""))
+    if str(names[0]).endswith(MATH_SHEPHERD.architectures) and any(
+        re.search("math.?shepherd", each) and not re.search(_POLICY, each)
+        for each in (str(each).lower() for each in called)
     ):
         return MATH_SHEPHERD.name
     return None
@@ -403,6 +415,17 @@ def _check_classes(
             f"{Path(directory) / 'config.json'}: a PRM has 2 labels, this model "
             f"{labels}"
         )
+    named = config.get("id2label")
+    if not isinstance(named, Mapping):
+        return
+    for index, right in enumerate(_LABELS):
+        label = str(named.get(str(index), right[0]))
+        if label.strip().lower() not in right:
+            raise ModelFileError(
+                f"{Path(directory) / 'config.json'}: id2label calls class {index} "
+                f"{label[:80]!r}. Class 0 of a PRM is wrong and class 1 correct, which "
+                f"these names say: {', '.join(_LABELS[0])}; {', '.join(_LABELS[1])}"
+            )
 
 
 QWEN2_PRM = Layout(

@@ -16,10 +16,11 @@ import jax
 import jax.numpy as jnp
 
 from aprm_jax.config import Config, ConfigError
-from aprm_jax.hf import hub, pretrained
+from aprm_jax.hf import gguf, hub, pretrained
 from aprm_jax.hf.config import decoder_config, read_config
 from aprm_jax.hf.load import open_checkpoint
 from aprm_jax.hf.pretrained import Source
+from aprm_jax.hf.stamps import Stamp, files_stamp
 from aprm_jax.models import heads
 from aprm_jax.models.decoder import DecoderConfig
 from aprm_jax.models.io import ModelFileError
@@ -47,7 +48,8 @@ def open_source(config: Config, role: str) -> Source | None:
     if not name:
         return None
     c = config.model
-    source = _open(name, f"{role}.backbone", c.dtype, c.param_dtype, c.remat)
+    stamp = files_stamp(Path(name.removeprefix(gguf.SCHEME)))
+    source = _open(name, f"{role}.backbone", c.dtype, c.param_dtype, c.remat, stamp)
     return dataclasses.replace(source, decoder=computed(config, source.decoder))
 
 
@@ -77,7 +79,9 @@ def check(config: Config) -> None:
 
 
 @functools.lru_cache(maxsize=8)
-def _open(name: str, field: str, dtype: str, param_dtype: str, remat: str) -> Source:
+def _open(
+    name: str, field: str, dtype: str, param_dtype: str, remat: str, stamp: Stamp
+) -> Source:
     return pretrained.open_source(
         name,
         dtype=dtype,
@@ -142,7 +146,12 @@ def load(source: Source, mesh: jax.sharding.Mesh, key: Any, kind: str) -> Any:
       mesh: where to.
       key: of the PRNG, for what the files do not hold.
       kind: "solver", "generator" or "prm"; the last of an existing PRM alone.
+
+    Raises:
+      UnsupportedModelError: what is to write text has no LM head.
     """
+    if kind != "prm":
+        pretrained.check_writes(source, source.origin.base_model)
     params = {"backbone": pretrained.load_weights(source, mesh)}
     if kind == "generator":
         head = heads.init_value_head(

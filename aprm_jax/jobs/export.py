@@ -113,7 +113,7 @@ def _base(context: Context, origin: Origin, decoder: Any) -> Any:
             f"export.model={name!r} is an adapter that does not say what its base is"
         )
     folder = backbones.find(origin.base_model, "export.model's base")
-    layout = prm_layouts.detect(folder)
+    layout = prm_layouts.detect(folder, origin.base_model)
     found, _ = read_architecture(folder)
     rows = origin.vocab_rows or decoder.vocab_size
     needed = dataclasses.replace(decoder, vocab_size=rows)

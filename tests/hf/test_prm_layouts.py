@@ -285,6 +285,31 @@ def test_what_is_no_prm_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("wrong", "right", "fine"),
+    [
+        ("LABEL_0", "LABEL_1", True),
+        ("incorrect", "correct", True),
+        ("False", "True", True),
+        ("correct", "incorrect", False),
+        ("LABEL_1", "LABEL_0", False),
+        ("O", "PER", False),
+        ("incorrect", "incorrect", False),
+    ],
+)
+@pytest.mark.parametrize(
+    "architecture", ["Qwen2ForTokenClassification", "Qwen2ForProcessRewardModel"]
+)
+def test_labels_say_which_class_is_correct(architecture, wrong, right, fine, tmp_path):
+    labels = {"0": wrong, "1": right}
+    folder = _folder(tmp_path, architectures=[architecture], id2label=labels)
+    if fine:
+        assert prm_layouts.detect(folder) in ("trl", "qwen2_prm")
+        return
+    with pytest.raises(ModelFileError, match=r"config\.json: id2label calls class"):
+        prm_layouts.detect(folder)
+
+
+@pytest.mark.parametrize(
     ("layout", "tokenizer", "match"),
     [
         ("qwen2_prm", sentencepiece, "the tokenizer has no '<extra_0>'"),

@@ -25,6 +25,7 @@ from aprm_jax.config import (
 from aprm_jax.data.prompted import PromptedGenerator, PromptedSolver
 from aprm_jax.data.prompts import REASONS
 from aprm_jax.data.steps import StepBuilder
+from aprm_jax.hf.config import UnsupportedModelError
 from aprm_jax.hf.peft import to_peft
 from aprm_jax.hf.safetensors_io import ModelFileError
 from aprm_jax.hf.save import write_adapter
@@ -71,6 +72,27 @@ def test_roles_of_one_model_share_its_arrays(models, tmp_path):
     )
     assert all(a is b for a, b in pairs)
     assert not any(leaf.any() for leaf in jax.tree.leaves(g["value_head"]))
+
+
+def test_a_backbone_that_is_written_anew_is_opened_anew(tmp_path):
+    widths = []
+    for width in (32, 48):
+        write_tiny(tmp_path / "lm", "qwen2", TEXTS, sizes={"d_ff": width})
+        context = _context(tmp_path, solver__backbone=tmp_path / "lm").of("solver")
+        assert context.source is not None
+        widths.append(context.source.decoder.d_ff)
+    assert widths == [32, 48]
+
+
+@pytest.mark.parametrize("role", ["solver", "generator"])
+def test_a_backbone_without_a_language_head_is_no_player_that_writes(role, tmp_path):
+    folder = write_tiny(tmp_path / "lm", "qwen2", TEXTS)
+    fields = json.loads((folder / "config.json").read_text())
+    fields["architectures"] = ["Qwen2Model"]
+    (folder / "config.json").write_text(json.dumps(fields))
+    context = _context(tmp_path, **{f"{role}__backbone": folder}).of(role)
+    with pytest.raises(UnsupportedModelError, match="has no LM head"):
+        context.load("backbone", "game.generator_from", role)
 
 
 def test_who_is_told_in_words(models, tmp_path):
