@@ -41,6 +41,13 @@ _NO_ROOM = re.compile(
 )
 
 
+# What a server calls the longest text of its model, in tokens.
+_LONGEST = re.compile(
+    r"(?:context[ _]length|max[ _]model[ _]len)(?: is| of|=|:| ?\()* ?(\d+)",
+    re.IGNORECASE,
+)
+
+
 class EndpointError(UserError, RuntimeError):
     """A server does not answer as it should; the message says how, and what to do."""
 
@@ -269,7 +276,11 @@ class Client(Generic[T]):
                 body,
             )
         if status in (400, 413, 422) and _NO_ROOM.search(said):
-            return NoRoomError()
+            longest, asked = _LONGEST.search(said), body.get("max_tokens", 0)
+            if longest is None or asked < int(longest[1]):
+                return NoRoomError()
+            said = f"max_tokens={asked} leave no room for any prompt: lower "
+            said += f"builder.max_new_tokens below {longest[1]}, the model's length"
         return self._error(f"status {status}: {said}", body)
 
     def _error(self, reason: str, body: Body) -> EndpointError:

@@ -400,6 +400,33 @@ def test_a_prompt_longer_than_the_model_ends_a_solution_unfinished(tmp_path):
     assert found.steps == ("3 + 3", "3 + 3") and not found.closed
 
 
+TOO_MANY = (
+    "max_tokens={asked} cannot be greater than max_model_len=2048",
+    "This model's maximum context length is 2048 tokens. However, you requested 4101 "
+    "tokens (5 in the messages, {asked} in the completion).",
+    "'max_tokens' is too large: {asked}. This model's maximum context length is 2048 "
+    "tokens and your request has 1900 input tokens",
+)
+
+
+@pytest.mark.parametrize("said", TOO_MANY)
+def test_a_step_longer_than_the_model_is_no_prompt_without_room(said, tmp_path):
+    def answer(number: int, body: dict[str, Any]) -> Reply:
+        return 400, {}, said.format(asked=body["max_tokens"]).encode()
+
+    with serving(answer) as server:
+        for asked in (2048, 4096):
+            match = rf"max_tokens={asked} leave no room.*builder.max_new_tokens.*2048"
+            with pytest.raises(EndpointError, match=match):
+                solver(server, tmp_path, max_tokens=asked).solve(
+                    [("q", ())], 1, KEY, max_steps=5
+                )
+        ((found,),) = solver(server, tmp_path, max_tokens=256).solve(
+            [("q", ())], 1, KEY, max_steps=5
+        )
+    assert found.steps == () and not found.finished
+
+
 def test_it_works_where_a_loop_runs_already(tmp_path):
     async def cell(server: Server) -> str:
         return ask(server, tmp_path)[0][0].text
