@@ -15,7 +15,7 @@ from aprm_jax.hf.adapters import Adapter, AdapterMismatchError, Delta
 from aprm_jax.hf.families import TABLES
 from aprm_jax.hf.peft_fields import check_fields, ends_with, is_targeted, of_pattern
 from aprm_jax.hf.safetensors_io import Checkpoint
-from aprm_jax.hf.tables import canonical
+from aprm_jax.hf.tables import ENDS, canonical
 from aprm_jax.models import lora
 from aprm_jax.models.io import ModelFileError, read_object
 
@@ -256,6 +256,12 @@ def _check_modules(
     """Tensors must be those that the config speaks of: PEFT passes over the others."""
     for module in parts:
         if not is_targeted(module, fields):
+            if fields.get("ensure_weight_tying") and canonical(module) in ENDS:
+                raise AdapterMismatchError(
+                    "adapter_config.json: ensure_weight_tying=True is not supported "
+                    f"where it puts LoRA on {module}, which target_modules does not "
+                    "name: merge the adapter with PEFT (merge_and_unload)"
+                )
             raise AdapterMismatchError(
                 f"the adapter has LoRA on {module}, which target_modules, "
                 "exclude_modules or layers_to_transform of adapter_config.json leave "

@@ -159,6 +159,16 @@ def test_inits_that_change_the_base_are_refused(init, bases, tmp_path):
         our_logits(base, tmp_path / "peft")
 
 
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("end", ["lm_head", "embed_tokens"])
+def test_lora_on_both_ends_by_one_setting_is_refused_by_its_name(end, bases, tmp_path):
+    base, named = bases("qwen2", True), [end, "q_proj"]
+    folder = tmp_path / "peft"
+    trained(base, folder, target_modules=named, ensure_weight_tying=True)
+    with pytest.raises(AdapterMismatchError, match="ensure_weight_tying=True is not"):
+        our_logits(base, folder)
+
+
 def exported(**changes: Any) -> tuple[dict[str, np.ndarray], dict[str, Any], Any]:
     params = tiny_decoder.make_params(SMALL)
     made = peft.to_peft(
