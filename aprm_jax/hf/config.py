@@ -331,6 +331,9 @@ def _older_fields(
     if scaling is not None:
         rope.pop("partial_rotary_factor", None)  # a field of its own
         older["rope_scaling"] = rope
+    if scaling is not None and scaling.kind == "longrope":
+        # Outside its scaling alone does version 4 look for it; version 5 does too.
+        older["original_max_position_embeddings"] = scaling.original_length
     if scaling is not None and family == "phi3":
         # Phi-3's class takes three fields, and the attention factor from the lengths.
         # Where they say another one it refuses all fields: better than a wrong factor.

@@ -278,6 +278,16 @@ def families(tmp_path: Path) -> dict[Path, Any]:
                 "long_factor": [2.0, 4.0, 8.0],
             },
         },
+        "qwen2": {
+            "rope_parameters": {
+                "rope_type": "longrope",
+                "rope_theta": 500.0,
+                "factor": 4.0,
+                "original_max_position_embeddings": 8,
+                "short_factor": [1.0, 1.5, 2.0, 2.5],
+                "long_factor": [2.0, 4.0, 8.0, 16.0],
+            }
+        },
         "gemma3": {
             "rope_parameters": {
                 "full_attention": {"rope_type": "default", "rope_theta": 90.0},
