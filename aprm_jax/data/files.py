@@ -65,7 +65,7 @@ def path_rows(
 
 def _files_of(folder: Path, split: str, source: str) -> list[Path]:
     """The files of one split."""
-    names = [file.relative_to(folder) for file in sorted(_data_files(folder))]
+    names = [file.relative_to(folder) for file in sorted(data_files(folder))]
     if not names:
         raise DataError(f"{source}: the folder holds no file {' or '.join(SUFFIXES)}")
     found = sorted({_said_split(name.as_posix()) for name in names} - {""})
@@ -87,7 +87,8 @@ def _files_of(folder: Path, split: str, source: str) -> list[Path]:
     return [folder / name for name in names]
 
 
-def _data_files(folder: Path) -> Iterator[Path]:
+def data_files(folder: Path) -> Iterator[Path]:
+    """The files of a folder that are read as data, in no order."""
     for file in folder.rglob("*"):
         parts = file.relative_to(folder).parts
         if any(part.startswith((".", "__MACOSX")) for part in parts):
@@ -147,6 +148,8 @@ def _table_rows(path: Path, text: str) -> Iterator[RawRow]:
         raise DataError(f"{path}: the file is empty")
     first = text.lstrip().partition("\n")[0]
     separator = max("\t;,", key=first.count)  # of equals the first: commas are text
+    if "\t" in first and ".tsv" in path.suffixes:
+        separator = "\t"
     csv.field_size_limit(max(len(text) + 1, csv.field_size_limit()))
     lines = io.StringIO(f"{text.rstrip()}\n{_END}", newline="")
     reader = csv.reader(lines, delimiter=separator)

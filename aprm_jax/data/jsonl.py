@@ -18,6 +18,7 @@ from aprm_jax.config.errors import UserError
 T = TypeVar("T")
 
 _SHOWN = 400  # characters of a bad row that the quarantine file keeps
+_HALF_PAIR = re.compile(r"\\u[dD][89a-fA-F]")  # or of a whole one
 _UNDECODED = re.compile("[\udc80-\udcff]")  # what `surrogateescape` leaves
 
 # Gzip data may unpack to so many bytes, or so many times their size: JSON packs to a
@@ -31,6 +32,10 @@ class DataError(UserError, ValueError):
 
 class RowError(ValueError):
     """One row cannot be used; the reason goes to the quarantine file."""
+
+
+class FileKindError(RowError):
+    """A row that shows what its whole file is: nothing in it is what it is read as."""
 
 
 class RawRow(NamedTuple):
@@ -121,6 +126,8 @@ def parse_rows(
                 raw = row.text[:_SHOWN]
                 reason = str(error)
                 file = row.file or source
+                if isinstance(error, FileKindError):
+                    raise DataError(f"{file}, line {row.line}: {reason}") from None
                 bad.append(
                     {"file": file, "line": row.line, "reason": reason, "raw": raw}
                 )
@@ -130,8 +137,8 @@ def parse_rows(
                         f"{first['file']}, line {first['line']}: {first['reason']}. "
                         f"More than {max_bad_share:.2%} of {len(rows)} rows are bad "
                         f"({len(bad)} by line {row.line}, "
-                        f"{len(bad) / len(rows):.2%}): mend them, or raise "
-                        "domain.max_bad_share"
+                        f"{len(bad) / len(rows):.2%}): mend them"
+                        + (", or raise domain.max_bad_share" if max_bad_share else "")
                     ) from None
     finally:
         _write_quarantine(record, bad)
@@ -205,11 +212,36 @@ def _require(row: Mapping[str, Any], field: str, kind: type[T], name: str) -> T:
 
 
 def _check_text(text: str, field: str) -> None:
+    if not _is_text(text):
+        raise RowError(f"field {field!r} has a lone surrogate")
+
+
+def _is_text(text: str) -> bool:
+    """Whether text is UTF-8: JSON can spell half a surrogate pair, nothing takes it."""
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:
-        # JSON can spell half a surrogate pair; no tokenizer or file can take it.
-        raise RowError(f"field {field!r} has a lone surrogate") from None
+        return False
+    return True
+
+
+def check_texts(value: Any) -> None:
+    """Every text in a value of JSON, names of fields too, can be written as UTF-8.
+
+    Raises:
+      RowError: names the field of the row, and where in it, such as "steps.1".
+    """
+    waiting: list[tuple[str, Any]] = [("", value)]
+    while waiting:
+        place, node = waiting.pop()
+        if isinstance(node, str):
+            _check_text(node, place)
+        elif isinstance(node, dict):
+            for key in node:
+                _check_text(key, key)
+            waiting += [(f"{place}.{key}".strip("."), v) for key, v in node.items()]
+        elif isinstance(node, list):
+            waiting += [(f"{place}.{k}".strip("."), v) for k, v in enumerate(node)]
 
 
 def parse_row(row: RawRow, parse: Callable[..., T], *more: Any) -> T:
@@ -285,8 +317,9 @@ def _array_rows(path: Path, text: str) -> list[RawRow]:
         ) from None
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: not a JSON array: {error}") from None
+    spelt = _HALF_PAIR.search(text) is not None
     return [
-        RawRow(k, json.dumps(value)[:_SHOWN], value)
+        RawRow(k, json.dumps(value)[:_SHOWN], _checked(value) if spelt else value)
         for k, value in enumerate(values, start=1)
     ]
 
@@ -303,11 +336,21 @@ def load_line(line: str) -> Any:
     if _UNDECODED.search(line):
         return RowError("not UTF-8 text: save the file as UTF-8")
     try:
-        return json.loads(line)
+        value = json.loads(line)
     except json.JSONDecodeError as error:
         return RowError(f"not JSON: {error.msg} at column {error.colno}")
     except (ValueError, RecursionError) as error:
         return RowError(f"not JSON that can be read: {error}")
+    return _checked(value) if _HALF_PAIR.search(line) else value
+
+
+def _checked(value: Any) -> Any:
+    """The value of a row; a `RowError` where a text in it cannot be written."""
+    try:
+        check_texts(value)
+    except RowError as error:
+        return error
+    return value
 
 
 def _quarantine_path(source: str, folder: str | Path | None) -> Path | None:

@@ -146,7 +146,7 @@ def parse_candidates(
             found.append(_steps(candidate, split))
         except RowError as error:
             raise RowError(f"{field}[{k}]: {error}") from None
-    stated = next((name for name in _REFERENCE if row.get(name) is not None), "")
+    stated = next((name for name in _REFERENCE if not _is_blank(row.get(name))), "")
     reference = number_text(row[stated], stated) if stated else None
     question = given_question(row)
     return GivenCandidates(line, question, tuple(found), reference, given_name(row))
@@ -207,3 +207,8 @@ def split_text(text: str, split: str) -> tuple[str, ...]:
     """The steps of a solution in one text; blank ones are none."""
     parts = (part.strip() for part in _SEPARATORS[split].split(text))
     return tuple(part for part in parts if part)
+
+
+def _is_blank(value: Any) -> bool:
+    """Whether a field says nothing, as that of a table's empty cell."""
+    return value is None or (isinstance(value, str) and not value.strip())

@@ -60,6 +60,12 @@ def run(context: Context) -> dict[str, float]:
             overlap.evaluation,
             question,
         )
+    if not found:
+        lost = (f"{n} {name}" for name, n in dataclasses.asdict(dropped).items() if n)
+        raise DataError(
+            f"prepare.sources: no solution of {', '.join(c.sources)} is left: "
+            f"{', '.join(lost).replace('_', ' ')}"
+        )
     splits: dict[str, list[LabelledSolution]] = {selection.TRAIN: [], selection.DEV: []}
     for solution in found:
         splits[selection.split_of(solution.question, c.dev_share)].append(solution)

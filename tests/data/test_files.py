@@ -83,3 +83,8 @@ def test_a_table_that_cannot_be_read_is_named(tmp_path, content, message):
 def test_a_long_cell_is_read(tmp_path):
     [row] = _rows(tmp_path / "rows.csv", b"a,b\n" + b"x" * 200_000 + b",1\n")
     assert len(row.value["a"]) == 200_000
+
+
+def test_a_tsv_is_split_at_tabs_however_many_commas_its_names_have(tmp_path):
+    [row] = _rows(tmp_path / "rows.tsv", b"question (a, b, c)\tanswer\nx, y\t5\n")
+    assert row.value == {"question (a, b, c)": "x, y", "answer": "5"}

@@ -159,3 +159,26 @@ def test_a_gzip_file_that_fills_the_memory_is_refused(tmp_path, monkeypatch):
     with pytest.raises(jsonl.DataError, match=r"bomb\.jsonl\.gz.*unpack to more than"):
         jsonl.read_text(bomb)
     assert jsonl.read_text(text) == rows
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "json"])
+@pytest.mark.parametrize(
+    ("more", "field"),
+    [
+        ({"solution": "so it is \ud83d"}, "'solution'"),
+        ({"answer": "\udc00"}, "'answer'"),
+        ({"steps": ["x", {"y": "\ud800"}]}, "'steps.1.y'"),
+        ({"\ud800": 1}, "'\\ud800'"),
+    ],
+)
+def test_half_a_pair_is_put_aside_wherever_it_stands(tmp_path, suffix, more, field):
+    """Also in a field that nobody reads as text, or that is read only much later."""
+    path = tmp_path / f"rows.{suffix}"
+    rows = [*ROWS, ROWS[0] | more, ROWS[0] | {"solution": "whole \U0001f600"}]
+    lines = "".join(json.dumps(row) + "\n" for row in rows)
+    path.write_text(json.dumps(rows) if suffix == "json" else lines)
+    kept = read_rows(path, parse, max_bad_share=0.5, quarantine_dir=tmp_path / "q")
+    assert (len(kept), kept.num_bad) == (6, 1)
+    [record] = [json.loads(file.read_text()) for file in (tmp_path / "q").iterdir()]
+    assert record["line"] == 6
+    assert record["reason"] == f"field {field} has a lone surrogate"

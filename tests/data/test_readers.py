@@ -419,6 +419,7 @@ def test_problems(name, row, expected, tmp_path):
         ("jeebench", {"question": "Q", "gold": "E", "type": "MCQ", "index": 1}, "ABCD"),
         ("jeebench", {"question": "Q", "gold": "A", "type": "X", "index": 1}, "type"),
         ("aime", {"problem": "Q", "answer": "1000"}, "0 to 999"),
+        ("aime", {"problem": "Q", "answer": "9" * 5000}, "0 to 999, not '9"),
         ("amc", {"text": "Q", "answer": 1}, "none of the fields problem"),
         ("olympiadbench", {"question": "Q", "final_answer": []}, "empty list"),
     ],

@@ -81,7 +81,9 @@ def test_candidates_and_references_that_are_null_stand_for_none():
     }
     found = parse_candidates(row, 1)
     assert (found.candidates, found.reference) == ((("a", "b"), ("c",)), "7")
-    assert parse_candidates(row | {"answer": None}, 1).reference is None
+    for nothing in (None, "", " "):
+        assert parse_candidates(row | {"answer": nothing}, 1).reference is None
+        assert parse_candidates(row | {"reference": nothing}, 1).reference == "7"
 
 
 def test_texts_tell_solutions_apart():

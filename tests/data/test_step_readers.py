@@ -350,3 +350,30 @@ def test_labels_of_solutions_are_not_read_as_labels_of_steps(tmp_path):
     named = _file(tmp_path / "gsm8k-gen-stepwise.jsonl", steps)
     with pytest.raises(DataError, match="one label, not the steps of a solution"):
         read_steps(named, "step_format")
+
+
+def test_one_rating_says_what_the_whole_file_has(tmp_path):
+    """Few wrong steps would go unseen, and neutral ones be learned as wrong."""
+    row = {"prompt": "q", "completions": ["a", "b"], "labels": [1, 0]}
+    rows = [*[row] * 99, row | {"labels": [1, -1]}]
+    with pytest.raises(DataError, match=r"line 100: label 1 is -1.*null for each 0"):
+        read_steps(_file(tmp_path / "r.jsonl", rows), "step_format", max_bad_share=0.1)
+
+
+@pytest.mark.parametrize("spelt", [r'["\frac12", "b"]', r'["a", "3 \times 4"]'])
+def test_latex_that_was_taken_for_an_escape_is_refused(spelt):
+    table = {"prompt": "q", "completions": spelt, "labels": "[1, 0]"}
+    with pytest.raises(RowError, match=r"'completions': item [01] has a control char"):
+        _parse("step_format", table)
+    [found] = _parse(
+        "step_format", table | {"completions": spelt.replace("\\", "\\\\")}
+    )
+    assert "\\" in "".join(found.steps)
+    [found] = _parse("step_format", table | {"completions": r'["a\r\nb", "c\nd"]'})
+    assert found.steps == ("a\r\nb", "c\nd")
+
+
+def test_half_a_pair_in_a_list_that_is_spelt_in_a_text_is_refused():
+    table = {"prompt": "q", "completions": r'["\ud83d", "b"]', "labels": "[1, 0]"}
+    with pytest.raises(RowError, match=r"'completions\.0' has a lone surrogate"):
+        _parse("step_format", table)

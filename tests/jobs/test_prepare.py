@@ -108,6 +108,16 @@ def test_it_is_the_same_from_shuffled_sources(done, config_file, tmp_path):
     assert prepare.run(again) == numbers
 
 
+def test_where_nothing_is_left_the_reason_is_named(done, config_file, tmp_path):
+    shutil.copytree(done[0].root / "tokenizer", tmp_path / "tokenizer")
+    bare = tmp_path / "bare.jsonl"
+    bare.write_text('{"question": "What is 1 + 1?", "answer": 2}\n' * 3)
+    source = f"questions:{bare}"
+    context = _context(config_file, tmp_path, "none", prepare__sources=[source])
+    with pytest.raises(DataError, match=rf"prepare\.sources: .*{bare} is left: 3 with"):
+        prepare.run(context)
+
+
 def test_limits_are_counted_and_nothing_is_cut(done, config_file, tmp_path, caplog):
     context, numbers = done
     shutil.copytree(context.root / "tokenizer", tmp_path / "tokenizer")

@@ -6,10 +6,16 @@ import ast
 import dataclasses
 import json
 import math
+import re
 from collections.abc import Callable, Sequence
 from typing import Any, Generic, TypeVar
 
-from aprm_jax.data.jsonl import RowError, require_str, require_strings
+from aprm_jax.data.jsonl import (
+    RowError,
+    check_texts,
+    require_str,
+    require_strings,
+)
 from aprm_jax.data.labelled import LabelledSolution
 
 T = TypeVar("T")
@@ -83,6 +89,8 @@ def paragraphs(text: str) -> tuple[str, ...]:
     return tuple(part for part in parts if part)
 
 
+_DIGITS = 18  # of a number that counts something; of thousands Python reads none
+_CONTROL = re.compile(r"[\x00-\x09\x0b\x0c\x0e-\x1f]|\r(?!\n)")  # but ends of lines
 _LABELS = {
     **dict.fromkeys(("+", "true", "correct", "right", "good", "yes", "valid"), 1.0),
     **dict.fromkeys(("-", "false", "incorrect", "wrong", "bad", "no", "invalid"), 0.0),
@@ -134,8 +142,11 @@ def first_error(row: dict, field: str, correct_field: str, steps: Sequence[str])
             raise RowError(f"neither a field {field!r} nor a field {correct_field!r}")
         return -1
     number = stated.removeprefix("step").strip()
-    if not number.isdecimal() or not 1 <= int(number) <= len(steps):
-        raise RowError(f"{field!r} is {value!r} of {len(steps)} steps, counted from 1")
+    known_number = number.isdecimal() and len(number) <= _DIGITS
+    if not known_number or not 1 <= int(number) <= len(steps):
+        raise RowError(
+            f"{field!r} is {value!r:.60} of {len(steps)} steps, counted from 1"
+        )
     return int(number) - 1
 
 
@@ -152,7 +163,7 @@ def chat_question(row: dict, field: str) -> str:
 
 def spelt_list(row: dict, field: str) -> list[Any]:
     """A field that is a list, or a text that spells one as JSON or Python does."""
-    value = row.get(field)
+    text = value = row.get(field)
     if isinstance(value, str):
         for read in (json.loads, ast.literal_eval):
             try:
@@ -162,7 +173,25 @@ def spelt_list(row: dict, field: str) -> list[Any]:
                 continue
     if not isinstance(value, list):
         raise RowError(f"field {field!r} must be a list, not {value!r:.60}")
+    if isinstance(text, str):
+        check_texts({field: value})  # as it was spelt it was not looked at yet
+        _check_escapes(value, text, field)
     return value
+
+
+def _check_escapes(items: list[Any], text: str, field: str) -> None:
+    r"""No command of LaTeX was taken for an escape: `\frac` begins with a form feed.
+
+    Raises:
+      RowError: names the field and the item.
+    """
+    for k, item in enumerate(items):
+        found = _CONTROL.search(item) if isinstance(item, str) else None
+        if found and found[0] not in text:
+            raise RowError(
+                f"field {field!r}: item {k} has a control character, {item!r:.60}: "
+                "in a list that is spelt in a text, a backslash is written twice"
+            )
 
 
 def texts_of(values: Sequence[Any], field: str) -> list[str]:
@@ -195,4 +224,5 @@ def number_text(value: Any, field: str) -> str:
     text = str(value).strip()
     if not text:
         raise RowError(f"field {field!r} is empty")
+    check_texts({field: text})  # an item of a list that was spelt in a text
     return text

@@ -18,7 +18,8 @@ _ANSWER = ("answer", "Answer", "expected_answer")
 def parse_aime(row: dict) -> list[MathProblem]:
     """A problem whose answer is an integer from 0 to 999."""
     problem = _parse(row)
-    if not problem.answer.isdecimal() or int(problem.answer) > 999:
+    answer = problem.answer.lstrip("0") or problem.answer
+    if not answer.isdecimal() or len(answer) > 3:
         raise RowError(f"an AIME answer is 0 to 999, not {problem.answer[:40]!r}")
     return [problem]
 

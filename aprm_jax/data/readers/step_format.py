@@ -14,8 +14,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import Any
 
-from aprm_jax.data.jsonl import DataError, RowError, require_strings
+from aprm_jax.data.jsonl import (
+    DataError,
+    FileKindError,
+    RowError,
+    require_strings,
+)
 from aprm_jax.data.labelled import LabelledSolution, from_labels
 from aprm_jax.data.readers.base import (
     StepSource,
@@ -46,12 +52,27 @@ def parse(row: dict) -> list[LabelledSolution]:
         from_labels(
             question,
             steps,
-            [step_label(label, f"label {k}") for k, label in enumerate(labels)],
+            [_label(label, f"label {k}") for k, label in enumerate(labels)],
             source=optional_text(row, "source"),
             problem_id=optional_text(row, "problem_id"),
             category=optional_text(row, "category"),
         )
     ]
+
+
+def _label(value: Any, name: str) -> float:
+    """As `step_label`; one rating says that all of the file has them.
+
+    Where wrong steps are rare the rows with -1 would be put aside as bad, and 0, which
+    is neutral there, be learned as wrong.
+    """
+    if value in (-1, "-1"):
+        raise FileKindError(
+            f"{name} is -1, a rating of -1 (wrong), 0 (neutral) or 1, and the labels "
+            "of this form go from 0 (wrong) to 1 (right): write 0 for each -1, and "
+            "null for each 0"
+        )
+    return step_label(value, name)
 
 
 def refuse_solutions(source: str, found: Sequence[LabelledSolution]) -> None:
