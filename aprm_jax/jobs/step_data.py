@@ -157,6 +157,16 @@ def given_scores(context: Context) -> dict[str, dict[str, list[np.ndarray]]]:
     return out
 
 
+def _warn_of_seen(name: str, count: int, where: str) -> None:
+    if count:
+        log.warning(
+            "evaluate.sets: %d questions of %s are in %s: its figures say less",
+            count,
+            name,
+            where,
+        )
+
+
 def check(context: Context) -> None:
     """Reads every set and every file of scores: nothing was compiled yet.
 
@@ -186,13 +196,10 @@ def check(context: Context) -> None:
             "domain.dev_count=0"
         )
     known = {question_id(row.question) for row in domain.labelled}
+    dev = {question_id(row.question) for row in domain.dev}
     for data in (dev_set(context), *evaluation_sets(context)):
-        seen = {question_id(row.question) for row in data.rows} & known
-        if seen:
-            log.warning(
-                "evaluate.sets: %d questions of %s are in the training data: its "
-                "figures say less",
-                len(seen),
-                data.name,
-            )
+        asked = {question_id(row.question) for row in data.rows}
+        _warn_of_seen(data.name, len(asked & known), "the training data")
+        if data.name != DEV:
+            _warn_of_seen(data.name, len(asked & dev), "dev, which chooses thresholds")
     given_scores(context)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Unpack
@@ -26,7 +27,8 @@ class TextDomain(AnswerGrader, WordCorruptor, abc.ABC):
     """Problems in plain text, with what grades, corrupts and judges them.
 
     Args:
-      train: where training problems are read from; the dev split is taken out of them.
+      train: where training problems are read from; those that `test` has are left out,
+        and the dev split is taken out of the others.
       test: the same for the test problems, which nothing is trained on; "" holds some
         of the others out.
       seed: of the order in which training problems are drawn.
@@ -58,14 +60,13 @@ class TextDomain(AnswerGrader, WordCorruptor, abc.ABC):
         oracle: TextOracle | None = None,
         **limits: Unpack[Limits],
     ):
-        kept, dev = hold_out(self._read(train, "train", limits), dev_count, train)
+        found = self._read(train, "train", limits)
         if test:
             tests = tuple(self._read(test, "test", limits))
-            held = {question_id(p.question) for p in tests}
-            kept = tuple(p for p in kept if question_id(p.question) not in held)
-            if not kept:
-                raise DataError(f"{train}: every question is one of {test}")
+            # Before dev is chosen: thresholds come from it, and are no test's.
+            kept, dev = hold_out(_others(found, tests, train, test), dev_count, train)
         else:
+            kept, dev = hold_out(found, dev_count, train)
             kept, tests = hold_out(kept, dev_count, train)
         self._train = Epochs(kept, seed)
         self._evaluation = {"dev": dev, "test": tests}
@@ -101,6 +102,30 @@ class TextDomain(AnswerGrader, WordCorruptor, abc.ABC):
         if split not in self._evaluation:
             raise ValueError(f"no split {split!r}; there are {', '.join(self.splits)}")
         return self._evaluation[split][:count]
+
+
+def _others(
+    problems: Sequence[Problem], tests: Sequence[Problem], train: str, test: str
+) -> list[Problem]:
+    """The problems whose questions are none of the tests', however they are typed.
+
+    Raises:
+      DataError: there is none.
+    """
+    held = {question_id(p.question) for p in tests}
+    kept = [p for p in problems if question_id(p.question) not in held]
+    if not kept:
+        raise DataError(f"{train}: every question is one of {test}")
+    if lost := len(problems) - len(kept):
+        logging.getLogger("aprm_jax").warning(
+            "%s: %d of %d problems are left out: their questions are in %s too, and "
+            "neither training nor thresholds may see them",
+            train,
+            lost,
+            len(problems),
+            test,
+        )
+    return kept
 
 
 def hold_out(

@@ -105,6 +105,36 @@ def test_few_questions_are_enough_and_no_split_shares_any(tmp_path):
         QuestionsDomain(train=_file(tmp_path / "2", _questions(2)))
 
 
+def test_questions_of_the_test_are_in_no_other_split_and_counted(tmp_path, caplog):
+    rows = _questions(144)
+    retyped = [{**row, "question": f"  {row['question'].upper()}"} for row in rows[::2]]
+    train = _file(tmp_path / "train.jsonl", rows)
+    test = _file(tmp_path / "test.jsonl", retyped)
+    log = logging.getLogger("aprm_jax")
+    log.addHandler(caplog.handler)
+    try:
+        domain = QuestionsDomain(train=train, test=test)
+    finally:
+        log.removeHandler(caplog.handler)
+    [said] = {r.getMessage() for r in caplog.records if r.levelname == "WARNING"}
+    assert f"{train}: 72 of 144 problems are left out" in said and test in said
+    assert _sizes(domain) == (54, 18, 72)  # a quarter of the 72 that are left
+    split = {
+        name: {question_id(p.question) for p in domain.problems(name, 999)}
+        for name in ("dev", "test")
+    }
+    trained = {question_id(domain.train(k).question) for k in range(54)}
+    assert len(trained | split["dev"] | split["test"]) == 54 + 18 + 72
+    # Where nothing overlaps dev is what it has always been, and nobody is warned.
+    caplog.clear()
+    other = _file(tmp_path / "other.jsonl", [{"question": "What?", "answer": 1}])
+    alone = QuestionsDomain(train=train, test=other, dev_count=20)
+    assert [p.question for p in alone.problems("dev", 99)] == held_out(
+        [row["question"] for row in rows], 20, train
+    )
+    assert not [r for r in caplog.records if r.levelname == "WARNING"]
+
+
 @pytest.mark.parametrize(
     ("total", "count"), [(2, 1), (8, 2), (40, 10), (100, 20), (1000, 100), (9000, 500)]
 )
