@@ -232,6 +232,18 @@ def test_workers_of_the_text_oracle_need_their_extra(monkeypatch):
     validate(config)
 
 
+TRAINED = ("sft", "prm", "game", "rl")
+DISTINCT = (
+    "evaluate.splits",
+    "evaluate.solver_splits",
+    "evaluate.solvers",
+    "evaluate.prms",
+    "evaluate.attack_prms",
+    "search.splits",
+    "rl.pass_splits",
+)
+
+
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
@@ -246,7 +258,11 @@ def test_workers_of_the_text_oracle_need_their_extra(monkeypatch):
         ("builder.buckets", (32, 48.0), "48.0"),
         ("builder.buckets", (), "ascend"),
         ("model.num_kv_heads", 3, "must divide"),
-        ("sft.learning_rate", float("nan"), "must not be negative"),
+        ("sft.learning_rate", float("nan"), "must be a finite number, not nan"),
+        ("sft.learning_rate", float("inf"), "must be a finite number, not inf"),
+        ("game.rewards.prm_right", float("nan"), "finite"),
+        ("rl.weights", (1.0, float("-inf")), "finite"),
+        ("search.temperature", float("inf"), "finite"),
         ("sft.solver_share", 1.5, "share"),
         ("prm.negatives", "statik", "'static'"),
         ("evaluate.aggregations", ("min", "max"), "'max'"),
@@ -254,7 +270,72 @@ def test_workers_of_the_text_oracle_need_their_extra(monkeypatch):
         ("evaluate.samples", (8, 0), "at least 1, not 0"),
         ("prepare.max_overlap", 0.0, "share in (0, 1]"),
         ("lora.alpha", -1.0, "must be positive"),
-        ("sft.learning_rate", -1.0, "must not be negative"),
+        ("sft.learning_rate", -1.0, "must be positive"),
+        ("sft.learning_rate", 0.0, "must be positive, not 0.0"),
+        *(
+            (f"{group}.clip_norm", value, "must be positive")
+            for group in TRAINED
+            for value in (0.0, -1.0)
+        ),
+        *((f"{group}.warmup", -1, "at least 0") for group in TRAINED),
+        *(
+            (f"{group}.{b}", value, "share in [0, 1)")
+            for group in TRAINED[1:]
+            for b in ("b1", "b2")
+            for value in (-0.1, 1.0, 1.5)
+        ),
+        ("sft.weight_decay", -0.1, "must not be negative"),
+        ("prm.beta", -0.1, "must not be negative"),
+        ("prm.eta", -0.1, "must not be negative"),
+        ("game.beta_prm", -5.0, "must not be negative"),
+        ("game.beta_generator", -5.0, "must not be negative"),
+        ("game.eta_prm", -5.0, "must not be negative"),
+        ("game.eta_generator", -5.0, "must not be negative"),
+        ("game.gamma", 1.5, "share in [0, 1]"),
+        ("game.gae_lambda", -0.5, "share in [0, 1]"),
+        ("game.value_weight", -1.0, "must not be negative"),
+        ("game.clip_ratio", 0.0, "share in (0, 1]"),
+        ("game.sample_log", -1, "at least 0"),
+        ("rl.max_idle", -1, "at least 0"),
+        ("rl.pay.clip_margin", 0.0, "share in (0, 1]"),
+        ("rl.pay.clip_margin", 1.5, "share in (0, 1]"),
+        ("prm.mc_completions", 0, "at least 1"),
+        ("prm.pool_problems", 0, "at least 1"),
+        ("prm.pool_samples", -1, "at least 1"),
+        ("domain.vocab_size", 256, "at least 261"),
+        ("seed", -1, "must be from 0 to 4294967295, not -1"),
+        ("seed", 1 << 32, "must be from 0 to 4294967295"),
+        ("model.head_dim", 15, "must be even"),
+        ("model.head_dim", 0, "at least 2"),
+        ("model.rope_theta", 0.0, "must be positive"),
+        ("builder.buckets", (-1, 64), "at least 1, not -1"),
+        ("builder.line_stride", -1, "at least 0"),
+        ("checkpoint.step", -7, "at least -1"),
+        ("mesh.fsdp", -2, "at least -1"),
+        ("evaluate.graded", -1, "at least 0"),
+        ("prepare.dev_share", 1.0, "share in [0, 1)"),
+        *((field, ("test", "test"), "'test' stands there twice") for field in DISTINCT),
+        *(
+            (field, (value,), f"{value!r} is none")
+            for value in (None, 1)
+            for field in (
+                "report.runs",
+                "evaluate.solvers",
+                "prm.data",
+                "prepare.sources",
+                "search.verifiers",
+                "attack.verifiers",
+            )
+        ),
+        ("rl.weights", ("1",), "'1' is none"),
+        ("evaluate.samples", (None,), "None is none"),
+        ("score.output", "a\0b", "NUL"),
+        ("prepare.sources", ("gsm8k:a\ud800",), "lone surrogate"),
+        ("stages", ("../evil:sft",), "'../evil'"),
+        ("stages", (".:sft",), "'.' of"),
+        ("stages", (":sft",), "'' of"),
+        ("stages", ("a.b:sft",), "'a.b' of"),
+        ("stages", ("tokenizer:sft",), "none of quarantine, tokenizer"),
         ("game.group_size", 1, "group_size"),
         ("checkpoint.every", 0, "at least 1"),
     ],
@@ -265,6 +346,43 @@ def test_wrong_values_are_named(field, value, message):
     with pytest.raises(ConfigError) as caught:
         validate(config)
     assert field in str(caught.value) and message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("game.sample_log", 0),
+        ("rl.weights", (1, -0.5)),
+        ("game.generator_learning_rate", 0.0),
+        ("seed", 0xFFFFFFFF),
+        ("domain.vocab_size", 261),
+        ("prm.b1", 0.0),
+        ("mesh.fsdp", -1),
+        ("checkpoint.step", -1),
+        ("evaluate.graded", 0),
+    ],
+)
+def test_what_a_field_says_of_zero_and_below_is_accepted(field, value):
+    config = default_config()
+    set_field(config, field, value)
+    validate(config)
+
+
+def test_every_number_has_limits_or_may_be_any():
+    """Of any other, zero or less would crash a run, or spoil it without a word."""
+    free = {name for name in settings() if name.startswith("game.rewards.")}
+    for setting in settings().values():
+        number = setting.type.strip("tuple[], .") in ("int", "float")
+        limits = setting.limits
+        if number and setting.name not in {*free, "rl.weights"}:
+            assert limits.bounded or limits.choices, setting.name
+
+
+def test_items_of_a_tuple_are_looked_at_in_overrides_too():
+    config = default_config()
+    override(config, "solver", {"prm.data": (1,)})
+    with pytest.raises(ConfigError, match=r"overrides\.solver: .*'prm\.data'.* 1 is"):
+        validate(config)
 
 
 def test_a_field_that_is_missing_or_unknown_is_named():

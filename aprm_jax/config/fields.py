@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -12,6 +13,9 @@ import ml_collections
 from aprm_jax.config.errors import UserError
 from aprm_jax.config.groups import CommonConfig
 from aprm_jax.config.job import jobs
+
+_STAGE = re.compile(r"\w[\w-]*")  # also a folder, and a part of dotted names
+_TAKEN = ("quarantine", "tokenizer")  # folders of the run itself
 
 AnyConfig = ml_collections.ConfigDict | CommonConfig
 
@@ -110,6 +114,12 @@ def stages(config: AnyConfig) -> list[tuple[str, str]]:
             raise ConfigError(
                 f"stages: {stage!r} runs no known job; "
                 f"jobs are {', '.join(jobs())}.{nearest(job, list(jobs()))}"
+            )
+        if not _STAGE.fullmatch(name) or name in _TAKEN:
+            raise ConfigError(
+                f"stages: {name!r} of {stage!r} is the name of a folder in the run's "
+                "own: letters, digits, _ and - alone, and none of "
+                f"{', '.join(_TAKEN)}"
             )
         out.append((name, job))
     names = [name for name, _ in out]

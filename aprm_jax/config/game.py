@@ -11,7 +11,7 @@ OBJECTIVES = ("expected", "ppo", "cross_entropy")  # of R
 
 @dataclasses.dataclass(frozen=True)
 class RewardsConfig:
-    """What the players get for a perturbation s' of a step; docs/method.md."""
+    """What the players get, or pay, for a perturbation s' of a step; docs/method.md."""
 
     generator_fooled: float = setting(1.0, "s' incorrect, R says correct")
     generator_caught: float = setting(-1.0, "s' incorrect, R says incorrect")
@@ -64,35 +64,41 @@ class GameConfig:
     normalise_advantage: bool = setting(
         False, "divide by the batch's standard deviation"
     )
-    gae_lambda: float = setting(0.95, "gae: its lambda")
-    gamma: float = setting(1.0, "gae: its discount")
-    value_weight: float = setting(0.5, "of the value loss (gae)")
-    clip_ratio: float = setting(0.2, "PPO's epsilon")
+    gae_lambda: float = setting(0.95, "gae: its lambda", least=0, most=1)
+    gamma: float = setting(1.0, "gae: its discount", least=0, most=1)
+    value_weight: float = setting(0.5, "of the value loss (gae)", least=0)
+    clip_ratio: float = setting(0.2, "PPO's epsilon", above=0, most=1)
     epochs: int = setting(1, "more than one and optimism loses its meaning", least=1)
     microbatches: int = setting(
         1, "parts of a batch, one after the other: less memory", least=1
     )
     beta_generator: float = setting(
-        0.05, "weight of KL(G || G_ref), per token, in reward units"
+        0.05, "weight of KL(G || G_ref), per token, in reward units", least=0
     )
-    eta_generator: float = setting(0.005, "weight of G's entropy")
-    beta_prm: float = setting(0.05, "weight of KL(R || R_ref)")
-    eta_prm: float = setting(0.05, "weight of R's entropy")
+    eta_generator: float = setting(0.005, "weight of G's entropy", least=0)
+    beta_prm: float = setting(0.05, "weight of KL(R || R_ref)", least=0)
+    eta_prm: float = setting(0.05, "weight of R's entropy", least=0)
     prm_objective: str = setting(
         "cross_entropy", "what R minimises", choices=OBJECTIVES
     )
-    generator_learning_rate: float = setting(1e-3, "of G, its peak", least=0)
-    prm_learning_rate: float = setting(1e-3, "of R, its peak", least=0)
-    warmup: int = setting(10, "rounds until the peak")
-    b1: float = setting(0.0, "Adam's momentum in the game")
-    b2: float = setting(0.99, "Adam's second moment")
+    generator_learning_rate: float = setting(
+        1e-3, "of G, its peak; 0 = it does not learn", least=0
+    )
+    prm_learning_rate: float = setting(
+        1e-3, "of R, its peak; 0 = it does not learn", least=0
+    )
+    warmup: int = setting(10, "rounds until the peak", least=0)
+    b1: float = setting(0.0, "Adam's momentum in the game", least=0, below=1)
+    b2: float = setting(0.99, "Adam's second moment", least=0, below=1)
     moments: str = setting(
         "full",
         "what the optimiser keeps: two copies of the parameters; factored: a quarter, "
         "second moments by rows and columns, the gradient before in bfloat16",
         choices=("full", "factored"),
     )
-    clip_norm: float = setting(1.0, "largest norm of a player's gradient")
+    clip_norm: float = setting(1.0, "largest norm of a player's gradient", above=0)
     optimistic: bool = setting(True, "False: plain simultaneous Adam, an ablation")
-    sample_log: int = setting(25, "rounds between logged perturbations")
+    sample_log: int = setting(
+        25, "rounds between logged perturbations; 0 = none", least=0
+    )
     rewards: RewardsConfig = dataclasses.field(default_factory=RewardsConfig)

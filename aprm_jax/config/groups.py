@@ -48,7 +48,11 @@ class DomainConfig:
     processbench: str = setting(
         "", 'gsm8k: ProcessBench, a path or a name; "" = none', only=("evaluate",)
     )
-    vocab_size: int = setting(2048, "gsm8k, questions, labelled: BPE tokens")
+    vocab_size: int = setting(
+        2048,
+        "gsm8k, questions, labelled: BPE tokens; 256 of them are bytes, 5 our own",
+        least=261,
+    )
     dev_count: int = setting(
         500,
         "training questions held out as the dev split; 0 = a tenth, up to 500, and of "
@@ -88,10 +92,12 @@ class BuilderConfig:
 
     window: int = setting(1, "lines before a step that it may see; 0 = all", least=0)
     line_stride: int = setting(
-        32, "lines start at its multiples; 0 = contiguous positions"
+        32, "lines start at its multiples; 0 = contiguous positions", least=0
     )
     buckets: tuple[int, ...] = setting(
-        (24, 32, 40, 48, 64, 128), "row lengths in tokens; longer rows are left out"
+        (24, 32, 40, 48, 64, 128),
+        "row lengths in tokens; longer rows are left out",
+        least=1,
     )
     max_steps: int = setting(
         8, "most steps of a solution; a sampled one is cut there", least=1
@@ -117,9 +123,9 @@ class ModelConfig:
         8, "query heads; many small ones: each copies from another distance", least=1
     )
     num_kv_heads: int = setting(8, "key and value heads; divides num_heads", least=1)
-    head_dim: int = setting(16, "size of a head", least=1)
+    head_dim: int = setting(16, "size of a head, even", least=2)
     d_ff: int = setting(512, "width of the feed-forward layers", least=1)
-    rope_theta: float = setting(10_000.0, "base of the rotary wavelengths")
+    rope_theta: float = setting(10_000.0, "base of the rotary wavelengths", above=0)
     tie_embeddings: bool = setting(
         True, "the output layer is the embedding, transposed"
     )
@@ -221,9 +227,17 @@ class GeneratorConfig:
 class MeshConfig:
     """The machine."""
 
-    data: int = setting(-1, "devices along the batch; -1 = all that are left")
-    fsdp: int = setting(1, "devices that parameters are sharded over, batch too")
-    tensor: int = setting(1, "devices that heads and feed-forward are sharded over")
+    data: int = setting(-1, "devices along the batch; -1 = all that are left", least=-1)
+    fsdp: int = setting(
+        1,
+        "devices that parameters are sharded over, batch too; -1 as of data",
+        least=-1,
+    )
+    tensor: int = setting(
+        1,
+        "devices that heads and feed-forward are sharded over; -1 as of data",
+        least=-1,
+    )
     sample_tensor: int = setting(
         0,
         "the same while samples are drawn, rows over the others: weights move once "
@@ -238,7 +252,12 @@ class CheckpointConfig:
 
     every: int = setting(100, "steps between checkpoints", least=1)
     keep_last: int = setting(2, "checkpoints that are kept", least=1)
-    step: int = setting(-1, "resume from this step; -1 = the newest complete one")
+    step: int = setting(
+        -1,
+        "resume from this step; -1 = the newest complete one; what has not begun "
+        "begins",
+        least=-1,
+    )
     max_nonfinite: int = setting(
         5, "non-finite updates in a row before the job stops", least=1
     )
@@ -285,7 +304,12 @@ class CommonConfig:
     job: str = setting(
         "pipeline", '"pipeline" runs all stages; a job\'s name runs its stages only'
     )
-    seed: int = setting(0, "of training; evaluation problems do not depend on it")
+    seed: int = setting(
+        0,
+        "of training; evaluation problems do not depend on it",
+        least=0,
+        most=0xFFFFFFFF,  # of more JAX drops the rest
+    )
     stages: tuple[str, ...] = setting(
         ("solver:sft", "prm_static:prm", "aprm:aprm", "evaluate", "report"),
         "what runs, in order: NAME:JOB, or a job's name alone",

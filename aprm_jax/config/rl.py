@@ -29,7 +29,9 @@ class PayConfig:
         "True: steps of a solution that did not end are paid as others, which a policy "
         "finds; False: the last of them scores 0, as a wrong one",
     )
-    clip_margin: float = setting(0.9, "clip: min(score - this, 0) of each step")
+    clip_margin: float = setting(
+        0.9, "clip: min(score - this, 0) of each step", above=0, most=1
+    )
     delta_bound: float = setting(1.0, "delta: the largest change that counts", above=0)
     min_form_temperature: float = setting(
         0.1, "min_form: softmax(-score / this) weighs the steps", above=0
@@ -105,7 +107,9 @@ class RLConfig:
     rewards: tuple[str, ...] = setting(
         ("outcome", "min_form"), "what is paid, summed; docs/rl.md", choices=SOURCES
     )
-    weights: tuple[float, ...] = setting((), "of the rewards; () = 1 each")
+    weights: tuple[float, ...] = setting(
+        (), "of the rewards, below 0 they cost; () = 1 each"
+    )
     implicit_from: str = setting(
         "",
         "implicit: stage or directory of the language model that pays; the solver's "
@@ -185,17 +189,19 @@ class RLConfig:
         "0 = all weigh 1",
         least=0,
     )
-    learning_rate: float = setting(2e-4, "of Adam, its peak", least=0)
-    warmup: int = setting(5, "rounds until the peak")
-    b1: float = setting(0.9, "Adam's momentum")
-    b2: float = setting(0.99, "Adam's second moment")
-    clip_norm: float = setting(1.0, "largest norm of a gradient")
+    learning_rate: float = setting(2e-4, "of Adam, its peak", above=0)
+    warmup: int = setting(5, "rounds until the peak", least=0)
+    b1: float = setting(0.9, "Adam's momentum", least=0, below=1)
+    b2: float = setting(0.99, "Adam's second moment", least=0, below=1)
+    clip_norm: float = setting(1.0, "largest norm of a gradient", above=0)
     overlap: bool = setting(
         False,
         "sample a round while the one before is judged: its samples are one update old",
     )
     max_idle: int = setting(
-        10, "rounds in a row with nothing to learn from before it stops; 0 = any"
+        10,
+        "rounds in a row with nothing to learn from before it stops; 0 = any",
+        least=0,
     )
     dev_every: int = setting(20, "rounds between accuracies on dev; 0 = never", least=0)
     dev_problems: int = setting(100, "of the dev split", least=1)
@@ -207,7 +213,9 @@ class RLConfig:
         16, "Pass@N before and after, up to this N; 0 = none", least=0
     )
     pass_problems: int = setting(100, "of each split of pass_splits", least=1)
-    pass_splits: tuple[str, ...] = setting(("dev",), "where Pass@N is measured")
+    pass_splits: tuple[str, ...] = setting(
+        ("dev",), "where Pass@N is measured", distinct=True
+    )
     sample_log: int = setting(20, "rounds between logged solutions; 0 = none", least=0)
     pay: PayConfig = dataclasses.field(default_factory=PayConfig)
     alarm: AlarmConfig = dataclasses.field(default_factory=AlarmConfig)

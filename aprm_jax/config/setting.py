@@ -19,34 +19,44 @@ class Limits:
       least: the smallest value.
       above: what every value is greater than.
       most: the largest value.
+      below: what every value is less than.
+      distinct: whether no item of a tuple may stand there twice.
     """
 
     choices: tuple[Any, ...] = ()
     least: int | float = -math.inf
     above: int | float = -math.inf
     most: int | float = math.inf
+    below: int | float = math.inf
+    distinct: bool = False
 
     def fault(self, value: Any) -> str | None:
         """What is wrong with a value, as the end of "field …"; None if nothing is."""
+        if isinstance(value, float) and not math.isfinite(value):
+            return f"must be a finite number, not {value!r}"
         if self.choices and value not in self.choices:
             known = ", ".join(map(str, self.choices))
             return f"must be one of {known}; it is {value!r}."
         if not self.bounded:
             return None
-        if self.least <= value <= self.most and value > self.above:  # NaN is not
+        if self.least <= value <= self.most and self.above < value < self.below:
             return None
         return f"{self._rule(value)}, not {value!r}"
 
     @property
     def bounded(self) -> bool:
         """Whether not every number is allowed."""
-        return (self.least, self.above, self.most) != (-math.inf, -math.inf, math.inf)
+        lowest, highest = (self.least, self.above), (self.most, self.below)
+        return max(lowest) > -math.inf or min(highest) < math.inf
 
     def _rule(self, value: Any) -> str:
-        if self.most < math.inf:
-            bracket = "(" if self.above > -math.inf else "["
-            low = max(self.least, self.above)
-            return f"is a share in {bracket}{low:g}, {self.most:g}]"
+        low, high = max(self.least, self.above), min(self.most, self.below)
+        if high < math.inf and isinstance(value, int):
+            return f"must be from {low} to {high}"
+        if high < math.inf:
+            opened = "(" if self.above > -math.inf else "["
+            closed = ")" if self.below < math.inf else "]"
+            return f"is a share in {opened}{low:g}, {high:g}{closed}"
         if self.above > -math.inf:
             return "must be positive" if not self.above else f"is above {self.above:g}"
         if isinstance(value, float) and not self.least:
@@ -62,6 +72,8 @@ def setting(
     least: int | float = -math.inf,
     above: int | float = -math.inf,
     most: int | float = math.inf,
+    below: int | float = math.inf,
+    distinct: bool = False,
     only: tuple[str, ...] = (),
 ) -> T:
     """A field of a frozen dataclass of settings; for the rest see `Limits`.
@@ -71,7 +83,7 @@ def setting(
       meaning: its unit or its consequence, in a line or two.
       only: jobs whose results depend on it; () for all that read its group.
     """
-    limits = Limits(choices, least, above, most)
+    limits = Limits(choices, least, above, most, below, distinct)
     said = {"meaning": meaning, "limits": limits, "only": only}
     # Not a default of the class: what a job does not read would fall back to that.
     field: Any = dataclasses.field(default_factory=lambda: default, metadata=said)

@@ -20,6 +20,14 @@ from aprm_jax.config.schema import default_config, settings
 from aprm_jax.config.setting import Setting, items_of
 from aprm_jax.config.typed import Config, for_stage, frozen
 
+_ITEM = re.compile(r"tuple\[(\w+), \.\.\.\]")  # type of a field that is a tuple
+_KINDS: dict[str, tuple[type, ...]] = {
+    "str": (str,),
+    "int": (int,),
+    "float": (float, int),
+}
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
 
 def validate(config: AnyConfig) -> Config:
     """Checks what types cannot say, and returns the config as jobs see it.
@@ -64,19 +72,12 @@ def _check_schema(config: AnyConfig) -> None:
         value = values[name]
         if type(value) is not type(default):
             raise wrong_type(name, default, value)
-        if isinstance(default, tuple) and default:
-            item = next((v for v in value if type(v) is not type(default[0])), None)
-            if item is not None:
-                raise ConfigError(
-                    f"config field {name!r} takes a tuple of "
-                    f"{type(default[0]).__name__} (default {default!r}), and {item!r} "
-                    "is none"
-                )
 
 
 def _validate_one(c: Config) -> None:
     values = flat(c)
     for name, setting in settings().items():
+        _check_items(setting, values[name])
         _check_limits(setting, values[name])
     _validate_shapes(c)
     _validate_text(c)
@@ -84,6 +85,26 @@ def _validate_one(c: Config) -> None:
     _validate_addresses(c)
     for job in jobs().values():
         job.validate(c)
+
+
+def _check_items(setting: Setting, value: Any) -> None:
+    """Items of a tuple are of its type, and text is such as a file may hold."""
+    kind = _ITEM.fullmatch(setting.type)
+    allowed = _KINDS[kind[1]] if kind else (type(setting.default),)
+    for item in items_of(value):
+        if type(item) not in allowed:
+            raise ConfigError(
+                f"config field {setting.name!r} takes a tuple of "
+                f"{allowed[0].__name__} (default {setting.default!r}), and {item!r} "
+                "is none"
+            )
+        if isinstance(item, str) and ("\0" in item or _SURROGATE.search(item)):
+            raise ConfigError(
+                f"{setting.name}: {item!r} is no text that a file may be named by: "
+                "it holds a NUL or a lone surrogate"
+            )
+    if setting.limits.distinct and (twice := [v for v in value if value.count(v) > 1]):
+        raise ConfigError(f"{setting.name}: {twice[0]!r} stands there twice")
 
 
 def _check_limits(setting: Setting, value: Any) -> None:
@@ -101,6 +122,11 @@ def _validate_shapes(c: Config) -> None:
     buckets = c.builder.buckets
     if not buckets or list(buckets) != sorted(set(buckets)):
         raise ConfigError(f"builder.buckets must ascend, not {buckets!r}")
+    if c.model.head_dim % 2:
+        raise ConfigError(
+            f"model.head_dim must be even, for its numbers turn in pairs (RoPE), not "
+            f"{c.model.head_dim}"
+        )
     if c.model.num_heads % c.model.num_kv_heads:
         raise ConfigError(
             f"model.num_kv_heads ({c.model.num_kv_heads}) must divide "

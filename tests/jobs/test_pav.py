@@ -225,7 +225,8 @@ def test_as_many_questions_are_measured_as_asked_for(measured, problems, batch):
 def test_a_game_that_teaches_verdicts_leaves_no_values(root, scripted):
     pav.run(_context(root, "pav"))
     tiny_game.save(root / "writer/model", "generator", tiny_game.generator())
-    aprm.run(_game(root, "verdicts"))
+    aprm.run(_game(root, "verdicts", **{"game.sample_log": 0}))  # none is logged
+    assert not (root / "verdicts" / aprm.PERTURBATIONS).read_text()
     spec = aprm_jax.PRM.load(root / "verdicts").spec
     assert not spec.values and spec.aggregation == "min" and spec.window is None
     with pytest.raises(ConfigError, match="right_targets='reference' takes the scores"):

@@ -30,7 +30,7 @@ class AttackConfig:
         5, "measurements along the budget, beside that at the start", least=1
     )
     situations: int = setting(240, "of a measurement, at least", least=1)
-    learning_rate: float = setting(2e-3, "of the attacker, its peak", least=0)
+    learning_rate: float = setting(2e-3, "of the attacker, its peak", above=0)
     bootstrap: int = setting(2000, "resamples of an interval", least=1)
 
 

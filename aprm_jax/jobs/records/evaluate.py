@@ -23,29 +23,42 @@ class EvaluateConfig:
         "solver", 'stage or directory; "" = none: no splits, no row of its likelihood'
     )
     solvers: tuple[str, ...] = setting(
-        (), "more solvers, such as no PRM of the run was trained with: stage or folder"
+        (),
+        "more solvers, such as no PRM of the run was trained with: stage or folder",
+        distinct=True,
     )
-    solver_splits: tuple[str, ...] = setting(("test",), "what those solve")
+    solver_splits: tuple[str, ...] = setting(
+        ("test",), "what those solve", distinct=True
+    )
     prms: tuple[str, ...] = setting(
-        ("prm_static", "aprm"), "stages, directories, or addresses (docs/endpoints.md)"
+        ("prm_static", "aprm"),
+        "stages, directories, or addresses (docs/endpoints.md)",
+        distinct=True,
     )
     splits: tuple[str, ...] = setting(
-        ("test", "longer", "larger", "worded"), "of the domain's problems"
+        ("test", "longer", "larger", "worded"),
+        "of the domain's problems",
+        distinct=True,
     )
     problems: int = setting(200, "a split", least=1)
     samples: tuple[int, ...] = setting(
         (8,), "N of best-of-N, ascending; the largest is sampled", least=1
     )
     aggregations: tuple[str, ...] = setting(
-        AGGREGATIONS, "a solution's score from its steps'", choices=AGGREGATIONS
+        AGGREGATIONS,
+        "a solution's score from its steps'",
+        choices=AGGREGATIONS,
+        distinct=True,
     )
     temperature: float = setting(1.0, "of the solver's samples", least=0)
     attack_prms: tuple[str, ...] = setting(
-        ("prm_static", "aprm"), "robustness: who is attacked; () = none"
+        ("prm_static", "aprm"), "robustness: who is attacked; () = none", distinct=True
     )
-    attack_learning_rate: float = setting(2e-3, "of the fresh attacker", least=0)
+    attack_learning_rate: float = setting(2e-3, "of the fresh attacker", above=0)
     attack_updates: int = setting(40, "budget of the fresh attacker, rounds", least=1)
-    graded: int = setting(0, "gsm8k: solutions of domain.model_solutions; 0 = all")
+    graded: int = setting(
+        0, "gsm8k: solutions of domain.model_solutions; 0 = all", least=0
+    )
     bootstrap: int = setting(2000, "resamples of an interval", least=1)
     sets: tuple[str, ...] = setting(
         (), 'labelled: what verifiers are measured on, "NAME=READER:SOURCE" each'

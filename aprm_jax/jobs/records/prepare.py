@@ -35,7 +35,7 @@ class PrepareConfig:
         choices=("hard", "soft", "three_class"),
     )
     dev_share: float = setting(
-        0.02, 'share of the questions in the split "dev"', least=0, most=1
+        0.02, 'share of the questions in the split "dev"', least=0, below=1
     )
     max_tokens: int = setting(
         0, "longer solutions are left out; 0 = the longest bucket", least=0

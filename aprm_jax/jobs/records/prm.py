@@ -61,15 +61,18 @@ class PrmConfig:
         1, "parts of a batch, one after the other: less memory", least=1
     )
     objective: str = setting("cross_entropy", "what R minimises", choices=OBJECTIVES)
-    learning_rate: float = setting(1e-3, "of Adam, its peak", least=0)
-    warmup: int = setting(20, "updates until the peak")
+    learning_rate: float = setting(1e-3, "of Adam, its peak", above=0)
+    warmup: int = setting(20, "updates until the peak", least=0)
     b1: float = setting(
-        0.5, "Adam's momentum; with 0.9 optimism is lost (game/ogda.py)"
+        0.5,
+        "Adam's momentum; with 0.9 optimism is lost (game/ogda.py)",
+        least=0,
+        below=1,
     )
-    b2: float = setting(0.99, "Adam's second moment")
-    clip_norm: float = setting(1.0, "largest norm of a gradient")
-    beta: float = setting(0.0, "weight of KL(R || R_ref)")
-    eta: float = setting(0.0, "weight of R's entropy")
+    b2: float = setting(0.99, "Adam's second moment", least=0, below=1)
+    clip_norm: float = setting(1.0, "largest norm of a gradient", above=0)
+    beta: float = setting(0.0, "weight of KL(R || R_ref)", least=0)
+    eta: float = setting(0.0, "weight of R's entropy", least=0)
     hard_share: float = setting(
         0.0,
         "but labels, values: of the wrong steps of an update, those of hard_pool "
@@ -83,10 +86,16 @@ class PrmConfig:
         least=1,
     )
     pool_problems: int = setting(
-        400, "of negatives that are sampled: problems the solver is sampled on"
+        400,
+        "of negatives that are sampled: problems the solver is sampled on",
+        least=1,
     )
-    pool_samples: int = setting(4, "of negatives that are sampled: solutions a problem")
-    mc_completions: int = setting(8, "monte_carlo: completions from every prefix")
+    pool_samples: int = setting(
+        4, "of negatives that are sampled: solutions a problem", least=1
+    )
+    mc_completions: int = setting(
+        8, "monte_carlo: completions from every prefix", least=1
+    )
     mc_soft: bool = setting(
         True, "monte_carlo: label = share of right completions, else > 0"
     )

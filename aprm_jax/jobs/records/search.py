@@ -37,7 +37,9 @@ class SearchConfig:
         "domain's own splits",
     )
     splits: tuple[str, ...] = setting(
-        ("test",), 'of the domain\'s problems; "train" are those that are trained on'
+        ("test",),
+        'of the domain\'s problems; "train" are those that are trained on',
+        distinct=True,
     )
     problems: int = setting(200, "questions, of each split; 0 = all of a file", least=0)
     output: str = setting("", 'file of rows; "" = solutions.jsonl in the stage')

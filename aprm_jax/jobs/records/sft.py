@@ -36,10 +36,10 @@ class SftConfig:
     microbatches: int = setting(
         1, "parts of a batch, one after the other: less memory", least=1
     )
-    learning_rate: float = setting(1.5e-3, "of AdamW, its peak", least=0)
-    warmup: int = setting(100, "updates until the peak")
-    weight_decay: float = setting(0.01, "of AdamW")
-    clip_norm: float = setting(1.0, "largest norm of a gradient")
+    learning_rate: float = setting(1.5e-3, "of AdamW, its peak", above=0)
+    warmup: int = setting(100, "updates until the peak", least=0)
+    weight_decay: float = setting(0.01, "of AdamW", least=0)
+    clip_norm: float = setting(1.0, "largest norm of a gradient", above=0)
     solver_share: float = setting(
         1.0,
         "perturb: share of targets that are the solver's own wrong samples (the oracle "
