@@ -73,6 +73,8 @@ class Job:
       validate: raises a ConfigError where settings do not go together, in any config.
       sources: (field, stage or folder) of the models that a stage starts from.
       reads: fields, or groups, of other jobs that its results depend on; "" is all.
+      given: fields that name files which it reads, those of the problems aside.
+      writes: of its context, what it writes where its settings say (`inputs.Writes`).
       outputs: what it leaves in its stage's folder.
       length: the field that says how many updates a training takes; "" = no training.
       effort: how long an update takes, or a hundredth of what has none, beside sft's.
@@ -100,6 +102,8 @@ class Job:
     validate: Callable[[Any], object] = _nothing
     sources: Callable[[Any], Iterable[tuple[str, str]]] = _nothing
     reads: tuple[str, ...] = ()
+    given: tuple[str, ...] = ()
+    writes: Callable[[Any], Iterable[Any]] = _nothing
     outputs: tuple[str, ...] = ("model",)
     length: str = ""
     effort: float = 1.0

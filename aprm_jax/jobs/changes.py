@@ -1,9 +1,10 @@
 """What a start in a run's folder may change of the run's config, and what that redoes.
 
-A stage depends on the fields that its job reads and on the stages that it starts from.
-Where neither has changed its results stay. An evaluation whose inputs changed is
-computed again, a training stage may go on to more updates while nothing was trained
-from it, and whatever else would change results that are there is refused.
+A stage depends on the fields that its job reads, on what is in the files that they
+name, and on the stages that it starts from. Where none has changed its results stay. An
+evaluation whose inputs changed is computed again, a training stage may go on to more
+updates while nothing was trained from it, and whatever else would change results that
+are there is refused.
 """
 
 from __future__ import annotations
@@ -17,6 +18,14 @@ from typing import Any
 from aprm_jax.config import Config, flat, for_stage, frozen, is_read_by, jobs, stages
 from aprm_jax.config.job import Job
 from aprm_jax.jobs import of_run
+from aprm_jax.jobs.data_record import (
+    Record,
+    data_differences,
+    look,
+    read_record,
+    write_record,
+)
+from aprm_jax.jobs.given_files import given_to
 from aprm_jax.training.workdir import (
     DONE,
     WorkdirError,
@@ -66,6 +75,8 @@ class Plan:
       after: the config from now on.
       again: stages that are computed again.
       longer: training stages that go on to more updates.
+      known: what data files said at earlier starts.
+      data: what they say now; None where nothing is read from them.
     """
 
     root: Path
@@ -73,6 +84,8 @@ class Plan:
     after: Config
     again: tuple[str, ...] = ()
     longer: tuple[str, ...] = ()
+    known: Record = dataclasses.field(default_factory=dict)
+    data: Record | None = None
 
     @property
     def is_new(self) -> bool:
@@ -101,8 +114,19 @@ class Plan:
         """Where it is of other texts; `plan` has seen that nothing is trained on it."""
         if self.before is not None:
             changed = differences(flat(self.before), flat(self.after), FREE)
-            if any(_is_of_problems(name) for name, _, _ in changed):
+            read = [name for name, _, _ in (*changed, *self._other_texts())]
+            if any(_is_of_problems(name.partition(",")[0]) for name in read):
                 _put_aside(self.root, ("tokenizer",))
+
+    def _other_texts(self) -> Differences:
+        sft = jobs()["sft"]
+        given = given_to(self.after, sft)
+        return data_differences(self.known, self.data or {}, given, sft)
+
+    def keep_new_data(self) -> None:
+        """Records the files that nothing was known of, before anything is trained."""
+        if self.data is not None and not self.data.keys() <= self.known.keys():
+            write_record(self.root, {**self.data, **self.known})
 
     def carry_out(self, code_version: str) -> Iterator[str]:
         """Puts aside what no longer holds, then keeps the config; says what it did."""
@@ -116,27 +140,47 @@ class Plan:
                 _put_aside(self.root, _OF_THE_RUN)
         if self.before is not None and _differ(self.before, self.kept):
             write_config(self.root, dataclasses.asdict(self.kept), code_version)
+        if self.data is not None and self.data:
+            write_record(self.root, {**self.known, **self.data})
 
 
-def plan(config: Config, root: Path) -> Plan:
+def plan(config: Config, root: Path, reads_data: bool = True) -> Plan:
     """What a start of `config` in the folder `root` would do; nothing is written.
 
+    Args:
+      config: of the whole run.
+      root: the workdir.
+      reads_data: whether the start trains, or measures on the problems: a job that
+        reads what a run has made, as `export`, may be asked for long after its data
+        have changed.
+
     Raises:
-      WorkdirError: it would change results that are there; names the fields.
+      WorkdirError: it would change results that are there, or other data would; names
+        the fields, and the files.
+      DamagedFileError: nobody knows what the data were.
     """
+    known = read_record(root) if reads_data else {}
+    data = look(config, known) if reads_data else None
     if not (root / of_run.FILE).exists():
-        return Plan(root, None, config)
+        return Plan(root, None, config, known=known, data=data)
     before = frozen(of_run.get_config(str(root)))
     _check_stages(before, config, root)
     again: list[str] = []
     longer: list[str] = []
     lost: list[str] = []
     why: dict[str, tuple[str, Any, Any]] = {}
+    files: dict[str, tuple[str, Any, Any]] = {}
+
+    def other_data(name: str, job: Job) -> Differences:
+        """As `_changed`, but of what is in the files that a stage reads."""
+        given = given_to(for_stage(config, name), job)
+        return data_differences(known, data or {}, given, job)
+
     for name, job_name in stages(config):
         job = jobs()[job_name]
         if job.redone == "always" or not _begun(root / name, job):
             continue
-        changed = _changed(before, config, name, job)
+        changed = _changed(before, config, name, job) + other_data(name, job)
         moved = _sources(config, name, job) & {*again, *longer}
         if not changed and not moved:
             continue
@@ -150,9 +194,11 @@ def plan(config: Config, root: Path) -> Plan:
                 of_stage = jobs()[dict(stages(config))[stage]]
                 for difference in _changed(before, config, stage, of_stage):
                     why[difference[0]] = difference
+                for difference in other_data(stage, of_stage):
+                    files[difference[0]] = difference
     if lost:
-        raise _refusal(root, lost, list(why.values()))
-    return Plan(root, before, config, tuple(again), tuple(longer))
+        raise _refusal(root, lost, list(why.values()), list(files.values()))
+    return Plan(root, before, config, tuple(again), tuple(longer), known, data)
 
 
 def _check_stages(before: Config, after: Config, root: Path) -> None:
@@ -165,7 +211,7 @@ def _check_stages(before: Config, after: Config, root: Path) -> None:
     ]
     if lost:
         change = ("stages", list(before.stages), list(after.stages))
-        raise _refusal(root, lost, [change])
+        raise _refusal(root, lost, [change], [])
 
 
 def _changed(before: Config, after: Config, stage: str, job: Job) -> Differences:
@@ -217,10 +263,21 @@ def _put_aside(directory: Path, names: Sequence[str]) -> None:
         path.replace(target)
 
 
-def _refusal(root: Path, lost: Sequence[str], changed: Differences) -> WorkdirError:
-    return WorkdirError(
-        f"The workdir {root} has results of {', '.join(lost)} with another config:\n"
-        f"{listed(changed)}"
-        "Choose another folder with --workdir=DIR, or take the run's own config: leave "
-        "--config, and these fields, out."
-    )
+def _refusal(
+    root: Path, lost: Sequence[str], changed: Differences, files: Differences
+) -> WorkdirError:
+    said = f"The workdir {root} has results of {', '.join(lost)} with "
+    if changed:
+        said += (
+            f"another config:\n{listed(changed)}"
+            "Choose another folder with --workdir=DIR, or take the run's own config: "
+            "leave --config, and these fields, out."
+        )
+    if files:
+        said += "\nand with " if changed else ""
+        said += (
+            f"other data:\n{listed(files)}"
+            "Choose another folder with --workdir=DIR to train on them, or put these "
+            "files back as they were."
+        )
+    return WorkdirError(said)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from aprm_jax.files import cannot_write, read_sealed, to_json, write_sealed
 from aprm_jax.jobs.context import JobError, log
@@ -16,6 +17,56 @@ from aprm_jax.training import hosts
 from aprm_jax.training.console import duration
 
 _SECONDS = 10.0  # between lines of progress
+
+
+@contextlib.contextmanager
+def claimed(output: Path, field: str) -> Iterator[None]:
+    """Holds a file of rows from its reading to its last row: one process writes it.
+
+    The workdir's own lock does not do: an output may lie elsewhere. Of several hosts
+    the leader alone holds it; a file system that knows no locks is trusted.
+
+    Args:
+      output: the file of rows, there or not.
+      field: that names it, for messages.
+
+    Raises:
+      JobError: another process writes it.
+      FileError: its folder is unwritable.
+    """
+    if not hosts.leader():
+        yield
+        return
+    path = output.with_name(f".{output.name}.lock")
+    with _locked(path, output, field):
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):
+                path.unlink()  # before it is let go: nobody may have taken it
+
+
+def _locked(path: Path, output: Path, field: str) -> BinaryIO:
+    while True:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            file = path.open("ab")
+        except OSError as error:
+            raise cannot_write(path, error) from error
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.close()
+            raise JobError(
+                f"{output} is being written by another process: wait for its end, or "
+                f"name another {field}"
+            ) from None
+        except OSError:  # no locks here
+            return file
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                return file
+        file.close()  # its last holder has just removed it
 
 
 def check_made_by(

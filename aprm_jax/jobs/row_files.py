@@ -25,7 +25,14 @@ from aprm_jax.data.jsonl import DataError
 from aprm_jax.data.stream import Parsed, stream_rows
 from aprm_jax.files import parse_json
 from aprm_jax.jobs.context import Context, JobError, log
-from aprm_jax.jobs.kept_rows import Progress, appending, check_made_by, read_back
+from aprm_jax.jobs.inputs import Writes
+from aprm_jax.jobs.kept_rows import (
+    Progress,
+    appending,
+    check_made_by,
+    claimed,
+    read_back,
+)
 from aprm_jax.oracle.steps.calculator import CalculatorOracle
 from aprm_jax.oracle.steps.text import TextOracle
 from aprm_jax.tasks.arithmetic import ArithmeticConfig, ArithmeticDomain
@@ -83,20 +90,23 @@ class RowJob(Generic[Row]):
     @property
     def output(self) -> Path:
         """The file of rows that is written."""
-        named = f"{Path(self.config.input).name.partition('.')[0]}.{self.group}.jsonl"
-        return Path(self.config.output or self.context.directory / named)
+        return row_writes(self.context, self.group).output
 
     def run(self) -> dict[str, Any]:
         """Writes what is missing, and returns what to keep of the stage.
 
         Raises:
           DataError: the input cannot be used, or too many of its rows are bad.
-          JobError: the output is of other rows or of other settings.
+          JobError: the output is of other rows or of other settings, or is written by
+            another process; or the input has changed meanwhile.
         """
+        with claimed(self.output, f"{self.group}.output"):
+            return self._run()
+
+    def _run(self) -> dict[str, Any]:
         total, bad = self._looked_through()
-        rows = iter(
-            Parsed(self.config.input, stream_rows(self.config.input), self.parse)
-        )
+        read = Parsed(self.config.input, stream_rows(self.config.input), self.parse)
+        rows = iter(read)
         self._check_settings()
         tally: Counter[str] = Counter(rows=total, bad=bad)
         done = read_back(
@@ -106,13 +116,14 @@ class RowJob(Generic[Row]):
         )
         if done < total:
             self._write(rows, tally, done, total)
+            self._check_unchanged((total, bad), (read.num_good, read.num_bad))
         log.info("%s: %s; %s", self.context.stage, self.output, _listed(tally))
         elsewhere = [self.output] if self.config.output else []
         return {**tally, "output": str(self.output), "elsewhere": elsewhere}
 
     def _looked_through(self) -> tuple[int, int]:
         """How many rows are good and how many bad; nothing was loaded yet."""
-        bad_file = self.output.with_name(f"{self.output.name}.bad.jsonl")
+        bad_file = _bad_file(self.output)
         source = self.config.input
         rows = Parsed(source, stream_rows(source), self.parse, bad_file)
         for _ in rows:
@@ -121,6 +132,15 @@ class RowJob(Generic[Row]):
         if rows.num_bad:
             log.warning("%s: %d bad rows; see %s", source, rows.num_bad, bad_file)
         return rows.num_good, rows.num_bad
+
+    def _check_unchanged(self, first: tuple[int, int], now: tuple[int, int]) -> None:
+        """The rows that were written are those that were looked through before."""
+        if now != first:
+            raise JobError(
+                f"{self.config.input} has changed while it was read: it had {first[0]} "
+                f"good rows and {first[1]} bad ones, and then {now[0]} and {now[1]}. "
+                f"Delete {self.output} and run the same command again"
+            )
 
     def _check_settings(self) -> None:
         """Nothing that is there was made otherwise; what it was made by is kept."""
@@ -131,7 +151,7 @@ class RowJob(Generic[Row]):
         }
         if "oracle" in names:
             made_by["oracle"] = judged_in(self.context)
-        record = self.output.with_name(f"{self.output.name}.made_by.json")
+        record = _record(self.output)
         check_made_by(self.output, record, made_by, f"{self.group}.output")
 
     def _take(
@@ -195,24 +215,36 @@ def check_input(field: str, path: str) -> None:
         )
 
 
-def check_output(field: str, output: str, source: str) -> None:
-    """What is read is not written over, and what is written can be a file.
+def check_output(field: str, output: str) -> None:
+    """What is written can be a file.
 
     Args:
       field: of the output, for messages.
       output: a file; "" is one in the stage's folder.
-      source: a file, or "READER:FILE".
 
     Raises:
-      ConfigError: they are the same file, or the output is a folder.
+      ConfigError: it is a folder.
     """
     if output and Path(output).is_dir():
         raise ConfigError(f"{field}: {output} is a folder: name a file in it")
-    read = {Path(name).resolve() for name in (source, source.partition(":")[2])}
-    if output and Path(output).resolve() in read:
-        raise ConfigError(
-            f"{field}: {output} is read: name another file for what is made"
-        )
+
+
+def row_writes(context: Context, group: str) -> Writes:
+    """The file of rows that a job writes, and what lies beside it; see `Job.writes`."""
+    c = getattr(context.config, group)
+    named = f"{Path(c.input).name.partition('.')[0]}.{group}.jsonl"
+    output = Path(c.output or context.directory / named)
+    return Writes(f"{group}.output", output, (_bad_file(output), _record(output)))
+
+
+def _bad_file(output: Path) -> Path:
+    """The rows of the input that cannot be used."""
+    return output.with_name(f"{output.name}.bad.jsonl")
+
+
+def _record(output: Path) -> Path:
+    """What the rows were made by."""
+    return output.with_name(f"{output.name}.made_by.json")
 
 
 def judged_in(context: Context) -> list[Any]:

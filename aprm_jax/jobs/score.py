@@ -9,7 +9,14 @@ from typing import Any
 from aprm_jax.data.jsonl import RowError
 from aprm_jax.data.solutions import GivenSolution, parse_solution
 from aprm_jax.jobs.context import Context
-from aprm_jax.jobs.row_files import RowJob, check_input, check_names, check_output
+from aprm_jax.jobs.inputs import Writes
+from aprm_jax.jobs.row_files import (
+    RowJob,
+    check_input,
+    check_names,
+    check_output,
+    row_writes,
+)
 from aprm_jax.verifiers.protocol import Verifier
 from aprm_jax.verifiers.score_file import parse_scores
 from aprm_jax.verifiers.stream import score_stream, scored_row
@@ -19,8 +26,13 @@ def check(context: Context, earlier: Mapping[str, str]) -> None:
     """The input is there, and the verifiers may be."""
     c = context.config.score
     check_input("score.input", c.input)
-    check_output("score.output", c.output, c.input)
+    check_output("score.output", c.output)
     check_names(context, earlier, "score", c.verifiers)
+
+
+def writes(context: Context) -> list[Writes]:
+    """See `Job.writes`."""
+    return [row_writes(context, "score")]
 
 
 def run(context: Context) -> dict[str, Any]:

@@ -23,7 +23,14 @@ from aprm_jax.files import (
 )
 from aprm_jax.jobs.backbones import ENDPOINT
 from aprm_jax.jobs.context import Context, JobError, log
-from aprm_jax.jobs.kept_rows import Progress, appending, check_made_by, read_back
+from aprm_jax.jobs.inputs import Writes
+from aprm_jax.jobs.kept_rows import (
+    Progress,
+    appending,
+    check_made_by,
+    claimed,
+    read_back,
+)
 from aprm_jax.jobs.records.search import SearchConfig
 from aprm_jax.jobs.row_files import (
     check_names,
@@ -91,8 +98,8 @@ def check(context: Context, earlier: Mapping[str, str]) -> None:
                     f'search.aggregation="effective" needs values, and {name!r} is a '
                     f"stage of job={earlier[name]}: name one of job=pav"
                 )
+    check_output("search.output", c.output)
     if c.questions:
-        check_output("search.output", c.output, c.questions)
         _file_questions(context)
 
 
@@ -103,10 +110,40 @@ def _lacks_values(context: Context, name: str, job: str) -> bool:
     return job == "prm"
 
 
+def writes(context: Context) -> list[Writes]:
+    """See `Job.writes`."""
+    output = _output(context)
+    return [Writes("search.output", output, (_record(output),))]
+
+
+def _output(context: Context) -> Path:
+    """The file of rows."""
+    return Path(context.config.search.output or context.directory / SOLUTIONS)
+
+
+def _record(output: Path) -> Path:
+    """What the rows were made by."""
+    return output.with_name(
+        MADE_BY if output.name == SOLUTIONS else f"{output.name}.{MADE_BY}"
+    )
+
+
 def run(context: Context) -> dict[str, Any]:
     """Searches what is missing; returns the counts that `done.json` keeps."""
     questions = _questions(context)
-    output = Path(context.config.search.output or context.directory / SOLUTIONS)
+    output = _output(context)
+    with claimed(output, "search.output"):
+        rows = _all_rows(context, questions, output)
+    for row in rows:
+        ledger = row["ledger"]
+        context.spent.add(Spent(ledger["oracle_calls"], ledger["decoded"]))
+    return _summary(context, rows, output)
+
+
+def _all_rows(
+    context: Context, questions: Sequence[Asked], output: Path
+) -> list[dict[str, Any]]:
+    """A row of each question: those that are there, and those that were missing."""
     output.parent.mkdir(parents=True, exist_ok=True)
     batch = context.config.search.batch
 
@@ -117,10 +154,7 @@ def run(context: Context) -> dict[str, Any]:
     rows = hosts.from_leader(f"rows of {context.stage}", there)
     if len(rows) < len(questions):
         rows += _search(context, questions, output, rows)
-    for row in rows:
-        ledger = row["ledger"]
-        context.spent.add(Spent(ledger["oracle_calls"], ledger["decoded"]))
-    return _summary(context, rows, output)
+    return rows
 
 
 def _questions(context: Context) -> list[Asked]:
@@ -358,10 +392,7 @@ def _check_made_by(context: Context, output: Path) -> None:
     names = [own, *_names(c.search), *_prover(c.search)]
     found = [located(context, name) for name in dict.fromkeys(names)]
     made_by["models"] = [_fingerprint(name) for name in found]
-    record = output.with_name(
-        MADE_BY if output.name == SOLUTIONS else f"{output.name}.{MADE_BY}"
-    )
-    check_made_by(output, record, made_by, "search.output")
+    check_made_by(output, _record(output), made_by, "search.output")
 
 
 def _fingerprint(name: str) -> str:

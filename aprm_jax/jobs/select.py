@@ -10,8 +10,15 @@ import numpy as np
 
 from aprm_jax.data.solutions import GivenCandidates, parse_candidates
 from aprm_jax.jobs.context import Context, log
+from aprm_jax.jobs.inputs import Writes
 from aprm_jax.jobs.records.select import SelectConfig
-from aprm_jax.jobs.row_files import RowJob, check_input, check_names, check_output
+from aprm_jax.jobs.row_files import (
+    RowJob,
+    check_input,
+    check_names,
+    check_output,
+    row_writes,
+)
 from aprm_jax.oracle import answers
 from aprm_jax.search.choice import choose, solution_scores
 from aprm_jax.tasks.arithmetic import ArithmeticDomain
@@ -34,8 +41,13 @@ def check(context: Context, earlier: Mapping[str, str]) -> None:
     """The input is there, and the verifiers may be."""
     c = context.config.select
     check_input("select.input", c.input)
-    check_output("select.output", c.output, c.input)
+    check_output("select.output", c.output)
     check_names(context, earlier, "select", c.verifiers)
+
+
+def writes(context: Context) -> list[Writes]:
+    """See `Job.writes`."""
+    return [row_writes(context, "select")]
 
 
 def run(context: Context) -> dict[str, Any]:

@@ -38,6 +38,7 @@ from aprm_jax.files import cache_folder
 from aprm_jax.jobs import backbones, changes, of_run, pipeline
 from aprm_jax.jobs.backbones import BACKBONE, ENDPOINT
 from aprm_jax.jobs.context import Context, log
+from aprm_jax.jobs.inputs import check_apart
 from aprm_jax.jobs.schedule import Schedule, Task
 from aprm_jax.jobs.solvers import check_endpoint
 from aprm_jax.jobs.workers import Took
@@ -208,7 +209,9 @@ def _check_in(
     per_core: bool,
 ) -> None:
     """Checks the rest and opens the workdir, which is ours alone."""
-    plan = changes.plan(config, root)
+    check_apart(contexts)
+    reads_data = any(job.needs for _, job in contexts)
+    plan = changes.plan(config, root, reads_data)
     earlier: dict[str, str] = {}
     for context, job in contexts:
         job.check(context, earlier)
@@ -229,6 +232,7 @@ def _check_in(
     )
     open_workdir(root, there, __version__)
     log.info("workdir: %s", root)
+    plan.keep_new_data()
     plan.put_tokenizer_aside()
     check_problems(contexts)
     check_made_up(config)

@@ -22,8 +22,9 @@ from aprm_jax.config import (
     stages,
     validate,
 )
+from aprm_jax.files import DamagedFileError
 from aprm_jax.game.rounds import GameConfig
-from aprm_jax.jobs import changes, of_run, start
+from aprm_jax.jobs import changes, data_record, of_run, start
 from aprm_jax.jobs.changes import FREE
 from aprm_jax.jobs.of_run import get_config
 from aprm_jax.rl.config import RLConfig
@@ -261,3 +262,141 @@ def test_what_a_command_asks_of_a_finished_run_is_asked_once(finished, job):
     assert {name: kept[name] for name in asked} == {
         name: default[name] for name in asked
     }
+
+
+@pytest.fixture
+def on_files(tmp_path):
+    """A begun run on files of its own: its folder, its config, the files by name."""
+    files = {}
+    for name in ("train", "test", "scores"):
+        files[name] = tmp_path / f"{name}.jsonl"
+        files[name].write_text(f"of {name}\n")
+    files["set"] = tmp_path / "sets" / "test.jsonl"
+    files["set"].parent.mkdir()
+    files["set"].write_text("of a set\n")
+    config = changed(
+        domain__name="labelled",
+        domain__train=f"step_format:{files['train']}",
+        stages=("solver:sft", "more:prm", "evaluate"),
+        evaluate__sets=(f"a=step_format:{files['set'].parent}",),
+        evaluate__scores=(f"b={files['scores']}",),
+        prm__data=(f"step_format:{files['test']}",),
+    )
+    with config.unlocked():
+        config.overrides = {}
+    root = tmp_path / "run"
+    root.mkdir()
+    begin(config, root)
+    for name, job in stages(config):
+        (root / name).mkdir()
+        for output in jobs()[job].outputs:
+            (root / name / output).write_text(f"of {name}")
+        mark_done(root / name, {})
+    return root, config, files
+
+
+def begin(config, root):
+    """What a start does before its stages go on."""
+    planned = plan(config, root)
+    if planned.is_new:
+        write_config(root, config.to_dict(), "0.1")
+    planned.keep_new_data()
+    planned.put_tokenizer_aside()
+    list(planned.carry_out("0.1"))
+    return planned
+
+
+def test_data_that_nobody_has_touched_change_nothing(on_files):
+    root, config, files = on_files
+    assert not begin(config, root).again
+    text = files["train"].read_text()
+    files["train"].unlink()
+    files["train"].write_text(text)  # other times, the same text
+    assert not begin(config, root).again
+
+
+@pytest.mark.parametrize(
+    ("name", "field", "lost"),
+    [("train", "domain.train", "solver, more"), ("test", "prm.data", "more")],
+)
+def test_other_data_are_refused_where_they_were_trained_on(on_files, name, field, lost):
+    root, config, files = on_files
+    before = sorted(root.rglob("*"))
+    files[name].write_text(files[name].read_text().upper())  # of the same size
+    with pytest.raises(WorkdirError) as caught:
+        plan(config, root)
+    said = str(caught.value)
+    assert f"results of {lost} with other data" in said
+    assert f"{field}, {files[name]}: there " in said and "another config" not in said
+    assert "--workdir=DIR" in said and "put these files back" in said
+    # A job that reads what the run has made does not ask.
+    assert not changes.plan(frozen(config), root, reads_data=False).again
+    config.sft.learning_rate = 0.5
+    with pytest.raises(WorkdirError, match=r"(?s)another config.*sft.*and with other"):
+        plan(config, root)
+    assert sorted(root.rglob("*")) == before
+
+
+@pytest.mark.parametrize("name", ["scores", "set", "more"])
+def test_an_evaluation_of_other_data_is_computed_again(on_files, name):
+    root, config, files = on_files
+    files["more"] = files["set"].with_name("more.jsonl")
+    files[name].write_text("corrected\n")
+    assert begin(config, root).again == ("evaluate",)
+    assert not (root / "evaluate" / "done.json").exists()
+    assert (root / "solver" / "done.json").exists()
+    assert not begin(config, root).again
+
+
+def test_a_kill_before_an_evaluation_is_put_aside_forgets_nothing(on_files):
+    root, config, files = on_files
+    files["scores"].write_text("corrected\n")
+    planned = plan(config, root)
+    planned.keep_new_data()
+    planned.put_tokenizer_aside()  # and is killed
+    assert plan(config, root).again == ("evaluate",)
+
+
+def test_a_run_that_knows_nothing_of_its_data_goes_on(on_files):
+    root, config, files = on_files
+    (root / "data.json").unlink()
+    files["train"].write_text("other\n")
+    assert not begin(config, root).again
+    files["train"].write_text("others\n")
+    with pytest.raises(WorkdirError, match="other data"):
+        plan(config, root)
+
+
+def test_a_tokenizer_of_other_texts_is_trained_anew(tmp_path):
+    train = tmp_path / "train.jsonl"
+    train.write_text("1\n")
+    config = changed(domain__name="questions", domain__train=str(train))
+    root = tmp_path / "run"
+    root.mkdir()
+    begin(config, root)
+    (root / "tokenizer").mkdir()
+    begin(config, root)
+    assert (root / "tokenizer").exists()
+    train.write_text("2\n")
+    begin(config, root)
+    assert not (root / "tokenizer").exists()
+
+
+def test_a_file_that_has_not_been_touched_is_not_read_again(on_files, monkeypatch):
+    root, config, files = on_files
+    for path in (*files.values(),):
+        os.utime(path, (1e9, 1e9))
+    monkeypatch.setattr(data_record, "_SETTLED", -(10**12))  # no waiting
+    begin(config, root)
+    monkeypatch.setattr(data_record, "fingerprint", None)
+    assert not begin(config, root).again
+    files["scores"].write_text("of scorez\n")
+    with pytest.raises(TypeError):
+        plan(config, root)
+
+
+def test_a_record_of_the_data_that_was_written_by_nobody_is_named(on_files):
+    root, config, _ = on_files
+    (root / "data.json").write_text("{}")
+    with pytest.raises(DamagedFileError, match=r"data\.json is not what was written"):
+        plan(config, root)

@@ -13,7 +13,7 @@ import aprm_jax
 from aprm_jax.config import ConfigError
 from aprm_jax.data.jsonl import DataError
 from aprm_jax.files import DamagedFileError
-from aprm_jax.jobs import row_files, start
+from aprm_jax.jobs import kept_rows, row_files, start
 from aprm_jax.jobs.context import JobError
 from aprm_jax.training.workdir import done_info
 from aprm_jax.verifiers.models import ModelVerifier
@@ -129,6 +129,44 @@ def test_rows_that_are_of_something_else_are_refused(run, damage):
         start.run(config, root)
 
 
+def test_one_process_at_a_time_writes_an_output(run, tmp_path):
+    """Of another workdir too, whose lock is another."""
+    root, source = run
+    output = tmp_path / "elsewhere" / "out.jsonl"
+    fields = {
+        "score.input": source,
+        "score.output": str(output),
+        "score.verifiers": ("oracle:arithmetic",),
+    }
+    with kept_rows.claimed(output, "a"):
+        with pytest.raises(JobError, match=r"another process.*another score\.output"):
+            start.run(_config(**fields), root)
+        assert not output.exists()
+    start.run(_config(**fields), root)
+    assert len(_rows(output)) == 12
+    assert not list(output.parent.glob(".*"))
+
+
+@pytest.mark.parametrize("now", ["cut", "bad"])
+def test_an_input_that_changes_while_it_is_read_is_no_success(
+    run, tmp_path, monkeypatch, now
+):
+    root, source = run
+    rows = _rows(tmp_path / "in.jsonl")
+    opened = row_files.run_verifier
+
+    def changing(*args):
+        later = rows[:5] if now == "cut" else [*rows[:5], *["no json"] * 7]
+        _write(tmp_path / "in.jsonl", later)
+        return opened(*args)
+
+    monkeypatch.setattr(row_files, "run_verifier", changing)
+    fields = {"score.input": source, "score.verifiers": ("oracle:arithmetic",)}
+    with pytest.raises(JobError, match=r"it had 12 good rows and 0 bad.* then 5 and"):
+        start.run(_config(**fields), root)
+    assert not (root / "score" / "done.json").exists()
+
+
 def test_rows_of_other_settings_are_refused(run, tmp_path):
     root, source = run
     output = str(tmp_path / "out.jsonl")
@@ -196,7 +234,11 @@ def test_what_is_missing_is_named_before_anything_is_made(run, tmp_path):
         ({"score.input": "gone.jsonl"}, DataError, "gone.jsonl: no such file"),
         ({"score.input": "/dev/null"}, DataError, "is a pipe"),
         ({"score.input": source, "score.verifiers": ()}, ConfigError, "is empty"),
-        ({"score.input": source, "score.output": source}, ConfigError, "is read"),
+        (
+            {"score.input": source, "score.output": source},
+            ConfigError,
+            "score.input: .* would be overwritten",
+        ),
         (
             {"score.input": source, "score.output": str(tmp_path)},
             ConfigError,

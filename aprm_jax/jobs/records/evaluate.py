@@ -182,6 +182,7 @@ JOB = Job(
     validate=_validate,
     sources=_sources,
     reads=("game", "prm"),
+    given=("evaluate.sets", "evaluate.scores"),
     outputs=("parts", "per_problem", "sets", "results.json", "summary.json"),
     effort=3.0,
     redone="changed",

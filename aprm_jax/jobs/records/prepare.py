@@ -54,5 +54,6 @@ JOB = Job(
     run=Lazy("prepare:run"),
     check=Lazy("prepare:check"),
     needs=("problems",),
+    given=("prepare.sources", "prepare.against"),
     outputs=("prepared",),
 )

@@ -174,6 +174,7 @@ JOB = Job(
     check_data=Lazy("prm_labels:check"),
     validate=_validate,
     sources=_sources,
+    given=("prm.data",),
     length="prm.updates",
     effort=2.0,
     shown=(

@@ -79,6 +79,7 @@ JOB = Job(
     validate=_validate,
     sources=_sources,
     reads=("prm.solver",),
+    given=("sft.data",),
     length="sft.updates",
     shown=(("loss", "loss"), ("tokens/s", "tokens")),
     less_memory="a smaller sft.batch_size or more sft.microbatches",

@@ -1,0 +1,101 @@
+"""The files that a run is given: those that the fields of its config name."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import parse_qs
+
+from aprm_jax.config import Config, Job, flat, jobs, stages
+from aprm_jax.data.files import data_files
+from aprm_jax.data.sources import is_name
+
+DOMAIN_FILES = (
+    "domain.train",
+    "domain.test",
+    "domain.model_solutions",
+    "domain.processbench",
+)
+_SCORES = "scores:"  # a verifier that is a file
+
+
+class Given(NamedTuple):
+    """A file or folder that a config names.
+
+    Attributes:
+      field: that names it.
+      text: what the field says, its reader, name and options with it.
+      path: where it is.
+    """
+
+    field: str
+    text: str
+    path: Path
+
+    @property
+    def files(self) -> list[Path]:
+        """Itself, or the data files of the folder, sorted."""
+        return sorted(data_files(self.path)) if self.path.is_dir() else [self.path]
+
+
+def given_to(config: Config, job: Job) -> list[Given]:
+    """What a stage reads of the files that its config names and that are there.
+
+    Args:
+      config: of the stage.
+      job: that it runs.
+    """
+    problems = "problems" in job.needs and config.domain.name != "arithmetic"
+    return _named(config, (*job.given, *(DOMAIN_FILES if problems else ())))
+
+
+def given_at_all(config: Config) -> list[Given]:
+    """What any job would read of the files that a config names and that are there."""
+    return _named(
+        config, (*DOMAIN_FILES, *(f for j in jobs().values() for f in j.given))
+    )
+
+
+def given_problems(config: Config) -> list[Given]:
+    """The files that the problems are read from, whichever job asks for them."""
+    return _named(config, DOMAIN_FILES)
+
+
+def local_path(text: str) -> Path | None:
+    """The file or folder that a source names; None where it names none that is there.
+
+    Args:
+      text: a path, `READER:SOURCE` or `NAME=READER:SOURCE`; options may follow.
+    """
+    named = text.partition("=")[2]
+    for source in (text, text.partition(":")[2], named, named.partition(":")[2]):
+        for place in _places(source):
+            if place and os.path.exists(place):
+                return Path(place)
+    return None
+
+
+def _places(source: str) -> list[str]:
+    """Where a source may be, its options left out."""
+    if not is_name(source):
+        return [source, source.rpartition("?")[0]]
+    name, _, query = source.partition(":")[2].partition("?")
+    return [*parse_qs(query).get("data_files", []), name]
+
+
+def _named(config: Config, fields: Iterable[str]) -> list[Given]:
+    return [g for field in fields for g in _of_field(config, field)]
+
+
+def _of_field(config: Config, field: str) -> Iterator[Given]:
+    """The files of a field's values, what a stage of the run makes left out."""
+    value = flat(config)[field]
+    own = {name for name, _ in stages(config)}
+    for text in value if isinstance(value, tuple) else (value,):
+        if field.endswith(".verifiers") and not text.startswith(_SCORES):
+            continue  # a model
+        path = None if text.partition("/")[0] in own else local_path(text)
+        if path is not None:
+            yield Given(field, text, path)
