@@ -179,7 +179,7 @@ def test_sft_needs_prepared_data_to_exist(done, config_file, tmp_path):
         ("prepare.label", "firm", "prepare.label must be one of hard, soft"),
         ("prepare.contaminated", "keep", "must be one of drop, refuse"),
         ("prepare.max_overlap", 0.0, r"a share in \(0, 1\]"),
-        ("prepare.dev_share", 1.5, r"a share in \[0, 1\]"),
+        ("prepare.dev_share", 1.5, r"a share in \[0, 1\)"),
         ("prepare.ngram", 0, "at least 1"),
         ("sft.task", "perturb", "needs sft.task='solve'"),
     ],
