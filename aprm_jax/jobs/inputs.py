@@ -59,7 +59,7 @@ def check_apart(contexts: Sequence[tuple[Context, Job]]) -> None:
 
 def _in_its_folder(context: Context, job: Job) -> Iterator[Path]:
     for name in (*job.outputs, DONE, ASIDE):
-        yield context.directory / name
+        yield context.root / context.stage / name
 
 
 def _check(given: Sequence[Given], written: Path, field: str = "") -> None:

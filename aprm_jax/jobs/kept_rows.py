@@ -38,12 +38,16 @@ def claimed(output: Path, field: str) -> Iterator[None]:
         yield
         return
     path = output.with_name(f".{output.name}.lock")
+    made = not path.parent.exists()
     with _locked(path, output, field):
         try:
             yield
         finally:
             with contextlib.suppress(OSError):
                 path.unlink()  # before it is let go: nobody may have taken it
+            if made:
+                with contextlib.suppress(OSError):  # it is not empty
+                    path.parent.rmdir()
 
 
 def _locked(path: Path, output: Path, field: str) -> BinaryIO:

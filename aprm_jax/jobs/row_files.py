@@ -233,7 +233,7 @@ def row_writes(context: Context, group: str) -> Writes:
     """The file of rows that a job writes, and what lies beside it; see `Job.writes`."""
     c = getattr(context.config, group)
     named = f"{Path(c.input).name.partition('.')[0]}.{group}.jsonl"
-    output = Path(c.output or context.directory / named)
+    output = Path(c.output or context.root / context.stage / named)
     return Writes(f"{group}.output", output, (_bad_file(output), _record(output)))
 
 

@@ -118,7 +118,8 @@ def writes(context: Context) -> list[Writes]:
 
 def _output(context: Context) -> Path:
     """The file of rows."""
-    return Path(context.config.search.output or context.directory / SOLUTIONS)
+    named = context.config.search.output
+    return Path(named or context.root / context.stage / SOLUTIONS)
 
 
 def _record(output: Path) -> Path:

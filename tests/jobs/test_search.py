@@ -10,11 +10,11 @@ import tiny_game
 import tiny_run
 from tiny_game import DOMAIN
 
-from aprm_jax.config import ConfigError, with_fields
+from aprm_jax.config import ConfigError, jobs, with_fields
 from aprm_jax.data.jsonl import DataError
 from aprm_jax.evals.records import Results, read_results
 from aprm_jax.files import DamagedFileError
-from aprm_jax.jobs import search
+from aprm_jax.jobs import inputs, search
 from aprm_jax.jobs.context import Context, JobError
 from aprm_jax.models import heads
 from aprm_jax.tasks.questions import read_asked
@@ -195,8 +195,9 @@ def test_a_file_is_not_cut_silently_nor_written_over(root, tmp_path, caplog):
     assert "search.problems=0" in caplog.text
     for name in (str(file), f"questions:{file}"):
         fields = {"questions": name, "output": str(tmp_path / "." / "mine.jsonl")}
-        with pytest.raises(ConfigError, match=r"search\.output: .*mine\.jsonl is read"):
-            search.check(Context(config(**fields), root, "cut"), {})
+        asked = (Context(config(**fields), root, "cut"), jobs()["search"])
+        with pytest.raises(ConfigError, match=r"questions: .*mine.jsonl would be"):
+            inputs.check_apart([asked])
 
 
 def test_a_question_that_is_longer_than_the_model_is_named(root, tmp_path, caplog):
