@@ -3,10 +3,11 @@
 Logs that grow, renames and locks need a file system, which object stores are not. So
 the run works in a folder of this machine, and whatever changed is copied to the address
 every minute, at the end of each stage and of the run. What the address then holds is
-listed in a file of its own, written last and before anything is deleted: whoever reads
-that list finds all that it names. On another machine the same command begins by copying
-from there; on the same one it goes on with its own folder, as long as nobody else has
-written to the address meanwhile.
+listed in a file of its own, written before anything that an earlier list names is
+changed or deleted: new contents lie beside the old until the list names them, and take
+their places then. Whoever reads the list finds all that it names. On another machine
+the same command begins by copying from there; on the same one it goes on with its own
+folder, as long as nobody else has written to the address meanwhile.
 
 Of several hosts each works in a folder of its own. The leader alone copies to the
 address, and where it has, the others make theirs what is there; what another host has
@@ -38,9 +39,15 @@ EVERY = 60.0  # seconds between two copies
 LIST = "aprm_jax_files.json"  # at the address: what it holds
 _RECORD = ".bucket.json"  # in the folder: what it has in common with the address
 _HOSTS = ".hosts"  # at the address: what each host but the leader has computed
-_SKIPPED = re.compile(r"(^|/)\.(lock|bucket|hosts)|\.part$|orbax-checkpoint-tmp")
+_NEW = ".new"  # at the address: contents that are to take the places of others
+# What tells of other files that they are whole: copied before them, which only grow.
+_FIRST = re.compile(r"(^|/)(\..*\.seal|done\.json|MANIFEST\.json)$")
+_SKIPPED = re.compile(r"(^|/)\.(lock|bucket|hosts|new)|\.part$|orbax-checkpoint-tmp")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _PACKAGES = {"gs": "gcsfs", "gcs": "gcsfs", "s3": "s3fs", "s3a": "s3fs", "az": "adlfs"}
+_BEGUN = "begun"  # the writer in the record while what is there is copied here
+# What stores say of a file by which another content shows.
+_TELLING = ("size", "etag", "ETag", "md5Hash", "mtime", "LastModified", "created")
 _open: list[Bucket] = []  # those that runs of this process are kept in
 
 Files = dict[str, list[int]]  # path in the folder -> size, nanoseconds of its writing
@@ -78,10 +85,18 @@ class Bucket:
         with self._lock, self._named("read"):
             self.folder.mkdir(parents=True, exist_ok=True)
             there, known = self._listed(), self._record()
-            if there is None or there["writer"] == known["writer"]:
-                return
             here = _files(self.folder)
-            if here != known["files"]:  # computed here, and never copied there
+            if there is None:
+                self._warn_of_nothing(known)
+                return
+            lost = bool(known["files"]) and not here  # by who makes room in caches
+            if there["writer"] == known["writer"] and not lost:
+                return
+            if known["writer"] == _BEGUN:  # an earlier pull was cut short: go on
+                known = known | {"files": here}
+            elif (
+                here != known["files"] and not lost
+            ):  # computed here, and never copied there
                 self._set_aside(here)
                 here = {}
             self._become(there, known, here)
@@ -102,11 +117,12 @@ class Bucket:
     ) -> None:
         """Deletes and copies here what the address has otherwise."""
         wanted = there["files"]
+        self._remember(_BEGUN, {})
         for name in here.keys() - wanted.keys():
             (self.folder / name).unlink()
         for name, stat in wanted.items():
             if here.get(name) != stat or known["files"].get(name) != stat:
-                self._get(self._at(name), name, stat)
+                self._get(self._place(there, name), name, stat)
         self._remember(there["writer"], _files(self.folder))
 
     def hand_over(self, host: int) -> Files:
@@ -161,19 +177,36 @@ class Bucket:
                     f"began. What this one has computed is in {self.folder}; choose "
                     "another address with --workdir"
                 )
+            if there is not None:  # a push was cut short before its end
+                self._settle(there["writer"], there["new"])
             changed = [n for n, stat in here.items() if known["files"].get(n) != stat]
-            copied = {n: here[n] for n in changed if self._put(n, self._at(n))}
-            kept = {n: s for n, s in here.items() if n not in changed}
-            listed: Files = dict(sorted((kept | copied).items()))
+            changed.sort(key=lambda name: (not _FIRST.search(name), name))
             writer = uuid.uuid4().hex
-            text = to_json({"writer": writer, "files": listed})
-            # A kill between the two leaves a list that is not known here: its files
-            # are then copied back, and are the same.
-            self._files.pipe_file(self._at(LIST), text.encode())
-            self._remember(writer, listed)
-            for name in (there or {"files": {}})["files"].keys() - listed.keys():
+            copied = {n: here[n] for n in changed if self._put(n, self._new(writer, n))}
+            kept = {n: s for n, s in here.items() if n not in changed}
+            # A checkpoint may have been dropped meanwhile, of which a part was copied.
+            still = _files(self.folder).keys()
+            files = {n: s for n, s in sorted((kept | copied).items()) if n in still}
+            new = sorted(copied.keys() & still)
+            # A kill after this leaves a list that is not known here: its files are
+            # then copied back, and are the same.
+            self._list({"writer": writer, "files": files, "new": new})
+            self._settle(writer, new)
+            self._list({"writer": writer, "files": files})
+            self._remember(writer, files)
+            gone = (there or {"files": {}})["files"].keys() - files.keys()
+            left = self._files.find(self._at(_NEW))
+            for place in [*map(self._at, gone), *left]:
                 with contextlib.suppress(FileNotFoundError):
-                    self._files.rm_file(self._at(name))
+                    self._files.rm_file(place)
+
+    def _list(self, content: dict[str, Any]) -> None:
+        self._files.pipe_file(self._at(LIST), to_json(content).encode())
+
+    def _settle(self, writer: str, names: Iterable[str]) -> None:
+        """Copies new contents, at the address, to their places."""
+        for name in names:
+            self._files.cp_file(self._new(writer, name), self._at(name))
 
     @contextlib.contextmanager
     def kept(self, every: float = EVERY) -> Iterator[Path]:
@@ -240,6 +273,7 @@ class Bucket:
                 str(n): [int(x) for x in stat] for n, stat in found["files"].items()
             }
             writer = str(found["writer"])
+            new = [str(name) for name in found.get("new", ())]
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise WorkdirError(
                 f"{self.address}/{LIST} is not what was written there ({error!r}): "
@@ -248,7 +282,7 @@ class Bucket:
         for name in files:
             if name.startswith("/") or ".." in Path(name).parts:
                 raise WorkdirError(f"{self.address}/{LIST} names {name!r}, elsewhere")
-        return {"writer": writer, "files": files}
+        return {"writer": writer, "files": files, "new": new}
 
     def _found(self) -> dict[str, Any] | None:
         """A run that was copied there by other means."""
@@ -259,7 +293,24 @@ class Bucket:
             for path, info in found.items()
         }
         sizes = {name: s for name, s in sizes.items() if not _SKIPPED.search(name)}
-        return {"writer": "copied", "files": sizes} if sizes else None
+        # Of what somebody puts right there later the writer is another one.
+        told = [
+            (path, *(str(info.get(k)) for k in _TELLING))
+            for path, info in sorted(found.items())
+        ]
+        digest = hashlib.sha256(repr(told).encode()).hexdigest()
+        if not sizes:
+            return None
+        return {"writer": f"copied {digest}", "files": sizes, "new": []}
+
+    def _warn_of_nothing(self, known: dict[str, Any]) -> None:
+        if known["files"]:
+            log.warning(
+                "%s holds no run any more: the one in %s, which was kept there, goes "
+                "on and is copied there again; to begin anew choose another address",
+                self.address,
+                self.folder,
+            )
 
     def _record(self) -> dict[str, Any]:
         nothing = {"writer": None, "files": {}}
@@ -298,6 +349,14 @@ class Bucket:
 
     def _at(self, name: str) -> str:
         return f"{self._root.rstrip('/')}/{name}"
+
+    def _new(self, writer: str, name: str) -> str:
+        return self._at(f"{_NEW}/{writer}/{name}")
+
+    def _place(self, there: dict[str, Any], name: str) -> str:
+        """Where what a list names is: not in its place yet where a push was cut."""
+        new = name in there["new"]
+        return self._new(there["writer"], name) if new else self._at(name)
 
     def _of(self, host: int, name: str) -> str:
         return self._at(f"{_HOSTS}/{host}/{name}")

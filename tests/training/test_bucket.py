@@ -140,6 +140,136 @@ def _killed(*args, **more):
     raise KeyboardInterrupt
 
 
+@pytest.mark.parametrize("settled", [0, 1, 2])
+def test_files_that_belong_together_are_changed_together(
+    machines, monkeypatch, settled
+):
+    """Of a push that is cut short all or none is to be read, whichever was copied."""
+    one = machines("one")
+    _write(one.folder, config="old", fingerprint="of old")
+    one.push()
+    _write(one.folder, config="new!", fingerprint="of new!")
+    put, left = Bucket._put, [1]
+
+    def cut(self, name, place):
+        if not left[0]:
+            raise KeyboardInterrupt
+        left[0] -= 1
+        return put(self, name, place)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Bucket, "_put", cut)
+        with pytest.raises(KeyboardInterrupt):
+            one.push()
+    assert _read(machines("two").folder) == {"config": "old", "fingerprint": "of old"}
+
+    copy, copies = type(one._files).cp_file, [settled]
+
+    def cut_copy(self, path1, path2, **more):
+        if not copies[0]:
+            raise KeyboardInterrupt
+        copies[0] -= 1
+        return copy(self, path1, path2, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(one._files), "cp_file", cut_copy)
+        if settled < 2:
+            with pytest.raises(KeyboardInterrupt):
+                one.push()
+        else:
+            one.push()
+    new = {"config": "new!", "fingerprint": "of new!"}
+    three = machines("three")
+    assert _read(three.folder) == new
+    # Whoever goes on puts the rest in its place, and nothing stays beside it.
+    _write(three.folder, more="x")
+    three.push()
+    assert _read(machines("four").folder) == new | {"more": "x"}
+    assert not [path for path in STORE.find(one._root) if "/.new/" in path]
+
+
+def test_a_seal_is_copied_before_the_log_that_grows(machines, monkeypatch):
+    """What is logged and sealed while a copy is made leaves a seal of what is there."""
+    one = machines("one")
+    _write(one.folder, **{"metrics.jsonl": "1\n", ".metrics.jsonl.seal": "1 line"})
+    put = Bucket._put
+
+    def logs_meanwhile(self, name, place):
+        done = put(self, name, place)
+        if name.endswith("jsonl") or name.endswith("seal"):
+            _write(
+                one.folder,
+                **{"metrics.jsonl": "1\n2\n", ".metrics.jsonl.seal": "2 lines"},
+            )
+        return done
+
+    monkeypatch.setattr(Bucket, "_put", logs_meanwhile)
+    one.push()
+    found = _read(machines("two").folder)
+    assert found == {"metrics.jsonl": "1\n2\n", ".metrics.jsonl.seal": "1 line"}
+
+
+def test_a_checkpoint_that_is_dropped_while_it_is_copied_is_not_there(
+    machines, monkeypatch
+):
+    one = machines("one")
+    _write(one.folder, ckpt__1__data="x", **{"ckpt/1/MANIFEST.json": "{}"}, log="a")
+    put = Bucket._put
+
+    def drops(self, name, place):
+        done = put(self, name, place)
+        for path in (one.folder / "ckpt/1").glob("*"):
+            path.unlink()
+        return done
+
+    monkeypatch.setattr(Bucket, "_put", drops)
+    one.push()
+    assert _read(machines("two").folder) == {"log": "a"}
+
+
+def test_a_folder_that_was_emptied_is_read_again(machines):
+    one = machines("one")
+    _write(one.folder, log="a", model="m")
+    one.push()
+    for name in ("log", "model"):
+        (one.folder / name).unlink()
+    again = machines("one")
+    assert _read(again.folder) == {"log": "a", "model": "m"}
+    again.push()
+    assert _read(machines("two").folder) == {"log": "a", "model": "m"}
+
+
+def test_a_pull_that_was_cut_short_goes_on(machines, monkeypatch, tmp_path):
+    one = machines("one")
+    _write(one.folder, a="a", b="b")
+    one.push()
+    two, get, left = Bucket(one.address, tmp_path / "two"), Bucket._get, [1]
+
+    def cut(self, *given):
+        if not left[0]:
+            raise KeyboardInterrupt
+        left[0] -= 1
+        return get(self, *given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Bucket, "_get", cut)
+        with pytest.raises(KeyboardInterrupt):
+            two.pull()
+    assert _read(machines("two").folder) == {"a": "a", "b": "b"}
+    assert not list(tmp_path.glob("two.*"))  # nothing was set aside
+
+
+def test_a_store_that_was_emptied_is_told(machines, address, caplog):
+    one = machines("one")
+    _write(one.folder, log="a")
+    one.push()
+    STORE.rm(one._root, recursive=True)
+    again = machines("one")
+    assert "holds no run any more" in caplog.text
+    again.push()
+    assert _read(machines("two").folder) == {"log": "a"}
+
+
 def test_two_that_write_are_told(machines):
     one, two = machines("one"), machines("two")
     _write(one.folder, log="one")
@@ -157,6 +287,9 @@ def test_a_run_that_was_copied_there_by_hand_is_read(machines, address):
     STORE.pipe_file(f"{root}/.lock", b"{}")
     one = machines("one")
     assert _read(one.folder) == {"sft/done.json": "{}"}
+    STORE.pipe_file(f"{root}/sft/done.json", b'{"put": "right"}')
+    one = machines("one")
+    assert _read(one.folder) == {"sft/done.json": '{"put": "right"}'}
     _write(one.folder, more="x")
     one.push()
     assert set(_read(machines("two").folder)) == {"sft/done.json", "more"}
