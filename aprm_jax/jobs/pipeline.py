@@ -24,7 +24,7 @@ from aprm_jax.jobs.backbones import ENDPOINT
 from aprm_jax.jobs.context import Context, log
 from aprm_jax.jobs.schedule import Schedule, Task, waves
 from aprm_jax.jobs.workers import Took, Workers
-from aprm_jax.training import bucket, hosts
+from aprm_jax.training import hosts, sharing
 from aprm_jax.training.memory import (
     OutOfMemoryError,
     drop_programs_at_limit,
@@ -65,7 +65,7 @@ def run(config: Config, root: Path, processes: int = 1) -> None:
             f"{', '.join(config.stages)}. To run it alone, add "
             f"--config.stages='(\"{config.job}\",)'"
         )
-    bucket.share("the first stage")
+    sharing.share("the first stage")
     if processes > 1:
         _side_by_side(config, root, chosen, processes)
         return
@@ -84,7 +84,7 @@ def run(config: Config, root: Path, processes: int = 1) -> None:
             if hosts.leader():
                 with hosts.alone():
                     _run(context, record, before)
-        bucket.share(f"{name} is done")
+        sharing.share(f"{name} is done")
 
 
 def by_all_hosts(config: Config, job: Job) -> bool:
@@ -115,7 +115,7 @@ def _dealt(context: Context, record: Job) -> Took:
         # A reader must find what another host has written: they wait for one another.
         place = f"pieces {number} of {context.stage}"
         told = hosts.exchange(place, dataclasses.asdict(mine))
-        bucket.gather(f"files of {place}")
+        sharing.gather(f"files of {place}")
         took = sum((Took(**of_host) for of_host in told), took)
     return took
 

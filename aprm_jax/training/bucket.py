@@ -29,7 +29,6 @@ from typing import Any
 
 from aprm_jax.config.errors import UserError
 from aprm_jax.files import atomic_write, cache_folder, parse_json, to_json
-from aprm_jax.training import hosts
 from aprm_jax.training.lock import locked
 from aprm_jax.training.workdir import WorkdirError
 
@@ -381,50 +380,6 @@ def of_this_run() -> tuple[Bucket, ...]:
     return tuple(_open)
 
 
-def hosts_apart() -> bool:
-    """Whether several hosts compute together, each in a folder of its own."""
-    return bool(_open) and hosts.count() > 1
-
-
-def share(what: str) -> None:
-    """Whatever the leader has written is there for all hosts, and at the address.
-
-    Args:
-      what: names the place, the same on all hosts.
-
-    Raises:
-      WorkdirError: the address cannot be read or written.
-    """
-    if hosts.leader():
-        for kept in _open:
-            kept.writes = True
-            kept.push()
-    hosts.barrier(what)
-    if hosts_apart() and not hosts.leader():
-        for kept in _open:
-            kept.follow()
-
-
-def gather(what: str) -> None:
-    """Whatever any host has written is there for all that have folders of their own.
-
-    Args:
-      what: names the place, the same on all hosts.
-
-    Raises:
-      WorkdirError: the address cannot be read or written.
-    """
-    if not hosts_apart():
-        return
-    mine = {} if hosts.leader() else [kept.hand_over(hosts.index()) for kept in _open]
-    given = hosts.exchange(what, mine)
-    if hosts.leader():
-        for host, files in enumerate(given[1:], 1):
-            for kept, of_host in zip(_open, files, strict=True):
-                kept.take_over(host, of_host)
-    share(f"{what}, shared")
-
-
 def _files(folder: Path) -> Files:
     """What of a folder is kept at its address."""
     out: Files = {}
@@ -440,10 +395,16 @@ def _files(folder: Path) -> Files:
 def _cached(address: str) -> Path:
     digest = hashlib.sha256(address.encode()).hexdigest()[:16]
     # Hosts may be processes of one machine.
-    host = hosts.told_index()
+    host = _told_index()
     of_host = f".host{host}" if host else ""
     name = f"{address.rpartition('/')[2]}-{digest}{of_host}"
     return cache_folder("workdirs") / name
+
+
+def _told_index() -> int:
+    """The number that the environment gives this host, which has met no other yet."""
+    named = os.environ.get("JAX_PROCESS_ID") or os.environ.get("SLURM_PROCID") or ""
+    return int(named) if named.isdecimal() else 0
 
 
 def _opened(address: str) -> tuple[Any, str]:

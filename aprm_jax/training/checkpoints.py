@@ -26,9 +26,9 @@ import orbax.checkpoint as ocp
 from aprm_jax.config.errors import UserError
 from aprm_jax.files import FileError, atomic_write, fingerprint, parse_json
 from aprm_jax.training import hosts
-from aprm_jax.training.bucket import hosts_apart
 from aprm_jax.training.memory import ran_out
 from aprm_jax.training.orbax_noise import quieten
+from aprm_jax.training.sharing import hosts_apart
 
 MANIFEST = "MANIFEST.json"
 _ORBAX_TEMPORARY = ".orbax-checkpoint-tmp"

@@ -94,12 +94,6 @@ def _place(wanted: bool | None) -> dict[str, Any] | None:
     return {} if wanted or tasks != "1" or len(workers) > 1 else None
 
 
-def told_index() -> int:
-    """The number that the environment gives this host, before it has met the others."""
-    named = os.environ.get(INDEX) or os.environ.get("SLURM_PROCID") or ""
-    return int(named) if named.isdecimal() else 0
-
-
 def count() -> int:
     """The number of hosts that compute together now."""
     return _link.count if _link is not None and not _alone else 1

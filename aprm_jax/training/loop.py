@@ -19,7 +19,7 @@ import numpy as np
 
 from aprm_jax.config.errors import UserError
 from aprm_jax.files import atomic_write
-from aprm_jax.training import bucket, hosts
+from aprm_jax.training import hosts, sharing
 from aprm_jax.training.checkpoints import Checkpointer, CheckpointError
 from aprm_jax.training.console import Console
 from aprm_jax.training.lines import LineLog, check_lines
@@ -159,7 +159,7 @@ def run_loop(
         if received := max(hosts.exchange(f"a stop of {name}", stop.signal or 0)):
             stopped_by = signal.Signals(received)
             raise _interrupted(stopped_by, log.step, screen, console)
-    bucket.share(f"the end of {name}")  # what the leader wrote may be read
+    sharing.share(f"the end of {name}")  # what the leader wrote may be read
     return state
 
 
