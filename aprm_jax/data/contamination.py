@@ -1,9 +1,9 @@
 """Whether training questions occur in evaluation sets: equal, or nearly so.
 
-Equal means equal after normalisation (`labelled.question_tokens`). Nearly equal means
-that at least a share of the training question's word n-grams stand in one evaluation
-question, or the other way round: a question with a sentence added or left out is
-caught from either side.
+Equal means equal after normalisation (`question_tokens`). Nearly equal means that at
+least a share of the training question's n-grams of words (`labelled.question_words`,
+which has no brackets) stand in one evaluation question, or the other way round: a
+question with a sentence added or left out is caught from either side.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ import collections
 import dataclasses
 from collections.abc import Iterable, Sequence
 
-from aprm_jax.data.labelled import question_tokens
+from aprm_jax.data.labelled import question_words
+from aprm_jax.data.question_tokens import question_tokens
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +58,7 @@ class ContaminationIndex:
             if not tokens or tokens in self._equal:
                 continue
             index = len(self._questions)
-            grams = self._grams(tokens)
+            grams = self._grams(question_words(question))
             self._equal[tokens] = index
             self._questions.append((name, question, len(grams)))
             for gram in grams:
@@ -69,7 +70,7 @@ class ContaminationIndex:
         if tokens in self._equal:
             name, text, _ = self._questions[self._equal[tokens]]
             return Overlap(name, text, 1.0, True)
-        grams = self._grams(tokens)
+        grams = self._grams(question_words(question))
         common = collections.Counter(
             index for gram in grams for index in self._holders.get(gram, ())
         )

@@ -12,12 +12,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from aprm_jax.data.jsonl import Rows
+from aprm_jax.data.question_tokens import question_tokens
 
 LABEL_KINDS = ("hard", "soft", "three_class")
 NEUTRAL = 0.5  # label of a step that people rated neither right nor wrong
 
-# A word or number, or a sign that changes what a formula says.
-_TOKEN = re.compile(r"[^\W_]+|[-+*/=<>^]")
+# A word or number, or a sign, however little it says.
+_WORD = re.compile(r"[^\W_]+|[-+*/=<>^]")
 _INVISIBLE = re.compile(r"\\(?:left|right|displaystyle|[,;:! ])|[$]|\\text\b")
 
 
@@ -139,17 +140,27 @@ def as_kind(
     return dataclasses.replace(solution, labels=tuple(rounded), ratings=tuple(ratings))
 
 
-def question_tokens(question: str) -> tuple[str, ...]:
-    """A question's words, numbers and signs, without case, spacing and layout.
+def question_words(question: str) -> tuple[str, ...]:
+    """A question's words, numbers and plain signs, without case, brackets and layout.
 
-    Two questions with the same tokens are the same question.
+    Questions with the same words are alike, not the same: `(1 + 2) * 3` has the words
+    of `1 + 2 * 3`. `question_tokens` tells these apart.
     """
     text = unicodedata.normalize("NFKC", question).casefold()
-    return tuple(_TOKEN.findall(_INVISIBLE.sub(" ", text)))
+    return tuple(_WORD.findall(_INVISIBLE.sub(" ", text)))
 
 
 @functools.lru_cache(maxsize=1 << 16)
 def question_id(question: str) -> str:
     """An id that typographic variants of a question share: 16 hexadecimal digits."""
-    text = " ".join(question_tokens(question)) or question
+    return _hashed(question_tokens(question), question)
+
+
+def question_place(question: str) -> float:
+    """Where in [0, 1) a hash puts a question; those with the same words, together."""
+    return int(_hashed(question_words(question), question), 16) / float(1 << 64)
+
+
+def _hashed(tokens: tuple[str, ...], question: str) -> str:
+    text = " ".join(tokens) or question
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]

@@ -8,7 +8,13 @@ from typing import Unpack
 
 from aprm_jax.data.contamination import ContaminationIndex, Overlap
 from aprm_jax.data.jsonl import DataError, Limits
-from aprm_jax.data.labelled import NEUTRAL, LabelledSolution, from_labels, question_id
+from aprm_jax.data.labelled import (
+    NEUTRAL,
+    LabelledSolution,
+    from_labels,
+    question_id,
+    question_place,
+)
 from aprm_jax.data.labelled_texts import split_source
 from aprm_jax.data.readers import ProblemSource, read_problems, read_steps, sources
 from aprm_jax.data.readers.base import MathProblem
@@ -145,8 +151,7 @@ def without_contamination(
 
 def split_of(question: str, dev_share: float) -> str:
     """The split of a question: by a hash of its text, so that order changes nothing."""
-    place = int(question_id(question), 16) / float(1 << 64)
-    return DEV if place < dev_share else TRAIN
+    return DEV if question_place(question) < dev_share else TRAIN
 
 
 def _worked(problem: MathProblem) -> LabelledSolution:

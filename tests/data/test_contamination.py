@@ -36,6 +36,13 @@ def test_a_sentence_more_or_less_hides_nothing():
     assert _index(QUESTION).find("How far has a bird flown in 3 hours?") is None
 
 
+def test_signs_tell_questions_apart_and_hide_no_near_duplicate():
+    assert _index("1+2*3?", ngram=6).find("(1+2)*3?") is None
+    laid_out = QUESTION.replace("60 miles", "(60) miles").replace(" 3 ", " {3!} ")
+    found = _index(QUESTION).find(laid_out)
+    assert found is not None and not found.equal and found.share == 1.0
+
+
 def test_the_share_is_counted_by_hand():
     # Words 1-8 and 1-5 + 3 others: 6 and 6 trigrams, 3 of them common.
     index = _index("a b c d e f g h", ngram=3, share=0.5)

@@ -355,6 +355,75 @@ def test_questions_are_the_same_whatever_their_layout():
     assert len({question_id(""), question_id("?"), question_id("…")}) == 3
 
 
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("What is 2 * (3 + 4)?", "What is (2 * 3) + 4?"),
+        ("(1+2)*3?", "1+2*3?"),
+        ("Compute 5! + 2", "Compute 5 + 2"),
+        ("Find n! for n = 3.", "Find n for n = 3."),
+        ("Is x != 3?", "Is x = 3?"),
+        ("What is 5% of 20?", "What is 5 of 20?"),
+        ("What is $5\\%$ of 20?", "What is $5$ of 20?"),
+        ("How many integers have |x| < 3?", "How many integers have x < 3?"),
+        ("Solve x ≥ 3", "Solve x ≤ 3"),
+        ("Solve $x \\neq 3$", "Solve $x = 3$"),
+        ("8 ÷ 4?", "8 × 4?"),
+        ("8 − 4?", "8 4?"),
+        ("8 – 4?", "8 + 4?"),
+        ("√(4) + 5", "√(4 + 5)"),
+        ("\\sqrt{2}+3", "\\sqrt{2+3}"),
+        ("a_{n+1}", "a_n + 1"),
+        ("\\log_2 8", "\\log 2 8"),
+        ("What is 1.5 + 2?", "What is 1, 5 + 2?"),
+        ("What is .5 + 2?", "What is 5 + 2?"),
+        ("f(x, -y)", "f(x - y)"),
+        ("gcd(1,200)", "gcd(1200)"),
+        ("What is 3:4?", "What is 3 4?"),
+        ("1, 2, ..., 10", "1, 2, 10"),
+        ("Find f'(2).", "Find f(2)."),
+        ("Find f' at 2.", "Find f at 2."),
+        ("Find (fg)'.", "Find (fg)."),
+        ("x² + 1", "x2 + 1"),
+        ("5² + 1", "52 + 1"),
+        ("3½ + 1", "31/2 + 1"),
+        ("sin 90°", "sin 90"),
+        ("It costs €5.", "It costs £5."),
+        ("\\{2\\}", "{2}"),
+        ("[1, 2)", "(1, 2]"),
+        ("\\matrix{1 & 2 \\\\ 3 & 4}", "\\matrix{1 & 2 & 3 & 4}"),
+    ],
+)
+def test_a_sign_that_changes_the_question_tells_two_apart(one, other):
+    assert question_id(one) != question_id(other)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("What is $2 + 3$?", "what is 2+3"),
+        ("Well, Bob! How many?", "well Bob: how many."),
+        ("“Ann’s” pens; how many…", '"Ann\'s" pens how many'),
+        ("The sides 'a' and 'b' of Ann's", "the sides “a” and “b” of Ann’s"),
+        ("$x^{2} + \\frac{1}{2}$", "$x^2+\\frac 1 2$"),
+        ("$x^{10}$", "$x^10$"),
+        ("x² + y₁", "x^2 + y_1"),
+        ("3½", "3 1/2"),
+        ("$3 \\times 4 \\cdot 5$", "3 × 4 * 5"),
+        ("8 ÷ 4 − 1", "$8 / 4 - 1$"),
+        ("$x \\le 3 \\leq y$", "x ≤ 3 ≤ y"),
+        ("$90^\\circ$", "90°"),
+        ("$f'(2)$", "f′(2)"),
+        ("$\\left\\{ 1, 2 \\right\\}$", "\\{1,2\\}"),
+        ("5\\text{ miles an hour}", "5 miles an hour"),
+        ("$5\\%$", "5 %"),
+        ("In 2010, people left.", "In 2010 people left"),
+    ],
+)
+def test_spacing_case_and_prose_punctuation_tell_none_apart(one, other):
+    assert question_id(one) == question_id(other)
+
+
 # Problems.
 
 
