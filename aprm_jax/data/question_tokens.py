@@ -24,7 +24,7 @@ _TOKEN = re.compile(
     r"|\\?[^\W_]+"
     r"|(?<![^\W\d_])\.(?=\d)"  # a decimal point
     # A prime, f'(x) or (fg)': behind no word (Ann's, 'Ann') and no quoted letter.
-    r"|(?<!(?:[^\W\d_]|')[^\W\d_])(?<=[^\W_)\]}])'+(?![^\W\d_])"
+    r"|(?<!(?:[^\W\d_]|')[^\W\d_])(?<=[^\W_]|[)\]}])'+(?![^\W\d_])"
     r"|[^\w\s.']|(?<!_)_(?!_)"
 )
 _SAME_SIGN = {
