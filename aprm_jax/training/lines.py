@@ -8,6 +8,7 @@ they are not what was written. Of several hosts the leader alone writes.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import math
 import os
 import pathlib
@@ -48,14 +49,18 @@ class LineLog:
         """
         if not hosts.leader():
             return
-        kept = b""
+        lines: list[bytes] = []
         if start:
             lines = check_lines(self.path).splitlines(keepends=True)
-            kept = b"".join(line for line in lines if _step_of(line) <= start)
+        first = itertools.takewhile(lambda line: _step_of(line) <= start, lines)
+        same = b"".join(first)
+        kept = b"".join(line for line in lines if _step_of(line) <= start)
+        # First of what the old and the new file have: a kill leaves no false seal.
+        self._seal_as(same)
         if not self.path.exists() or self.path.stat().st_size != len(kept):
             atomic_write(self.path, kept)
-        self._digest, self._bytes = hashlib.sha256(kept), len(kept)
-        self.seal()
+        if kept != same:
+            self._seal_as(kept)
         try:
             self._file = self.path.open("ab")
         except OSError as error:
@@ -86,8 +91,17 @@ class LineLog:
         """
         if not hosts.leader():
             return
+        try:
+            if self._file is not None:
+                os.fsync(self._file.fileno())  # the seal may not outlive its lines
+        except OSError as error:
+            raise cannot_write(self.path, error) from error
         content = {"bytes": self._bytes, "lines": self._digest.hexdigest()}
         write_sealed(_seal(self.path), content)
+
+    def _seal_as(self, content: bytes) -> None:
+        self._digest, self._bytes = hashlib.sha256(content), len(content)
+        self.seal()
 
     def close(self) -> None:
         """Closes the file; safe to call twice.
