@@ -95,30 +95,35 @@ class Checkpointer:
                 self._make_room(step)
             hosts.barrier("save")
             self._in_flight = True
-            if hosts_apart() and not hosts.leader():
-                return
-            if self._orbax is None:
-                quieten()
-                # Random weights do not compress; trying costs the training its CPU.
-                options = _processes()
-                handler = ocp.PyTreeCheckpointHandler(
-                    use_compression=False, multiprocessing_options=options
-                )
-                self._orbax = ocp.AsyncCheckpointer(
-                    handler, timeout_secs=_PATIENCE, multiprocessing_options=options
-                )
-            self._orbax.save(self._dir / str(step), args=ocp.args.PyTreeSave(leaves))
+            if hosts.leader() or not hosts_apart():
+                self._begin(step, leaves, kinds)
         except hosts.HostsError:  # another host has said why
             raise
         except Exception as error:
             raise self._failed(step, error) from error
+        if not self._async:
+            self.wait()
+
+    def _begin(
+        self, step: int, leaves: dict[str, Any], kinds: dict[str, list[Any]]
+    ) -> None:
+        """Lets Orbax copy the arrays and write them behind the caller's back."""
+        if self._orbax is None:
+            quieten()
+            # Random weights do not compress; trying costs the training its CPU.
+            options = _processes()
+            handler = ocp.PyTreeCheckpointHandler(
+                use_compression=False, multiprocessing_options=options
+            )
+            self._orbax = ocp.AsyncCheckpointer(
+                handler, timeout_secs=_PATIENCE, multiprocessing_options=options
+            )
+        self._orbax.save(self._dir / str(step), args=ocp.args.PyTreeSave(leaves))
         # Orbax's own callback comes before the folder is renamed into place.
         self._thread = threading.Thread(
             target=self._complete, args=(self._orbax, step, kinds), name="checkpoint"
         )
         self._thread.start()
-        if not self._async:
-            self.wait()
 
     def wait(self) -> None:
         """Blocks until the save in flight, if any, is complete.
@@ -270,8 +275,9 @@ class Checkpointer:
             intact = False
         if not intact:
             raise self._damaged(folder, folder / MANIFEST, "is not what was written")
-        # By one host: a pod would read the whole of it as often as it has hosts.
-        for name, recorded in manifest["files"].items() if hosts.leader() else ():
+        # Of a common folder by one host: a pod would read it as often as it has hosts.
+        mine = hosts.leader() or hosts_apart()
+        for name, recorded in manifest["files"].items() if mine else ():
             path = folder / name
             if not path.is_file():
                 raise self._damaged(folder, path, "is missing")

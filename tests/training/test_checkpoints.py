@@ -13,6 +13,7 @@ import numpy as np
 import optax
 import pytest
 
+from aprm_jax.training import checkpoints
 from aprm_jax.training.checkpoints import (
     Checkpointer,
     CheckpointError,
@@ -190,6 +191,33 @@ def test_a_missing_or_cut_file_is_refused(saved):
     file.unlink()
     with pytest.raises(DamagedCheckpointError, match=f"{file.name} is missing"):
         Checkpointer(saved).restore(1, tree())
+
+
+@pytest.mark.parametrize("apart", [True, False])
+def test_a_follower_checks_the_copy_that_is_its_own(saved, monkeypatch, apart):
+    read = []
+    monkeypatch.setattr(checkpoints, "fingerprint", read.append)  # equal to nothing
+    monkeypatch.setattr(checkpoints, "hosts_apart", lambda: apart)
+    monkeypatch.setattr(checkpoints.hosts, "leader", lambda: False)
+    if apart:
+        with pytest.raises(DamagedCheckpointError, match="checksum"):
+            Checkpointer(saved).restore(2, tree())
+    else:  # the leader has read the same files
+        assert_same(Checkpointer(saved).restore(2, tree()), tree(2))
+    assert bool(read) == apart
+
+
+@pytest.mark.parametrize("leads", [True, False])
+def test_hosts_apart_wait_for_a_save_together(tmp_path, monkeypatch, leads):
+    met = []
+    monkeypatch.setattr(checkpoints, "hosts_apart", lambda: True)
+    monkeypatch.setattr(checkpoints.hosts, "leader", lambda: leads)
+    monkeypatch.setattr(checkpoints.hosts, "barrier", met.append)
+    checkpointer = Checkpointer(tmp_path, async_=False)
+    checkpointer.save(1, {"x": 1})
+    assert met == ["save", "saved"]
+    checkpointer.close()
+    assert checkpointer.steps() == ([1] if leads else [])
 
 
 def test_going_back_sets_later_ones_aside(saved):
