@@ -99,14 +99,22 @@ def draw(
         allowed = jnp.where(_allowed(logprobs, rules), logprobs, -jnp.inf)
         share = jax.nn.logsumexp(allowed, axis=-1, keepdims=True)
         logprobs = logprobs - jnp.where(rules.renormalised, share, 0.0)
-    cumulative = jnp.cumsum(jnp.exp(allowed), axis=-1)
-    # Scaled by the total, which rounding leaves near 1: the last token with any
-    # probability is always reached, and one without any is never chosen.
-    target = uniform[:, None] * cumulative[:, -1:]
-    drawn = jnp.argmax(cumulative > target, axis=-1)
+    drawn = _invert(jnp.exp(allowed), uniform)
     tokens = jnp.where(greedy, jnp.argmax(logits, axis=-1), drawn).astype(jnp.int32)
     chosen = jnp.take_along_axis(logprobs, tokens[:, None], axis=-1)[:, 0]
     return tokens, chosen
+
+
+def _invert(
+    probs: Float32[Array, "B V"], uniform: Float32[Array, " B"]
+) -> Int32[Array, " B"]:
+    """The first token, of those with any probability, whose sum is past the share."""
+    cumulative, possible = jnp.cumsum(probs, axis=-1), probs > 0
+    # Sums in a tree may rise or fall by a rounding at a token without probability, and
+    # their total is only near 1: both are asked of possible tokens alone.
+    total = jnp.where(possible, cumulative, 0.0).max(axis=-1, keepdims=True)
+    past = (cumulative > uniform[:, None] * total) | (cumulative >= total)
+    return jnp.argmax(possible & past, axis=-1).astype(jnp.int32)
 
 
 def _allowed(logprobs: Float32[Array, "B V"], rules: Rules) -> Bool[Array, "B V"]:

@@ -9,7 +9,7 @@ import pytest
 import scipy.stats
 from tiny_decoder import CONFIGS, SMALL, forward, make_params
 
-from aprm_jax.sampling import programs
+from aprm_jax.sampling import methods, programs
 from aprm_jax.sampling.merged import sample_merged
 from aprm_jax.sampling.methods import Truncation, draw, row_uniforms
 from aprm_jax.sampling.sampler import Sampler
@@ -174,6 +174,23 @@ def _kept(probs, top_k=0, top_p=1.0, min_p=0.0):
         total += left[token]
     kept &= probs >= left[nucleus].min() * probs[kept].sum() - 1e-9
     return kept & (probs >= min_p * probs.max())
+
+
+@pytest.mark.parametrize("fields", [{"top_k": 20}, {"top_p": 0.5}, {"min_p": 0.05}])
+def test_the_ends_of_rounded_sums_draw_allowed_tokens(fields):
+    """Sums in a tree rise by a rounding at tokens that may not be drawn."""
+    row = 2.5 * jax.random.normal(jax.random.key(0), (1, 1000))
+    rules = Truncation(**fields).rules
+    assert rules is not None
+    logprobs = jax.nn.log_softmax(row)
+    allowed = np.asarray(methods._allowed(logprobs, rules))[0]
+    sums = np.cumsum(np.where(allowed, np.exp(np.asarray(logprobs)[0]), 0.0))
+    ends = np.unique(np.float32(sums[allowed] / sums[-1]))
+    near = ends[:, None] + np.arange(-6, 7, dtype=np.float32) * np.float32(2.0**-24)
+    uniforms = jnp.asarray(np.clip(near.ravel(), 0, 1 - 2.0**-24), jnp.float32)
+    logits = jnp.broadcast_to(row, (len(uniforms), 1000))
+    tokens, _ = draw(logits, uniforms, jnp.float32(1.0), rules)
+    assert allowed[np.asarray(tokens)].all()
 
 
 SHARES = np.array([0.05, 0.3, 0.1, 0.1, 0.25, 0.0, 0.2], np.float64)
