@@ -258,12 +258,12 @@ class _Log:
         self._hook = hook
         self._waiting: tuple[int, StepOutput, dict[str, float]] | None = None
         self._clock = time.perf_counter()
-        self._in_a_row = 0
+        self._in_a_row = self._most_in_a_row = 0
 
     @property
     def gave_up(self) -> bool:
         """Whether too many updates in a row were not finite."""
-        return self._in_a_row >= self._max_nonfinite
+        return self._most_in_a_row >= self._max_nonfinite
 
     def add(self, step: int, output: StepOutput) -> None:
         """Takes in what was just dispatched; writes what came before it."""
@@ -288,6 +288,8 @@ class _Log:
         values = {name: to_scalar(value) for name, value in fetched.items()}
         if values.get("nonfinite", 0):
             self._in_a_row += 1
+            # A finite one in flight behind them takes nothing back.
+            self._most_in_a_row = max(self._most_in_a_row, self._in_a_row)
             self._dump(step, output.batch)
         else:
             self._in_a_row = 0
@@ -298,8 +300,8 @@ class _Log:
     def nonfinite_error(self) -> NonFiniteError:
         """What to raise once `gave_up`."""
         return NonFiniteError(
-            f"The last {self._in_a_row} updates were not finite and were not applied. "
-            f"Their batches are in {self._dumps}; the last good state is the "
+            f"Updates were not finite and were not applied, {self._most_in_a_row} in a "
+            f"row. Their batches are in {self._dumps}; the last good state is the "
             f"checkpoint of step {self.step}. Look at the batches and at the metrics "
             "of the steps before; a lower learning rate or a gradient clip often "
             "helps."

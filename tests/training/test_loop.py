@@ -249,6 +249,15 @@ def test_too_many_nonfinite_steps_stop_the_job(tmp_path, limit):
     assert sum(row["nonfinite"] for row in read_metrics(tmp_path)) >= limit
 
 
+@pytest.mark.parametrize("bad", [[3], [3, 4], [6], [1, 3]])
+def test_one_nonfinite_step_is_too_many_where_one_is_the_limit(tmp_path, bad):
+    """Also where the next one, in flight as it is found out, is finite."""
+    data = [-1 if step in bad else 1 for step in range(7)]
+    with pytest.raises(NonFiniteError, match="in a row"):
+        _train_on(data, tmp_path, max_nonfinite=1)
+    assert Checkpointer(tmp_path / "checkpoints").latest() == min(bad[0] + 2, 7)
+
+
 def test_dumps_do_not_fill_the_disk(tmp_path):
     _train_on([-1] * 40, tmp_path, max_nonfinite=100)
     assert len(list((tmp_path / "nonfinite").iterdir())) == 20
