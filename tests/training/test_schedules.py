@@ -20,7 +20,26 @@ def test_warm_up_and_cosine():
         assert float(schedule(step)) == pytest.approx(expected, abs=1e-6)
 
 
-@pytest.mark.parametrize(("warmup", "total"), [(0, 10), (10, 5), (1, 1)])
+def test_without_warm_up_the_first_rate_is_the_peak():
+    rates = [float(warmup_cosine(2.0, 0, 10)(step)) for step in range(11)]
+    assert rates[0] == pytest.approx(2.0) and rates[10] == pytest.approx(0.2)
+    assert rates == sorted(rates, reverse=True)
+
+
+@pytest.mark.parametrize("warmup", [0, 1, 5])
+def test_a_single_update_learns(warmup):
+    assert float(warmup_cosine(2.0, warmup, 1)(0)) == pytest.approx(2.0)
+
+
+@pytest.mark.parametrize("total", [2, 3, 5])
+def test_a_warm_up_longer_than_the_run_still_ends_below_its_peak(total):
+    rates = [float(warmup_cosine(1.0, 9, total)(step)) for step in range(total)]
+    assert max(rates) > 0 and all(0 <= rate <= 1 for rate in rates)
+
+
+@pytest.mark.parametrize(
+    ("warmup", "total"), [(0, 0), (0, 1), (0, 10), (10, 5), (1, 1)]
+)
 def test_short_runs_have_a_finite_rate(warmup, total):
     schedule = warmup_cosine(1.0, warmup, total)
     rates = [float(schedule(step)) for step in range(max(warmup, total) + 3)]
