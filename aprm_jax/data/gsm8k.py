@@ -55,11 +55,8 @@ def parse_row(row: dict, *, strip_annotations: bool = False) -> Problem:
       RowError: a field is missing, or the solution does not end in `#### N`.
     """
     question = require_str(row, "question")
-    steps = _lines(require_str(row, "answer"))
-    if strip_annotations:
-        steps = [strip(step) for step in steps]
-    steps = [step for step in steps if step]
-    if not is_final(steps[-1]):
+    steps = _steps(require_str(row, "answer"), strip_annotations)
+    if not steps or not is_final(steps[-1]):
         raise RowError(f"the solution does not end in {FINAL} and a number")
     answer = canonical(steps[-1])
     if final_answer(steps[-1]) is None or answer is None:
@@ -71,9 +68,12 @@ def parse_row(row: dict, *, strip_annotations: bool = False) -> Problem:
     return Problem(question, tuple(steps), answer)
 
 
-def _lines(solution: str) -> list[str]:
-    """The lines; white space at their ends belongs to the breaks between them."""
-    return [line.strip() for line in solution.split("\n")]
+def _steps(solution: str, strip_annotations: bool) -> list[str]:
+    """The lines with text; white space at their ends belongs to the breaks between."""
+    lines = [line.strip() for line in solution.split("\n")]
+    if strip_annotations:
+        lines = [strip(line) for line in lines]
+    return [line for line in lines if line]
 
 
 def strip(step: str) -> str:
@@ -99,14 +99,11 @@ def read_model_solutions(
         found = []
         for model in models:
             entry = require_dict(row, model)
-            steps = _lines(require_str(entry, "solution"))
-            if steps[-1].startswith("A:"):
-                steps[-1] = f"{FINAL} {steps[-1].removeprefix('A:').strip()}"
-            if strip_annotations:
-                steps = [strip(step) for step in steps]
-            kept = tuple(step for step in steps if step)
+            steps = _steps(require_str(entry, "solution"), strip_annotations)
+            if steps and steps[-1].startswith("A:"):
+                steps[-1] = f"{FINAL} {steps[-1].removeprefix('A:').strip()}".strip()
             outcome = require_bool(entry, "is_correct")
-            found.append(ModelSolution(question, kept, outcome, model))
+            found.append(ModelSolution(question, tuple(steps), outcome, model))
         return found
 
     rows: Rows[list[ModelSolution]] = read_rows(path, parse, **limits)

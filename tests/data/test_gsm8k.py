@@ -69,6 +69,20 @@ def test_bad_answers_are_refused(answer):
         parse_row({"question": "q", "answer": answer})
 
 
+def test_an_answer_of_annotations_alone_is_refused():
+    with pytest.raises(RowError, match="does not end in ####"):
+        parse_row({"question": "q", "answer": "<<48/2=24>>"}, strip_annotations=True)
+
+
+@pytest.mark.parametrize("end", ["", "\n", "\n \n", "<<1=1>>", "\n<<1=1>>"])
+def test_a_model_solutions_answer_is_its_last_line_with_text(tmp_path, end):
+    entry = {"solution": f"1+1 = 2\nA: 2{end}", "is_correct": True}
+    path = _write(tmp_path / "some.jsonl", [{"question": "q", "6b_finetuning": entry}])
+    stripped = {"models": ("6b_finetuning",), "strip_annotations": True}
+    [solution] = read_model_solutions(path, **stripped)
+    assert solution.steps == ("1+1 = 2", "#### 2")
+
+
 def test_epochs_are_permutations_and_pure(files, domain):
     n = domain.num_train
     assert n == 50
