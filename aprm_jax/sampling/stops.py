@@ -50,7 +50,8 @@ class ReplyText:
         self._decode, self._stops = stops.decode, stops
         # Tokens that give context, then those whose text is not settled yet.
         self._window = list(before[-_MOST_HELD:])
-        self._settled = len(self._window)
+        # Characters of the window's text that are settled, and tokens added since.
+        self._known, self._held = len(self._decode(self._window)), 0
         self._pieces: list[str] = []
         self._tail, self._open = "", ""
         self._reach = max(map(len, stops.texts)) - 1
@@ -63,24 +64,26 @@ class ReplyText:
     def push(self, token: int) -> bool:
         """Adds a token of the reply; true where a stop text is complete with it."""
         self._window.append(int(token))
-        known = len(self._decode(self._window[: self._settled]))
-        self._open = self._decode(self._window)[known:]
+        self._held += 1
+        self._open = self._decode(self._window)[self._known :]
         # Half a character may still become a whole one: a stop ends before it.
         whole = self._open.rstrip(_BROKEN)
         end = self._end_of_stop(self._tail + whole)
         if end is not None:
             self._open = whole[: end - len(self._tail)]
             return True
-        held = len(self._window) - self._settled
-        if (self._open and whole == self._open) or held >= _MOST_HELD:
-            self._settle()
+        if (self._open and whole == self._open) or self._held >= _MOST_HELD:
+            self._settle(min(len(self._open) - len(whole), _MOST_HELD - 1))
         return False
 
-    def _settle(self) -> None:
-        self._pieces.append(self._open)
-        self._tail = (self._tail + self._open)[-self._reach :] if self._reach else ""
-        self._window = self._window[-_MOST_HELD:]
-        self._settled, self._open = len(self._window), ""
+    def _settle(self, back: int) -> None:
+        """Settles all but the last `back` characters: the next token may make one."""
+        cut = len(self._open) - back
+        settled, self._open = self._open[:cut], self._open[cut:]
+        self._pieces.append(settled)
+        self._tail = (self._tail + settled)[-self._reach :] if self._reach else ""
+        self._window = self._window[-(2 if back else 1) * _MOST_HELD :]
+        self._known, self._held = len(self._decode(self._window)) - back, 0
 
     def _end_of_stop(self, text: str) -> int | None:
         """Where the stop that ends first ends."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 
 from aprm_jax.sampling.stops import ReplyText, Stops
@@ -71,6 +73,24 @@ def test_characters_of_several_bytes_are_whole():
     # The character behind a stop has begun with the stop's last token.
     token = Bytes("\n\n")
     assert _run(token, [97, 256, 0xC3, 0xA9], "\n\n") == (2, "a\n\n")
+
+
+def test_characters_that_tokens_end_and_begin_at_once_are_whole():
+    pieces = [b"\xe2", b"\x82\xac\xf0", b"\x9f", b"\x98\x80"]
+    assert _run(_joined(pieces), range(4), "x") == (None, "€😀")
+    for seed in range(300):
+        pick = random.Random(seed)
+        text = "".join(pick.choices("ab\n é€😀", k=20))
+        data, pieces = text.encode(), []
+        while data:
+            cut = pick.randint(1, 5)
+            pieces, data = [*pieces, data[:cut]], data[cut:]
+        assert _run(_joined(pieces), range(len(pieces)), "none") == (None, text)
+
+
+def _joined(pieces):
+    """A decoder whose token k is the k-th of these bytes."""
+    return lambda ids: b"".join(pieces[i] for i in ids).decode(errors="replace")
 
 
 def test_each_token_is_decoded_a_few_times_whatever_it_is():
