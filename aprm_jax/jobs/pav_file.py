@@ -14,6 +14,7 @@ from aprm_jax.files import cannot_write, damaged, sealed, to_json, unsealed
 from aprm_jax.jobs.backbones import BACKBONE, ENDPOINT
 from aprm_jax.jobs.context import Context, JobError, log
 from aprm_jax.jobs.row_files import judged_in
+from aprm_jax.jobs.solvers import written_by
 from aprm_jax.training import hosts
 from aprm_jax.training.console import duration
 from aprm_jax.training.timing import PhaseTimer
@@ -152,10 +153,8 @@ class LabelFile:
         return json.loads(to_json(made_by))
 
     def _fingerprint(self, source: str) -> Any:
-        c = self._context.config
-        if source == ENDPOINT:
-            return [c.solver.endpoint, c.endpoint.model, c.endpoint.layout]
-        if source == BACKBONE:
-            return [c.solver.backbone, c.prompt.solver]
+        named = written_by(self._context, source)
+        if source in (BACKBONE, ENDPOINT):
+            return named
         folder = self._context.model_path(source, "pav.solver")
-        return fingerprint_of(str(folder))
+        return [*named, fingerprint_of(str(folder))]

@@ -21,7 +21,6 @@ from aprm_jax.files import (
     to_json,
     unsealed,
 )
-from aprm_jax.jobs.backbones import ENDPOINT
 from aprm_jax.jobs.context import Context, JobError, log
 from aprm_jax.jobs.inputs import Writes
 from aprm_jax.jobs.kept_rows import (
@@ -39,7 +38,7 @@ from aprm_jax.jobs.row_files import (
     located,
     run_verifier,
 )
-from aprm_jax.jobs.solvers import open_solver
+from aprm_jax.jobs.solvers import open_solver, written_by
 from aprm_jax.jobs.spent import Spent
 from aprm_jax.jobs.step_data import LIKELIHOOD
 from aprm_jax.jobs.tree_data import SOLUTIONS
@@ -387,8 +386,7 @@ def _check_made_by(context: Context, output: Path) -> None:
     made_by = {f"search.{k}": v for k, v in flat(c.search).items() if k not in _ASIDE}
     made_by |= {"seed": c.seed, "builder": flat(c.builder)}
     made_by["domain"] = judged_in(context)
-    if c.search.solver == ENDPOINT:
-        made_by["endpoint"] = [c.solver.endpoint, c.endpoint.model, c.endpoint.layout]
+    made_by["writer"] = written_by(context, c.search.solver)
     own = f"{LIKELIHOOD}:{c.search.solver}"
     names = [own, *_names(c.search), *_prover(c.search)]
     found = [located(context, name) for name in dict.fromkeys(names)]
@@ -400,7 +398,7 @@ def _fingerprint(name: str) -> str:
     """What changes where a verifier does; of the oracle, or no folder, the name."""
     try:
         return name if name == ORACLE else fingerprint_of(name)
-    except ModelFileError:  # the backbone that the config names
+    except ModelFileError:  # a backbone or server: `written_by` has what it is
         return name
 
 

@@ -11,6 +11,7 @@ from aprm_jax.config.groups import HttpConfig
 from aprm_jax.hf.builders import open_writer
 from aprm_jax.jobs.backbones import BACKBONE, ENDPOINT
 from aprm_jax.jobs.context import Context
+from aprm_jax.models.io import ModelFileError
 from aprm_jax.servers.client import read_key
 from aprm_jax.servers.journal import FILE, Journal
 from aprm_jax.solvers.completions import Completions
@@ -22,6 +23,7 @@ from aprm_jax.solvers.endpoint import (
 )
 from aprm_jax.solvers.local import LocalSolver
 from aprm_jax.solvers.protocol import Solver
+from aprm_jax.verifiers.named import fingerprint_of
 
 _WRITERS = ("solver", "solvers", "prover")  # fields that name who writes solutions
 
@@ -48,6 +50,33 @@ def open_solver(context: Context, source: str, field: str) -> Solver:
         own = dataclasses.replace(of_role.spec("solver"), window=spec.window)
         writer = open_writer(own, of_role.tokenizer)
     return LocalSolver(of_role.sampler, params["backbone"], of_role.domain, writer)
+
+
+def written_by(context: Context, source: str) -> list[str]:
+    """What of the config decides what a solver writes, beside the files of a stage.
+
+    Rows that were written by one solver are not gone on with by another.
+
+    Args:
+      context: of the stage that asks it.
+      source: as of `open_solver`.
+    """
+    c = context.config
+    named = [c.prompt.solver]  # a stage's model may be told in words as well
+    if source in (BACKBONE, ENDPOINT):
+        named.append(c.solver.backbone)
+    if source == BACKBONE:
+        named.append(_weights(c.solver.backbone))
+    if source == ENDPOINT:
+        named += [c.solver.endpoint, c.endpoint.model, c.endpoint.layout]
+    return named
+
+
+def _weights(name: str) -> str:
+    try:
+        return fingerprint_of(name)
+    except ModelFileError:  # what opens it says so
+        return ""
 
 
 def check_endpoint(config: Config, field: str, job: str) -> None:

@@ -159,6 +159,40 @@ def test_rows_that_are_there_are_checked(root, whole):
     assert _run(root, "damaged", problems=6)[:5] == whole
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"solver.backbone": "other"},
+        {"prompt.solver": "Solve {question} after {prefix}"},
+    ],
+)
+def test_rows_of_another_model_or_prompt_are_refused(fields, tmp_path):
+    for name in ("first", "other"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text(f'{{"name": "{name}"}}')
+    backbone = {"solver.backbone": str(tmp_path / "first")}
+    output = tmp_path / "search" / "solutions.jsonl"
+
+    def start(**changed):
+        changed = {
+            k: str(tmp_path / v) if k == "solver.backbone" else v
+            for k, v in changed.items()
+        }
+        c = with_fields(config(solver="backbone", verifiers=("oracle",)), backbone)
+        c = with_fields(c, changed)
+        search._check_made_by(Context(c, tmp_path, "search"), output)
+
+    start()
+    output.write_text("{}\n")
+    start()
+    with pytest.raises(JobError, match="was made with other writer: delete it"):
+        start(**fields)
+    # Other weights in the same folder are another model.
+    (tmp_path / "first" / "config.json").write_text("{}")
+    with pytest.raises(JobError, match="was made with other writer: delete it"):
+        start()
+
+
 def test_questions_without_answers_are_answered(root, tmp_path):
     file = tmp_path / "mine.jsonl"
     file.write_text('{"question": "1 + 2"}\n{"question": "3 + 4 * 2", "answer": 11}\n')
