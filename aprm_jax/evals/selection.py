@@ -200,10 +200,14 @@ def difference_records(
     mine: Float[np.ndarray, " P"],
     others: Mapping[Method, Float[np.ndarray, " P"]],
     resamples: int,
+    part: str = "",
 ) -> list[Record]:
-    """One method minus every other, problem by problem, named after the other."""
+    """One method minus every other, problem by problem, named after the other.
+
+    `part` says whose lead it is, where there are several.
+    """
     out: list[Record] = []
     for (verifier, metric), values in others.items():
         interval = intervals.paired_difference(mine, values, resamples=resamples)
-        out += metric_records(DIFFERENCE, split, verifier, {metric: interval})
+        out += metric_records(DIFFERENCE, split, verifier, {metric: interval}, part)
     return out

@@ -141,7 +141,7 @@ def _lines(
 ) -> dict[tuple[str, str, str], tuple[Chart, Series]]:
     trained = [(name, job) for name, job in stages(config) if jobs()[job].length]
     trained.sort(key=lambda stage: stage[1] != "aprm")  # the game first
-    drawn = charts.pressure(config, results)
+    drawn = charts.pressure(_as_measured(config), results)
     for name, _ in trained:
         if rows := read_metrics(folder / name):
             drawn += charts.curves(config, name, rows)
@@ -227,14 +227,21 @@ def _mean_line(lines: Sequence[Series]) -> Series:
 
 
 def _main_table(run: Run) -> Table:
-    return tables.main_table(run.config, Results(run.records))
+    return tables.main_table(_as_measured(run.config), Results(run.records))
+
+
+def _as_measured(config: Config) -> Config:
+    """Of the evaluation that a run's report shows."""
+    names = [name for name, job in stages(config) if job == "evaluate"]
+    return tables.as_measured(config, names[0]) if names else config
 
 
 def _more_tables(runs: Sequence[Run]) -> list[Table]:
     """Those that more than one run has."""
     by_title: dict[str, list[tuple[str, Table]]] = {}
     for run in runs:
-        for table in tables.more_tables(run.config, Results(run.records), {}):
+        config = _as_measured(run.config)
+        for table in tables.more_tables(config, Results(run.records), {}):
             by_title.setdefault(table.title, []).append((run.name, table))
     return [_side_by_side(found) for found in by_title.values() if len(found) > 1]
 

@@ -51,6 +51,7 @@ from aprm_jax.jobs.records.evaluate import (
     split_solvers,
 )
 from aprm_jax.jobs.step_data import DEV
+from aprm_jax.jobs.verifier_tables import shown_aggregation
 from aprm_jax.jobs.verifiers import model_scores, set_scores
 from aprm_jax.solvers.protocol import Solution
 from aprm_jax.verifiers.protocol import Scored, StepScores
@@ -278,8 +279,7 @@ def _split(
     right = selection.correctness(context.domain, problems, solutions)
     winners = {}
     for name, said in scored.items():
-        own = said.aggregation
-        how = own if own in c.aggregations else c.aggregations[0]
+        how = shown_aggregation(said.aggregation, c.aggregations)
         kinds, winners[name] = samples.wrong_winners(
             context, problems, solutions, right, {name: said}, how
         )

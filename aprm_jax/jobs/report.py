@@ -43,6 +43,7 @@ from aprm_jax.report.contents import (
     ReportData,
     ScoredStep,
     Solution,
+    Table,
     Timing,
 )
 from aprm_jax.report.page import write_report
@@ -85,8 +86,9 @@ def run(context: Context) -> dict[str, Any]:
     trained = {name: rows for name, rows in trained.items() if rows}
     evaluated = [name for name, job in stages(config) if job == "evaluate"]
     evaluation = root / evaluated[0] if evaluated else None
-    parts = _parts(config, evaluation) if evaluation is not None else []
-    records = _records(config, evaluation, [part["name"] for part in parts])
+    shown_as = tables.as_measured(config, evaluated[0]) if evaluated else config
+    parts = _parts(shown_as, evaluation) if evaluation is not None else []
+    records = _records(shown_as, evaluation, [part["name"] for part in parts])
     more = {
         "training": {name: _ends(rows) for name, rows in trained.items()},
         "seconds": {
@@ -100,7 +102,7 @@ def run(context: Context) -> dict[str, Any]:
     text = json.dumps(numbers, indent=1, sort_keys=True)
     atomic_write(root / "summary.json", text + "\n")
     results = Results(records)
-    table = tables.main_table(config, results) if evaluation is not None else None
+    table = tables.main_table(shown_as, results) if evaluation is not None else None
     game = _game(context, trained)
     shown = sorted(trained, key=lambda name: name != game)  # the game first
     data = ReportData(
@@ -111,19 +113,20 @@ def run(context: Context) -> dict[str, Any]:
         tables=[
             *rl_tables(config, root),
             *(
-                tables.more_tables(config, results, _written(trained.get(game or "")))
+                tables.more_tables(shown_as, results, _written(trained.get(game or "")))
                 if evaluation is not None
                 else ()
             ),
+            *_further(context, evaluated[1:]),
         ],
-        pressure=charts.pressure(config, results),
+        pressure=charts.pressure(shown_as, results),
         charts=[
-            *charts.reliability(config, parts),
+            *charts.reliability(shown_as, parts),
             *(c for name in shown for c in charts.curves(config, name, trained[name])),
         ],
         progression=charts.progression(trained[game]) if game else None,
         perturbations=_perturbations(root / game) if game else (),
-        solutions=_solutions(context, parts),
+        solutions=_solutions(shown_as, parts),
         trees=search_trees(root),
         timings=_timings(context, trained, evaluation),
         summary=numbers,
@@ -145,6 +148,18 @@ def _records(config: Config, evaluation: Path | None, parts: Sequence[str]):
     remedy = f"Delete it (rm {path}) and run the same command again: its parts are kept"
     records, _ = read_results(path, f"{remedy}.")
     return [*records, *tables.differences(config, evaluation, parts)]
+
+
+def _further(context: Context, evaluated: Sequence[str]) -> list[Table]:
+    """What evaluations after the first say; their numbers are in their folders."""
+    shown = []
+    for name in evaluated:
+        config = tables.as_measured(context.config, name)
+        records = _records(config, context.root / name, ())
+        table = tables.main_table(config, Results(records))
+        if any(any(row.cells) for row in table.rows):
+            shown.append(dataclasses.replace(table, title=f"{name}: {table.title}"))
+    return shown
 
 
 def _ends(rows: Sequence[Mapping[str, int | float]]) -> dict[str, float]:
@@ -249,16 +264,18 @@ def _written(rows: Sequence[Mapping[str, int | float]] | None) -> dict[str, floa
     }
 
 
-def _solutions(context: Context, parts: Sequence[Mapping[str, Any]]) -> list[Solution]:
+def _solutions(config: Config, parts: Sequence[Mapping[str, Any]]) -> list[Solution]:
     """Examples of every split and set, scored by APRM, else by the last PRM."""
-    listed = [v for v in verifiers(context.config) if v.group != GIVEN]
-    if not listed:
-        return []
+    listed = [v for v in verifiers(config) if v.group != GIVEN]
     own = [v for v in listed if v.own]
-    labelled = context.config.domain.name == "labelled"
-    chosen = own[-1 if labelled else 0] if own else listed[-1]
+    order = [*(reversed(own) if config.domain.name == "labelled" else own)]
+    order += reversed(listed)
     columns = [
-        [_solution(row, chosen, part["name"]) for row in part.get("solutions", ())]
+        [
+            _solution(row, chosen, part["name"])
+            for row in part.get("solutions", ())
+            for chosen in [v for v in order if v.key in row["scores"]][:1]
+        ]
         for part in parts
     ]
     columns += [

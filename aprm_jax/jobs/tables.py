@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from aprm_jax.config import Config
+from aprm_jax.config import Config, for_stage
 from aprm_jax.evals import outcome, pressure, robustness, selection, step_labels
 from aprm_jax.evals.records import Record, Results
 from aprm_jax.files import damaged
@@ -20,8 +21,10 @@ from aprm_jax.jobs.verifier_tables import (
     OWN,
     UPPER_BOUND,
     Figure,
+    Verifier,
     by_verifier,
     cell,
+    shown_aggregation,
     verifiers,
 )
 from aprm_jax.report.contents import Cell, Column, Row, Table
@@ -71,8 +74,7 @@ def main_table(config: Config, results: Results) -> Table:
     return Table(
         title=f"Share of {_problems(config, results)} problems a split that are "
         "solved, with 95 % intervals over problems. Best-of-n takes the sample whose "
-        "least step score (of an ORM, the last) is highest; n is "
-        f"{sizes[0]} where nothing else is said."
+        f"{_chosen_by(config)} is highest; n is {sizes[0]} where nothing else is said."
         f"{found}",
         corner="The answer is chosen by",
         columns=[column for column, *_ in columns],
@@ -93,6 +95,14 @@ def main_table(config: Config, results: Results) -> Table:
     )
 
 
+def _chosen_by(config: Config) -> str:
+    """What of a sample's step scores is compared."""
+    if MAIN_AGGREGATION in config.evaluate.aggregations:
+        return "least step score (of an ORM, the last)"
+    how = shown_aggregation(MAIN_AGGREGATION, config.evaluate.aggregations)
+    return f"score, the {how} of its steps' (of an ORM, the last),"
+
+
 def _shown_sizes(config: Config) -> tuple[int, ...]:
     """The least and the largest N of best-of-N: what little and much pressure do."""
     sizes = config.evaluate.samples
@@ -109,28 +119,66 @@ def _problems(config: Config, results: Results) -> str:
     return " to ".join(f"{n:.0f}" for n in sorted({min(counts), max(counts)}))
 
 
+def as_measured(config: Config, evaluation: str) -> Config:
+    """The config whose tables show what a stage measured, its overrides with it.
+
+    Args:
+      config: of the run.
+      evaluation: the stage.
+    """
+    own = for_stage(config, evaluation)
+    return dataclasses.replace(config, evaluate=own.evaluate, domain=own.domain)
+
+
 def differences(config: Config, evaluation: Path, parts: Sequence[str]) -> list[Record]:
-    """APRM minus every other method, problem by problem, in the splits of `parts`."""
-    own = [v.key for v in verifiers(config) if v.own]
+    """APRM minus every other method, problem by problem, in the splits of `parts`.
+
+    Each is read by the aggregation that the main table shows it by. Of several APRM the
+    first has the records without a part, each other its name as their part.
+    """
     records: list[Record] = []
     for split in config.evaluate.splits:
         path = evaluation / "per_problem" / f"{split}.npz"
-        if not own or split not in parts or not path.exists():
+        if not _own(config) or split not in parts or not path.exists():
             continue
         rows = _arrays(path)
-        for n in _shown_sizes(config):
-            method = f"{MAIN_AGGREGATION}@{n}"
-            others = [("", f"majority@{n}")]
-            others += [
-                (v.key, f"{v.aggregation}@{n}") for v in verifiers(config) if not v.own
-            ]
-            if n == config.evaluate.samples[0]:  # it draws one sample, at any n
-                others.append(("", "greedy"))
+        for own, part in _own(config):
+            records += _lead(config, split, own, part, rows)
+    return records
+
+
+def _own(config: Config) -> list[tuple[Verifier, str]]:
+    """Every APRM, and the part of the records of its lead."""
+    own = [v for v in verifiers(config) if v.own]
+    return [(v, v.key if k else "") for k, v in enumerate(own)]
+
+
+def _lead(
+    config: Config,
+    split: str,
+    own: Verifier,
+    part: str,
+    rows: Mapping[str, np.ndarray],
+) -> list[Record]:
+    """One APRM minus the others, as far as they were measured."""
+    records: list[Record] = []
+    for n in _shown_sizes(config):
+        others = [("", f"majority@{n}")]
+        others += [
+            (v.key, f"{v.aggregation}@{n}") for v in verifiers(config) if not v.own
+        ]
+        if n == config.evaluate.samples[0]:  # it draws one sample, at any n
+            others.append(("", "greedy"))
+        measured = {
+            other: rows[name]
+            for other in others
+            if (name := selection.label(other)) in rows
+        }
+        mine = rows.get(selection.label((own.key, f"{own.aggregation}@{n}")))
+        if mine is not None:
+            resamples = config.evaluate.bootstrap
             records += selection.difference_records(
-                split,
-                rows[selection.label((own[0], method))],
-                {other: rows[selection.label(other)] for other in others},
-                config.evaluate.bootstrap,
+                split, mine, measured, resamples, part
             )
     return records
 
@@ -161,7 +209,7 @@ def more_tables(
     """
     solved = config.evaluate.splits if config.domain.name != "labelled" else ()
     tables = [
-        *([_differences(config, results)] if solved else []),
+        *(_differences(config, results, *own) for own in _own(config) if solved),
         *([_other_sizes(config, results)] if solved else []),
         *([_pressure(config, results)] if solved else []),
         *(_winners(config, results, written, split) for split in solved),
@@ -208,7 +256,7 @@ def _text(value: Cell | float | None, style: str) -> str:
     return f"{100 * value.value:.1f} [{100 * value.low:.1f}, {100 * value.high:.1f}]"
 
 
-def _differences(config: Config, results: Results) -> Table:
+def _differences(config: Config, results: Results, own: Verifier, part: str) -> Table:
     methods = [(("", "greedy"), "greedy")]
     sizes = _shown_sizes(config)
     methods += [(("", f"majority@{n}"), f"majority of {n}") for n in sizes]
@@ -217,13 +265,13 @@ def _differences(config: Config, results: Results) -> Table:
             name = v.name if n == sizes[0] else f"{v.name}, best of {n}"
             methods.append(((v.key, f"{v.aggregation}@{n}"), name))
     return Table(
-        title="APRM minus the others at the same n, problem by problem",
+        title=f"{own.name} minus the others at the same n, problem by problem",
         columns=[Column(split, "points", "") for split in config.evaluate.splits],
         rows=[
             Row(
                 name,
                 [
-                    cell(results.find(selection.DIFFERENCE, split, *method))
+                    cell(results.find(selection.DIFFERENCE, split, *method, part))
                     for split in config.evaluate.splits
                 ],
             )

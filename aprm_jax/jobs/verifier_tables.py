@@ -49,23 +49,44 @@ class Verifier:
     aggregation: str = MAIN_AGGREGATION
 
 
+_LIKELIHOOD = Verifier(LIKELIHOOD, "likelihood of the language model", NO_MODEL)
+
+
 def verifiers(config: Config) -> list[Verifier]:
     """Whoever scores steps in a run, in the order of the tables' rows.
 
     Of a labelled domain: baselines, the run's PRMs, then what came from files. Else the
     likelihood and the PRMs, upper bounds last.
     """
+    found = _verifiers(config)
+    measured = config.evaluate.aggregations
+    return [
+        dataclasses.replace(v, aggregation=shown_aggregation(v.aggregation, measured))
+        for v in found
+    ]
+
+
+def shown_aggregation(own: str, measured: Sequence[str]) -> str:
+    """What a verifier is read by: its own way, else one that there are figures of."""
+    return next(
+        (how for how in (own, MAIN_AGGREGATION) if how in measured), measured[0]
+    )
+
+
+def _verifiers(config: Config) -> list[Verifier]:
     trained = _trained(config)
+    # Of a server nobody asks the likelihood of others' text.
+    has_likelihood = config.evaluate.solver not in ("", ENDPOINT)
     if config.domain.name == "labelled":
         files = [str(entry).partition("=")[0] for entry in config.evaluate.scores]
         return [
             Verifier(CHANCE, "chance", NO_MODEL),
             Verifier(POSITION, "position of the step", NO_MODEL),
-            Verifier(LIKELIHOOD, "likelihood of the language model", NO_MODEL),
+            *([_LIKELIHOOD] if has_likelihood else []),
             *(dataclasses.replace(v, own=True) for v in trained),
             *(Verifier(name, name, GIVEN) for name in files),
         ]
-    if config.evaluate.solver not in ("", ENDPOINT):
+    if has_likelihood:
         trained.append(Verifier(LIKELIHOOD, "likelihood of the solver", NO_TRAINING))
     order = (NO_TRAINING, TRAINED, UPPER_BOUND)
     return sorted(trained, key=lambda v: (order.index(v.group), v.own))
@@ -89,8 +110,6 @@ def _trained(config: Config) -> list[Verifier]:
             name = "PRM, as published" if key == BACKBONE else f"PRM {_short(key)}"
             name = key if is_address(key) else name
         how, own = _stated_aggregation(config, key), name == "APRM"
-        if how not in config.evaluate.aggregations:  # there are no figures of it
-            how = MAIN_AGGREGATION
         trained.append(Verifier(key, name, group, own=own, aggregation=how))
     shared = {v.name for v in trained if sum(v.name == w.name for w in trained) > 1}
     return [

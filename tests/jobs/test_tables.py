@@ -2,13 +2,15 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tiny_run
 
 from aprm_jax.config import with_fields
 from aprm_jax.config.schema import settings
-from aprm_jax.evals.records import Record, Results
-from aprm_jax.jobs import charts, tables
+from aprm_jax.evals.records import RESULTS, Record, Results, write_results
+from aprm_jax.jobs import charts, report, tables
+from aprm_jax.jobs.context import Context
 from aprm_jax.jobs.parts import arrays_path, part_path
 from aprm_jax.report.contents import Cell
 
@@ -252,3 +254,129 @@ def test_curves_have_a_line_a_verifier_that_was_measured_at_every_size():
     assert (line.name, line.x) == ("PRM, static corruptions", [8, 64, 512])
     assert line.y == [0.375, 0.625, 0.5]
     assert all(chart.doubling for chart in drawn)
+
+
+def difference_of(config, folder, rows) -> dict[tuple[str, str, str], float]:
+    """`tables.differences` of ten problems that all have the figure of their method."""
+    path = arrays_path(folder, "test")
+    path.parent.mkdir(parents=True)
+    np.savez(path, **{name: np.full(10, value) for name, value in rows.items()})
+    found = tables.differences(config, folder, ["test"])
+    return {(r.part, r.verifier, r.metric): round(r.value, 6) for r in found}
+
+
+def test_a_lead_is_of_the_figure_that_the_main_table_shows(tmp_path):
+    own = {"game.prm_from": "pav", "game.right_targets": "reference"}
+    config = named(
+        *("pav", "hard"),
+        stages=("pav:pav", "hard:aprm"),
+        overrides={"hard": own},
+        evaluate__splits=("test",),
+    )
+    rows = {
+        "hard.last@8": 0.9,
+        "hard.min@8": 0.2,
+        "pav.last@8": 0.5,
+        "likelihood.min@8": 0.3,
+        "majority@8": 0.4,
+        "greedy": 0.4,
+    }
+    assert difference_of(config, tmp_path, rows) == {
+        ("", "", "greedy"): 0.5,
+        ("", "", "majority@8"): 0.5,
+        ("", "likelihood", "min@8"): 0.6,
+        ("", "pav", "last@8"): 0.4,
+    }
+
+
+def test_every_aprm_of_a_run_has_its_own_lead(tmp_path):
+    config = named("p", "q", stages=("p:aprm", "q:aprm"), evaluate__splits=("test",))
+    rows = {"p.min@8": 0.2, "q.min@8": 0.9, "majority@8": 0.5, "greedy": 0.25}
+    found = difference_of(config, tmp_path, rows)  # no likelihood was measured
+    assert found == {
+        ("", "", "majority@8"): -0.3,
+        ("", "", "greedy"): -0.05,
+        ("q", "", "majority@8"): 0.4,
+        ("q", "", "greedy"): 0.65,
+    }
+    records = tables.differences(config, tmp_path, ["test"])
+    shown = {
+        table.title: [row.cells[0].value for row in table.rows if row.cells[0]]
+        for table in tables.more_tables(config, Results(records), {})
+    }
+    assert {title: [round(v, 6) for v in cells] for title, cells in shown.items()} == {
+        "APRM: p minus the others at the same n, problem by problem": [-0.05, -0.3],
+        "APRM: q minus the others at the same n, problem by problem": [0.65, 0.4],
+    }
+
+
+@pytest.mark.parametrize(
+    ("measured", "shown"),
+    [(("last",), "last"), (("mean", "min"), "min"), (("mean", "last"), "mean")],
+)
+def test_without_its_aggregation_a_verifier_is_read_by_one_that_was_measured(
+    measured, shown, tmp_path
+):
+    config = named(
+        "a",
+        stages=("a:aprm",),
+        evaluate__splits=("test",),
+        evaluate__aggregations=measured,
+    )
+    assert {v.aggregation for v in tables.verifiers(config)} == {shown}
+    rows = {f"a.{how}@8": 0.75 if how == shown else 0.0 for how in measured}
+    rows |= {"majority@8": 0.5, "greedy": 0.5}
+    assert set(difference_of(config, tmp_path, rows).values()) == {0.25}
+    results = Results([Record("solver", "test", "a", f"{shown}@8", 0.75)])
+    main = tables.main_table(config, results)
+    [row] = [row for row in main.rows if row.own]
+    assert isinstance(row.cells[0], Cell) and row.cells[0].value == 0.75
+    assert ("least step score" in main.title) == (shown == "min")
+
+
+def test_an_evaluation_is_shown_as_its_stage_measured(tmp_path):
+    own = {"evaluate": {"evaluate.samples": (4,), "evaluate.splits": ("longer",)}}
+    config = named("a", stages=("a:aprm",), overrides=own)
+    config = tables.as_measured(config, "evaluate")
+    main = tables.main_table(
+        config, Results([Record("solver", "longer", "a", "min@4", 0.75)])
+    )
+    assert [column.name for column in main.columns] == ["longer"]
+    [row] = [row for row in main.rows if row.own]
+    assert isinstance(row.cells[0], Cell) and row.cells[0].value == 0.75
+
+
+@pytest.mark.parametrize("solver", ["", "endpoint", "solver"])
+def test_labelled_steps_are_shown_by_a_verifier_that_scored_them(solver):
+    config = tiny_run.config(
+        {
+            "domain.name": "labelled",
+            "evaluate.sets": ("gsm=processbench:x",),
+            "evaluate.solver": solver,
+            "evaluate.prms": (),
+            "evaluate.scores": ("other=/x",),
+        }
+    )
+    likelihood = {"likelihood": [0.75]} if solver == "solver" else {}
+    scores = {"chance": [0.25], "position": [0.5], "other": [0.125], **likelihood}
+    assert {v.key for v in tables.verifiers(config)} == set(scores)
+    row = {"question": "q", "answer": None, "given": None, "steps": ["a"]}
+    row |= {"labels": [1.0], "kinds": [], "correct": True, "scores": scores}
+    [shown] = report._solutions(config, [{"name": "gsm", "solutions": [row]}])
+    assert shown.steps[0].score == (0.75 if likelihood else 0.5)
+    # A part that was kept while one verifier fewer was there.
+    row = row | {"scores": {"position": [0.5]}}
+    [shown] = report._solutions(config, [{"name": "gsm", "solutions": [row]}])
+    assert shown.steps[0].score == 0.5
+
+
+def test_a_second_evaluation_has_a_table_of_its_own(tmp_path):
+    own = {"more": {"evaluate.samples": (4,)}}
+    config = named("a", stages=("a:aprm",), overrides=own)
+    (tmp_path / "more").mkdir()
+    records = [Record("solver", "test", "a", "min@4", 0.75)]
+    write_results(tmp_path / "more" / RESULTS, records)
+    [table] = report._further(Context(config, tmp_path, "r"), ["more", "not_yet"])
+    assert table.title.startswith("more: Share of")
+    [row] = [row for row in table.rows if row.own]
+    assert isinstance(row.cells[0], Cell) and row.cells[0].value == 0.75

@@ -78,6 +78,10 @@ def _validate(config: Config) -> None:
         raise ConfigError(
             f"evaluate.samples lists the n of best-of-n, ascending, not {c.samples!r}"
         )
+    if not c.aggregations:
+        raise ConfigError(
+            f"evaluate.aggregations is empty: name one at least of {AGGREGATIONS}"
+        )
     if c.solvers and not (c.solver and c.solver_splits):
         raise ConfigError(
             "evaluate.solvers needs evaluate.solver, whose samples on dev choose the "
