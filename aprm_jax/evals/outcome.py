@@ -35,7 +35,8 @@ def outcome_records(
         solution that is not scored whole is a miss: it loses against every other.
       is_correct: whether its final answer is right.
       writers: who wrote it. The AUC over all mixes writers of different strength;
-        those within one writer do not, and `auc_within` is their mean.
+        those within one writer do not, and `auc_within` is the mean of those that
+        there are: whoever is always right, or always wrong, has none.
       questions: what it solves. Of those that several solve, `chosen` is the share of
         which the best solution by the score is right, `any_right` that with a right one
         and `one_right` the mean share of right ones.
@@ -48,7 +49,7 @@ def outcome_records(
     }
     total = {
         "auc": auc(least, right),
-        "auc_within": float(np.mean(list(within.values()))) if within else float("nan"),
+        "auc_within": _mean_known(list(within.values())),
         "count": float(len(scores)),
         "unscored": float(np.isnan(least).sum()),
         "correct_share": float(right.mean()) if len(right) else float("nan"),
@@ -58,6 +59,12 @@ def outcome_records(
     for writer, value in within.items():
         out += metric_records(SET, "", verifier, {"auc": value}, part=writer)
     return out
+
+
+def _mean_known(values: Sequence[float]) -> float:
+    """The mean of what is not NaN, NaN of nothing."""
+    known = [value for value in values if not np.isnan(value)]
+    return float(np.mean(known)) if known else float("nan")
 
 
 def _choices(
@@ -73,8 +80,10 @@ def _choices(
     if not several:
         return {}
     scores = np.where(np.isnan(least), -np.inf, least)
+    # Where nothing is scored nothing is chosen: no lot is drawn for a miss.
+    wins = right & ~np.isnan(least)
     chosen = [
-        expected_best_of_n(scores[[of]], right[[of]], len(of))[0] for of in several
+        expected_best_of_n(scores[[of]], wins[[of]], len(of))[0] for of in several
     ]
     return {
         "chosen": float(np.mean(chosen)),

@@ -10,7 +10,7 @@ Axes: P problems, M samples of each.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -51,7 +51,9 @@ def pressure_records(
         for how in aggregations:
             curve = np.stack([rows[verifier, f"{how}@{n}"] for n in sizes])
             peak = int(np.argmax(curve.mean(axis=1)))
-            fall = intervals.bootstrap(curve[peak] - curve[-1], resamples=resamples)
+            fall = intervals.paired_difference(
+                curve[peak], curve[-1], resamples=resamples
+            )
             values = {f"{how}.peak": float(sizes[peak]), f"{how}.fall": fall}
             records += metric_records(SET, split, verifier, values, part)
     return records
@@ -93,3 +95,28 @@ def winner_records(
             WINNERS, name, verifier, {"count": float(count)}, part=kind
         )
     return records
+
+
+def zero_counts(records: Iterable[Record], others: Iterable[Record]) -> list[Record]:
+    """The counts of 0 that `winner_records` has no record of.
+
+    Args:
+      records: what was measured.
+      others: whose wrong winners have the kinds that are counted: other verifiers or
+        other seeds, `records` itself with them.
+    """
+    records = list(records)
+    known = {record.key for record in records}
+    kinds = dict.fromkeys((r.split, r.part) for r in others if _is_count(r))
+    zeros = [
+        Record(WINNERS, r.split, r.verifier, "count", 0.0, part=kind)
+        for r in records
+        if (r.set, r.metric) == (WINNERS, "wrong")
+        for split, kind in kinds
+        if split == r.split
+    ]
+    return [record for record in zeros if record.key not in known]
+
+
+def _is_count(record: Record) -> bool:
+    return (record.set, record.metric) == (WINNERS, "count")

@@ -50,3 +50,18 @@ def test_minimum_scores():
     rows.append(np.array([0.3, np.nan], np.float32))
     expected = [float(np.float32(0.1)), np.nan, np.nan]
     np.testing.assert_allclose(minimum_scores(rows), expected)
+
+
+def test_a_writer_of_right_ones_alone_leaves_the_others_auc():
+    scores = [np.array([s]) for s in (0.1, 0.9, 0.5)]
+    found = measured(scores, [False, True, True], ["a", "a", "b"])
+    assert np.isnan(found("auc", "b"))
+    assert found("auc_within") == found("auc", "a") == 1.0
+    found = measured(scores[2:], [True], ["b"])
+    assert np.isnan(found("auc_within"))
+
+
+def test_nobody_has_chosen_among_what_nobody_read():
+    unread = [np.array([np.nan])] * 4
+    found = measured(unread, [True, True, True, False], ["a"] * 4, ["q"] * 4)
+    assert (found("chosen"), found("one_right")) == (0.0, 0.75)

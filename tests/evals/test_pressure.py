@@ -58,3 +58,22 @@ def test_winners_are_counted_by_kind():
     assert counts == {"copied": 2, "wrong_result": 1, pressure.UNEXPLAINED: 1}
     foreign = Results(pressure.winner_records("test", "r", kinds, 8, "other"))
     assert foreign.value(pressure.WINNERS, "test, other", "r", "wrong") == 0.5
+
+
+def test_a_verifier_that_only_ever_rose_has_surely_not_fallen():
+    curves = zip((2, 8), _curve(0.25, 0.5), strict=True)
+    rows = {("r", f"min@{n}"): curve for n, curve in curves}
+    found = pressure.pressure_records("test", rows, ["r"], ["min"], (2, 8), 200)
+    fall = Results(found).find(pressure.SET, "test", "r", "min.fall")
+    assert fall is not None and (fall.value, fall.low, fall.high) == (0.0, 0.0, 0.0)
+
+
+def test_a_kind_that_others_were_fooled_by_is_counted_as_none():
+    one = pressure.winner_records("test", "r", ["sign", "sign", "carry"], 8)
+    other = pressure.winner_records("test", "s", ["carry"], 8)
+    elsewhere = pressure.winner_records("longer", "s", ["copied"], 8)
+    found = pressure.zero_counts(other, [*one, *other, *elsewhere])
+    assert [(r.split, r.verifier, r.part, r.value) for r in found] == [
+        ("test", "s", "sign", 0.0)
+    ]
+    assert not pressure.zero_counts(one, other)
