@@ -12,7 +12,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from aprm_jax.config import ConfigError, flat
+from aprm_jax.config import Config, ConfigError, as_read_by, flat, is_read_by, jobs
 from aprm_jax.config.addresses import is_address
 from aprm_jax.evals import robustness
 from aprm_jax.evals.intervals import Interval
@@ -25,13 +25,14 @@ from aprm_jax.evals.records import (
     write_results,
 )
 from aprm_jax.evals.robustness import SCORE, SEARCHED, SEARCHED_RATE, SET, Siege
-from aprm_jax.files import atomic_write, to_json
+from aprm_jax.files import atomic_write, fingerprint, to_json
 from aprm_jax.game.rounds import Arena, GameConfig, Player
 from aprm_jax.hf.builders import open_builder
 from aprm_jax.hf.locate import load_any
 from aprm_jax.jobs import charts
 from aprm_jax.jobs.backbones import BACKBONE
 from aprm_jax.jobs.context import Context, log
+from aprm_jax.jobs.given_files import given_problems
 from aprm_jax.jobs.parts import Part, keep, kept
 from aprm_jax.jobs.records.attack import AttackConfig
 from aprm_jax.jobs.row_files import (
@@ -40,6 +41,7 @@ from aprm_jax.jobs.row_files import (
     located,
     served_verifier,
 )
+from aprm_jax.jobs.solvers import backbone_weights
 from aprm_jax.jobs.spent import Spent
 from aprm_jax.jobs.tables import as_text
 from aprm_jax.jobs.verifier_tables import cell
@@ -125,11 +127,27 @@ def _made_by(context: Context, place: str) -> str:
     settings = {k: v for k, v in flat(c.attack).items() if k != "verifiers"}
     generator = located(context, c.attack.generator)
     models = [fingerprint_of(place)]
-    if generator != BACKBONE:
-        models.append(fingerprint_of(generator))
+    models.append(
+        backbone_weights(c.generator.backbone)
+        if generator == BACKBONE
+        else fingerprint_of(generator)
+    )
     known = [models, settings, dataclasses.asdict(c.game), flat(c.lora), c.seed]
     known += [judged_in(context), flat(c.builder), flat(c.generator)]
+    known += [_situations_of(c), c.prompt.generator, c.prm.backbone]
     return hashlib.sha256(to_json(known).encode()).hexdigest()
+
+
+def _situations_of(c: Config) -> list[Any]:
+    """What decides on which problems a Generator attacks: the files' contents too."""
+    job = jobs()["attack"]
+    files = [
+        (given.field, str(file.relative_to(given.path)), fingerprint(file)["sha256"])
+        for given in given_problems(c)
+        if is_read_by(job, given.field)
+        for file in given.files
+    ]
+    return [flat(as_read_by(c, job).domain), files]
 
 
 def _game(context: Context, learning_rate: float, updates: int) -> GameConfig:

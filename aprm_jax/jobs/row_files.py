@@ -151,6 +151,8 @@ class RowJob(Generic[Row]):
         }
         if "oracle" in names:
             made_by["oracle"] = judged_in(self.context)
+        if getattr(self.config, "answers", "") == "domain":
+            made_by["grader"] = judged_in(self.context)
         record = _record(self.output)
         check_made_by(self.output, record, made_by, f"{self.group}.output")
 

@@ -66,13 +66,14 @@ def written_by(context: Context, source: str) -> list[str]:
     if source in (BACKBONE, ENDPOINT):
         named.append(c.solver.backbone)
     if source == BACKBONE:
-        named.append(_weights(c.solver.backbone))
+        named.append(backbone_weights(c.solver.backbone))
     if source == ENDPOINT:
         named += [c.solver.endpoint, c.endpoint.model, c.endpoint.layout]
     return named
 
 
-def _weights(name: str) -> str:
+def backbone_weights(name: str) -> str:
+    """The fingerprint of a role's backbone; "" where it cannot be found."""
     try:
         return fingerprint_of(name)
     except ModelFileError:  # what opens it says so

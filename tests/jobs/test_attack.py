@@ -180,3 +180,36 @@ def test_a_step_that_a_server_has_not_read_fools_nobody(root):
     found = _metrics(root / "unread")
     assert found["fool_rate", ""] == found["accepted_rate", ""] == 0
     assert found["diverged", ""] == found["robustness_score", ""] == 0
+
+
+def test_an_attack_on_other_problems_or_by_another_prompt_is_another(tmp_path):
+    for name in ("prm", "first", "second"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text(f'{{"name": "{name}"}}')
+    for name in ("a.jsonl", "b.jsonl"):
+        (tmp_path / name).write_text("{}\n")
+    fields = {
+        "domain.name": "gsm8k",
+        "domain.train": str(tmp_path / "a.jsonl"),
+        "attack.generator": "backbone",
+        "generator.backbone": str(tmp_path / "first"),
+    }
+    config = with_fields(_config(), fields)
+
+    def made_by(**changed):
+        context = Context(with_fields(config, changed), tmp_path, "attack")
+        return attack._made_by(context, str(tmp_path / "prm"))
+
+    before = made_by()
+    assert made_by(log_every=3) == made_by(**{"domain.processbench": "c"}) == before
+    others = {
+        "domain.train": str(tmp_path / "b.jsonl"),
+        "domain.strip_annotations": True,
+        "domain.dev_count": 7,
+        "prompt.generator": "{question} {prefix} {step} !",
+        "generator.backbone": str(tmp_path / "second"),
+    }
+    made = [made_by(**{name: value}) for name, value in others.items()]
+    (tmp_path / "a.jsonl").write_text("{}\n{}\n")
+    made.append(made_by())  # of one name, but with other problems in it
+    assert len({before, *made}) == 1 + len(others) + 1
