@@ -566,10 +566,15 @@ def logged(step: int, perturbations, p_correct, count: int = 8) -> list[dict[str
                 "kind": p.verdict.kind,
                 "reason": p.verdict.reason,
                 "count": p.count,
-                "p_correct": round(float(p_correct[i]), 4) if decided else None,
+                "p_correct": _shown(float(p_correct[i])) if decided else None,
             }
         )
     return rows
+
+
+def _shown(p_correct: float) -> float:
+    """With four digits, on the side of one half that it is on."""
+    return round(p_correct, 4) if p_correct >= 0.5 else min(round(p_correct, 4), 0.4999)
 
 
 def judged(

@@ -134,14 +134,26 @@ def tick_label(value: float | int, others: Sequence[float | int], style: str) ->
     step = factor * (others[1] - others[0]) if len(others) > 1 else factor
     largest = factor * max(abs(others[0]), abs(others[-1]))
     if largest and (largest >= 1e6 or largest < 1e-3):
-        return f"{factor * value:.2g}".replace("e-", f"e{text.MINUS}") + unit
+        label = f"{factor * value:.{max(2, _digits(largest, step))}g}"
+        return label.replace("e-", f"e{text.MINUS}") + unit
     if largest >= 1e4 and step >= 100:
-        return f"{value / 1e3:.3g}k"
-    decimals = max(0, -math.floor(math.log10(step) + 1e-9))
-    if round(step, decimals) != round(step, decimals + 2):  # 2.5, 0.25
-        decimals += 1
-    label = f"{factor * value:.{decimals}f}"
+        label = f"{value / 1e3:.{_decimals(step / 1e3)}f}k"
+    else:
+        label = f"{factor * value:.{_decimals(step)}f}"
     return label.replace("-", text.MINUS) + unit
+
+
+def _digits(largest: float, step: float) -> int:
+    """Significant ones, as many as tell the largest from its neighbour."""
+    place = math.floor(math.log10(step) + 1e-9)
+    return math.floor(math.log10(largest)) - place + 1 + _decimals(step / 10**place)
+
+
+def _decimals(step: float) -> int:
+    """As many as tell neighbours apart that are a step from each other."""
+    decimals = max(0, -math.floor(math.log10(step) + 1e-9))
+    halved = round(step, decimals) != round(step, decimals + 2)  # 2.5, 0.25
+    return decimals + halved
 
 
 def thin(x: np.ndarray, y: np.ndarray) -> Line:
@@ -344,7 +356,8 @@ def _band(frame: Frame, series: Series, index: int) -> str:
 def _dots(frame: Frame, x: np.ndarray, y: np.ndarray, index: int) -> str:
     """Markers where points are few, and for points without neighbours."""
     known = np.isfinite(y)
-    alone = known & ~np.roll(known, 1) & ~np.roll(known, -1)
+    beside = np.pad(known, 1)  # none before the first, nor after the last
+    alone = known & ~beside[:-2] & ~beside[2:]
     shown = known if known.sum() <= 12 else alone
     return "".join(
         f'<circle class="dot {_colour(index)}" cx="{frame.x(a):.1f}" '

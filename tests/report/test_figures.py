@@ -145,3 +145,22 @@ def test_an_axis_of_doublings_has_a_tick_at_each_point_evenly_apart():
     assert np.diff(dots) == pytest.approx([dots[1] - dots[0]] * 3, abs=0.11)
     shown = [e.text for e in svg.iter() if e.get("class") == "tx"]
     assert shown == [str(n) for n in sizes]
+
+
+@pytest.mark.parametrize(
+    ("low", "high"), [(100000, 100400), (10000, 11000), (1000000, 1000400)]
+)
+def test_ticks_of_thousands_differ_and_are_exact(low, high):
+    ticks = figures.ticks(low, high, 4)
+    labels = [figures.tick_label(t, ticks, "number") for t in ticks]
+    shown = [float(text.replace("k", "e3")) for text in labels]
+    assert shown == pytest.approx(ticks, abs=1e-6)
+
+
+@pytest.mark.parametrize("place", [0, 9, 19])
+def test_a_point_without_neighbours_is_drawn_wherever_it_stands(place):
+    y = np.full(20, 0.5)
+    y[max(place - 1, 0) : place + 2] = math.nan
+    y[place] = 1.0
+    chart = contents.Chart("t", [contents.Series("a", range(20), y)])
+    assert figures.line_chart(chart).count("<circle") == 1
