@@ -18,6 +18,7 @@ import numpy as np
 
 from aprm_jax.config import Config, flat, frozen, jobs, stages
 from aprm_jax.evals.intervals import over_seeds
+from aprm_jax.evals.pressure import zero_counts
 from aprm_jax.evals.records import RESULTS, Record, Results, read_results
 from aprm_jax.files import atomic_write, to_json
 from aprm_jax.jobs import changes, charts, of_run, tables
@@ -77,17 +78,20 @@ def check(context: Context, earlier: object = None) -> list[Run]:
 def write(context: Context) -> None:
     """Writes both files into the workdir."""
     runs = _pooled(check(context))
-    table = _side_by_side([(r.name, _main_table(r)) for r in runs])
+    table = _main_of(runs)
     write_report(
         context.root / PAGE,
         ReportData(
             title=context.config.report.title or f"{len(runs)} runs side by side",
             subtitle="Rows and lines are runs; several seeds of one are their mean, "
-            "with 95 % intervals over seeds.",
+            "in tables with 95 % intervals over seeds, in charts between the least and "
+            "the greatest.",
             facts=[(run.name, _said(run)) for run in runs],
             main_table=table,
             tables=_more_tables(runs),
             pressure=_by_run(runs, pressure=True),
+            bands="95 % over problems of one run; of several seeds from the least to "
+            "the greatest",
             charts=_by_run(runs, pressure=False),
             timings=[Timing(run.name, run.seconds) for run in runs],
             config=_differing(runs),
@@ -186,7 +190,14 @@ def _names(groups: Sequence[Sequence[str]]) -> list[str]:
 def _pool(name: str, group: Sequence[Run]) -> Run:
     if len(group) == 1:
         return dataclasses.replace(group[0], name=name)
-    by_key = [{record.key: record for record in run.records} for run in group]
+    everything = [record for run in group for record in run.records]
+    by_key = [
+        {
+            record.key: record
+            for record in (*run.records, *zero_counts(run.records, everything))
+        }
+        for run in group
+    ]
     kept = [key for key in by_key[0] if all(key in records for records in by_key)]
     stages_ = [s for s in group[0].seconds if all(s in run.seconds for run in group)]
     lines = [key for key in group[0].lines if all(key in run.lines for run in group)]
@@ -226,8 +237,13 @@ def _mean_line(lines: Sequence[Series]) -> Series:
 # --- Tables
 
 
+def _main_of(runs: Sequence[Run]) -> Table:
+    return _side_by_side([(run.name, _main_table(run)) for run in runs])
+
+
 def _main_table(run: Run) -> Table:
-    return tables.main_table(_as_measured(run.config), Results(run.records))
+    config, seeds = _as_measured(run.config), len(run.seeds)
+    return tables.main_table(config, Results(run.records), seeds)
 
 
 def _as_measured(config: Config) -> Config:
@@ -240,8 +256,8 @@ def _more_tables(runs: Sequence[Run]) -> list[Table]:
     """Those that more than one run has."""
     by_title: dict[str, list[tuple[str, Table]]] = {}
     for run in runs:
-        config = _as_measured(run.config)
-        for table in tables.more_tables(config, Results(run.records), {}):
+        config, results = _as_measured(run.config), Results(run.records)
+        for table in tables.more_tables(config, results, {}, len(run.seeds)):
             by_title.setdefault(table.title, []).append((run.name, table))
     return [_side_by_side(found) for found in by_title.values() if len(found) > 1]
 
@@ -263,13 +279,26 @@ def _side_by_side(named: Sequence[tuple[str, Table]]) -> Table:
                     reference=row.reference,
                 )
             )
+    note = _of_each(named, "note")
     return Table(
         title=titles[0] if len(titles) == 1 else "The main tables of the runs.",
         columns=[column for _, column in columns],
         rows=[row for group in rows.values() for row in group if any(row.cells)],
         corner="Run",
-        note=named[0][1].note,
+        note=" ".join(
+            filter(None, [_of_each(named, "title") if len(titles) > 1 else "", note])
+        ),
     )
+
+
+def _of_each(named: Sequence[tuple[str, Table]], field: str) -> str:
+    """What all tables say in a field, or by which of them it is said."""
+    by_text: dict[str, list[str]] = {}
+    for name, table in named:
+        by_text.setdefault(getattr(table, field), []).append(name)
+    if len(by_text) == 1:
+        return next(iter(by_text))
+    return " ".join(f"{'; '.join(names)}: {said}" for said, names in by_text.items())
 
 
 def _keys(columns: Iterable[Column]) -> list[tuple[str, Column]]:

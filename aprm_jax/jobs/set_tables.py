@@ -6,7 +6,7 @@ from aprm_jax.config import Config
 from aprm_jax.evals import categories, first_errors, step_labels
 from aprm_jax.evals.records import Results
 from aprm_jax.jobs.step_data import CHANCE, DEV, PROCESSBENCH, TEST
-from aprm_jax.jobs.verifier_tables import Figure, by_verifier
+from aprm_jax.jobs.verifier_tables import Figure, by_verifier, over
 from aprm_jax.report.contents import Column, Table
 
 # What a set is summed up by: the evaluator's set, metric, part, name of the column.
@@ -25,8 +25,9 @@ def set_names(config: Config) -> list[str]:
     return [PROCESSBENCH]
 
 
-def overview(config: Config, results: Results) -> Table:
+def overview(config: Config, results: Results, seeds: int = 1) -> Table:
     """A figure of every set, 95 % intervals, each with its threshold beside it."""
+    units = over("questions and rows", seeds)
     figures = []
     for name in [*set_names(config), *_means(config, results)]:
         for set_, metric, part, heading in _MAIN:
@@ -44,7 +45,7 @@ def overview(config: Config, results: Results) -> Table:
         config,
         results,
         "Wrong steps found. Step AUC: a right step scores above a wrong one; F1: "
-        "ProcessBench's, on the first error; 95 % intervals over questions and rows. "
+        f"ProcessBench's, on the first error; 95 % intervals over {units}. "
         "What was not scored counts as a miss.",
         figures,
     )

@@ -24,19 +24,21 @@ from aprm_jax.jobs.verifier_tables import (
     Verifier,
     by_verifier,
     cell,
+    over,
     shown_aggregation,
     verifiers,
 )
 from aprm_jax.report.contents import Cell, Column, Row, Table
 
 
-def main_table(config: Config, results: Results) -> Table:
+def main_table(config: Config, results: Results, seeds: int = 1) -> Table:
     """What a run is about: solver accuracy of every method on every split.
 
-    Without splits there is no solver, and the sets are what is left to compare.
+    Without splits there is no solver, and the sets are what is left to compare. The
+    intervals of several seeds are over them.
     """
     if config.domain.name == "labelled" or not config.evaluate.splits:
-        return set_tables.overview(config, results)
+        return set_tables.overview(config, results, seeds)
     columns = [(Column(split), split, "") for split in config.evaluate.splits]
     columns += [
         (Column(f"{split}, {solver}"), split, solver)
@@ -73,9 +75,9 @@ def main_table(config: Config, results: Results) -> Table:
     )
     return Table(
         title=f"Share of {_problems(config, results)} problems a split that are "
-        "solved, with 95 % intervals over problems. Best-of-n takes the sample whose "
-        f"{_chosen_by(config)} is highest; n is {sizes[0]} where nothing else is said."
-        f"{found}",
+        f"solved, with 95 % intervals over {over('problems', seeds)}. Best-of-n takes "
+        f"the sample whose {_chosen_by(config)} is highest; n is {sizes[0]} where "
+        f"nothing else is said.{found}",
         corner="The answer is chosen by",
         columns=[column for column, *_ in columns],
         rows=[
@@ -89,6 +91,7 @@ def main_table(config: Config, results: Results) -> Table:
                 own=own,
                 reference=group == UPPER_BOUND,
                 note=note,
+                opens=not method[1].startswith(selection.VOTE),
             )
             for method, name, group, note, own in rows
         ],
@@ -198,6 +201,7 @@ def more_tables(
     config: Config,
     results: Results,
     written: Mapping[str, float],
+    seeds: int = 1,
 ) -> list[Table]:
     """Everything that stands behind the main table; empty tables are left out.
 
@@ -206,10 +210,11 @@ def more_tables(
       results: its records.
       written: share of each kind among the wrong replies of the Generator that learns,
         over the whole game; empty where there is none.
+      seeds: of the runs that the records are means of.
     """
     solved = config.evaluate.splits if config.domain.name != "labelled" else ()
     tables = [
-        *(_differences(config, results, *own) for own in _own(config) if solved),
+        *(_differences(config, results, seeds, *own) for own in _own(config) if solved),
         *([_other_sizes(config, results)] if solved else []),
         *([_pressure(config, results)] if solved else []),
         *(_winners(config, results, written, split) for split in solved),
@@ -249,14 +254,18 @@ def as_text(table: Table) -> str:
 def _text(value: Cell | float | None, style: str) -> str:
     if not isinstance(value, Cell):
         return "-"
-    if style in ("number", "count"):
-        return f"{value.value:.3g}"
+    if style == "count":  # of several seeds it may be a half
+        return f"{value.value:,.{0 if float(value.value).is_integer() else 1}f}"
+    if style == "number":
+        return f"{value.value:.4g}"
     if math.isnan(value.low):
         return f"{100 * value.value:.1f}"
     return f"{100 * value.value:.1f} [{100 * value.low:.1f}, {100 * value.high:.1f}]"
 
 
-def _differences(config: Config, results: Results, own: Verifier, part: str) -> Table:
+def _differences(
+    config: Config, results: Results, seeds: int, own: Verifier, part: str
+) -> Table:
     methods = [(("", "greedy"), "greedy")]
     sizes = _shown_sizes(config)
     methods += [(("", f"majority@{n}"), f"majority of {n}") for n in sizes]
@@ -278,7 +287,9 @@ def _differences(config: Config, results: Results, own: Verifier, part: str) -> 
             for method, name in methods
         ],
         note="95 % intervals by bootstrap over problems; one run, so the variance "
-        "between training seeds is not in them.",
+        "between training seeds is not in them."
+        if seeds == 1
+        else "95 % intervals over seeds, by Student's t.",
     )
 
 
@@ -317,6 +328,7 @@ def _winners(
     """Kinds of error of wrong winners, beside how often G writes them."""
     shown = verifiers(config)
     kinds = results.parts(pressure.WINNERS, split)
+    results = Results([*results, *pressure.zero_counts(results, results)])
     return Table(
         title=f"The first error of what wins and is wrong, best of "
         f"{config.evaluate.samples[-1]}, {split}",

@@ -160,6 +160,11 @@ def cell(record: Record | None) -> Cell | None:
     return Cell(record.value, record.low, record.high)
 
 
+def over(units: str, seeds: int) -> str:
+    """What an interval of one run, or of the mean of several, is over."""
+    return units if seeds == 1 else "seeds"
+
+
 def by_verifier(
     config: Config,
     results: Results,

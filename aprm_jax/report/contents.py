@@ -53,6 +53,7 @@ class Row:
       own: our method: highlighted.
       reference: an upper bound or the like: never set in bold as the best.
       note: small print under the name.
+      opens: whether the page may open with it, where it is our own.
     """
 
     name: str
@@ -61,6 +62,7 @@ class Row:
     own: bool = False
     reference: bool = False
     note: str = ""
+    opens: bool = True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -246,6 +248,7 @@ class ReportData:
       main_table: rows methods, columns splits.
       tables: all further tables.
       pressure: accuracy of best-of-n against n.
+      bands: what those of `pressure` are.
       charts: training curves.
       progression: the progression of negatives.
       perturbations: samples over time.
@@ -263,6 +266,7 @@ class ReportData:
     main_table: Table | None = None
     tables: Sequence[Table] = ()
     pressure: Sequence[Chart] = ()
+    bands: str = "95 % over problems"
     charts: Sequence[Chart] = ()
     progression: Progression | None = None
     perturbations: Sequence[Perturbation] = ()

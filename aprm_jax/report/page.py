@@ -56,7 +56,7 @@ def render(data: ReportData) -> str:
 
 def derived_headline(table: Table | None) -> str:
     """Our row against the best other one on the first column, in one sentence."""
-    own = [row for row in table.rows if row.own] if table else []
+    own = [row for row in table.rows if row.own and row.opens] if table else []
     if table is None or not own or not table.columns:
         return ""
     ours = own[-1]  # of one method under more and more pressure, the most
@@ -73,13 +73,14 @@ def derived_headline(table: Table | None) -> str:
         m is not None and r is not None and _sign(c) * (m.value - r[1]) > 0
         for m, r, c in zip(mine, rivals, table.columns, strict=True)
     )
+    led = sum(bool(column.best) for column in table.columns)
     value, other = (
         text.number(v, column.style, unit=True) for v in (mine[0].value, rival_value)
     )
     return (
         f"{ours.name}: {value}{interval} in the column “{column.name}”. The best row "
         f"there that is not ours, “{rival.name}”, has {other}. {ours.name} is ahead of "
-        f"all of those in {leads} of {len(table.columns)} columns."
+        f"all of those in {leads} of {led} columns."
     )
 
 
@@ -235,7 +236,7 @@ def _progression(data: ReportData) -> dict[str, Any] | None:
 
 def _pressure(data: ReportData) -> dict[str, Any] | None:
     drawn = [figures.line_chart(chart, wide=True) for chart in data.pressure]
-    return {"drawings": drawn} if any(drawn) else None
+    return {"drawings": drawn, "bands": data.bands} if any(drawn) else None
 
 
 def _curves(data: ReportData) -> dict[str, Any] | None:

@@ -39,7 +39,8 @@ def number(value: float | int, style: str = "number", *, unit: bool = False) -> 
     elif style == "points":
         text = f"{100 * value:+.1f}" + (f"{NARROW_SPACE}pp" if unit else "")
     elif style == "count":
-        text = f"{value:,.0f}".replace(",", NARROW_SPACE)
+        decimals = 0 if float(value).is_integer() else 1  # a mean over seeds
+        text = f"{value:,.{decimals}f}".replace(",", NARROW_SPACE)
     elif value == 0:
         text = "0"
     elif abs(value) >= 1e6 or abs(value) < 1e-3:

@@ -13,8 +13,9 @@ import pytest
 import scipy.stats
 import tiny_run
 
-from aprm_jax.config import ConfigError, validate
+from aprm_jax.config import ConfigError, validate, with_fields
 from aprm_jax.config.errors import UserError
+from aprm_jax.evals import pressure
 from aprm_jax.evals.records import RESULTS, Record, write_results
 from aprm_jax.files import write_sealed
 from aprm_jax.jobs import comparison, of_run
@@ -224,3 +225,48 @@ def test_the_command_compares_in_a_workdir_of_its_own(runs, tmp_path):
     shutil.rmtree("b")
     code, output = command.call(tmp_path, "--workdir=out", *asked)
     assert code == 1 and "report.runs: b: no such folder" in output
+
+
+def _of_seed(seed: int, kinds: list[str], value: float, **fields) -> comparison.Run:
+    """A run of a folder that nobody reads."""
+    config = _config(seed, evaluate__samples=(8,), **fields)
+    records = [
+        Record("solver", "test", "r", "min@8", value, value - 0.1, value + 0.1),
+        Record("difference", "test", "", "greedy", value - 0.5, value - 0.6, value),
+        *pressure.winner_records("test", "r", kinds, 200),
+    ]
+    name = f"r/{seed}{len(fields)}"
+    return comparison.Run(name, (name,), config, (seed,), tuple(records), {}, {})
+
+
+def test_a_kind_that_one_seed_has_none_of_is_pooled_as_none():
+    runs = [_of_seed(0, ["sign"] * 5 + ["carry"], 0.7), _of_seed(1, ["carry"] * 7, 0.9)]
+    [run] = comparison._pooled(runs)
+    found = {r.part: r.value for r in run.records if r.metric == "count"}
+    assert found == {"carry": 4.0, "sign": 2.5}
+
+
+def test_captions_name_the_interval_that_is_shown():
+    seeds = [_of_seed(0, [], 0.7), _of_seed(1, [], 0.9)]
+    alone = _of_seed(0, [], 0.6, evaluate__bootstrap=7)
+    others = [dataclasses.replace(run, name=f"o{run.name}") for run in seeds]
+    config = _config(0, evaluate__bootstrap=9, evaluate__samples=(8,))
+    others = [
+        dataclasses.replace(run, config=with_fields(config, {"seed": k}))
+        for k, run in enumerate(others)
+    ]
+    pooled = comparison._pooled([*seeds, *others])
+    main, note = comparison._main_of(pooled), comparison._more_tables(pooled)[0].note
+    assert "95 % intervals over seeds" in main.title and "problems." not in main.title
+    assert note == "95 % intervals over seeds, by Student's t."
+    mixed = comparison._pooled([*seeds, alone])
+    main, note = comparison._main_of(mixed), comparison._more_tables(mixed)[0].note
+    assert main.title == "The main tables of the runs."
+    assert "00, 10: " in main.note and "intervals over seeds" in main.note
+    assert "01: " in main.note and "intervals over problems" in main.note
+    assert "intervals over seeds" in note and "by bootstrap over problems" in note
+
+
+def test_a_band_of_seeds_is_called_what_it_is(runs):
+    _, markup = _written(runs)
+    assert "in charts between the least and the greatest" in markup

@@ -8,11 +8,12 @@ import tiny_run
 
 from aprm_jax.config import with_fields
 from aprm_jax.config.schema import settings
+from aprm_jax.evals import pressure
 from aprm_jax.evals.records import RESULTS, Record, Results, write_results
 from aprm_jax.jobs import charts, report, tables
 from aprm_jax.jobs.context import Context
 from aprm_jax.jobs.parts import arrays_path, part_path
-from aprm_jax.report.contents import Cell
+from aprm_jax.report.contents import Cell, Column, Row, Table
 
 
 def named(*prms, stages, **fields):
@@ -380,3 +381,27 @@ def test_a_second_evaluation_has_a_table_of_its_own(tmp_path):
     assert table.title.startswith("more: Share of")
     [row] = [row for row in table.rows if row.own]
     assert isinstance(row.cells[0], Cell) and row.cells[0].value == 0.75
+
+
+def test_the_console_has_whole_counts_and_tells_scores_apart():
+    columns = [Column("calls", "count", ""), Column("AUC", "number")]
+    rows = [Row("a", [Cell(12345.0), Cell(0.9996)]), Row("b", [Cell(2.5), Cell(1.0)])]
+    lines = tables.as_text(Table("t", columns, rows)).splitlines()
+    assert [line.split() for line in lines[2:]] == [
+        ["a", "12,345", "0.9996"],
+        ["b", "2.5", "1"],
+    ]
+
+
+def test_a_kind_that_a_verifier_is_never_fooled_by_is_none_and_a_vote_opens_no_page():
+    config = named("a", "b", stages=("a:prm", "b:aprm"), evaluate__splits=("test",))
+    records = pressure.winner_records("test", "a", ["sign"], 8)
+    records += pressure.winner_records("test", "b", [], 8)
+    records += [Record("solver", "test", "b", "vote_min@8", 0.5)]
+    results = Results(records)
+    shown = {t.title: t for t in tables.more_tables(config, results, {})}
+    [row] = shown["The first error of what wins and is wrong, best of 8, test"].rows
+    values = [c.value if isinstance(c, Cell) else c for c in row.cells]
+    assert values == [None, 1.0, 0.0]  # the likelihood was not measured
+    opens = {row.name: row.opens for row in tables.main_table(config, results).rows}
+    assert not opens["majority of 8, weighted by APRM"] and opens["APRM"]

@@ -239,3 +239,18 @@ def test_every_series_of_a_legend_names_what_it_switches(report_data):
     for figure in re.findall(r"<figure>.*?</figure>", markup, re.DOTALL):
         for colour in re.findall(r'data-series="(\d)"', figure):
             assert re.search(rf'<path class="line c{colour}"', figure)
+
+
+def test_the_headline_counts_what_can_be_led_and_opens_with_what_may():
+    columns = [contents.Column("a: F1"), contents.Column("threshold", "number", "")]
+    cells = [contents.Cell(0.75), contents.Cell(0.5)]
+    ours = contents.Row("ours", cells, own=True)
+    vote = contents.Row("vote", [contents.Cell(0.25)] * 2, own=True, opens=False)
+    other = contents.Row("other", [contents.Cell(0.5)] * 2)
+    found = page.derived_headline(contents.Table("t", columns, [ours, vote, other]))
+    assert found.startswith("ours: 75.0")
+    assert found.endswith("ours is ahead of all of those in 1 of 1 columns.")
+
+
+def test_a_mean_count_keeps_its_half():
+    assert text.number(2.5, "count") == "2.5"
