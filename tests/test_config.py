@@ -266,6 +266,7 @@ DISTINCT = (
         ("sft.solver_share", 1.5, "share"),
         ("prm.negatives", "statik", "'static'"),
         ("evaluate.aggregations", ("min", "max"), "'max'"),
+        ("evaluate.aggregations", (), "aggregations is empty"),
         ("evaluate.samples", (), "best-of-n"),
         ("evaluate.samples", (8, 0), "at least 1, not 0"),
         ("prepare.max_overlap", 0.0, "share in (0, 1]"),

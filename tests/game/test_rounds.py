@@ -318,3 +318,11 @@ def test_right_replies_are_learned_by_their_value_and_are_no_hard_rows():
     rng = np.random.default_rng(5)
     played = Played(prompts, found, rows, log_odds, {}, rng)
     assert rounds._hardest(played, 6) == [0, 2, 4]
+
+
+@pytest.mark.parametrize(
+    ("p_correct", "shown"),
+    [(0.49996, 0.4999), (0.5, 0.5), (0.50004, 0.5), (0.12344, 0.1234)],
+)
+def test_a_logged_score_stays_on_its_side_of_one_half(p_correct, shown):
+    assert rounds_of_a_game._shown(p_correct) == shown

@@ -12,7 +12,8 @@ import tiny_run
 import aprm_jax
 from aprm_jax.data.jsonl import RowError
 from aprm_jax.data.solutions import parse_candidates
-from aprm_jax.jobs import start
+from aprm_jax.jobs import row_files, start
+from aprm_jax.jobs.context import Context, JobError
 from aprm_jax.training.workdir import done_info
 
 RIGHT, WRONG = ["2 + 12", "14"], ["5 * 4", "20"]
@@ -144,3 +145,34 @@ def test_a_prms_choice_is_that_of_its_scores_and_goes_on(tmp_path):
 def test_a_row_of_anything_else_says_why(row, reason):
     with pytest.raises(RowError, match=reason):
         parse_candidates(row, 1)
+
+
+def test_answers_are_not_graded_by_two_rules_in_one_file(tmp_path):
+    scores = tmp_path / "scores.jsonl"
+    scores.write_text('{"prompt": "3+4", "completions": ["7"], "scores": [0.9]}\n')
+    output = tmp_path / "out.jsonl"
+    fields = {
+        "select.input": "in.jsonl",
+        "select.output": str(output),
+        "select.verifiers": (f"scores:{scores}",),
+        "select.answers": "domain",
+    }
+
+    def start_in(domain):
+        config = tiny_run.config(fields | {"domain.name": domain})
+        job = row_files.RowJob(
+            Context(config, tmp_path, "select"),
+            "select",
+            own=("answers",),
+            parse=lambda row, line: None,
+            made=lambda rows, verifier: iter(()),
+            whole=lambda row, written: True,
+            count=lambda written: {},
+        )
+        job._check_settings()
+
+    start_in("arithmetic")
+    output.write_text("{}\n")
+    start_in("arithmetic")
+    with pytest.raises(JobError, match="was made with other grader: delete it"):
+        start_in("gsm8k")
