@@ -38,6 +38,7 @@ _PLAYED = {
     "of these R believes": "game/fool_rate",
     "distinct": "game/distinct_rate",
     "static ones caught": "prm/accuracy_static",
+    "right steps accepted": "prm/accuracy_clean",
 }
 _PHASES = ("sample", "verify", "score", "update")
 _EVERY = 10  # rounds of the game to a line
