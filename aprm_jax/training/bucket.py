@@ -116,6 +116,7 @@ class Bucket:
     ) -> None:
         """Deletes and copies here what the address has otherwise."""
         wanted = there["files"]
+        self.folder.mkdir(parents=True, exist_ok=True)  # a lock takes an empty one away
         self._remember(_BEGUN, {})
         for name in here.keys() - wanted.keys():
             (self.folder / name).unlink()

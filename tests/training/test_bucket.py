@@ -379,6 +379,15 @@ def test_a_host_that_follows_has_what_the_leader_has_and_nothing_else(machines):
     assert _read(other.folder) == _read(leader.folder) == {"log": "ab"}
 
 
+def test_a_host_may_follow_into_a_folder_that_is_not_there(machines, address, tmp_path):
+    leader = machines("leader")
+    _write(leader.folder, log="a")
+    leader.push()
+    other = Bucket(address, tmp_path / "not/yet")
+    other.follow()
+    assert _read(other.folder) == {"log": "a"}
+
+
 def test_what_a_host_hands_over_is_the_leaders_and_then_everybodys(machines):
     leader, other = machines("leader"), machines("other")
     _write(leader.folder, log="a")
