@@ -116,7 +116,12 @@ def test_the_package_of_the_same_name_is_the_function_too():
         ("1", {"seed": -1}, ValueError, "seed must be at least 0"),
         ("1", {"seed": 1 << 32}, ValueError, "seed must be at most 4294967295"),
         ("1", {"max_steps": 0}, ValueError, "max_steps must be at least 1"),
-        ("1", {"temperature": float("nan")}, ValueError, "temperature must (not )?be"),
+        (
+            "1",
+            {"temperature": float("nan")},
+            ValueError,
+            "temperature must be a finite number, not nan",
+        ),
     ],
 )
 def test_wrong_arguments_are_named(run, question, options, error, said):

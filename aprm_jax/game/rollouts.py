@@ -267,7 +267,8 @@ def generator_batch(
     weight, imitation = (np.zeros(columns.shape[:2], np.float32) for _ in range(2))
     group = np.zeros(columns.shape[:2], np.int32)
     # Of those in the batch: a round may have more groups than it has places.
-    numbers = {g: k for k, g in enumerate({perturbations[i].group: 0 for i in chosen})}
+    groups = dict.fromkeys(perturbations[i].group for i in chosen)
+    numbers = {number: k for k, number in enumerate(groups)}
     # Which perturbation each reply of a row is; None for what is imitated.
     replies = [[chosen[k] for k in t] for t in together] + [[None]] * len(examples)
     for b, part in enumerate(parts if replies else ()):

@@ -54,9 +54,7 @@ def run(context: Context) -> dict[str, float]:
         head=c.prm.head,
         seed=c.seed,
         train_generator=not c.game.freeze_generator,
-        sink=(lambda row: samples.append(json.dumps(row)))
-        if c.game.sample_log
-        else None,
+        sink=lambda row: samples.append(json.dumps(row)),
     )
     state = run_loop(
         rounds.state,

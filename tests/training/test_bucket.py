@@ -117,16 +117,8 @@ def test_a_copy_that_is_cut_short_leaves_what_was_there(machines, monkeypatch, c
     for path in ("a", "b"):
         (one.folder / "ckpt/1" / path).unlink()
     _write(one.folder, ckpt__2__a="2a", ckpt__2__b="2b", ckpt__2__c="2c")
-    put, left = Bucket._put, [copied]
-
-    def cut(self, name, place):
-        if not left[0]:
-            raise KeyboardInterrupt
-        left[0] -= 1
-        return put(self, name, place)
-
     with monkeypatch.context() as patch:
-        patch.setattr(Bucket, "_put", cut)
+        patch.setattr(Bucket, "_put", _cut(Bucket._put, copied))
         patch.setattr(type(one._files), "pipe_file", _killed)
         with pytest.raises(KeyboardInterrupt):
             one.push()
@@ -140,6 +132,18 @@ def _killed(*args, **more):
     raise KeyboardInterrupt
 
 
+def _cut(method, calls: int):
+    """The method, killed after so many calls."""
+    left = iter(range(calls))
+
+    def cut(*args, **more):
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+        return method(*args, **more)
+
+    return cut
+
+
 @pytest.mark.parametrize("settled", [0, 1, 2])
 def test_files_that_belong_together_are_changed_together(
     machines, monkeypatch, settled
@@ -149,30 +153,15 @@ def test_files_that_belong_together_are_changed_together(
     _write(one.folder, config="old", fingerprint="of old")
     one.push()
     _write(one.folder, config="new!", fingerprint="of new!")
-    put, left = Bucket._put, [1]
-
-    def cut(self, name, place):
-        if not left[0]:
-            raise KeyboardInterrupt
-        left[0] -= 1
-        return put(self, name, place)
-
     with monkeypatch.context() as patch:
-        patch.setattr(Bucket, "_put", cut)
+        patch.setattr(Bucket, "_put", _cut(Bucket._put, 1))
         with pytest.raises(KeyboardInterrupt):
             one.push()
     assert _read(machines("two").folder) == {"config": "old", "fingerprint": "of old"}
 
-    copy, copies = type(one._files).cp_file, [settled]
-
-    def cut_copy(self, path1, path2, **more):
-        if not copies[0]:
-            raise KeyboardInterrupt
-        copies[0] -= 1
-        return copy(self, path1, path2, **more)
-
+    store = type(one._files)
     with monkeypatch.context() as patch:
-        patch.setattr(type(one._files), "cp_file", cut_copy)
+        patch.setattr(store, "cp_file", _cut(store.cp_file, settled))
         if settled < 2:
             with pytest.raises(KeyboardInterrupt):
                 one.push()
@@ -243,16 +232,9 @@ def test_a_pull_that_was_cut_short_goes_on(machines, monkeypatch, tmp_path):
     one = machines("one")
     _write(one.folder, a="a", b="b")
     one.push()
-    two, get, left = Bucket(one.address, tmp_path / "two"), Bucket._get, [1]
-
-    def cut(self, *given):
-        if not left[0]:
-            raise KeyboardInterrupt
-        left[0] -= 1
-        return get(self, *given)
-
+    two = Bucket(one.address, tmp_path / "two")
     with monkeypatch.context() as patch:
-        patch.setattr(Bucket, "_get", cut)
+        patch.setattr(Bucket, "_get", _cut(Bucket._get, 1))
         with pytest.raises(KeyboardInterrupt):
             two.pull()
     assert _read(machines("two").folder) == {"a": "a", "b": "b"}
