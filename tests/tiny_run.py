@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-from aprm_jax.config import Config, default_config, validate, with_fields
+from aprm_jax.config import (
+    Config,
+    as_read_by,
+    default_config,
+    jobs,
+    validate,
+    with_fields,
+)
+from aprm_jax.jobs.context import Context
 
 # The architecture is that of `tiny.decoder`.
 SMALL = {
@@ -45,3 +54,8 @@ def config(fields: Mapping[str, Any] | None = None, /, **more: Any) -> Config:
 def small(fields: Mapping[str, Any], **more: Any) -> Config:
     """The same of tiny models, checked."""
     return validate(config({**SMALL, **fields}, **more))
+
+
+def at(job: str, config: Config, root: Path, stage: str = "") -> Context:
+    """A stage of a run as it is computed: its config has what the job reads alone."""
+    return Context(as_read_by(config, jobs()[job]), root, stage or job)

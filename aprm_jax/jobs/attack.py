@@ -12,7 +12,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from aprm_jax.config import Config, ConfigError, as_read_by, flat, is_read_by, jobs
+from aprm_jax.config import Config, ConfigError, as_read_by, flat, jobs
 from aprm_jax.config.addresses import is_address
 from aprm_jax.evals import robustness
 from aprm_jax.evals.intervals import Interval
@@ -140,14 +140,13 @@ def _made_by(context: Context, place: str) -> str:
 
 def _situations_of(c: Config) -> list[Any]:
     """What decides on which problems a Generator attacks: the files' contents too."""
-    job = jobs()["attack"]
+    read = as_read_by(c, jobs()["attack"])
     files = [
         (given.field, str(file.relative_to(given.path)), fingerprint(file)["sha256"])
-        for given in given_problems(c)
-        if is_read_by(job, given.field)
+        for given in given_problems(read)
         for file in given.files
     ]
-    return [flat(as_read_by(c, job).domain), files]
+    return [flat(read.domain), files]
 
 
 def _game(context: Context, learning_rate: float, updates: int) -> GameConfig:

@@ -59,7 +59,11 @@ def given_at_all(config: Config) -> list[Given]:
 
 
 def given_problems(config: Config) -> list[Given]:
-    """The files that the problems are read from, whichever job asks for them."""
+    """The files that the problems are read from, whichever job asks for them.
+
+    Args:
+      config: where it is what one job reads of one, the files that this job reads.
+    """
     return _named(config, DOMAIN_FILES)
 
 
@@ -91,7 +95,7 @@ def _named(config: Config, fields: Iterable[str]) -> list[Given]:
 
 def _of_field(config: Config, field: str) -> Iterator[Given]:
     """The files of a field's values, what a stage of the run makes left out."""
-    value = flat(config)[field]
+    value = flat(config).get(field, ())  # which a job that does not read it lacks
     own = {name for name, _ in stages(config)}
     for text in value if isinstance(value, tuple) else (value,):
         if field.endswith(".verifiers") and not text.startswith(_SCORES):

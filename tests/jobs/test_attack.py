@@ -17,7 +17,6 @@ import aprm_jax
 from aprm_jax.config import ConfigError, with_fields
 from aprm_jax.evals.records import Results, read_results
 from aprm_jax.jobs import attack, pipeline
-from aprm_jax.jobs.context import Context
 from aprm_jax.servers.client import EndpointError
 from aprm_jax.testing.tiny import write_tiny
 
@@ -55,7 +54,7 @@ def root(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def attacked(root) -> Path:
     names = ("prm", str(root / "published"))
-    context = Context(_config(verifiers=names), root, "attack")
+    context = tiny_run.at("attack", _config(verifiers=names), root)
     attack.check(context, {})
     attack.run(context)
     return root / "attack"
@@ -91,7 +90,7 @@ def test_what_is_attacked_already_is_not_attacked_again(root, attacked, monkeypa
     monkeypatch.setattr(
         attack.robustness, "besiege", lambda *a, **k: asked.append(k) or 1 / 0
     )
-    context = Context(_config(verifiers=names), root, "attack")
+    context = tiny_run.at("attack", _config(verifiers=names), root)
     attack.run(context)
     assert (attacked / "results.json").read_bytes() == before
     parts = [json.loads(p.read_text()) for p in (attacked / "parts").iterdir()]
@@ -99,7 +98,11 @@ def test_what_is_attacked_already_is_not_attacked_again(root, attacked, monkeypa
     assert context.spent.oracle_calls == calls and not asked
     # With another budget it is another attack.
     with pytest.raises(ZeroDivisionError):
-        attack.run(Context(_config(verifiers=names, oracle_calls=30), root, "attack"))
+        attack.run(
+            tiny_run.at(
+                "attack", _config(verifiers=names, oracle_calls=30), root, "attack"
+            )
+        )
     assert [k["budget"] for k in asked] == [30]
 
 
@@ -124,11 +127,11 @@ def test_settings_that_make_no_attack_are_refused(fields, said):
 
 
 def test_a_verifier_or_a_domain_that_cannot_be_is_named_first(root):
-    context = Context(_config(verifiers=("prn",)), root, "attack")
+    context = tiny_run.at("attack", _config(verifiers=("prn",)), root)
     with pytest.raises(ConfigError, match=r"attack\.verifiers: 'prn' .*'prm'"):
         attack.check(context, {})
     labelled = with_fields(_config(), {"domain.name": "labelled"})
-    context = Context(labelled, root, "attack")
+    context = tiny_run.at("attack", labelled, root)
     with pytest.raises(ConfigError, match="needs an oracle"):
         attack.check(context, {})
 
@@ -144,12 +147,12 @@ def _metrics(folder: Path) -> dict[tuple[str, str], float]:
 def test_a_served_prm_is_attacked_as_the_prm_in_this_process(root):
     """The same attacker and verdicts, the same scores; a failure costs nothing."""
     prm = aprm_jax.PRM.load(root / "prm")
-    own = Context(_config(), root, "own")
+    own = tiny_run.at("attack", _config(), root, "own")
     attack.run(own)
     with serving(of_prm(prm)) as server:
         url = server.url
         config = _config(verifiers=(url,))
-        context = Context(config, root, "served")
+        context = tiny_run.at("attack", config, root, "served")
         attack.check(context, {})
         answer = server.answer
         server.answer = lambda n, body: answer(n, body) if n < 20 else GONE
@@ -157,10 +160,10 @@ def test_a_served_prm_is_attacked_as_the_prm_in_this_process(root):
             attack.run(context)
         kept, before = server.bodies[:20], len(server.bodies)
         server.answer = answer
-        attack.run(Context(config, root, "served"))
+        attack.run(tiny_run.at("attack", config, root, "served"))
         assert not [body for body in server.bodies[before:] if body in kept]
         before = len(server.bodies)
-        attack.run(Context(config, root, "served"))  # all of it is there
+        attack.run(tiny_run.at("attack", config, root, "served"))  # all of it is there
         assert len(server.bodies) == before
     mine, theirs = _metrics(root / "served"), _metrics(root / "own")
     assert mine.keys() == theirs.keys()
@@ -176,7 +179,9 @@ def test_a_step_that_a_server_has_not_read_fools_nobody(root):
         return scored(*(None for _ in body["steps"]))
 
     with serving(answer) as server:
-        attack.run(Context(_config(verifiers=(server.url,)), root, "unread"))
+        attack.run(
+            tiny_run.at("attack", _config(verifiers=(server.url,)), root, "unread")
+        )
     found = _metrics(root / "unread")
     assert found["fool_rate", ""] == found["accepted_rate", ""] == 0
     assert found["diverged", ""] == found["robustness_score", ""] == 0
@@ -197,7 +202,7 @@ def test_an_attack_on_other_problems_or_by_another_prompt_is_another(tmp_path):
     config = with_fields(_config(), fields)
 
     def made_by(**changed):
-        context = Context(with_fields(config, changed), tmp_path, "attack")
+        context = tiny_run.at("attack", with_fields(config, changed), tmp_path)
         return attack._made_by(context, str(tmp_path / "prm"))
 
     before = made_by()

@@ -19,7 +19,7 @@ MOMENTS = (
     (("aprm (aprm)",), signal.SIGKILL),
     (("[prm_static] step", "[aprm] step"), signal.SIGKILL),
     (("evaluate: attack_",), signal.SIGTERM),
-    (("evaluate: longer",), signal.SIGKILL),
+    (("evaluate: longer", "evaluate: attack_"), signal.SIGKILL),
 )
 MODELS = ("solver", "generator", "prm_warmup", "prm_static", "aprm", "aprm/generator")
 

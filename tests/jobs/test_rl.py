@@ -17,7 +17,6 @@ from aprm_jax.config import ConfigError, with_fields
 from aprm_jax.data.jsonl import DataError
 from aprm_jax.evals.records import Results, read_results
 from aprm_jax.jobs import rl, rl_guard
-from aprm_jax.jobs.context import Context
 from aprm_jax.jobs.rl_tables import rl_tables
 from aprm_jax.models import heads
 from aprm_jax.models.io import load_model
@@ -90,7 +89,7 @@ def root(tmp_path_factory) -> Path:
 
 def test_a_solver_is_left_with_its_log_and_pass_at_n(root):
     c = config()
-    found = rl.run(Context(c, root, "rl"))
+    found = rl.run(tiny_run.at("rl", c, root, "rl"))
     params, spec, _ = load_model(root / "rl/model")
     assert spec.kind == "solver" and set(params) == {"backbone"}
     rows = read_metrics(root / "rl")
@@ -121,7 +120,7 @@ def test_a_run_that_was_killed_ends_with_the_same_bits(root, monkeypatch):
     paying = {"rl.implicit_from": "solver", "rl.implicit_learning_rate": 1e-2}
     paying["rl.rewards"] = ("outcome", "implicit")
     c = config(**{"lora.rank": 2, "rl.overlap": True, "rl.updates": 3} | paying)
-    rl.run(Context(c, root, "whole"))
+    rl.run(tiny_run.at("rl", c, root, "whole"))
     play = rl.Rounds.step_fn
 
     def killed(self, state, step, timer):
@@ -131,9 +130,9 @@ def test_a_run_that_was_killed_ends_with_the_same_bits(root, monkeypatch):
 
     with monkeypatch.context() as patch, pytest.raises(Killed):
         patch.setattr(rl.Rounds, "step_fn", killed)
-        rl.run(Context(c, root, "cut"))
+        rl.run(tiny_run.at("rl", c, root, "cut"))
     assert not (root / "cut/model").exists()
-    rl.run(Context(c, root, "cut"))
+    rl.run(tiny_run.at("rl", c, root, "cut"))
     for folder in ("model", "adapter", "implicit/model"):
         file = f"{folder}/params.safetensors"
         assert (root / "cut" / file).read_bytes() == (
@@ -165,7 +164,7 @@ def test_the_game_guards_and_its_prm_is_kept(root, monkeypatch):
             "rl.updates": 2,
         }
     )
-    rl.run(Context(c, root, "guarded"))
+    rl.run(tiny_run.at("rl", c, root, "guarded"))
     logged = read_metrics(root / "guarded")
     assert all("prm/loss" in row for row in logged)
     assert [row["guard/own_steps"] for row in logged] == [len(a) for a in added]
@@ -183,7 +182,7 @@ def test_what_a_solution_was_cut_off_in_is_no_step_for_the_guard(root):
     c = config(
         **{"rl.verifiers": (), "rl.guard.prm": "prm", "rl.guard.own_steps": True}
     )
-    guard = rl_guard.GameGuard.of(Context(c, root, "cut_off"))
+    guard = rl_guard.GameGuard.of(tiny_run.at("rl", c, root, "cut_off"))
     solution = Solution("2 + 3 * 4", ("2 + 12", "1"), False)
     whole, cut = (
         guard._rows([solution]),
@@ -197,7 +196,7 @@ def test_a_guard_may_keep_its_generator_as_it_is(root):
     guarded = {"rl.verifiers": (), "rl.guard.prm": "prm"}
     for frozen in (False, True):
         c = config(**guarded, **{"game.freeze_generator": frozen})
-        guard = rl_guard.GameGuard.of(Context(c, root, "frozen"))
+        guard = rl_guard.GameGuard.of(tiny_run.at("rl", c, root, "frozen"))
         assert (guard.state.archive is None) == frozen
 
 
@@ -218,7 +217,7 @@ def test_a_guard_may_keep_its_generator_as_it_is(root):
     ],
 )
 def test_wrong_names_and_kinds_are_refused_before_a_round(root, fields, error, message):
-    context = Context(config(**fields), root, "wrong")
+    context = tiny_run.at("rl", config(**fields), root, "wrong")
     with pytest.raises(error, match=message):
         rl.check(context, {})
         rl.run(context)

@@ -51,7 +51,7 @@ def root(tmp_path_factory) -> Path:
 
 
 def _run(root: Path, stage: str, **fields) -> list[dict]:
-    context = Context(config(**fields), root, stage)
+    context = tiny_run.at("search", config(**fields), root, stage)
     search.check(context, {})
     search.run(context)
     return _rows(root / stage / "solutions.jsonl")
@@ -102,7 +102,9 @@ def test_every_question_has_a_row_with_all_that_came_of_it(root, whole):
 
 
 def test_training_problems_are_searched_each_once(root):
-    asked = search._questions(Context(config(splits=("train",)), root, "training"))
+    asked = search._questions(
+        tiny_run.at("search", config(splits=("train",)), root, "training")
+    )
     assert {a.split for a in asked} == {"train"} and len(asked) == 5
     assert len({a.question for a in asked}) == 5 and all(a.reference for a in asked)
     held_out = {p.question for p in DOMAIN.problems("dev", 200)}
@@ -180,7 +182,7 @@ def test_rows_of_another_model_or_prompt_are_refused(fields, tmp_path):
         }
         c = with_fields(config(solver="backbone", verifiers=("oracle",)), backbone)
         c = with_fields(c, changed)
-        search._check_made_by(Context(c, tmp_path, "search"), output)
+        search._check_made_by(tiny_run.at("search", c, tmp_path), output)
 
     start()
     output.write_text("{}\n")
@@ -197,7 +199,9 @@ def test_questions_without_answers_are_answered(root, tmp_path):
     file = tmp_path / "mine.jsonl"
     file.write_text('{"question": "1 + 2"}\n{"question": "3 + 4 * 2", "answer": 11}\n')
     output = tmp_path / "out" / "answers.jsonl"
-    context = Context(config(questions=str(file), output=str(output)), root, "asked")
+    context = tiny_run.at(
+        "search", config(questions=str(file), output=str(output)), root, "asked"
+    )
     search.check(context, {})
     info = search.run(context)
     assert info["questions"] == 2 and info["elsewhere"] == [output]
@@ -213,7 +217,7 @@ def test_questions_without_answers_are_answered(root, tmp_path):
     # What is there was graded by this answer, and in this domain.
     c = with_fields(context.config, {"domain.modulus": 10})
     with pytest.raises(JobError, match="was made with other domain"):
-        search.run(Context(c, root, "asked"))
+        search.run(tiny_run.at("search", c, root, "asked"))
     file.write_text(file.read_text().replace("11", "12"))
     with pytest.raises(JobError, match=r"line 2 is of another question or answer"):
         search.run(context)
@@ -222,7 +226,9 @@ def test_questions_without_answers_are_answered(root, tmp_path):
 def test_a_file_is_not_cut_silently_nor_written_over(root, tmp_path, caplog):
     file = tmp_path / "mine.jsonl"
     file.write_text('{"question": "1 + 2"}\n{"question": "3 + 4"}\n')
-    context = Context(config(questions=str(file), problems=1), root, "cut")
+    context = tiny_run.at(
+        "search", config(questions=str(file), problems=1), root, "cut"
+    )
     with caplog.at_level("WARNING", "aprm_jax"):
         assert len(search._questions(context)) == 1
     assert "the first 1 of 2 questions" in caplog.text
@@ -260,11 +266,13 @@ def test_a_file_without_questions_is_refused_before_a_model_is_loaded(
 ):
     file = tmp_path / "bad.jsonl"
     file.write_text(text)
-    context = Context(config(questions=str(file)), root, "bad")
+    context = tiny_run.at("search", config(questions=str(file)), root, "bad")
     with pytest.raises(DataError, match=said):
         search.check(context, {})
     with pytest.raises(DataError, match="no such file"):
-        search.check(Context(config(questions="nowhere.jsonl"), root, "bad"), {})
+        search.check(
+            tiny_run.at("search", config(questions="nowhere.jsonl"), root, "bad"), {}
+        )
 
 
 def test_the_oracle_as_verifier_reaches_the_ceiling(root):
@@ -312,5 +320,5 @@ def test_settings_that_do_not_go_together_are_named(fields, said):
     with pytest.raises(ConfigError, match=said):
         config(**fields)
     with pytest.raises(ConfigError, match=r"has no split 'tests', only.*Did you mean"):
-        context = Context(config(splits=("tests",)), Path(), "x")
+        context = tiny_run.at("search", config(splits=("tests",)), Path(), "x")
         search._questions(context)

@@ -10,6 +10,7 @@ import command
 import jax
 import numpy as np
 import pytest
+import tiny_run
 
 from aprm_jax.config import for_stage, read_config_file, with_fields
 from aprm_jax.data.replies import Reply
@@ -41,7 +42,7 @@ def _context(root: Path, **fields: object) -> Context:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tempfile, "tempdir", str(root))  # where the models go
         config = for_stage(read_config_file(path, "runlocal"), "generator")
-    return Context(with_fields(config, FIELDS | fields), root, "generator")
+    return tiny_run.at("teach", with_fields(config, FIELDS | fields), root, "generator")
 
 
 def _lines(path: Path) -> list[dict]:
