@@ -10,6 +10,8 @@ bare base, which is in memory anyway.
 Another solver: --config.solver.backbone=OWNER/NAME or a folder. Another PRM, published,
 exported or of a run: --config.rl.verifiers=NAME. A PAV of job=pav, which pays progress:
 --config.rl.verifiers=RUN/pav --config.rl.rewards=outcome,progress
+A vLLM server that draws the solutions: --config.solver.endpoint=http://HOST:8000/v1
+--config.rl.rollouts.solver=endpoint, see docs/rl.md.
 Local data as in configs/gsm8k.py: --config.domain.train=… --config.domain.test=…
 
 Hardware: one accelerator with 80 GB; not run on one yet.

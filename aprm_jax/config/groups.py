@@ -12,7 +12,8 @@ DOMAINS = ("arithmetic", "gsm8k", "questions", "labelled")
 AUTHORS = ("first", "second")  # of the embedded problems' corpus
 ORACLES = ("calculator", "text")  # of the text domain
 DTYPES = ("float32", "bfloat16")
-ASKS = ("prm", "pav", "evaluate", "search")  # jobs that may ask an endpoint
+ASKS = ("prm", "pav", "evaluate", "search")  # jobs that may ask an endpoint for text
+DRAWS = (*ASKS, "rl")  # the same, and what asks one for ids
 
 
 @dataclasses.dataclass(frozen=True)
@@ -166,7 +167,7 @@ class SolverConfig:
         "",
         "an OpenAI-compatible server, as http://localhost:8000/v1, that completes text "
         'wherever a solver is named "endpoint"; "" = none',
-        only=ASKS,
+        only=DRAWS,
     )
 
 
@@ -194,7 +195,7 @@ class HttpConfig:
 class EndpointConfig:
     """What the server of solver.endpoint is asked; docs/endpoints.md."""
 
-    model: str = setting("", "its name there", only=ASKS)
+    model: str = setting("", "its name there", only=DRAWS)
     layout: str = setting(
         "words",
         '"words" asks with prompt.solver, in the chat template of solver.backbone if '
@@ -208,7 +209,7 @@ class EndpointConfig:
         "completions a request, where prompts are alike; 1 gives each a seed of its "
         "own, more are cheaper where the server shares the prompt",
         least=1,
-        only=ASKS,
+        only=DRAWS,
     )
     logprobs: bool = setting(
         False, "ask for the log-probabilities of the tokens too", only=ASKS

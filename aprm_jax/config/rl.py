@@ -85,6 +85,28 @@ class GuardConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class RolloutConfig:
+    """Who draws the solutions that RL learns from; docs/rl.md."""
+
+    solver: str = setting(
+        "",
+        '"endpoint": the server of solver.endpoint, which gets the weights as they are '
+        'learned; "" = this process',
+        choices=("", "endpoint"),
+    )
+    every: int = setting(1, "rounds that are drawn with the same weights", least=1)
+    push: str = setting(
+        "adapter",
+        '"adapter": the server serves solver.backbone, and loads the adapter that is '
+        'learned; "folder": it reads rollouts.folder anew, which is written over',
+        choices=("adapter", "folder"),
+    )
+    folder: str = setting(
+        "", 'push="folder": what the server serves, an export of rl.solver_from'
+    )
+
+
+@dataclasses.dataclass(frozen=True)
 class RLConfig:
     """RL of a solver against any verifier; docs/rl.md."""
 
@@ -217,6 +239,7 @@ class RLConfig:
         ("dev",), "where Pass@N is measured", distinct=True
     )
     sample_log: int = setting(20, "rounds between logged solutions; 0 = none", least=0)
+    rollouts: RolloutConfig = dataclasses.field(default_factory=RolloutConfig)
     pay: PayConfig = dataclasses.field(default_factory=PayConfig)
     alarm: AlarmConfig = dataclasses.field(default_factory=AlarmConfig)
     guard: GuardConfig = dataclasses.field(default_factory=GuardConfig)

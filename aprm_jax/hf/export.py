@@ -261,15 +261,20 @@ def kept_rows(spec: ModelSpec, tokenizer: PreTrainedTokenizerFast) -> int:
     return rows if given is None else min(rows, max(given, needed))
 
 
-def check_target(directory: Path) -> None:
-    """Raises ExportError where a folder stands that no export has made."""
+def check_target(directory: Path, field: str = "export.directory") -> None:
+    """Raises ExportError where a folder stands that no export has made.
+
+    Args:
+      directory: it.
+      field: what names it, for the message.
+    """
     if not directory.exists() or (directory.is_dir() and not any(directory.iterdir())):
         return
     card = directory / "README.md"
     ours = card.is_file() and _MARK in card.read_text(encoding="utf-8", errors="ignore")
     if not ours:
         raise ExportError(
-            f"export.directory: {directory} exists and is no earlier export, so it is "
+            f"{field}: {directory} exists and is no earlier export, so it is "
             "not replaced: choose another folder"
         )
 

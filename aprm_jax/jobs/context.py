@@ -318,6 +318,25 @@ class Context:
         """Whether the role is told in words what to do."""
         return self.instructed or (self.role == "generator" and self.source is not None)
 
+    def spec_of(
+        self,
+        params: Any,
+        kind: Kind = "solver",
+        head: str | None = None,
+        on: str = backbones.BACKBONE,
+    ) -> ModelSpec:
+        """What parameters of this stage are; of an adapter, beside what. See `save`."""
+        spec = self.spec(kind, head)
+        if "lora" not in params:
+            return spec
+        adapters = LoraConfig.of(self.config.lora)
+        assert adapters is not None  # else there would be no such tree
+        origin, fields = Origin.of(spec), dataclasses.asdict(adapters)
+        if on != backbones.BACKBONE:
+            origin = dataclasses.replace(origin, base_model="")
+        adapted = dataclasses.replace(origin, lora=fields)
+        return dataclasses.replace(spec, extra=spec.extra | adapted.extra())
+
     def save(
         self,
         params: Any,
@@ -339,15 +358,7 @@ class Context:
           **reads: `aggregation` and `values` of a PRM, see `ModelSpec`.
         """
         path = self.directory / folder
-        spec = dataclasses.replace(self.spec(kind, head), **reads)
-        if "lora" in params:
-            adapters = LoraConfig.of(self.config.lora)
-            assert adapters is not None  # else there would be no such tree
-            origin, fields = Origin.of(spec), dataclasses.asdict(adapters)
-            if on != backbones.BACKBONE:
-                origin = dataclasses.replace(origin, base_model="")
-            adapted = dataclasses.replace(origin, lora=fields)
-            spec = dataclasses.replace(spec, extra=spec.extra | adapted.extra())
+        spec = dataclasses.replace(self.spec_of(params, kind, head, on), **reads)
         whole = hosts.fetch(params)
         if hosts.leader():
             save_model(path, whole, spec, self.tokenizer)

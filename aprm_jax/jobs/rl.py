@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from aprm_jax.config import ConfigError
+from aprm_jax.config import Config, ConfigError
 from aprm_jax.data.jsonl import DataError
 from aprm_jax.evals import intervals
 from aprm_jax.evals.records import RESULTS, Record, metric_records, write_results
+from aprm_jax.hf.export import check_target
 from aprm_jax.jobs.context import Context, JobError, log
 from aprm_jax.jobs.rl_guard import GameGuard
+from aprm_jax.jobs.rl_rollouts import ServedRollouts
 from aprm_jax.jobs.row_files import check_names, run_verifier
-from aprm_jax.models import heads
+from aprm_jax.models import heads, lora
 from aprm_jax.models.lora import LoraConfig
 from aprm_jax.rl.config import RLConfig
 from aprm_jax.rl.implicit import ImplicitPRM
@@ -25,6 +28,7 @@ from aprm_jax.rl.rounds import ALARMS, LoopState, Rounds
 from aprm_jax.rl.sources import check_source, paying
 from aprm_jax.rl.task import Task
 from aprm_jax.search.select import pass_at_n
+from aprm_jax.servers.client import read_key
 from aprm_jax.solvers.local import LocalSolver
 from aprm_jax.training import hosts
 from aprm_jax.training.lines import LineLog
@@ -43,8 +47,11 @@ def check(context: Context, earlier: Mapping[str, str]) -> None:
 
     Raises:
       ConfigError, UnknownVerifierError, DataError: names the field and what would do.
+      ExportError: a server cannot be told what is trained.
     """
     c = context.config.rl
+    if c.rollouts.solver:
+        _check_served(context.config)
     named = filter(None, (*c.verifiers, c.prover_values))
     check_names(context, earlier, "rl", named)
     if any(name.startswith("scores:") for name in c.verifiers):
@@ -52,6 +59,19 @@ def check(context: Context, earlier: Mapping[str, str]) -> None:
             "rl.verifiers: a file has scores of solutions that are there, and RL "
             "samples new ones: name a PRM, a stage or an oracle"
         )
+
+
+def _check_served(c: Config) -> None:
+    """There is what a server draws from, and a key if it wants one."""
+    read_key(c.endpoint.key_variable)
+    if c.rl.rollouts.push == "folder":
+        folder = Path(c.rl.rollouts.folder)
+        check_target(folder, "rl.rollouts.folder")
+        if not (folder / "config.json").is_file():
+            raise ConfigError(
+                f"rl.rollouts.folder: {folder} holds no model: export rl.solver_from "
+                "there (--config.job=export), and start the server with it"
+            )
 
 
 def run(context: Context) -> dict[str, Any]:
@@ -83,6 +103,7 @@ def run(context: Context) -> dict[str, Any]:
         guard=guard,
         implicit=_implicit(role, task, config),
         sink=lambda row: samples.append(json.dumps(row)),
+        rollouts=_rollouts(role, policy, config),
     )
     try:
         state = run_loop(
@@ -105,6 +126,12 @@ def _task(role: Context) -> Task:
     solver = LocalSolver(role.sampler, None, domain, role.writer)
     steps = role.config.builder.max_steps
     return Task(domain, domain, solver, role.decoder, role.mesh, steps)
+
+
+def _rollouts(role: Context, policy: Any, config: RLConfig) -> ServedRollouts | None:
+    if not config.rollouts.solver:
+        return None
+    return ServedRollouts(role, lambda now: lora.merged(policy, now, config.lora))
 
 
 def _implicit(role: Context, task: Task, config: RLConfig) -> ImplicitPRM | None:

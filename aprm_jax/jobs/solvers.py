@@ -15,12 +15,8 @@ from aprm_jax.models.io import ModelFileError
 from aprm_jax.servers.client import read_key
 from aprm_jax.servers.journal import FILE, Journal
 from aprm_jax.solvers.completions import Completions
-from aprm_jax.solvers.endpoint import (
-    BuilderLayout,
-    EndpointSolver,
-    TextLayout,
-    WordLayout,
-)
+from aprm_jax.solvers.endpoint import EndpointSolver
+from aprm_jax.solvers.layouts import BuilderLayout, TextLayout, WordLayout
 from aprm_jax.solvers.local import LocalSolver
 from aprm_jax.solvers.protocol import Solver
 from aprm_jax.verifiers.named import fingerprint_of

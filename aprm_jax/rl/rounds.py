@@ -22,7 +22,7 @@ from aprm_jax.rl.implicit import ImplicitPRM, OutcomeBatch
 from aprm_jax.rl.monitor import gap, habits, over_the_limit
 from aprm_jax.rl.payment import idle, payment_of
 from aprm_jax.rl.sources import Graded, Said, said
-from aprm_jax.rl.task import Guard, Sampled, Task
+from aprm_jax.rl.task import Guard, Rollouts, Sampled, Task
 from aprm_jax.rl.trajectories import collated, together, trajectory
 from aprm_jax.rl.update import (
     Payment,
@@ -90,7 +90,7 @@ class LoopState:
         `{"value_head"}`.
       watch: the monitor's.
       best: the policy's parameters of the best dev accuracy, on the host.
-      behind: what the next round is sampled from, where that is a round behind.
+      behind: what the next round is sampled from, where that may be older.
       guard: the state of a verifier that goes on learning.
       implicit: that of a language model that pays and learns.
     """
@@ -116,8 +116,10 @@ class Rounds:
       guard: trains it further; then its verifier is the one that scores.
       implicit: the language model that pays "implicit" rewards.
       sink: takes logged solutions.
+      rollouts: draws what is learned from; None for the task's own solver.
       threaded: whether rounds that overlap are sampled in a thread; by default where
-        the devices are not the processor's own cores.
+        no device could be asked by two threads for what several do together, and
+        none is the processor's own cores.
     """
 
     def __init__(
@@ -131,12 +133,15 @@ class Rounds:
         guard: Guard | None = None,
         implicit: ImplicitPRM | None = None,
         sink: Callable[[dict], None] | None = None,
+        rollouts: Rollouts | None = None,
         threaded: bool | None = None,
     ):
         self.task, self.config, self.seed, self.sink = task, config, seed, sink
         self.guard, self._verifier, self.implicit = guard, verifier, implicit
+        self._rollouts = rollouts
         if threaded is None:
-            threaded = jax.default_backend() != "cpu"
+            apart = jax.default_backend() != "cpu" and jax.device_count() == 1
+            threaded = hosts.count() == 1 and (apart or rollouts is not None)
         self._pool = ThreadPoolExecutor(1, "sample") if threaded else None
         self._pending: tuple[int, Future[Sampled]] | None = None
         self.ref = policy
@@ -169,7 +174,7 @@ class Rounds:
             policy=begun,
             watch=Watch.begun(),
             best=hosts.fetch(begun.params),
-            behind=_copied(begun.params) if config.overlap else None,
+            behind=_copied(begun.params) if config.overlap or self._every > 1 else None,
             guard=None if guard is None else guard.state,
             implicit=None if implicit is None else implicit.state,
         )
@@ -229,15 +234,29 @@ class Rounds:
         pending, self._pending = self._pending, None
         if pending is not None and pending[0] == step:
             return pending[1].result()
-        trained = state.policy.params if state.behind is None else state.behind
-        return self._sample(trained, step)
+        return self._sample(self._source(state, step), step)
+
+    @property
+    def _every(self) -> int:
+        """Rounds that are sampled from the same parameters."""
+        return 1 if self._rollouts is None else self._rollouts.every
+
+    def _source(self, state: LoopState, step: int) -> Any:
+        """The parameters that a round is sampled from."""
+        fresh = step % self._every == 0 and not self.config.overlap
+        return state.policy.params if fresh else state.behind
 
     def _look_ahead(self, state: LoopState, step: int) -> Any:
-        """The parameters that the next round is sampled from, which begins here."""
-        if not self.config.overlap:
+        """The parameters that the next round is sampled from, as far as they are known.
+
+        With rounds that overlap it begins here.
+        """
+        overlap = self.config.overlap
+        if not overlap and self._every == 1:
             return None
-        behind = _copied(state.policy.params)
-        if self._pool is not None and step + 1 < self.config.updates:
+        fresh = (step + overlap) % self._every == 0
+        behind = _copied(state.policy.params) if fresh else state.behind
+        if overlap and self._pool is not None and step + 1 < self.config.updates:
             future = self._pool.submit(self._sample, behind, step + 1)
             self._pending = step + 1, future
         return behind
@@ -254,9 +273,15 @@ class Rounds:
             task.problems.train(index)
             for index in range(number * c.groups, (number + 1) * c.groups)
         ]
-        backbone = self.model(trained)["backbone"]
         key = self._key(8, number)
-        solutions = task.solve(backbone, problems, c.group_size, key)
+        if self._rollouts is None:
+            backbone = self.model(trained)["backbone"]
+            solutions = task.solve(backbone, problems, c.group_size, key)
+        else:
+            version = step // self._every
+            solutions = self._rollouts.solve(
+                trained, version, problems, c.group_size, key
+            )
         rows = [trajectory(task.builder, s) for row in solutions for s in row]
         return Sampled(problems, solutions, rows)
 

@@ -95,6 +95,34 @@ class Sampled:
         return [s for row in self.solutions for s in row]
 
 
+class Rollouts(Protocol):
+    """Draws a round's solutions outside of this process."""
+
+    every: int  # rounds that are drawn with the same weights
+
+    def solve(
+        self,
+        trained: Any,
+        version: int,
+        problems: Sequence[Problem],
+        count: int,
+        key: Any,
+    ) -> list[list[Solution]]:
+        """`count` solutions of each problem, at temperature 1, untruncated.
+
+        Args:
+          trained: the parameters that are learned.
+          version: of them; what has been told of one need not be told again.
+          problems: that are solved.
+          count: of each.
+          key: of the whole request.
+
+        Returns:
+          Solutions with the ids that were drawn and their log-probabilities.
+        """
+        ...
+
+
 class Guard(Protocol):
     """Trains the verifier further while the policy searches for its mistakes."""
 

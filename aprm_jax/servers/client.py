@@ -124,6 +124,14 @@ class Client(Generic[T]):
         """What a request comes to; `_kept` and `_sent` are there for it."""
         raise NotImplementedError
 
+    def _decoded(self, content: bytes) -> Any:
+        """The JSON object that an answer is.
+
+        Raises:
+          ValueError: it is none.
+        """
+        return _object(content)
+
     def _parsed(self, content: Any, body: Body) -> Any:
         """What an answer says, from its JSON.
 
@@ -242,7 +250,7 @@ class Client(Generic[T]):
         if response.status_code != 200:
             raise self._refusal(response, content, body)
         try:
-            return self._parsed(_object(content), body)
+            return self._parsed(self._decoded(content), body)
         except ValueError as error:
             said = f"{error}: {content.decode('utf-8', 'replace')}"
             raise _Passing(

@@ -24,11 +24,13 @@ class Choice:
       text: without the stop, on most servers.
       stopped: whether it came to its end, not to the end of its room.
       logprobs: of its tokens; empty where the server does not tell them.
+      tokens: the ids that were drawn, what ended them included; likewise.
     """
 
     text: str
     stopped: bool
     logprobs: tuple[float, ...] = ()
+    tokens: tuple[int, ...] = ()
 
 
 class Completions(Client[list[Choice]]):
@@ -42,7 +44,7 @@ class Completions(Client[list[Choice]]):
     field = "solver.endpoint"
     answer = "completion"
 
-    def __init__(self, url: str, key: str, http: HttpConfig, journal: Journal):
+    def __init__(self, url: str, key: str, http: HttpConfig, journal: Journal | None):
         super().__init__(url.rstrip("/") + "/completions", key, http, journal)
 
     def ask(self, requests: Sequence[Mapping[str, Any]]) -> list[list[Choice]]:
@@ -82,8 +84,7 @@ class Completions(Client[list[Choice]]):
                     return []
                 self._keep(rest, [dataclasses.asdict(c) for c in answer])
             else:
-                kept = ((c["text"], c["stopped"], c["logprobs"]) for c in answer)
-                answer = [Choice(text, ended, tuple(p)) for text, ended, p in kept]
+                answer = [_kept_choice(choice) for choice in answer]
             found += answer
         return found[:wanted]
 
@@ -92,7 +93,14 @@ class Completions(Client[list[Choice]]):
         choices = content.get("choices")
         if not isinstance(choices, list) or not choices:
             raise ValueError("no list of choices")
-        return [self._choice(choice) for choice in choices]
+        found = [self._choice(choice) for choice in choices]
+        if body.get("return_token_ids") and not all(choice.tokens for choice in found):
+            raise self._error(
+                "the server does not tell the ids that it drew (return_token_ids), "
+                "which an update learns from; vLLM does from 0.10.2 on",
+                body,
+            )
+        return found
 
     def _choice(self, choice: Any) -> Choice:
         if not isinstance(choice, dict):
@@ -105,8 +113,23 @@ class Completions(Client[list[Choice]]):
             logprobs = require_dict(choice, "logprobs").get("token_logprobs") or []
             if not isinstance(logprobs, list) or not all(map(_is_logprob, logprobs)):
                 raise ValueError("token_logprobs that are no numbers")
+        tokens = choice.get("token_ids") or []
+        if not isinstance(tokens, list) or not all(map(_is_id, tokens)):
+            raise ValueError("token_ids that are no ids")
+        if tokens and len(tokens) != len(logprobs):
+            raise ValueError(f"{len(tokens)} token_ids and {len(logprobs)} logprobs")
         stopped = choice.get("finish_reason") == "stop"
-        return Choice(text, stopped, tuple(map(float, logprobs)))
+        return Choice(text, stopped, tuple(map(float, logprobs)), tuple(tokens))
+
+
+def _kept_choice(fields: Mapping[str, Any]) -> Choice:
+    """Of a journal; those of before ids were asked for have none."""
+    listed = (tuple(fields.get(name, ())) for name in ("logprobs", "tokens"))
+    return Choice(fields["text"], fields["stopped"], *listed)
+
+
+def _is_id(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
 def _is_logprob(value: Any) -> bool:

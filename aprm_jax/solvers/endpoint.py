@@ -1,7 +1,6 @@
-"""A solver behind an OpenAI-compatible endpoint: text goes there, and text comes back.
+"""A solver behind an OpenAI-compatible endpoint; a step is asked for at a time.
 
-Ids never do: its tokenizer is its own. A step is asked for at a time, up to where steps
-end, with the prompt of a model in this process, as text.
+What goes there and what comes back is a layout's: see `solvers.layouts`.
 """
 
 from __future__ import annotations
@@ -9,98 +8,17 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from aprm_jax.data import prompts
-from aprm_jax.data.steps import StepBuilder
 from aprm_jax.sampling.methods import Truncation
 from aprm_jax.solvers.completions import Choice, Completions
+from aprm_jax.solvers.layouts import Layout, Prompt
 from aprm_jax.solvers.protocol import Solution, Solver, Start, numbered
 from aprm_jax.tasks.protocols import Grader
-
-
-@runtime_checkable
-class TextLayout(Protocol):
-    """Prompts and replies as text."""
-
-    @property
-    def stops(self) -> tuple[str, ...]:
-        """Strings that end a step."""
-        ...
-
-    @property
-    def special(self) -> int:
-        """How many of them, the last ones, are special tokens.
-
-        A server ends at those by itself, and does not see them in its own text.
-        """
-        ...
-
-    def prompt(self, question: str, prefix: Sequence[str]) -> str | None:
-        """What the next step follows; None where there is no room for one."""
-        ...
-
-    def no_step(self, text: str) -> str:
-        """Why a reply that ended is no step; "" for a step, "empty" without a text."""
-        ...
-
-
-@dataclasses.dataclass(frozen=True)
-class WordLayout:
-    """Words alone, for a model that nobody knows more of: a step is a line.
-
-    Attributes:
-      words: of `config.prompt.solver`; "" for the default.
-    """
-
-    words: str = ""
-    stops: tuple[str, ...] = ("\n",)
-    special: int = 0
-
-    def prompt(self, question: str, prefix: Sequence[str]) -> str:
-        """See `TextLayout.prompt`; how much room there is the server knows."""
-        return prompts.solver_prompt_text(None, question, prefix, self.words)
-
-    def no_step(self, text: str) -> str:
-        """See `TextLayout.no_step`."""
-        return prompts.no_step(text)
-
-
-class BuilderLayout:
-    """A step builder's prompts, for a server with the builder's tokenizer.
-
-    Args:
-      builder: of a solver; positions are contiguous.
-    """
-
-    def __init__(self, builder: StepBuilder):
-        self._builder = builder
-        tokenizer, known = builder.tokenizer, builder.tokenizer.added_tokens_decoder
-        stop_ids = sorted(builder.replies.stop_ids, key=lambda i: i in known)
-        self.stops = tuple(
-            str(tokenizer.decode([i], skip_special_tokens=False)) for i in stop_ids
-        )
-        self.special = sum(i in known for i in stop_ids)
-        # A server's tokenizer opens a text as it was made to.
-        opened = tokenizer.backend_tokenizer.encode("", add_special_tokens=True).ids
-        self._opened = (
-            str(tokenizer.bos_token) if opened[:1] == [builder.bos_id] else ""
-        )
-
-    def prompt(self, question: str, prefix: Sequence[str]) -> str | None:
-        """See `TextLayout.prompt`; the room is that of the builder's rows."""
-        if len(self._builder.context(question, prefix)) > self._builder.buckets[-1]:
-            return None
-        text = self._builder.context_text(question, prefix)
-        return text.removeprefix(self._opened)
-
-    def no_step(self, text: str) -> str:
-        """See `TextLayout.no_step`."""
-        return self._builder.replies.no_step(text)
 
 
 @dataclasses.dataclass
@@ -112,14 +30,18 @@ class _Open:
     draw: int
     finished: bool = False
     closed: bool = True
+    tokens: list[tuple[int, ...]] = dataclasses.field(default_factory=list)
     logprobs: list[tuple[float, ...]] = dataclasses.field(default_factory=list)
 
     def solution(self) -> Solution:
-        """As it is now; with log-probabilities if the server told them of all steps."""
-        told = tuple(self.logprobs) if all(self.logprobs) else ()
-        steps = tuple(self.steps)
+        """As it is now; with ids and log-probabilities if it was told of all steps."""
         return Solution(
-            self.question, steps, self.finished, logprobs=told, closed=self.closed
+            self.question,
+            tuple(self.steps),
+            self.finished,
+            tuple(self.tokens) if all(self.tokens) else (),
+            tuple(self.logprobs) if all(self.logprobs) else (),
+            self.closed,
         )
 
 
@@ -139,7 +61,7 @@ class EndpointSolver(Solver):
     """
 
     completions: Completions
-    layout: TextLayout
+    layout: Layout
     grader: Grader
     model: str
     max_tokens: int
@@ -185,21 +107,20 @@ class EndpointSolver(Solver):
         rules = truncation or Truncation()
         told = {"top_p": rules.top_p, "top_k": rules.top_k, "min_p": rules.min_p}
         plain = {"top_p": 1.0, "top_k": 0, "min_p": 0.0}
-        stops = self.layout.stops[: len(self.layout.stops) - self.layout.special]
         return {
             "model": self.model,
             "max_tokens": self.max_tokens,
             "temperature": float(temperature),
-            **({"stop": list(stops)} if stops else {}),
+            **self.layout.fields,
             **{name: value for name, value in told.items() if value != plain[name]},
             **({"logprobs": 1} if self.logprobs else {}),
         }
 
     def _live(
         self, solutions: Sequence[_Open], max_steps: int
-    ) -> dict[str, list[_Open]]:
+    ) -> dict[Prompt, list[_Open]]:
         """The solutions that go on, by their prompts."""
-        live: dict[str, list[_Open]] = {}
+        live: dict[Prompt, list[_Open]] = {}
         for s in solutions:
             if s.finished or not s.closed or len(s.steps) >= max_steps:
                 continue
@@ -211,7 +132,7 @@ class EndpointSolver(Solver):
         return live
 
     def _extend(
-        self, live: Mapping[str, list[_Open]], common: Mapping[str, Any], seed: Any
+        self, live: Mapping[Prompt, list[_Open]], common: Mapping[str, Any], seed: Any
     ) -> None:
         """A step more of each; those of one prompt share requests."""
         # Greedy completions of one prompt are one completion.
@@ -236,14 +157,9 @@ class EndpointSolver(Solver):
         if choice is None:
             solution.closed = False
             return
-        text, stopped = choice.text, choice.stopped
-        for stop in self.layout.stops:  # some servers leave it in
-            text, found, _ = text.partition(stop)
-            stopped |= bool(found)
-        text = text.strip()
-        # An empty line is a bad step, but it is one.
-        solution.closed = stopped and self.layout.no_step(text) in ("", "empty")
+        text, solution.closed = self.layout.read(choice)
         solution.steps.append(text)
+        solution.tokens.append(choice.tokens)
         solution.logprobs.append(choice.logprobs)
         solution.finished = solution.closed and self.grader.is_final(text)
 

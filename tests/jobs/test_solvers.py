@@ -22,7 +22,8 @@ from aprm_jax.jobs.changes import FREE
 from aprm_jax.jobs.context import Context
 from aprm_jax.jobs.solvers import open_solver
 from aprm_jax.solvers import completions
-from aprm_jax.solvers.endpoint import BuilderLayout, EndpointSolver, WordLayout
+from aprm_jax.solvers.endpoint import EndpointSolver
+from aprm_jax.solvers.layouts import BuilderLayout, WordLayout
 from aprm_jax.solvers.local import LocalSolver
 from aprm_jax.solvers.protocol import Solution
 from aprm_jax.verifiers.protocol import Scale

@@ -24,7 +24,8 @@ from aprm_jax.servers import client as asking
 from aprm_jax.servers.client import EndpointError, backoff
 from aprm_jax.servers.journal import Journal
 from aprm_jax.solvers.completions import Completions
-from aprm_jax.solvers.endpoint import BuilderLayout, EndpointSolver, WordLayout
+from aprm_jax.solvers.endpoint import EndpointSolver
+from aprm_jax.solvers.layouts import BuilderLayout, WordLayout
 from aprm_jax.solvers.stepwise import UncachedSolver
 
 KEY = jax.random.key(0)

@@ -57,6 +57,35 @@ def _validate(config: Config) -> None:
         )
     _check_kl(c)
     _check_best(c)
+    _check_rollouts(config)
+
+
+def _check_rollouts(config: Config) -> None:
+    """A server that draws has what it needs, and draws what this process would."""
+    c = config.rl.rollouts
+    if not c.solver:
+        return
+    where = f"rl.rollouts.solver={c.solver!r}"
+    if not config.solver.endpoint:
+        raise ConfigError(f"{where} needs solver.endpoint, which is empty")
+    if config.builder.line_stride:
+        raise ConfigError(
+            f"{where} needs builder.line_stride=0, not {config.builder.line_stride}: a "
+            "server counts positions through"
+        )
+    if c.push == "folder":
+        for name, value in (
+            ("rl.rollouts.folder", c.folder),
+            ("endpoint.model", config.endpoint.model),
+        ):
+            if not value:
+                raise ConfigError(f'rl.rollouts.push="folder" needs {name}')
+    elif not config.lora.rank or config.rl.solver_from != "backbone":
+        raise ConfigError(
+            'rl.rollouts.push="adapter" loads an adapter beside the model that '
+            "solver.backbone names: set lora.rank above 0 and "
+            'rl.solver_from="backbone", or push="folder"'
+        )
 
 
 def _check_best(c: RLConfig) -> None:
