@@ -1,13 +1,14 @@
 """Processes as hosts: equal to one with as many devices, and SIGKILL at random moments.
 
-    python benchmarks/hosts.py [--seconds=400] [--runs=FOLDER]
+    python benchmarks/hosts.py [--seconds=400] [--runs=FOLDER] [--until=60]
 
 `quickstart:runlocal` on one process and on 2 and 4 over gloo, with as many devices:
 which models have the same bits, and by how much the others differ. Then on two, one of
 which is killed at a random moment, ten times: how the other ends, and whether the same
-command on one process goes on to the models of a run that nothing interrupted. Each
-piece is written to `benchmarks/results/hosts.json` as soon as it is done; none begins
-past `--seconds`, and the same command goes on with the next.
+command on one process goes on to the models of a run that nothing interrupted. With
+JAX_DISABLE_MOST_OPTIMIZATIONS=true, as tests compile, these are to have the same bits.
+Each piece is written to `benchmarks/results/hosts.json` as soon as it is done; none
+begins past `--seconds`, and the same command goes on with the next.
 """
 
 from __future__ import annotations
@@ -108,11 +109,11 @@ def equal(runs: pathlib.Path, hosts: int) -> dict[str, Any]:
     return {"largest_difference": difference(workdir, reference(runs, hosts))}
 
 
-def killed(runs: pathlib.Path, number: int) -> dict[str, Any]:
+def killed(runs: pathlib.Path, number: int, until: float) -> dict[str, Any]:
     whole, workdir = reference(runs, 2), runs / f"killed-{number}"
     shutil.rmtree(workdir, ignore_errors=True)
     rng = random.Random(number)
-    victim, after = rng.randrange(2), rng.uniform(5, 60)
+    victim, after = rng.randrange(2), rng.uniform(5, until)
     processes = start(workdir, 2, 2)
     time.sleep(after)
     processes[victim].send_signal(signal.SIGKILL)
@@ -120,6 +121,7 @@ def killed(runs: pathlib.Path, number: int) -> dict[str, Any]:
     code = processes[1 - victim].wait(timeout=120)
     took = time.monotonic() - since
     said = pathlib.Path(f"{workdir}.log{1 - victim}").read_text().splitlines()[-1:]
+    stages = [name for name in MODELS if (workdir / name).is_dir()]
     finish(workdir, 2, 1)
     differs = difference(workdir, whole)
     shutil.rmtree(workdir)
@@ -129,6 +131,8 @@ def killed(runs: pathlib.Path, number: int) -> dict[str, Any]:
         "exit_code": code,
         "ended_in_seconds": round(took, 1),
         "said": said,
+        "in_stage": stages[-1] if stages else "",
+        "unoptimised": os.environ.get("JAX_DISABLE_MOST_OPTIMIZATIONS") == "true",
         "largest_difference": max(differs.values()),
     }
 
@@ -137,6 +141,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=400)
     parser.add_argument("--runs", type=pathlib.Path, default=ROOT / "runs" / "hosts")
+    parser.add_argument("--until", type=float, default=60, help="of kills, seconds")
     args = parser.parse_args()
     args.runs.mkdir(parents=True, exist_ok=True)
     begun = time.monotonic()
@@ -144,7 +149,10 @@ def main() -> None:
     pieces: dict[str, Any] = {
         f"equal-{n}": (lambda n=n: equal(args.runs, n)) for n in (2, 4)
     }
-    pieces |= {f"killed-{n}": (lambda n=n: killed(args.runs, n)) for n in range(KILLS)}
+    pieces |= {
+        f"killed-{n}": (lambda n=n: killed(args.runs, n, args.until))
+        for n in range(KILLS)
+    }
     for name, compute in pieces.items():
         if name in known:
             continue
