@@ -68,7 +68,9 @@ class AlarmConfig:
     drop: float = setting(
         0.0, "dev accuracy below the best so far by more than", least=0, most=1
     )
-    rounds: int = setting(3, "rounds in a row beyond a limit", least=1)
+    rounds: int = setting(
+        3, "rounds in a row beyond a limit; of drop, looks at dev in a row", least=1
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,8 +146,8 @@ class RLConfig:
     )
     verifiable_share: float = setting(
         1.0,
-        "share of a round's problems whose outcome is known: paid by outcome and "
-        "first_error, learned by implicit",
+        "share of a round's problems whose outcome is known, of 0 or of one at least: "
+        "paid by outcome and first_error, learned by implicit",
         least=0,
         most=1,
     )

@@ -54,11 +54,23 @@ def check(context: Context, earlier: Mapping[str, str]) -> None:
         _check_served(context.config)
     named = filter(None, (*c.verifiers, c.prover_values))
     check_names(context, earlier, "rl", named)
+    if c.pass_samples:
+        _check_splits(context)
     if any(name.startswith("scores:") for name in c.verifiers):
         raise ConfigError(
             "rl.verifiers: a file has scores of solutions that are there, and RL "
             "samples new ones: name a PRM, a stage or an oracle"
         )
+
+
+def _check_splits(context: Context) -> None:
+    """Pass@N is measured when all rounds are over: its splits are looked at before."""
+    for split in context.config.rl.pass_splits:
+        if split not in context.domain.splits:
+            raise DataError(
+                f"rl.pass_splits: {context.domain.name} has no split {split!r}, only "
+                f"{', '.join(context.domain.splits)}"
+            )
 
 
 def _check_served(c: Config) -> None:
@@ -151,7 +163,10 @@ def _verifier(context: Context, prover: Verifier | None) -> Verifier | None:
     c = context.config.rl
     if not c.verifiers:
         return None
-    return paying(c, run_verifier(context, c.verifiers, c.combine), prover)
+    verifier = run_verifier(context, c.verifiers, c.combine)
+    if c.verifiers == (c.prover_values,):
+        prover = verifier  # one model: a `Pav` says what that comes to
+    return paying(c, verifier, prover)
 
 
 def _result(
@@ -194,11 +209,6 @@ def _pass_records(role: Context, rounds: Rounds, after: Any) -> list[Record]:
     sizes = [1 << k for k in range(c.pass_samples.bit_length())]
     records: list[Record] = []
     for index, split in enumerate(c.pass_splits):
-        if split not in domain.splits:
-            raise DataError(
-                f"rl.pass_splits: {domain.name} has no split {split!r}, only "
-                f"{', '.join(domain.splits)}"
-            )
         problems = list(domain.problems(split, c.pass_problems))
         key = role.key(_PASS, index)
         for when, backbone in ((BEFORE, rounds.ref["backbone"]), (AFTER, after)):

@@ -37,6 +37,7 @@ def payment_of(
         wrong = ~np.isfinite(np.where(steps[:, : values.shape[1]] > 0, values, 0))
         infinite |= wrong.any(axis=1) & ~gone & ~unread
     weight = ((graded.steps > 0) & ~unread & ~infinite).astype(np.float32)
+    payable = weight > 0
     groups = np.arange(c.groups).repeat(c.group_size)
     members = np.bincount(groups, weight, c.groups)[groups]
     alone = (members == 1) & (weight > 0) & (c.estimator in ("grpo", "rloo"))
@@ -61,7 +62,7 @@ def payment_of(
     }
     for name, values in paid.items():
         total = np.where(steps[:, : values.shape[1]] > 0, values, 0).sum(axis=1)
-        kept = (weight > 0) & np.isfinite(total)
+        kept = payable & np.isfinite(total)
         if kept.any():
             metrics[f"reward/{name}"] = float(total[kept].mean())
     return Payment(paid, steps, weight, groups.astype(np.int32)), metrics

@@ -23,7 +23,7 @@ from aprm_jax.rl.monitor import gap, habits, over_the_limit
 from aprm_jax.rl.payment import idle, payment_of
 from aprm_jax.rl.sources import Graded, Said, said
 from aprm_jax.rl.task import Guard, Rollouts, Sampled, Task
-from aprm_jax.rl.trajectories import collated, together, trajectory
+from aprm_jax.rl.trajectories import SolutionRows, collated, together, trajectory
 from aprm_jax.rl.update import (
     Payment,
     PolicyBatch,
@@ -219,6 +219,8 @@ class Rounds:
                 phase.wait(state.policy)
             # The monitor looks at them, and the round is over anyway.
             metrics |= {k: float(v) for k, v in hosts.fetch(updated).items()}
+        else:
+            metrics |= self._unlearned(state, sampled)
         guard = state.guard
         if self.guard is not None:
             number = self._number(step)
@@ -293,7 +295,8 @@ class Rounds:
         c, flat = self.config, sampled.flat
         right = self.task.right(sampled.problems, sampled.solutions).reshape(-1)
         rng = np.random.default_rng([self.seed, 43, self._number(step)])
-        count = round(c.verifiable_share * c.groups)
+        # A share above 0 is of one problem at least.
+        count = max(round(c.verifiable_share * c.groups), c.verifiable_share > 0)
         chosen = rng.permutation(c.groups)[:count]
         paid = np.isin(np.arange(c.groups), chosen).repeat(c.group_size)
         lengths = [t.num_tokens if t else 0 for t in sampled.trajectories]
@@ -330,15 +333,8 @@ class Rounds:
     ) -> tuple[LoopState, PolicyBatch, dict[str, Any]]:
         """The round's updates, all by advantages as they were at its start."""
         c, task, policy = self.config, self.task, state.policy
-        rows = collated(
-            task.builder,
-            [[sampled.trajectories[i] for i in row] for row in self._together],
-            task.max_steps,
-            len(self._slots),
-            task.decoder.config.reads_branches,
-        )
+        rows, placed = self._rows(sampled)
         payment = jax.tree.map(self._placed, payment)
-        placed = shard_batch(task.mesh, (rows.rows, rows.columns))
         read = Readings(self._read({"backbone": self.ref["backbone"]}, placed).logprobs)
         # One update of one epoch learns at the very iterate that it is compared with.
         once = c.epochs * c.minibatches == 1
@@ -385,6 +381,32 @@ class Rounds:
         state = dataclasses.replace(state, policy=policy, implicit=implicit)
         return state, batch, found | taught | {"nonfinite": wrong}
 
+    def _rows(self, sampled: Sampled) -> tuple[SolutionRows, Any]:
+        """Solutions in rows, and of these what models read, on its devices."""
+        task = self.task
+        rows = collated(
+            task.builder,
+            [[sampled.trajectories[i] for i in row] for row in self._together],
+            task.max_steps,
+            len(self._slots),
+            task.decoder.config.reads_branches,
+        )
+        return rows, shard_batch(task.mesh, (rows.rows, rows.columns))
+
+    def _unlearned(self, state: LoopState, sampled: Sampled) -> dict[str, float]:
+        """KL in a round without an update: where all is alike it may be largest."""
+        if not any(sampled.trajectories):
+            return {}
+        rows, placed = self._rows(sampled)
+        models = self.model(state.policy.params), {"backbone": self.ref["backbone"]}
+        read = (hosts.fetch(self._read(model, placed).logprobs) for model in models)
+        written = np.asarray(rows.columns) >= 0
+        apart = np.where(written, np.subtract(*read), 0.0)
+        return {
+            "policy/kl_token": float(apart.sum() / written.sum()),
+            "policy/kl_sequence": float(apart.sum() / written.any(axis=-1).sum()),
+        }
+
     def _placed(self, x: Any) -> np.ndarray:
         """What solutions have, in the order of their places; 0 where there is none."""
         places = self._slots.ravel()
@@ -400,9 +422,11 @@ class Rounds:
         # Those that weigh anything are dealt out evenly: none may be left with nothing.
         order = rng.permutation(len(batch.weight))
         order = order[np.argsort(batch.weight[order, 0] == 0, kind="stable")]
-        return [
+        parts = (
             jax.tree.map(lambda x, i=i: x[order[i::count]], batch) for i in range(count)
-        ]
+        )
+        # By one that weighs nothing, momentum alone would move the policy.
+        return [part for part in parts if part.weight.any()]
 
     def _watched(
         self, state: LoopState, metrics: dict[str, Any], step: int, why: str
@@ -415,7 +439,8 @@ class Rounds:
             known = np.asarray(before, np.float64)
             watch = dataclasses.replace(watch, dev=known, best=known)
         last = step + 1 == c.updates
-        if c.dev_every and ((step + 1) % c.dev_every == 0 or last):
+        looked = c.dev_every > 0 and ((step + 1) % c.dev_every == 0 or last)
+        if looked:
             accuracy = self.accuracy(self.model(state.policy.params))
             metrics["dev/accuracy"] = accuracy
             watch = dataclasses.replace(watch, dev=np.asarray(accuracy, np.float64))
@@ -433,6 +458,8 @@ class Rounds:
         over = over_the_limit(metrics, c.alarm, tokens, drop)
         metrics["alarm"] = float(bool(over))
         rounds = int(watch.over) + 1 if over else 0
+        if over == ["drop"] and not looked:  # it was counted when dev was looked at
+            rounds = int(watch.over)
         stopped = 1 + ALARMS.index(over[0]) if over and rounds >= c.alarm.rounds else 0
         idle = int(watch.idle) + 1 if why else 0
         if c.max_idle and idle >= c.max_idle:

@@ -153,7 +153,7 @@ def said(
       progress: asks for its own rewards of steps too.
       unfinished: whether the last step of a solution that did not end is taken at its
         word. A verifier that knows steps alone finds nothing wrong with never
-        answering; else it scores 0, and earns no reward of its own.
+        answering; else it scores 0, as does the whole, and earns no reward of its own.
     """
     pairs = [(s.question, tuple(s.steps)) for s in solutions]
     distinct = list(dict.fromkeys(pairs))
@@ -173,7 +173,7 @@ def said(
             own = [p if end else _failed(p) for p, end in zip(own, ended, strict=True)]
     how = _WHOLE[getattr(verifier, "aggregation", "min")]
     whole = [
-        how(p) if s.finished and len(p) else 0.0
+        how(p) if len(p) and (s.finished or unfinished) else 0.0
         for s, p in zip(solutions, steps, strict=True)
     ]
     asked = getattr(verifier, "questions", None)

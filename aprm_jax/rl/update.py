@@ -237,6 +237,7 @@ def policy_loss(
 
     value = -objective * trust
     mask = reply * weight[:, None]
+    written = jnp.max(reply, axis=1)  # also by whom nothing is learned from
     metrics: dict[str, Any] = {}
     if config.kl_weight and config.kl_as == "loss":
         value += config.kl_weight * trust * losses.squared_kl(tokens.logprobs, ref)
@@ -252,8 +253,8 @@ def policy_loss(
         "drift_max": MaxMetric.of(gap, mask),
         "truncated": MeanMetric.of(_truncated(config, old - sampler), mask),
         "entropy_token": MeanMetric.of(tokens.entropy, mask),
-        "kl_token": MeanMetric.of(here - ref, mask),
-        "kl_sequence": MeanMetric.of(jnp.sum((here - ref) * reply, axis=1), weight),
+        "kl_token": MeanMetric.of(here - ref, reply),
+        "kl_sequence": MeanMetric.of(jnp.sum((here - ref) * reply, axis=1), written),
     }
 
 

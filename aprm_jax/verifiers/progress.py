@@ -158,10 +158,15 @@ class ProverStatistics:
                 "bad: the prover is the base policy, and alpha times its progress only "
                 "repeats the advantage that RL on outcomes (ORM) already has"
             )
-        if not self.states or math.isnan(self.distinguishability):
+        if not self.states:
             return (
                 "unknown: no prefix has two samples, so no steps could be compared: "
                 "raise pav.n_cov"
+            )
+        if math.isnan(self.distinguishability):
+            return (
+                "unknown: too few completions a step to tell how much of its value is "
+                "noise: raise pav.n_mc to twice pav.best_of, or to 2"
             )
         if self.distinguishability <= max(0.0, _LEAST_SHARE * self.base):
             why = "it is neither strong nor weak, but steps make no difference to it"
@@ -181,12 +186,12 @@ class ProverStatistics:
 def prover_statistics(
     states: Iterable[Siblings], start: float = math.nan, same: bool = False
 ) -> ProverStatistics:
-    """Estimates of samples, free of the noise of Monte-Carlo values to first order.
+    """Estimates of samples, free of the noise of Monte-Carlo values.
 
     The variance among the samples of a state is that of the values and that of their
     estimates; the latter is known and taken off, so a prover that tells nothing apart
     comes out at 0, or a little below. States count by their samples: as often as the
-    base policy visits them.
+    base policy visits them; those with a step of unknown noise do not.
 
     Args:
       states: those with one sample are left out.

@@ -15,6 +15,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from scipy.special import comb
 
 from aprm_jax.data.prefixes import PrefixTree
 from aprm_jax.data.problem import Problem
@@ -145,10 +146,45 @@ class ValueTree:
                 base, of_base = _estimates(children, "base")
                 yield Siblings(drawn, base, q, of_base, noise, np.zeros(len(q)))
             else:
-                slope = best * (1 - q) ** (best - 1)  # of best_of, by q
-                proved = np.asarray(best_of(q, best))
-                of_prover = slope**2 * noise
-                yield Siblings(drawn, q, proved, noise, of_prover, slope * noise)
+                yield Siblings(drawn, q, *_best_of(children, best, q, noise))
+
+
+def _best_of(
+    nodes: Sequence[ValueNode], best: int, q: np.ndarray, noise: np.ndarray
+) -> tuple[np.ndarray, ...]:
+    """What `Siblings` has of the best of K of the base beside its value, unbiased.
+
+    With r of n completions right, C(n - r, K) / C(n, K) is the mean of (1 - Q)^K, which
+    a power of r / n is not: near 0 its slope is K, and few completions look like
+    differences. Its square and its product with Q have such estimates too, from 2 K
+    completions on; with fewer the noise is NaN.
+
+    Args:
+      nodes: the steps after a prefix.
+      best: K.
+      q: their values, r / n.
+      noise: the variances of these.
+
+    Returns:
+      The prover's value, and `base_noise`, `prover_noise`, `shared_noise`.
+    """
+    right, tried = np.array([node.counts for node in nodes], float).T
+    exact = np.array([node.exact for node in nodes])
+    missed = tried - right
+    with np.errstate(invalid="ignore", divide="ignore"):
+        none = comb(missed, best) / comb(tried, best)
+        squared = comb(missed, 2 * best) / comb(tried, 2 * best)
+        mixed = right * comb(missed, best) / (tried * comb(tried - 1, best))
+    proved = np.where(exact | (tried < best), np.asarray(best_of(q, best)), 1 - none)
+    few = tried < 2 * best
+    of_prover = np.where(few, np.nan, none**2 - squared)
+    shared = np.where(few, np.nan, mixed - q * none)
+    return (
+        proved,
+        noise,
+        np.where(exact, 0.0, of_prover),
+        np.where(exact, 0.0, shared),
+    )
 
 
 def _estimates(nodes: Sequence[ValueNode], which: str) -> tuple[np.ndarray, np.ndarray]:

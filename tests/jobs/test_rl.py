@@ -214,6 +214,7 @@ def test_a_guard_may_keep_its_generator_as_it_is(root):
             "likelihood says how probable",
         ),
         ({"rl.solver_from": "prm"}, ConfigError, "is a prm; it must be solver"),
+        ({"rl.pass_splits": ("dev", "tset")}, DataError, "has no split 'tset', only"),
     ],
 )
 def test_wrong_names_and_kinds_are_refused_before_a_round(root, fields, error, message):
@@ -221,6 +222,7 @@ def test_wrong_names_and_kinds_are_refused_before_a_round(root, fields, error, m
     with pytest.raises(error, match=message):
         rl.check(context, {})
         rl.run(context)
+    assert not (root / "wrong" / "metrics.jsonl").exists()
     shutil.rmtree(root / "wrong", ignore_errors=True)
 
 

@@ -145,6 +145,11 @@ def test_the_last_step_of_what_did_not_end_earns_nothing():
     # Its word is taken where that is asked for; what was not read stays unread.
     taken = said(Progress(lambda text: 0.75), solutions, True, unfinished=True)
     np.testing.assert_allclose(taken.steps[1], [0.75, 0.75], rtol=1e-6)
+    # The monitor sees it as it is paid.
+    np.testing.assert_allclose(word.whole, [0.75, 0.0], rtol=1e-6)
+    np.testing.assert_allclose(taken.whole, [0.75, 0.75], rtol=1e-6)
+    told = gap(np.array([True, False]), taken.whole_read)
+    np.testing.assert_allclose(told["reward/gap"], 0.75 - 0.5)
     unread = said(Says(lambda text: np.nan), solutions, False)
     assert np.isnan(unread.steps[1]).all() and np.isnan(unread.whole_read[1])
     generous = Progress(lambda text: 0.75)
@@ -164,6 +169,11 @@ def test_what_is_left_out_is_counted():
     np.testing.assert_array_equal(payment.weight, [1, 1, 0, 0])
     assert counts["rl/uniform"] == 0.5 and counts["rl/labels"] == 2
     assert counts["reward/outcome"] == 0.5
+    alike = dataclasses.replace(GRADED, right=np.array([True, False, True, True]))
+    alike = dataclasses.replace(alike, paid=np.ones(4, bool))
+    payment, counts = _payment(("outcome",), graded=alike)
+    # Of all that was paid, also where it teaches nothing.
+    assert payment.weight.tolist() == [1, 1, 0, 0] and counts["reward/outcome"] == 0.75
     payment, counts = _payment(("outcome",), uniform="keep")
     assert payment.weight.all() and counts["rl/left_out"] == 0
 

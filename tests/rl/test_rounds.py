@@ -215,6 +215,62 @@ def test_an_alarm_stops_with_the_best_checkpoint(tmp_path):
         np.testing.assert_array_equal(a, b)
 
 
+def test_kl_is_of_all_that_was_written(learned):
+    of, _, metrics = learned
+    # At the end all is right: nothing is learned, and the policy is far from its start.
+    kl = [m["policy/kl_sequence"] for m in metrics]
+    assert kl[0] == 0 and metrics[-1]["rl/idle"] and kl[-1] > 1
+    some = metrics[3]
+    assert 0 < some["rl/left_out"] < 1
+    behind, _ = play(of, of.state, range(3))
+    drawn = of._sample(behind.policy.params, 3)
+    rows, placed = of._rows(drawn)
+    ref = jax.device_get(of._read(of.ref, placed).logprobs)
+    apart = np.where(rows.columns >= 0, rows.sampler_logprobs - ref, 0).sum(-1)
+    wanted = apart.sum() / (rows.columns >= 0).any(-1).sum()
+    np.testing.assert_allclose(some["policy/kl_sequence"], wanted, rtol=1e-3)
+
+
+def test_a_fall_on_dev_counts_where_dev_is_looked_at(monkeypatch):
+    alarm = dataclasses.replace(NO_ALARM, drop=0.1, rounds=2)
+    of = rounds(config(alarm=alarm, dev_every=2, updates=20), verifier=Says())
+    calm = {"rl/tokens": 3.0, "rl/repeated": 0.0, "rl/empty": 0.0, "rl/copied": 0.0}
+
+    def stopped_at(accuracies):
+        found, state = iter(accuracies), of.state
+        monkeypatch.setattr(of, "accuracy", lambda model: next(found))
+        for step in range(2 * len(accuracies) - 2):
+            state, _ = of._watched(state, dict(calm), step, "")
+            if of.finished(state):
+                return step + 1
+        return None
+
+    # Before the first round, then after every other one.
+    assert stopped_at([0.6, 0.3, 0.58, 0.3, 0.6]) is None
+    assert stopped_at([0.6, 0.3, 0.55, 0.3, 0.4, 0.3]) == 8
+
+
+def test_no_update_is_made_of_nothing():
+    c = config(minibatches=4, groups=2, group_size=2, uniform="keep")
+    of = rounds(c, verifier=Says())
+    for step in range(4):
+        batch = of.step_fn(of.state, step, tiny_rl.PhaseTimer()).batch
+        if batch is not None:
+            break
+    batch = jax.device_get(batch)
+    weight = np.zeros_like(batch.weight)
+    weight[[1, 2]] = 1
+    parts = of._minibatches(dataclasses.replace(batch, weight=weight), 0, 0)
+    assert [part.weight.sum() for part in parts] == [1, 1]
+
+
+def test_a_share_above_0_pays_for_one_problem_at_least():
+    for share, problems in ((0.0, 0), (0.1, 1), (0.5, 2), (1.0, 4)):
+        of = rounds(config(verifiable_share=share), verifier=Says())
+        drawn = of._sample(of.ref, 0)
+        assert of._graded(drawn, 0).paid.sum() == 4 * problems
+
+
 def test_a_verifier_is_asked_about_equal_solutions_once():
     verifier = Says()
     where = dataclasses.replace(tiny_rl.TASK, problems=tiny_rl.Numbers("0"))

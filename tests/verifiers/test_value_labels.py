@@ -8,11 +8,13 @@ import json
 import jax
 import numpy as np
 import pytest
+import scipy.stats
 from tiny_search import Answers, Rule, walk
 
 from aprm_jax.data.problem import Problem
 from aprm_jax.solvers.protocol import Solution
 from aprm_jax.verifiers import progress
+from aprm_jax.verifiers.progress import prover_statistics
 from aprm_jax.verifiers.value_labels import (
     Coverage,
     ValueNode,
@@ -198,8 +200,46 @@ def test_siblings_are_what_the_counts_say(other):
         of_base = [0.2 * 0.8 / 4] * 2
         expected = [0.2, 0.8], q, of_base, noise, [0, 0]
     else:
-        best, slope = 1 - (1 - q) ** 3, 3 * (1 - q) ** 2
-        expected = q, best, noise, slope**2 * noise, slope * noise
+        # Of 5 completions 3 failed: a triple of them, of 10, has no success. Twice as
+        # many as 3 are not there, so how noisy that is stays unknown.
+        expected = q, [1 - 1 / 10, 1.0], noise, [np.nan, np.nan], [np.nan, np.nan]
     _, *rest = dataclasses.astuple(found)
     for mine, wanted in zip(rest, expected, strict=True):
         np.testing.assert_allclose(mine, wanted, atol=1e-12)
+
+
+@pytest.mark.parametrize("best", [2, 4])
+@pytest.mark.parametrize("q", [0.05, 0.3, 0.8])
+def test_the_best_of_k_is_estimated_without_bias(best, q):
+    tried = 2 * best + 1
+    chance = scipy.stats.binom.pmf(np.arange(tried + 1), tried, q)
+    found = []
+    for right in range(tried + 1):
+        nodes = [ValueNode(-1, "q", 2, (0, 0))]
+        nodes.append(ValueNode(0, "a", 2, (right, tried)))
+        [of] = ValueTree("q", nodes).siblings(best, False)
+        found.append([of.base, of.prover, of.prover_noise, of.shared_noise])
+    base, prover, noise, shared = np.array(found)[:, :, 0].T
+    truth = 1 - (1 - q) ** best
+    np.testing.assert_allclose(chance @ prover, truth)
+    np.testing.assert_allclose(chance @ noise, chance @ (prover - truth) ** 2)
+    covariance = chance @ ((prover - truth) * (base - q))
+    np.testing.assert_allclose(chance @ shared, covariance)
+
+
+def _pair(rights, tried: int) -> ValueTree:
+    children = [
+        ValueNode(0, name, 1, (int(right), tried))
+        for name, right in zip("ab", rights, strict=True)
+    ]
+    return ValueTree("q", [ValueNode(-1, "q", 2, (0, 0)), *children])
+
+
+def test_a_prover_that_tells_nothing_apart_is_not_good():
+    rng, best, tried = np.random.default_rng(0), 4, 8
+    drawn = rng.binomial(tried, 0.1, (20_000, 2))  # both steps are worth 0.1
+    states = [s for row in drawn for s in _pair(row, tried).siblings(best, False)]
+    found = prover_statistics(states)
+    assert abs(found.distinguishability) < 2e-3 and abs(found.alignment) < 1e-3
+    few = prover_statistics(_pair((1, 2), tried - 1).siblings(best, False))
+    assert few.reading.startswith("unknown: too few completions")
