@@ -32,6 +32,10 @@ _GRACE = 5.0  # that a host has to end by itself once another has left a note
 _FAREWELL = 10.0  # that a host waits at its end for the others to have read its note
 _NOTES = "aprm_jax/end"
 _GO_ON = "The same command goes on from the newest checkpoint, on fewer hosts too."
+_MEET = (
+    "Start the command on every host at about the same time; the first host's port "
+    "must be free, and open to the others"
+)
 # What XLA, gloo, NCCL and the coordination service say where a host is gone.
 _LOST = re.compile(
     r"gloo|nccl|(closed|reset) by peer|connection (refused|closed|reset)|broken pipe"
@@ -66,20 +70,18 @@ class Link:
         Raises:
           HostsError: they are not found, or not all in time.
         """
+        where = place.get("coordinator_address", "that the environment names")
+        apart = f"the hosts of the run did not meet at the coordinator {where}"
         try:
-            jax.distributed.initialize(
-                **place,
-                heartbeat_timeout_seconds=_SILENCE,
-                shutdown_timeout_seconds=int(_FAREWELL),
-            )
+            with _last_word(f"{apart}: not all of them came. {_MEET}"):
+                jax.distributed.initialize(
+                    **place,
+                    heartbeat_timeout_seconds=_SILENCE,
+                    shutdown_timeout_seconds=int(_FAREWELL),
+                )
         except (ValueError, RuntimeError) as error:
-            where = place.get("coordinator_address", "that the environment names")
-            raise HostsError(
-                f"the hosts of the run did not meet at the coordinator {where}: "
-                f"{' '.join(str(error).split())[:300]}. Start the command on every "
-                "host at about the same time; the first host's port must be free, and "
-                "open to the others"
-            ) from error
+            said = " ".join(str(error).split())[:300]
+            raise HostsError(f"{apart}: {said}. {_MEET}") from error
         # As Orbax does: JAX has no other way to its key-value store.
         from jax._src import distributed
 
@@ -96,7 +98,10 @@ class Link:
         atexit.register(self._leave)
         watcher = threading.Thread(target=self._watch, name="hosts", daemon=True)
         watcher.start()
-        with _last_word(self.index):
+        with _last_word(
+            f"host {self.index} was ended from outside, most likely because another "
+            f"host of the run is gone. {_GO_ON}"
+        ):
             try:
                 yield
             except BaseException as error:
@@ -276,15 +281,11 @@ def _is_of_a_loss(error: BaseException | None) -> bool:
 
 
 @contextlib.contextmanager
-def _last_word(index: int) -> Iterator[None]:
+def _last_word(why: str) -> Iterator[None]:
     """Has somebody to say why, where JAX ends this process without asking Python."""
-    message = (
-        f"aprm_jax: error: host {index} was ended from outside, most likely because "
-        f"another host of the run is gone. {_GO_ON}"
-    )
-    script = 'read -r _ || printf "%s\\n" "$0" >&2'
+    script = 'read -r _ || printf "aprm_jax: error: %s\\n" "$0" >&2'
     speaker = subprocess.Popen(
-        ["sh", "-c", script, message], stdin=subprocess.PIPE, start_new_session=True
+        ["sh", "-c", script, why], stdin=subprocess.PIPE, start_new_session=True
     )
     try:
         yield

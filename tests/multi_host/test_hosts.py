@@ -10,6 +10,8 @@ import json
 import shutil
 import signal
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import command
@@ -110,6 +112,24 @@ def test_what_hosts_tell_and_hand_each_other(tmp_path):
             "asked": [0, 0, 15, 0],
             "doubled": (2 * talk.ROWS).tolist(),
         }
+
+
+def test_a_host_whose_leader_never_comes_says_so():
+    address = environments()[0]["JAX_COORDINATOR_ADDRESS"]
+    place = {"coordinator_address": address, "num_processes": 2, "process_id": 1}
+    waits = place | {"initialization_timeout": 2}  # seconds; JAX's own are 300
+    code = "from aprm_jax.training.host_links import Link\nLink.to_others({})"
+    ended = subprocess.run(
+        [sys.executable, "-c", code.format(waits)],
+        env=command.ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert ended.returncode != 0
+    last = ended.stderr.rstrip().splitlines()[-1]
+    assert f"did not meet at the coordinator {address}: not all of them came" in last
+    assert last.startswith("aprm_jax: error: ")
 
 
 def test_hosts_stop_together_and_one_goes_on_alone(tmp_path, whole):
