@@ -8,7 +8,8 @@ which is killed at a random moment, ten times: how the other ends, and whether t
 command on one process goes on to the models of a run that nothing interrupted. With
 JAX_DISABLE_MOST_OPTIMIZATIONS=true, as tests compile, these are to have the same bits.
 Each piece is written to `benchmarks/results/hosts.json` as soon as it is done; none
-begins past `--seconds`, and the same command goes on with the next.
+begins past `--seconds`, and the same command goes on with the next. When all are done,
+the table of docs/scaling.md is made of them.
 """
 
 from __future__ import annotations
@@ -28,9 +29,10 @@ from typing import Any
 
 import numpy as np
 import safetensors.numpy
-from compare_table import ROOT, commit
+from compare_table import ROOT, commit, replace_between, table
 
 RESULTS = ROOT / "benchmarks" / "results" / "hosts.json"
+PAGE = ROOT / "docs" / "scaling.md"
 MODELS = ("solver", "foreign", "generator", "prm_warmup", "prm_static", "aprm")
 # The evaluation is the leader's alone, on whatever devices it has.
 STAGES = "solver:sft,foreign:sft,generator:sft,prm_warmup:prm,prm_static:prm,aprm:aprm"
@@ -140,6 +142,25 @@ def killed(runs: pathlib.Path, number: int, until: float) -> dict[str, Any]:
     }
 
 
+def render(known: dict[str, Any]) -> str:
+    """The kills, as Markdown."""
+    killed = {k: piece for k, piece in known.items() if k.startswith("killed-")}
+    rows = [
+        (
+            f"host {piece['victim']}",
+            [
+                f"{piece['after_seconds']:.0f} s",
+                piece["in_stage"],
+                f"{piece['ended_in_seconds']:.1f} s",
+                f"{piece['largest_difference']:g}",
+            ],
+        )
+        for piece in sorted(killed.values(), key=lambda piece: piece["after_seconds"])
+    ]
+    header = ("killed", "after", "in", "the other ended within", "largest difference")
+    return table(header, rows)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=400)
@@ -165,6 +186,7 @@ def main() -> None:
         known[name] = {"commit": commit()} | compute()
         print(name, json.dumps(known[name]))
         RESULTS.write_text(json.dumps(known, indent=1) + "\n")
+    replace_between(PAGE, "hosts", render(known))
 
 
 if __name__ == "__main__":

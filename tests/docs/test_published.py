@@ -41,6 +41,7 @@ RENDERED: dict[str, tuple[str, Callable[[Any], str]]] = {
     "didactic": ("didactic", lambda s: s.render(results("didactic"))),
     "gpu": ("gpu", _gpu),
     "gsm8k": ("gsm8k_table", lambda s: s.render(results("gsm8k"))),
+    "hosts": ("hosts", lambda s: s.render(results("hosts"))),
     "load": ("load", lambda s: s.render(results("load"))),
     "naive_generator": (
         "compare_table",
