@@ -164,9 +164,7 @@ class _Batch:
         engine, trees = self._engine, self.trees
         if engine.verifier is None:
             return
-        places = [
-            (i, n) for i, n in places if trees[i][n].finished or trees[i].is_open(n)
-        ]
+        places = [(i, n) for i, n in places if trees[i].is_usable(n)]
         if not places:
             return
         self._read, scores = engine.verifier.read(

@@ -26,7 +26,7 @@ class MCTS:
       iterations: at most.
       branch: children of a leaf.
       roll_steps: steps of a roll.
-      roll_branch: samples of each, of which the best goes on.
+      roll_branch: samples of each, of which the best that is whole goes on.
       exploration: c; published 0.4 in evaluation, 0.5 in self-training.
       unvisited: what a child without a visit has in the place of its bonus.
       alpha: weight of the roll.
@@ -73,7 +73,9 @@ class MCTS:
                 continue
             [found] = yield [Expand(node, range(self.roll_branch))]
             if found:
-                node = tree.ranked(found)[0]
+                # What was cut off ends a roll only where nothing else was drawn.
+                usable = [n for n in found if tree.is_usable(n)]
+                node = tree.ranked(usable or found)[0]
                 best = max(best or 0.0, tree[node].reward)
         return best
 

@@ -208,7 +208,7 @@ def _leaves(tree: Tree) -> list[int]:
 def _best(tree: Tree, nodes: Iterable[int], places: int) -> dict[int, int]:
     """The best nodes, and how many places each holds; the open rest is given up."""
     held: dict[int, int] = {}
-    usable = [n for n in set(nodes) if tree[n].finished or tree.is_open(n)]
+    usable = [n for n in set(nodes) if tree.is_usable(n)]
     for node in tree.ranked(usable):
         taken = min(len(tree[node].slots), places)
         places -= taken

@@ -121,6 +121,10 @@ class Tree:
         n = self.nodes[node]
         return n.closed and not n.finished and not n.dropped
 
+    def is_usable(self, node: int) -> bool:
+        """Whether it is whole, or may go on: nothing else is scored, or wins."""
+        return self.nodes[node].finished or self.is_open(node)
+
     def finished(self) -> list[int]:
         """The whole solutions, dropped or not."""
         return [i for i, n in enumerate(self.nodes) if n.finished]

@@ -33,8 +33,9 @@ class Played:
                 final = text.startswith("=")
                 step = Written(text, (), (), whole, final)
                 node = self.tree.add(expand.node, expand.lane, slot, step)
-                self.tree[node].reward = reward
-                self.tree[node].order = np.log(reward) if reward else -np.inf
+                if self.tree.is_usable(node):  # the engine scores no other
+                    self.tree[node].reward = reward
+                    self.tree[node].order = np.log(reward) if reward else -np.inf
                 nodes[node] = None
             new.append(list(nodes))
         self.tree.spent.append(0)
@@ -292,6 +293,26 @@ def test_mcts_goes_on_from_a_solution_that_is_not_good_enough():
     play.draw([("b", 0.1), ("c", 0.1)])
     # Iteration 3 visits "= 1" without drawing, and 4 again: then it is over.
     assert play.draw([("d", 0.1)]) is None
+
+
+@pytest.mark.parametrize("place", [0, 1])
+@pytest.mark.parametrize("lost", ["cut...", "a step too far"])
+def test_what_was_cut_off_wins_no_roll(lost, place):
+    """Nobody scores it, and it takes no part: the best of what is whole goes on."""
+    options = {"iterations": 9, "branch": 2, "roll_branch": 2, "unvisited": 0.0}
+    play = Played(MCTS(**options, roll_steps=1), max_steps=2)
+    play.draw([("a", 0.6), ("b", 0.5)])
+    drawn = [("= 1", 0.95)]
+    drawn.insert(place, (lost, 0.0))
+    play.draw(drawn)
+    # V(a) = (0.6 + 0.95) / 2 = 0.775 beats b's 0.5; by what was cut off it were 0.3.
+    assert play.named() == [("a", [0, 1])]
+    play = Played(MCTS(**options, roll_steps=2))
+    play.draw([("a", 0.6), ("b", 0.5)])
+    drawn = [("x", 0.1)]
+    drawn.insert(place, ("cut...", 0.0))
+    play.draw(drawn)
+    assert play.named() == [("a x", [0, 1])]
 
 
 def test_mcts_does_not_go_on_for_ever_where_nothing_can():
