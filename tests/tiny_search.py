@@ -14,7 +14,7 @@ import numpy as np
 from aprm_jax.search.aggregate import Aggregation
 from aprm_jax.search.engine import Engine
 from aprm_jax.search.methods import Method
-from aprm_jax.solvers.protocol import Written
+from aprm_jax.solvers.protocol import NO_ROOM, Written
 from aprm_jax.solvers.stepwise import TextRows
 from aprm_jax.verifiers.protocol import Scale, logit
 
@@ -73,7 +73,7 @@ class FakeSolver:
         for (question, steps), draw in zip(starts, draws, strict=True):
             choices = {t: p for t, p in self.rule(steps).items() if p}
             if not choices:  # no room
-                written.append(Written("", closed=False))
+                written.append(NO_ROOM)
                 after.append((question, steps))
                 continue
             uniform = np.random.default_rng([key, draw]).random()

@@ -151,7 +151,7 @@ class _Batch:
             self._charge_reading(i, row)
             trees[i].ledger.decoded += len(step.tokens)
             self.drawn += len(step.tokens)
-            if not (step.closed or step.text or step.tokens):  # there was no room
+            if not step.room:
                 trees[i][e.node].closed = False
                 continue
             node = trees[i].add(e.node, e.lane, slot, step)

@@ -14,7 +14,14 @@ from aprm_jax.models.flops import forward_flops
 from aprm_jax.sampling.methods import Truncation
 from aprm_jax.sampling.sampler import Sampler
 from aprm_jax.sampling.session import Session
-from aprm_jax.solvers.protocol import Solution, Solver, Start, Written, numbered
+from aprm_jax.solvers.protocol import (
+    NO_ROOM,
+    Solution,
+    Solver,
+    Start,
+    Written,
+    numbered,
+)
 from aprm_jax.solvers.sessions import SessionRows
 from aprm_jax.tasks.protocols import Grader
 
@@ -140,7 +147,7 @@ class LocalSolver(Solver):
     ) -> tuple[SessionRows, list[Written]]:
         contexts = [self._context(*rows.starts[parent]) for parent in parents]
         rows = rows.read(parents, contexts, self._session)
-        written = [Written("", closed=False)] * len(parents)
+        written = [NO_ROOM] * len(parents)
         drawn = [i for i, place in enumerate(rows.places) if place is not None]
         if rows.session is not None:
             samples = rows.session.sample(
@@ -186,7 +193,7 @@ class LocalSolver(Solver):
         def write(live: list[_Partial], key: Any) -> list[Written]:
             contexts = [self._context(*p.start) for p in live]
             drawn = [i for i, ids in enumerate(contexts) if ids is not None]
-            written = [Written("", closed=False)] * len(live)
+            written = [NO_ROOM] * len(live)
             if not drawn:
                 return written
             samples = self.sampler.sample(

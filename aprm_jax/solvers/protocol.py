@@ -95,11 +95,13 @@ class Written:
     """One sampled step of a row.
 
     Attributes:
-      text: of the step; "" with no tokens where there was no room to write one.
+      text: of the step; "" where there was no room to write one.
       tokens: the ids that were drawn, the stop included; empty where nobody tells.
       logprobs: of these tokens, see `Samples.logprobs`.
       closed: whether it is a whole step, so that another could follow.
       finished: whether it concludes the solution.
+      room: whether there was room to write one: also a step without a text, of which
+        nobody tells tokens, was drawn.
     """
 
     text: str
@@ -107,6 +109,10 @@ class Written:
     logprobs: tuple[float, ...] = ()
     closed: bool = True
     finished: bool = False
+    room: bool = True
+
+
+NO_ROOM = Written("", closed=False, room=False)
 
 
 @dataclasses.dataclass

@@ -10,7 +10,14 @@ from aprm_jax.models.architecture import DecoderConfig
 from aprm_jax.models.flops import attention_flops, forward_flops
 from aprm_jax.sampling.methods import Truncation
 from aprm_jax.solvers.local import LocalSolver
-from aprm_jax.solvers.protocol import Solution, Solver, Start, StepRows, Written
+from aprm_jax.solvers.protocol import (
+    NO_ROOM,
+    Solution,
+    Solver,
+    Start,
+    StepRows,
+    Written,
+)
 
 
 @dataclasses.dataclass
@@ -89,7 +96,7 @@ class UncachedSolver:
         ]
         # A prompt without room for a step was never read.
         read = [
-            self.prompt_tokens(*start) if step.text or step.tokens else 0
+            self.prompt_tokens(*start) if step.room else 0
             for start, step in zip(wanted, steps, strict=True)
         ]
         sizes = [n + len(step.tokens) for n, step in zip(read, steps, strict=True)]
@@ -108,7 +115,7 @@ def whole_attention(
 def _last(solution: Solution, depth: int) -> Written:
     """The step that was sampled after `depth` others."""
     if len(solution.steps) == depth:
-        return Written("", closed=False)
+        return NO_ROOM
     return Written(
         solution.steps[depth],
         solution.tokens[0] if solution.tokens else (),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import zlib
 from collections import Counter
@@ -18,7 +19,8 @@ from aprm_jax.search.methods import DVTS, Beam, BestOfN, Rebase
 from aprm_jax.search.outcome import outcome
 from aprm_jax.search.pick import anytime, candidates, pick
 from aprm_jax.search.tree import ROOT, Tree
-from aprm_jax.solvers.protocol import Written
+from aprm_jax.solvers.protocol import Solution, Written
+from aprm_jax.solvers.stepwise import UncachedSolver
 from aprm_jax.verifiers.protocol import Scale
 from aprm_jax.verifiers.stepwise import OracleSteps
 
@@ -260,6 +262,35 @@ def test_the_curve_knows_no_vote_that_was_cast_later():
         (2, "2"),
         (3, "1"),
     ]
+
+
+@dataclasses.dataclass
+class Ends:
+    """A `Solver` whose next step is always this, cut off; None for no room."""
+
+    text: str | None
+
+    def solve(self, starts, count, key, *, max_steps, **options):
+        more = () if self.text is None else (self.text,)
+        return [
+            [Solution(q, (*steps, *more), False, closed=False)] * count
+            for q, steps in starts
+        ]
+
+
+@pytest.mark.parametrize("text", ["", "x"])
+def test_an_empty_step_that_was_cut_off_is_no_lack_of_room(text):
+    """A server tells no tokens: nothing but the step itself says that it was drawn."""
+    solver = UncachedSolver.of(Ends(text))
+    searcher = engine(BestOfN(4), verifier=None, solver=solver)
+    (tree,) = searcher.search(["q"], 0)
+    found = outcome(tree, searcher, Answers(), "majority")
+    assert found.why == "no solution was concluded"
+    assert [point["slots"] for point in found.curve] == [1, 2, 4]
+    searcher = engine(BestOfN(4), verifier=None, solver=UncachedSolver.of(Ends(None)))
+    (tree,) = searcher.search(["q"], 0)
+    found = outcome(tree, searcher, Answers(), "majority")
+    assert found.why == "the question does not fit the solver"
 
 
 def test_the_bare_questions_score_is_kept():
