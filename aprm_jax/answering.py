@@ -15,6 +15,7 @@ import jax
 
 from aprm_jax import api
 from aprm_jax.api import PRM
+from aprm_jax.config import ConfigError
 from aprm_jax.config.fields import nearest
 from aprm_jax.config.schema import settings as settings_of_config
 from aprm_jax.data import given
@@ -27,6 +28,7 @@ from aprm_jax.solvers.protocol import Solver, StepSolver
 from aprm_jax.tasks.graders import AnswerGrader
 from aprm_jax.tasks.protocols import Grader
 from aprm_jax.verifiers.named import open_verifier
+from aprm_jax.verifiers.pav import Pav
 from aprm_jax.verifiers.protocol import StepVerifier, Verifier
 
 Name = str | os.PathLike[str]
@@ -121,6 +123,7 @@ def search(
     given.whole(max_steps, "max_steps", least=1)
     _check_kinds(solver, verifier)  # what is cheap to see first
     c = _settings(method, verifier is not None, options)
+    _check_pav(verifier, options)
     writer = _solver(solver)
     reads = grader or _grader(writer)
     engine = make_engine(c, writer, _verifier(verifier), max_steps)
@@ -174,6 +177,16 @@ def _check_kinds(solver: Any, verifier: Any) -> None:
         raise TypeError(
             "verifier must be a folder, OWNER/NAME on the hub, a PRM or a verifier, "
             f"not {type(verifier).__name__}"
+        )
+
+
+def _check_pav(verifier: Any, options: Mapping[str, Any]) -> None:
+    """A PAV is searched with as it was made."""
+    given = [name for name in ("prover", "alpha") if name in options]
+    if given and isinstance(verifier, Pav):
+        raise ConfigError(
+            f"{given[0]} is the PAV's own: make it with Pav(base, prover, alpha), or "
+            "give its base as the verifier"
         )
 
 

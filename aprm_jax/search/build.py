@@ -55,7 +55,7 @@ def make_engine(
     Args:
       c: settings, as of `make_method`.
       solver: writes.
-      verifier: scores.
+      verifier: scores. A PAV is taken as it is, with its own prover and weight.
       max_steps: most steps of a solution.
       prover: of effective rewards, the prover's values; None for the best of
         `c.prover`.
@@ -64,7 +64,7 @@ def make_engine(
       NoValuesError: effective rewards of a verifier that has no values.
       ValueError: a method that needs values, and a verifier that pays rewards.
     """
-    if c.aggregation == EFFECTIVE and verifier is not None:
+    if c.aggregation == EFFECTIVE and not isinstance(verifier, Pav | None):
         verifier = Pav(verifier, c.prover if prover is None else prover, c.alpha)
     if isinstance(verifier, Pav) and c.method == "mcts":
         raise ValueError(

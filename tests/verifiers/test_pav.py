@@ -12,6 +12,8 @@ import tiny_game
 from tiny_game import DECODER, DOMAIN
 from tiny_search import Answers, FakeSolver, FakeVerifier, engine
 
+import aprm_jax
+from aprm_jax.config import ConfigError
 from aprm_jax.jobs.records.search import SearchConfig
 from aprm_jax.search.aggregate import Aggregation
 from aprm_jax.search.build import make_engine
@@ -179,6 +181,34 @@ def test_a_method_that_averages_values_does_not_take_rewards():
         else:
             made = make_engine(c, FakeSolver(), Pav(_model()), 3)
             assert made.aggregation.how == "last"
+
+
+@pytest.mark.parametrize("aggregation", ["", "effective"])
+def test_a_search_takes_a_pav_as_it_is(aggregation):
+    """Its own prover and weight: Q + 2 A is 0.3 for "a" and 0.25 + 2 x 0.7 for "b"."""
+    base = FakeVerifier(lambda steps: 0.3 if "a" in steps else 0.25, start=0.2)
+    prover = FakeVerifier(lambda steps: 0.2 if "a" in steps else 0.9, start=0.2)
+    c = dataclasses.replace(SearchConfig(), aggregation=aggregation)
+    made = make_engine(c, FakeSolver(), Pav(base, prover, alpha=2.0), 3).verifier
+    assert made is not None
+    rows, _ = made.begin([("q", ())])
+    rows, scores = made.read(rows, [0, 0], ["a", "b"])
+    np.testing.assert_allclose(rows.rewards, [0.3, 1.65])
+    np.testing.assert_allclose(Scale.LOG_ODDS.probability(scores), [0.3, 0.25])
+
+
+@pytest.mark.parametrize("option", [{"alpha": 0.25}, {"prover": 2}])
+def test_a_pav_is_not_given_a_prover_or_weight_again(option):
+    pav = Pav(FakeVerifier(start=0.5))
+    for aggregation in ("", "effective"):
+        with pytest.raises(ConfigError, match="is the PAV's own: make it with Pav"):
+            aprm_jax.search(
+                "1 + 2",
+                solver="nowhere",
+                verifier=pav,
+                aggregation=aggregation,
+                **option,
+            )
 
 
 def test_a_prover_that_is_the_base_is_warned_of(caplog):
