@@ -79,11 +79,10 @@ def _choices(
     several = [of for of in members.values() if len(of) > 1]
     if not several:
         return {}
-    scores = np.where(np.isnan(least), -np.inf, least)
-    # Where nothing is scored nothing is chosen: no lot is drawn for a miss.
-    wins = right & ~np.isnan(least)
+    # A miss never wins; a score of -inf does, where there is nothing better.
+    scores = np.where(np.isnan(least), -np.inf, np.nan_to_num(least))
     chosen = [
-        expected_best_of_n(scores[[of]], wins[[of]], len(of))[0] for of in several
+        expected_best_of_n(scores[[of]], right[[of]], len(of))[0] for of in several
     ]
     return {
         "chosen": float(np.mean(chosen)),

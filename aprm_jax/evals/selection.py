@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -50,11 +51,7 @@ def majority(
     n: int,
 ) -> Float[np.ndarray, " P"]:
     """Whether the majority of the first n samples is right; unfinished ones abstain."""
-    answers = [
-        [grader.answer(s.steps) if s.finished else None for s in row]
-        for row in solutions
-    ]
-    votes = majority_of_n(answers, n, grader.same_answer)
+    votes = majority_of_n(_answers(grader, solutions), n, grader.same_answer)
     return np.array(
         [
             float(grader.same_answer(vote, p.answer))
@@ -63,30 +60,43 @@ def majority(
     )
 
 
+def _answers(
+    grader: Grader, solutions: Sequence[Sequence[Solution]]
+) -> list[list[str | None]]:
+    """What finished solutions arrive at; None for the others."""
+    return [
+        [grader.answer(s.steps) if s.finished else None for s in row]
+        for row in solutions
+    ]
+
+
 def weighted_majority(
-    alike: Sequence[Sequence[int | None]],
+    answers: Sequence[Sequence[str | None]],
     totals: Float[np.ndarray, "P M"],
     correct: Bool[np.ndarray, "P M"],
     n: int,
+    alike: Callable[[tuple[str | None, ...]], Sequence[int | None]],
 ) -> Float[np.ndarray, " P"]:
     """Whether the answer with the largest sum of P(correct) among n samples is right.
 
+    It is where the sample is that speaks for the answer, see `select.groups`.
+
     Args:
-      alike: of each sample, the place of the first whose answer means the same; None
-        without an answer.
+      answers: of each sample; None for none.
       totals: of `solution_scores`; what may never win has no vote.
       correct: whether each sample is right.
       n: the first so many samples vote.
+      alike: the groups of some answers.
     """
-    weights = np.where(totals > -np.inf, np.exp(totals), np.nan)
-    winners = [heaviest(a[:n], w[:n]) for a, w in zip(alike, weights, strict=True)]
-    return np.array(
-        [
-            winner is not None and row[winner]
-            for winner, row in zip(winners, correct, strict=True)
-        ],
-        np.float64,
-    )
+    out = []
+    for row, scores, right in zip(answers, totals[:, :n], correct, strict=True):
+        votes = tuple(
+            answer if score > -np.inf else None
+            for answer, score in zip(row[:n], scores, strict=True)
+        )
+        winner = heaviest(alike(votes), np.exp(scores))
+        out.append(float(winner is not None and right[winner]))
+    return np.array(out)
 
 
 def best_of_n(
@@ -98,7 +108,8 @@ def best_of_n(
 ) -> Float[np.ndarray, " P"]:
     """Expected accuracy of best-of-n for each problem.
 
-    What may never win comes last, see `solution_scores`.
+    What may never win, see `solution_scores`, is not chosen: where a subset has nothing
+    else, the problem is missed.
     """
     totals = solution_scores(log_scores, solutions, aggregation)
     return expected_best_of_n(totals, correct, n)
@@ -109,10 +120,10 @@ def solution_scores(
     solutions: Sequence[Sequence[Solution]],
     aggregation: str,
 ) -> Float[np.ndarray, "P M"]:
-    """Each sample's score, -inf for what may never win.
+    """Each sample's score, finite, and -inf for what may never win.
 
     That is an unfinished solution, and one that the verifier did not read to its end
-    (NaN): the least of fewer scores would only be higher.
+    (NaN): the least of fewer scores would only be higher. A probability of 0 was read.
     """
     totals = np.array(
         [
@@ -123,11 +134,14 @@ def solution_scores(
     )
     usable = np.array(
         [
-            [s.finished and not np.isnan(x).any() for s, x in zip(*pair, strict=True)]
+            [
+                s.finished and len(x) > 0 and not np.isnan(x).any()
+                for s, x in zip(*pair, strict=True)
+            ]
             for pair in zip(solutions, log_scores, strict=True)
         ]
     )
-    return np.where(usable, totals, -np.inf)
+    return np.where(usable, np.nan_to_num(totals), -np.inf)
 
 
 def table(
@@ -155,19 +169,15 @@ def table(
     for n in sizes:
         rows["", f"majority@{n}"] = majority(grader, problems, solutions, n)
         rows["", f"pass@{n}"] = pass_at_n(correct, n)
-    alike = [
-        groups(
-            [grader.answer(s.steps) if s.finished else None for s in row],
-            grader.same_answer,
-        )
-        for row in solutions
-    ]
+    answers, same = _answers(grader, solutions), functools.cache(grader.same_answer)
+    # Most verifiers read all, and then the same samples vote.
+    alike = functools.cache(lambda votes: groups(votes, same))
     for name, log_scores in scored.items():
         for how in aggregations:
             totals = solution_scores(log_scores, solutions, how)
             for n in sizes:
                 rows[name, f"{how}@{n}"] = expected_best_of_n(totals, correct, n)
-                vote = weighted_majority(alike, totals, correct, n)
+                vote = weighted_majority(answers, totals, correct, n, alike)
                 rows[name, f"{VOTE}{how}@{n}"] = vote
     return rows
 

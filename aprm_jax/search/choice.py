@@ -6,7 +6,6 @@ Nothing is known of how candidates came about; `search.pick` chooses from a sear
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -71,8 +70,8 @@ def choose(
       totals: of `solution_scores`.
       how: "best", the highest score; "vote", the answer with the largest sum of
         probabilities; "majority", the most frequent answer. Of an answer that wins,
-        the candidate is the best that is scored, else its first.
-      same: whether two answers mean the same.
+        the candidate is the best that is scored, else who speaks for it.
+      same: whether an answer agrees with another, see `select.groups`.
 
     Returns:
       The choice. Where "best" finds nothing scored, or "vote" nothing scored that has
@@ -101,6 +100,7 @@ def choose(
 def _best_of(
     groups: Sequence[int | None], group: int, totals: Float[np.ndarray, " N"]
 ) -> int:
-    """The best scored member of a group, the first where none is scored."""
+    """The best scored member of a group; who speaks for it where none is scored."""
     members = [k for k, of in enumerate(groups) if of == group]
-    return max(members, key=lambda k: -math.inf if np.isnan(totals[k]) else totals[k])
+    scored = [k for k in members if not np.isnan(totals[k])]
+    return max(scored, key=lambda k: totals[k], default=group)

@@ -86,7 +86,7 @@ def outcome(tree: Tree, engine: Engine, grader: Grader, how: str) -> Outcome:
         score=best.stated if best else math.nan,
         why="" if best else _why(tree, found),
         candidates=found,
-        curve=anytime(tree, found, how, engine.method.group),
+        curve=anytime(tree, found, how, engine.method.group, grader.same_answer),
         ledger=tree.ledger,
         tree=tree,
     )

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from aprm_jax.search.aggregate import Aggregation
-from aprm_jax.search.select import groups
+from aprm_jax.search.select import groups, heaviest
 from aprm_jax.search.tree import Tree
 from aprm_jax.tasks.protocols import Grader
 from aprm_jax.verifiers.protocol import Scale
+
+Same = Callable[[str, str], bool]  # whether an answer agrees with another
 
 PICKS = ("best", "vote", "majority")
 
@@ -24,7 +27,8 @@ class Candidate:
       node: its last step.
       steps: its texts.
       answer: what it arrives at; None where there is none.
-      group: number of the answers that mean the same; None without one.
+      group: node of the candidate that speaks for the answers that mean the same, see
+        `select.groups`; None without an answer.
       scores: P(correct) of its steps, as the verifier states it; () without one.
       order: higher is better; -inf where the verifier did not read all.
       reward: the same as a probability.
@@ -67,13 +71,12 @@ def candidates(
         orders, rewards = aggregation(scale, paths)
         stated = [scale.probability(path).tolist() for path in paths]
     answers = [grader.answer(tree.steps(node)) for node in nodes]
-    alike = groups(answers, grader.same_answer)
     found = [
         Candidate(
             node=node,
             steps=tree.steps(node),
             answer=answers[k],
-            group=alike[k],
+            group=None,
             scores=tuple(stated[k]),
             order=orders[k],
             reward=rewards[k],
@@ -82,14 +85,27 @@ def candidates(
         )
         for k, node in enumerate(nodes)
     ]
+    found = _grouped(found, grader.same_answer)
     return sorted(found, key=lambda c: (-c.order, tree.path(c.node)))
+
+
+def _grouped(found: Sequence[Candidate], same: Same) -> list[Candidate]:
+    """Candidates with the groups that they form among themselves, in their order."""
+    drawn = sorted(found, key=lambda c: c.node)
+    votes = [len(c.slots) for c in drawn]
+    alike = groups([c.answer for c in drawn], same, votes)
+    of = {
+        c.node: None if place is None else drawn[place].node
+        for c, place in zip(drawn, alike, strict=True)
+    }
+    return [dataclasses.replace(c, group=of[c.node]) for c in found]
 
 
 def pick(found: Sequence[Candidate], how: str) -> Candidate | None:
     """The best candidate of the answer that wins; None where none can.
 
-    What the verifier did not read to its end wins by no score, and what has no answer
-    never.
+    Where none of them is scored, it is the one that speaks for the answer. What the
+    verifier did not read to its end wins by no score, and what has no answer never.
 
     Args:
       found: the best first, as `candidates` gives them.
@@ -102,16 +118,19 @@ def pick(found: Sequence[Candidate], how: str) -> Candidate | None:
         usable = [c for c in usable if c.order > -math.inf]
     if how == "best":
         return next(iter(usable), None)
-    totals: dict[int | None, float] = {}
-    for c in usable:
-        weight = max(c.reward, 0.0) if how == "vote" else 1.0
-        totals[c.group] = totals.get(c.group, 0.0) + weight * len(c.slots)
-    winner = max(totals, key=lambda group: totals[group], default=None)
-    return next((c for c in usable if c.group == winner), None)
+    weights = [max(c.reward, 0.0) if how == "vote" else 1.0 for c in usable]
+    votes = [w * len(c.slots) for w, c in zip(weights, usable, strict=True)]
+    winner = heaviest([c.group for c in usable], votes)
+    if winner is None:
+        return None
+    best = next(c for c in usable if c.group == winner)
+    if not math.isnan(best.stated):
+        return best
+    return next((c for c in usable if c.node == winner), best)
 
 
 def anytime(
-    tree: Tree, found: Sequence[Candidate], how: str, group: int
+    tree: Tree, found: Sequence[Candidate], how: str, group: int, same: Same
 ) -> list[dict[str, Any]]:
     """What would have been answered at smaller budgets, from the same search.
 
@@ -124,20 +143,24 @@ def anytime(
       found: its candidates.
       how: see `pick`.
       group: see `Method.group`.
+      same: whether an answer agrees with another; votes at a smaller budget know
+        nothing of what was drawn later.
 
     Returns:
       Budgets, ascending: "slots" or "rounds", the "tokens" drawn, the "answer".
     """
+    same = functools.cache(same)
     if group:
-        total = 1 + max((s for n in tree.nodes for s in n.slots), default=0)
+        drawn = 1 + max((s for n in tree.nodes for s in n.slots), default=0)
+        total = max(group, drawn)  # where the question did not fit none was
         sizes = [group << k for k in range(total.bit_length()) if group << k < total]
-        return [_with_slots(tree, found, how, n) for n in (*sizes, total)]
+        return [_with_slots(tree, found, how, n, same) for n in (*sizes, total)]
     rounds = sorted({r for c in found for r in c.rounds} | {len(tree.spent) - 1})
     return [
         {
             "rounds": r + 1,
             "tokens": tree.spent[r],
-            "answer": _answer(_until(found, r), how),
+            "answer": _answer(_until(found, r), how, same),
         }
         for r in rounds
         if r >= 0
@@ -158,7 +181,7 @@ def _until(found: Sequence[Candidate], last: int) -> list[Candidate]:
 
 
 def _with_slots(
-    tree: Tree, found: Sequence[Candidate], how: str, n: int
+    tree: Tree, found: Sequence[Candidate], how: str, n: int, same: Same
 ) -> dict[str, Any]:
     fewer = [
         dataclasses.replace(c, slots=slots)
@@ -171,9 +194,10 @@ def _with_slots(
         for slot, drawn in zip(node.slots, node.drawn, strict=True)
         if slot < n
     )
-    return {"slots": n, "tokens": tokens, "answer": _answer(fewer, how)}
+    return {"slots": n, "tokens": tokens, "answer": _answer(fewer, how, same)}
 
 
-def _answer(found: Sequence[Candidate], how: str) -> str | None:
-    best = pick(found, how)
+def _answer(found: Sequence[Candidate], how: str, same: Same) -> str | None:
+    # The best is that of no group.
+    best = pick(found if how == "best" else _grouped(found, same), how)
     return None if best is None else best.answer

@@ -9,13 +9,14 @@ Axes: P problems, M samples of a problem.
 
 from __future__ import annotations
 
-import heapq
+import functools
+import itertools
 import math
 import operator
 import re
 from collections import Counter
-from collections.abc import Callable, Hashable, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from typing import TypeVar, cast
 
 import numpy as np
 import scipy.stats
@@ -24,6 +25,7 @@ from jaxtyping import Float, Int, Shaped
 Answer = TypeVar("Answer", bound=Hashable)
 
 MOST_COMPARED = 64  # answers that one is compared with, by what they mean
+_JUDGES = 8  # spellings of a group, the most frequent, that say who speaks for it
 _INTEGER = re.compile(r"[+-]?[0-9]{1,300}")
 
 
@@ -34,12 +36,14 @@ def weighted_vote(
 ) -> Answer | None:
     """The answer with the largest sum of weights; ties go to the first seen.
 
-    None (no answer found) never wins, unless every answer is None.
+    It is spelt as by who speaks for its group. None (no answer found) never wins,
+    unless every answer is None.
 
     Args:
-      answers: answers, each counted with the first one before it that means the same.
+      answers: answers; those that mean the same count together, see `groups`.
       weights: one non-negative weight an answer.
-      same: whether two answers mean the same; asked once about a pair of spellings.
+      same: whether an answer agrees with another; asked once about a pair of spellings
+        in each direction.
     """
     if len(answers) != len(weights):
         raise ValueError(f"{len(answers)} answers but {len(weights)} weights")
@@ -68,30 +72,66 @@ def heaviest(
 def groups(
     answers: Sequence[Answer | None],
     same: Callable[[Answer, Answer], bool] = operator.eq,
+    votes: Sequence[int] | None = None,
 ) -> list[int | None]:
-    """For each answer the place of the first one that means the same; None for None.
+    """For each answer the place of the one that speaks for its group; None for None.
+
+    Two answers mean the same where either agrees with the other: 1/3 with a reference
+    of 0.333, though 0.333 is no third. Each joins the most frequent answer that means
+    the same, so that groups do not depend on the order of the answers. The one that
+    agrees with most of a group, each vote taken for the reference, speaks for it; of
+    equals the most frequent, and then the first.
 
     Answers that differ in their blanks alone are alike, and integers of different
-    values are not: about neither `same` is asked. About other pairs it is asked once,
-    and of an answer about the `MOST_COMPARED` that most others are spelt like, at most:
-    N answers of N meanings cost 64 N questions, and an answer that means the same as a
-    rarer one, spelt otherwise, is then a group of its own.
+    values are not: about neither `same` is asked. About other pairs it is asked once in
+    each direction, and of an answer about the `MOST_COMPARED` most frequent others, at
+    most: N answers of N meanings cost 128 N questions, and an answer that means the
+    same as a rarer one, spelt otherwise, is then a group of its own.
+
+    Args:
+      answers: of each candidate; None for none.
+      same: whether an answer agrees with another, which is taken for right.
+      votes: of each; None for one each.
     """
     keys = [None if a is None else _key(a) for a in answers]
-    spelt: dict[int, Answer] = {}  # the first of each group
-    counts = Counter(keys)
-    firsts: dict[Hashable, int] = {}  # of one key for each group
-    of_key: dict[Hashable, int] = {}
-    for place, (answer, key) in enumerate(zip(answers, keys, strict=True)):
-        if answer is None or key in of_key:
-            continue
-        near = [(at, k) for k, at in firsts.items() if not _differ(k, key)]
-        near = heapq.nlargest(MOST_COMPARED, near, key=lambda n: (counts[n[1]], -n[0]))
-        known = (at for at, _ in sorted(near) if same(answer, spelt[at]))
-        of_key[key] = at = next(known, place)
-        if at == place:
-            firsts[key], spelt[place] = place, answer
-    return [None if key is None else of_key[key] for key in keys]
+    counts: Counter[Hashable] = Counter()
+    places: dict[Hashable, int] = {}  # of the first answer of a key
+    for place, key in enumerate(keys):
+        if key is not None:
+            places.setdefault(key, place)
+            counts[key] += 1 if votes is None else votes[place]
+
+    @functools.cache
+    def agrees(one: Hashable, other: Hashable) -> bool:
+        given, expected = answers[places[one]], answers[places[other]]
+        return one == other or bool(same(cast(Answer, given), cast(Answer, expected)))
+
+    spokesman: dict[Hashable, int] = {}
+    for members in _gathered(counts, agrees):
+        judges = members[:_JUDGES]
+
+        def backing(key: Hashable, judges: Sequence[Hashable] = judges) -> int:
+            return sum(counts[judge] for judge in judges if agrees(key, judge))
+
+        speaks = max(members, key=lambda k: (backing(k), counts[k], -places[k]))
+        spokesman |= dict.fromkeys(members, places[speaks])
+    return [None if key is None else spokesman[key] for key in keys]
+
+
+def _gathered(
+    counts: Counter[Hashable], agrees: Callable[[Hashable, Hashable], bool]
+) -> Iterator[list[Hashable]]:
+    """The keys of each group, the most frequent first."""
+    values = {key: _integer(key) for key in counts}
+    found: dict[Hashable, list[Hashable]] = {}
+    # Of equals not the first: that would depend on the order.
+    for key in sorted(counts, key=lambda k: (-counts[k], str(k))):
+        mine = values[key], None
+        near = (k for k in found if mine[0] is None or values[k] in mine)
+        known = itertools.islice(near, MOST_COMPARED)
+        first = next((k for k in known if agrees(key, k) or agrees(k, key)), key)
+        found.setdefault(first, []).append(key)
+    yield from found.values()
 
 
 def _key(answer: Hashable) -> Hashable:
@@ -99,12 +139,10 @@ def _key(answer: Hashable) -> Hashable:
     return " ".join(answer.split()) if isinstance(answer, str) else answer
 
 
-def _differ(one: Hashable, other: Hashable) -> bool:
-    """Whether two keys are integers of different values."""
-    if not (isinstance(one, str) and isinstance(other, str)):
-        return False
-    integers = _INTEGER.fullmatch(one) and _INTEGER.fullmatch(other)
-    return bool(integers) and int(one) != int(other)
+def _integer(key: Hashable) -> int | None:
+    """The value of a key that is an integer."""
+    spelt = isinstance(key, str) and _INTEGER.fullmatch(key)
+    return int(spelt[0]) if spelt else None
 
 
 def majority_vote(
@@ -138,10 +176,11 @@ def expected_best_of_n(
 
     A sample that ties with t - 1 others and has b strictly below it is chosen with
     probability (C(b + t, n) - C(b, n)) / (t C(M, n)): the best of the subset lies in
-    its group, and the group's members are equally likely.
+    its group, and the group's members are equally likely. Of a subset without any that
+    may win none does, so it counts as wrong.
 
     Args:
-      scores: solution scores, -inf allowed, NaN refused.
+      scores: solution scores, -inf for what may never win, NaN refused.
       correct: correctness of each sample, 0 or 1.
       n: size of the subset, 1 <= n <= M.
     """
@@ -159,7 +198,7 @@ def expected_best_of_n(
     whole = math.comb(samples, n)
     share = np.array([math.comb(k, n) / whole for k in range(samples + 1)])
     chance = (share[at_most] - share[below]) / (at_most - below)
-    return (chance * correct).sum(axis=-1)
+    return (chance * correct * (scores > -np.inf)).sum(axis=-1)
 
 
 def majority_of_n(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
+import itertools
 
 import numpy as np
 import pytest
@@ -10,7 +12,9 @@ from tiny_game import DOMAIN
 
 from aprm_jax.data.problem import Problem
 from aprm_jax.evals import selection
+from aprm_jax.search.select import groups
 from aprm_jax.solvers.protocol import Solution
+from aprm_jax.tasks.graders import AnswerGrader
 
 PROBLEMS = [
     Problem("1 + 2 + 3", ("3 + 3", "6"), "6"),
@@ -64,19 +68,47 @@ def test_a_weighted_majority_sums_the_probabilities_of_equal_answers():
     correct = selection.correctness(DOMAIN, PROBLEMS, SOLUTIONS)
     totals = selection.solution_scores(SCORES, SOLUTIONS, "min")
     # 6 (exp -0.9) against 5 (exp -0.5, then exp -0.7 too); 7 against 8.
-    alike = [[0, 1, 1, None], [0, 1, None, None]]
-    vote = selection.weighted_majority
-    assert vote(alike, totals, correct, 1).tolist() == [1.0, 0.0]
-    assert vote(alike, totals, correct, 4).tolist() == [0.0, 1.0]
+    answers = [["6", "5", "5", None], ["7", "8", None, None]]
+
+    def vote(answers, totals, correct, n):
+        alike = functools.partial(groups, same=DOMAIN.same_answer)
+        return selection.weighted_majority(answers, totals, correct, n, alike)
+
+    assert vote(answers, totals, correct, 1).tolist() == [1.0, 0.0]
+    assert vote(answers, totals, correct, 4).tolist() == [0.0, 1.0]
     rows = selection.table(
         DOMAIN, PROBLEMS, SOLUTIONS, {"prm": SCORES}, ("min",), (1, 4)
     )
     assert rows["prm", "vote_min@4"].tolist() == [0.0, 1.0]
     # Two of 0.4 outweigh the best; what is not read to its end has no vote.
     totals = np.log([[0.6, 0.4, 0.4, 1e-9]])
-    assert vote([[0, 1, 1, 0]], totals, correct[:1], 4).tolist() == [0.0]
+    answers = [["6", "5", "5", "6"]]
+    assert vote(answers, totals, correct[:1], 4).tolist() == [0.0]
     totals[0, 2] = -np.inf
-    assert vote([[0, 1, 1, 0]], totals, correct[:1], 4).tolist() == [1.0]
+    assert vote(answers, totals, correct[:1], 4).tolist() == [1.0]
+
+
+@pytest.mark.parametrize("order", [*itertools.permutations(range(4))])
+def test_a_vote_is_right_by_its_most_exact_spelling_whatever_comes_first(order):
+    """1/3 is right where 0.333 is asked for, but not the other way round."""
+    grader, spelt = AnswerGrader(), ["0.333", "1/3", "1/3", "7"]
+    problem = Problem("What is a third?", ("#### 1/3",), "1/3")
+    row = [_solution(problem.question, f"#### {spelt[k]}") for k in order]
+    scores = [[[-0.1 - 0.1 * (spelt[k] == "7")] for k in order]]
+    rows = selection.table(grader, [problem], [row], {"v": scores}, ("min",), (4,))
+    assert rows["", "majority@4"].tolist() == [1.0]
+    assert rows["v", "vote_min@4"].tolist() == [1.0]
+
+
+def test_the_first_samples_vote_as_if_there_were_no_others():
+    """Whoever speaks for an answer among four is not asked among two."""
+    grader = AnswerGrader()
+    problem = Problem("What is a third?", ("#### 1/3",), "1/3")
+    row = [_solution(problem.question, f"#### {a}") for a in ("0.333", "7", "1/3")]
+    scores = [[[-0.1], [-0.2], [-0.3]]]
+    rows = selection.table(grader, [problem], [row], {"v": scores}, ("min",), (2, 3))
+    assert [rows["", f"majority@{n}"].item() for n in (2, 3)] == [0.0, 1.0]
+    assert [rows["v", f"vote_min@{n}"].item() for n in (2, 3)] == [0.0, 1.0]
 
 
 @pytest.mark.parametrize(
@@ -113,6 +145,32 @@ def test_a_solution_that_was_not_read_to_its_end_comes_last():
     for how in ("min", "product", "mean", "last"):
         assert selection.best_of_n(whole, SOLUTIONS, correct, how, 4)[0] == 1.0
         assert selection.best_of_n(cut, SOLUTIONS, correct, how, 4)[0] == 0.0
+
+
+def test_what_no_verifier_read_to_its_end_never_wins():
+    """Right as they are: neither the best of N nor a vote may credit the verifier."""
+    nan = float("nan")
+    right = [_solution("4 + 4", "8"), _solution("4 + 4", "7 + 1", "8")]
+    scores = [[[nan], [-0.1, nan]], [[-0.5], [nan, -0.1]]]
+    rows = selection.table(
+        DOMAIN, [PROBLEMS[1]] * 2, [right] * 2, {"v": scores}, ("min", "last"), (1, 2)
+    )
+    for how in ("min", "last"):
+        assert rows["v", f"{how}@1"].tolist() == [0.0, 0.5]
+        assert rows["v", f"{how}@2"].tolist() == [0.0, 1.0]
+        assert rows["v", f"vote_{how}@1"].tolist() == [0.0, 1.0]
+        assert rows["v", f"vote_{how}@2"].tolist() == [0.0, 1.0]
+        got = selection.best_of_n(scores, [right] * 2, np.ones((2, 2), bool), how, 2)
+        assert got.tolist() == [0.0, 1.0]
+
+
+def test_a_solution_that_is_certainly_wrong_was_read():
+    """A probability of 0 is the verifier's word: it wins against what is unread."""
+    certain = [[[-np.inf]], [[-np.inf]]]
+    row = [[_solution("4 + 4", "8")], [_solution("4 + 4", "7")]]
+    problems = [PROBLEMS[1]] * 2
+    rows = selection.table(DOMAIN, problems, row, {"v": certain}, ("min",), (1,))
+    assert rows["v", "min@1"].tolist() == rows["v", "vote_min@1"].tolist() == [1, 0]
 
 
 def test_a_subset_without_a_finished_solution_is_chosen_from_all_the_same():

@@ -45,6 +45,15 @@ def test_where_nothing_is_scored_the_majority_stands_in_and_says_so(how):
     assert _choose([], [], how) == Choice(None, "")
 
 
+@pytest.mark.parametrize("answers", [["0.333", "1/3", "7"], ["7", "1/3", "0.333"]])
+def test_where_nothing_is_scored_the_most_exact_spelling_is_taken(answers):
+    assert _choose(answers, [NAN] * 3, "majority") == Choice(1, "majority")
+    # Of what is scored the best is.
+    scores = [0.1 if a == "1/3" else 0.2 for a in answers]
+    best = _choose(answers, scores, "majority").index
+    assert best is not None and answers[best] == "0.333"
+
+
 def test_a_vote_of_scores_without_answers_is_the_majoritys():
     assert _choose([None, "2"], [0.9, NAN], "vote") == Choice(1, "majority")
 

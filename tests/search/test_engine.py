@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 import zlib
 from collections import Counter
@@ -13,6 +14,8 @@ import scipy.stats
 from tiny_game import DOMAIN
 from tiny_search import Answers, FakeSolver, FakeVerifier, distribution, engine, walk
 
+from aprm_jax.jobs.search import _curve
+from aprm_jax.oracle.answers import grade
 from aprm_jax.search.aggregate import Aggregation
 from aprm_jax.search.mcts import MCTS
 from aprm_jax.search.methods import DVTS, Beam, BestOfN, Rebase
@@ -24,6 +27,7 @@ from aprm_jax.solvers.stepwise import UncachedSolver
 from aprm_jax.verifiers.protocol import Scale
 from aprm_jax.verifiers.stepwise import OracleSteps
 
+SAME = Answers().same_answer
 QUESTIONS = [f"question {k}" for k in range(400)]
 METHODS = [
     BestOfN(1),
@@ -152,7 +156,7 @@ def test_no_whole_solution_is_no_answer(method, how):
     ):
         (tree,) = engine(method, rule=rule).search(["q"], 0)
         assert pick(_found(tree), how) is None
-        points = anytime(tree, _found(tree), how, method.group)
+        points = anytime(tree, _found(tree), how, method.group, SAME)
         assert points and all(p["answer"] is None for p in points)
         assert max(n.depth for n in tree.nodes) <= 8
 
@@ -221,7 +225,7 @@ def test_a_vote_weighs_rewards_with_multiplicity():
 
 def test_the_curve_of_independent_slots_is_what_smaller_searches_answer():
     (tree,) = engine(BestOfN(16), share).search(["q"], 5)
-    points = anytime(tree, _found(tree), "best", 1)
+    points = anytime(tree, _found(tree), "best", 1, SAME)
     assert [p["slots"] for p in points] == [1, 2, 4, 8, 16]
     for point in points:
         (small,) = engine(BestOfN(point["slots"]), share).search(["q"], 5)
@@ -229,7 +233,7 @@ def test_the_curve_of_independent_slots_is_what_smaller_searches_answer():
         assert point["answer"] == (best and best.answer)
         assert point["tokens"] == small.ledger.decoded
     (tree,) = engine(DVTS(16, 4), share).search(["q"], 5)
-    for point in anytime(tree, _found(tree), "best", 4):
+    for point in anytime(tree, _found(tree), "best", 4, SAME):
         (small,) = engine(DVTS(point["slots"], 4), share).search(["q"], 5)
         best = pick(_found(small), "best")
         assert point["answer"] == (best and best.answer)
@@ -239,7 +243,7 @@ def test_the_curve_of_independent_slots_is_what_smaller_searches_answer():
 def test_the_curve_of_a_beam_is_what_it_had_after_each_round():
     trees = engine(Beam(9, 3), share).search(QUESTIONS[:20], 0)
     for tree in trees:
-        points = anytime(tree, _found(tree), "best", 0)
+        points = anytime(tree, _found(tree), "best", 0, SAME)
         tokens = [p["tokens"] for p in points]
         assert tokens == sorted(tokens) and tokens[-1] == tree.ledger.decoded
         best = pick(_found(tree), "best")
@@ -256,12 +260,67 @@ def test_the_curve_knows_no_vote_that_was_cast_later():
             tree.add(ROOT, 0, slot, Written(text, (0,), finished=True))
         tree.spent.append(0)
     found = candidates(tree, Answers(), None, Aggregation("min"))
-    points = anytime(tree, found, "majority", 0)
+    points = anytime(tree, found, "majority", 0, SAME)
     assert [(p["rounds"], p["answer"]) for p in points] == [
         (1, "1"),
         (2, "2"),
         (3, "1"),
     ]
+
+
+class Spelt(Answers):
+    """Answers compared as texts: "1/3" may stand for "0.333", not the reverse."""
+
+    def same_answer(self, given: str | None, expected: str) -> bool:
+        return grade(given, expected)
+
+
+def _drawn(*rounds: list[str]) -> Tree:
+    """A tree of solutions of one step, each by its slot."""
+    tree = Tree("q", 8)
+    for texts in rounds:
+        for slot, text in enumerate(texts):
+            tree.add(ROOT, 0, slot, Written(f"= {text}", (0,), finished=True))
+        tree.spent.append(0)
+    return tree
+
+
+@pytest.mark.parametrize("order", [*itertools.permutations(["1/3", "0.333", "7", "7"])])
+def test_a_majority_of_a_tree_depends_on_no_order(order):
+    grader = Spelt()
+    tree = _drawn([*order, "1/3", "0.333"])
+    found = candidates(tree, grader, None, Aggregation("min"))
+    best = pick(found, "majority")
+    assert best is not None and best.answer == "1/3"
+    # One node that was drawn twice has two votes.
+    assert {c.answer: len(c.slots) for c in found} == {"1/3": 2, "0.333": 2, "7": 2}
+
+
+def test_a_smaller_budget_counts_its_own_votes_together():
+    """ "1/3", drawn last, speaks for nobody before; nor does it join their groups."""
+    grader = Spelt()
+    tree = _drawn(["0.333", "7", "0.333", "1/3"])
+    found = candidates(tree, grader, None, Aggregation("min"))
+    same = grader.same_answer
+    points = anytime(tree, found, "majority", 1, same)
+    assert [(p["slots"], p["answer"]) for p in points] == [
+        (1, "0.333"),
+        (2, "0.333"),
+        (4, "1/3"),
+    ]
+    # "10%" goes with "10" as long as that has more votes.
+    found = candidates(
+        tree := _drawn(["10%", "10"], ["0.1", "0.1"], ["7", "7", "7"]),
+        grader,
+        None,
+        Aggregation("min"),
+    )
+    points = anytime(tree, found, "majority", 0, same)
+    for point, shown in zip(points, (2, 4, 7), strict=True):
+        texts = ["10%", "10", "0.1", "0.1", "7", "7", "7"][:shown]
+        alone = _drawn(texts)
+        best = pick(candidates(alone, grader, None, Aggregation("min")), "majority")
+        assert best is not None and point["answer"] == best.answer
 
 
 @dataclasses.dataclass
@@ -291,6 +350,16 @@ def test_an_empty_step_that_was_cut_off_is_no_lack_of_room(text):
     (tree,) = searcher.search(["q"], 0)
     found = outcome(tree, searcher, Answers(), "majority")
     assert found.why == "the question does not fit the solver"
+
+
+def test_the_curve_of_subtrees_has_no_budget_below_one():
+    (none,) = engine(DVTS(8, 4), rule=lambda s: {}).search(["q"], 0)
+    (some,) = engine(DVTS(8, 4), share).search(["q"], 0)
+    curves = [
+        [p | {"correct": False} for p in anytime(tree, _found(tree), "best", 4, SAME)]
+        for tree in (none, some)
+    ]
+    assert set(_curve(curves)) == {"accuracy@4 slots", "accuracy@8 slots"}
 
 
 def test_the_bare_questions_score_is_kept():
