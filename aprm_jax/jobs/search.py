@@ -61,7 +61,7 @@ TRAIN = "train"  # a split of the problems that are trained on
 _TRAINING = 1 << 40  # number of the first of these: none that a game plays with
 _KEY = 60  # of the random key, beside those of other stages
 _SUMMED = ("index", "split", "answer", "why", "correct", "curve", "ledger")
-# What changes nothing that a row says.
+# What changes nothing that a row says; whether it has its tree is seen in it.
 _ASIDE = ("output", "bootstrap", "batch", "problems", "splits", "questions", "trees")
 
 _Right = Callable[[str | None], bool]
@@ -145,11 +145,11 @@ def _all_rows(
 ) -> list[dict[str, Any]]:
     """A row of each question: those that are there, and those that were missing."""
     output.parent.mkdir(parents=True, exist_ok=True)
-    batch = context.config.search.batch
+    batch, trees = context.config.search.batch, context.config.search.trees
 
     def there() -> list[dict[str, Any]]:
         _check_made_by(context, output)
-        return _resumed(output, questions, batch)
+        return _resumed(output, questions, batch, trees)
 
     rows = hosts.from_leader(f"rows of {context.stage}", there)
     if len(rows) < len(questions):
@@ -345,7 +345,7 @@ def _judged_tree(found: Outcome, right: _Right | None) -> list[dict[str, Any]]:
 
 
 def _resumed(
-    output: Path, questions: Sequence[Asked], batch: int
+    output: Path, questions: Sequence[Asked], batch: int, trees: int
 ) -> list[dict[str, Any]]:
     """The rows that are there, whole batches of them; what follows is cut off.
 
@@ -353,18 +353,19 @@ def _resumed(
 
     Raises:
       DamagedFileError: a row is not what was written.
-      JobError: a row is of another question.
+      JobError: a row is of another question, or has its tree and should not, or the
+        reverse.
     """
     rows: list[dict[str, Any]] = []
 
     def take(line: bytes, number: int) -> None:
-        rows.append(_read_row(output, line, number - 1, questions))
+        rows.append(_read_row(output, line, number - 1, questions, trees))
 
     return rows[: read_back(output, take, len(questions), batch)]
 
 
 def _read_row(
-    output: Path, line: bytes, index: int, questions: Sequence[Asked]
+    output: Path, line: bytes, index: int, questions: Sequence[Asked], trees: int
 ) -> dict[str, Any]:
     remedy = "Delete this line and all after it: they are searched again."
     row = unsealed(line)
@@ -376,6 +377,12 @@ def _read_row(
         raise JobError(
             f"{output}, line {index + 1} is of another question or answer than the run "
             "has: delete the file, or name another search.output"
+        )
+    if ("tree" in row) != (index < trees):
+        has = "a tree" if "tree" in row else "no tree"
+        raise JobError(
+            f"{output}, line {index + 1} has {has}, which does not go with "
+            f"search.trees={trees}: delete the file, or name another search.output"
         )
     return _kept(row)
 

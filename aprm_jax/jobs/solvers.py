@@ -65,6 +65,8 @@ def written_by(context: Context, source: str) -> list[str]:
         named.append(backbone_weights(c.solver.backbone))
     if source == ENDPOINT:
         named += [c.solver.endpoint, c.endpoint.model, c.endpoint.layout]
+        if c.endpoint.n > 1:  # what shares a prompt shares seeds then
+            named.append(f"endpoint.n={c.endpoint.n}")
     return named
 
 

@@ -152,7 +152,8 @@ def _trees(
         if not found:
             raise DataError(
                 f"{field}: {path} has no tree of a question whose answer is known: "
-                "search with search.trees >= search.problems, on problems with answers"
+                "search with search.trees >= search.problems, on problems with answers "
+                "(a search that is there is not gone on with: name another stage)"
             )
 
 

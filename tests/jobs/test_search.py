@@ -161,6 +161,35 @@ def test_rows_that_are_there_are_checked(root, whole):
     assert _run(root, "damaged", problems=6)[:5] == whole
 
 
+@pytest.mark.parametrize(("first", "then"), [(0, 2), (2, 1)])
+def test_rows_with_or_without_their_tree_are_not_gone_on_with(root, first, then):
+    """Nobody would learn from the trees that are missing, nor be told of it."""
+    stage = f"trees{first}"
+    rows = _run(root, stage, problems=2, trees=first)
+    assert ["tree" in row for row in rows] == [k < first for k in range(2)]
+    line, has = (1, "no tree") if first < then else (2, "a tree")
+    said = rf"line {line} has {has}, .*search\.trees={then}: .*another search\.output"
+    with pytest.raises(JobError, match=said):
+        _run(root, stage, problems=2, trees=then)
+    # More trees of more questions change no row that is there.
+    if first == 2:
+        more = _run(root, stage, problems=3, trees=3)
+        assert more[:2] == rows and "tree" in more[2]
+
+
+def test_rows_of_other_completions_a_request_are_refused(tmp_path):
+    """What a server draws depends on how many it is asked for at once."""
+    server = {"solver.endpoint": "http://h/v1", "endpoint.model": "m"}
+    c = with_fields(config(solver="endpoint", verifiers=("oracle",)), server)
+    output = tmp_path / "search" / "solutions.jsonl"
+    search._check_made_by(tiny_run.at("search", c, tmp_path), output)
+    output.write_text("{}\n")
+    search._check_made_by(tiny_run.at("search", c, tmp_path), output)
+    c = with_fields(c, {"endpoint.n": 4})
+    with pytest.raises(JobError, match="was made with other writer: delete it"):
+        search._check_made_by(tiny_run.at("search", c, tmp_path), output)
+
+
 @pytest.mark.parametrize(
     "fields",
     [
