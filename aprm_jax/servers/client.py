@@ -11,7 +11,6 @@ import asyncio
 import concurrent.futures
 import contextlib
 import email.utils
-import json
 import logging
 import math
 import os
@@ -113,6 +112,7 @@ class Client(Generic[T]):
     def __init__(self, url: str, key: str, http: HttpConfig, journal: Journal | None):
         self.url = url
         self._key = key
+        self._spelt = re.compile("".join(map(_spellings, key)))
         self._http = http
         self._journal = journal
         for name in ("httpx2", "httpcore2"):  # log headers, which a server may fill
@@ -301,16 +301,24 @@ class Client(Generic[T]):
         return EndpointError(said)
 
     def _redacted(self, text: str) -> str:
-        """Without the key, as it is and as JSON may spell it."""
-        spelt = json.dumps(self._key)[1:-1]
-        for key in (self._key, spelt, spelt.replace("/", "\\/")) if self._key else ():
-            text = text.replace(key, "***")
-        return text
+        """Without the key, however it is escaped; see `_spellings`."""
+        return self._spelt.sub("***", text) if self._key else text
 
     def _shown(self, said: str | bytes) -> str:
         """The beginning of what a server said, fit for a terminal."""
         text = said if isinstance(said, str) else said.decode("utf-8", "replace")
         return repr(self._redacted(text)[:300])
+
+
+def _spellings(char: str) -> str:
+    """A pattern of a character of a key, ASCII, as an echo of it may have it.
+
+    As it is, escaped as in JSON (also in JSON within JSON), in an address or in HTML.
+    Bounded, so that no text takes long to look through.
+    """
+    code = f"{ord(char):02x}"
+    escaped = rf"\\{{1,4}}u00{code}|%{code}|&\#x0{{0,4}}{code};|&\#0{{0,4}}{ord(char)};"
+    return rf"(?:\\{{0,4}}{re.escape(char)}|(?i:{escaped}))"
 
 
 def retry_after(header: str) -> float | None:

@@ -7,6 +7,7 @@ import contextlib
 import json
 import logging
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -565,6 +566,42 @@ def test_a_key_that_json_spells_otherwise_is_in_no_message(key, tmp_path):
     ):
         ask(server, tmp_path, key=key)
     assert "secret" not in str(said.value) and "sk-a" not in str(said.value)
+
+
+BASE64 = "abc+def/ghi==12"
+
+
+@pytest.mark.parametrize(
+    "spelt",
+    [
+        r"abc\u002Bdef/ghi==12",  # System.Text.Json
+        r"abc+def/ghi\u003d\u003d12",  # Gson
+        r"abc\u002bdef\/ghi\u003D\u003d12",
+        "".join(f"\\u{ord(c):04x}" for c in BASE64),
+        json.dumps({"said": r"abc\u002bdef\/ghi==12"}),  # JSON in JSON
+        "abc%2Bdef%2fghi%3D%3d12",
+        "abc&#43;def&#x2F;ghi&#61;&#x3d;12",
+    ],
+)
+def test_a_key_is_hidden_however_a_server_escapes_it(spelt, tmp_path):
+    with (
+        serving(lambda *_: (401, {}, f'{{"error": "{spelt}"}}'.encode())) as server,
+        pytest.raises(EndpointError, match=r"status 401.*\*\*\*") as said,
+    ):
+        ask(server, tmp_path, key=BASE64)
+    assert "def" not in str(said.value) and "ghi" not in str(said.value)
+    with serving(lambda *_: completion(f"it is {spelt}!")) as server:
+        text = ask(server, tmp_path, key=BASE64)[0][0].text
+    assert "ghi" not in text and text.startswith("it is ") and text.endswith("!")
+
+
+def test_a_text_of_backslashes_is_looked_through_in_time(tmp_path):
+    many = "\\" * 60_000
+    with serving(lambda *_: (401, {}, many.encode())) as server:
+        start = time.monotonic()
+        with pytest.raises(EndpointError, match="status 401"):
+            ask(server, tmp_path, key="\\" * 12)
+    assert time.monotonic() - start < 5
 
 
 def test_a_key_that_stands_for_none_changes_no_text(tmp_path):
