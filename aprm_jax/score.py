@@ -6,17 +6,19 @@ A JSON object a line in, one a line out, in the same order and as soon as it is 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import signal
 import sys
 import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import IO, TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from aprm_jax.data.jsonl import RawRow
+    from aprm_jax.data.solutions import GivenSolution
 
 _FAILED, _BAD_ROWS, _USAGE = 1, 1, 2
 _ROWS = 64  # of a batch: the most that the models' programs take at once
@@ -28,7 +30,8 @@ in:   {"prompt": "3 + 4?", "completions": ["3 + 4 = 7", "7"]}, or question and s
 out:  {"line": 1, "key": "9f...", "scores": [0.98, null]}
       the probability that each step is correct; null: the step does not fit the model
 
-Lines that cannot be scored are named on stderr, and the others go on.
+Lines that cannot be scored are named on stderr, and the others go on. An error ends
+it: what is scored is written before, and the lines that were taken in are named.
 exit codes: 0 all lines are scored; 1 some are not, or an error; 2 wrong usage;
             130 Ctrl-C; 141 nobody reads the output any more
 """
@@ -102,8 +105,9 @@ def _score(arguments: argparse.Namespace, lines: IO[bytes], out: IO[bytes]) -> i
     """Imports, loads and scores: all that takes time."""
     import tqdm
 
+    from aprm_jax.config.errors import UserError
     from aprm_jax.data.jsonl import RowError, parse_row
-    from aprm_jax.data.solutions import GivenSolution, parse_solution
+    from aprm_jax.data.solutions import parse_solution
     from aprm_jax.verifiers.named import open_verifier
     from aprm_jax.verifiers.stream import score_stream, scored_row
 
@@ -119,14 +123,45 @@ def _score(arguments: argparse.Namespace, lines: IO[bytes], out: IO[bytes]) -> i
                 failed += 1
                 _say(f"line {row.line}: {error}", bar)
 
+    waiting: dict[int, GivenSolution] = {}
+
+    def written(solutions: Iterable[GivenSolution]) -> None:
+        for solution, found in score_stream(solutions, verifier, _ROWS):
+            out.write(json.dumps(scored_row(solution, found)).encode() + b"\n")
+            waiting.pop(solution.line)
+            bar.update()
+        out.flush()
+
     with tqdm.tqdm(unit=" rows", file=sys.stderr, disable=None) as bar:
         for batch in _arriving(lines):
-            for solution, found in score_stream(parsed(batch), verifier, _ROWS):
-                out.write(json.dumps(scored_row(solution, found)).encode() + b"\n")
-                bar.update()
-            out.flush()
+            waiting = {solution.line: solution for solution in parsed(batch)}
+            try:
+                written(list(waiting.values()))
+            except UserError as error:
+                with contextlib.suppress(UserError):
+                    for some in _known(list(waiting.values()), error):
+                        written(some)
+                out.flush()
+                for line in waiting:
+                    _say(f"line {line}: not scored", bar)
+                raise
             bar.set_postfix(tokens=getattr(verifier, "tokens_read", 0), refresh=False)
     return _BAD_ROWS if failed else 0
+
+
+def _known(
+    waiting: list[GivenSolution], error: Exception
+) -> Iterator[list[GivenSolution]]:
+    """What may still be scored after an error, without any new request, in turn."""
+    from aprm_jax.verifiers.served import NotScoredError
+    from aprm_jax.verifiers.stream import batches
+
+    first = next(batches(waiting, _ROWS))
+    if isinstance(error, NotScoredError):
+        missing = set(error.missing)
+        yield [s for s in first if (s.question, s.steps) not in missing]
+    else:
+        yield from ([solution] for solution in first)
 
 
 def _arriving(lines: IO[bytes]) -> Iterator[list[RawRow]]:

@@ -8,16 +8,19 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 
 import command
 import numpy as np
 import pytest
 import tiny
+from tiny_server import scored, serving
 
 import aprm_jax
 from aprm_jax import score
 from aprm_jax.data.jsonl import RawRow
 from aprm_jax.data.solutions import solution_key
+from aprm_jax.data.stream import line_rows
 
 COMMAND = [sys.executable, "-m", "aprm_jax.score"]
 GOOD = {"prompt": "2 + 3 * 4", "completions": ["2 + 12", "13"], "id": "x"}
@@ -151,6 +154,60 @@ def test_several_verifiers_and_texts(capfdbinary, monkeypatch, tmp_path):
     found = [json.loads(line) for line in out.splitlines()]
     assert [row["line"] for row in found] == list(range(1, 101)) and not errors
     assert all(len(row["scores"]) == 2 and max(row["scores"]) < 0.01 for row in found)
+
+
+def _at_once(monkeypatch, path, rows, arguments) -> int:
+    """The exit code where all lines arrive together; four are scored at once."""
+    path.write_bytes(b"".join(map(_line, rows)))
+    monkeypatch.setattr(score, "_ROWS", 4)
+    monkeypatch.setattr(score, "_arriving", lambda lines: [[*line_rows(lines)]])
+    with path.open() as lines:
+        monkeypatch.setattr("sys.stdin", lines)
+        return score.main(arguments)
+
+
+@pytest.mark.parametrize("more", [[], ["oracle:arithmetic"]])
+def test_an_error_loses_no_score_that_was_paid_for(
+    more, capfdbinary, monkeypatch, tmp_path
+):
+    rows = [{"question": f"{k} + 1", "steps": [f"{k + 1}"]} for k in range(10)]
+
+    def answer(number, body):
+        if body["question"] != "5 + 1":
+            return scored(0.5)
+        while len(server.bodies) < 8:  # the others of its part are on their way
+            time.sleep(0.01)
+        return 400, {}, b"no such thing"
+
+    with serving(answer) as server:
+        assert _at_once(monkeypatch, tmp_path / "in", rows, [server.url, *more]) == 1
+    out, errors = capfdbinary.readouterr()
+    found = [json.loads(line) for line in out.splitlines()]
+    assert [row["line"] for row in found] == [1, 2, 3, 4, 5, 7, 8]
+    assert all(row["scores"][0] >= 0.5 for row in found)
+    said = errors.decode().splitlines()
+    prefix = "aprm_jax.score: line"
+    assert said[:-1] == [f"{prefix} {k}: not scored" for k in (6, 9, 10)]
+    assert "solution of '5 + 1', 1 steps: status 400: 'no such thing'" in said[-1]
+    assert len(server.bodies) == 8  # nothing is asked for twice
+
+
+def test_an_error_of_one_line_comes_behind_those_before_it(
+    capfdbinary, monkeypatch, tmp_path
+):
+    rows = [{"question": f"q{k}", "steps": ["a"]} for k in range(6)]
+    known = [
+        {"key": solution_key(f"q{k}", ("a",)), "scores": [0.5] * (1 + (k == 2))}
+        for k in range(6)
+    ]
+    (tmp_path / "scores").write_bytes(b"".join(map(_line, known)))
+    arguments = [f"scores:{tmp_path / 'scores'}"]
+    assert _at_once(monkeypatch, tmp_path / "in", rows, arguments) == 1
+    out, errors = capfdbinary.readouterr()
+    assert [json.loads(line)["line"] for line in out.splitlines()] == [1, 2]
+    said = errors.decode().splitlines()
+    assert [line.split()[2] for line in said[:-1]] == ["3:", "4:", "5:", "6:"]
+    assert said[-1].endswith("2 scores of 1 steps")
 
 
 def test_what_waits_is_bounded_by_rows_and_by_text():

@@ -115,6 +115,7 @@ class Client(Generic[T]):
         self._spelt = re.compile("".join(map(_spellings, key)))
         self._http = http
         self._journal = journal
+        self._spared: dict[str, Any] = {}  # answers of a run that failed, else unkept
         for name in ("httpx2", "httpcore2"):  # log headers, which a server may fill
             logging.getLogger(name).setLevel(logging.WARNING)
 
@@ -154,7 +155,7 @@ class Client(Generic[T]):
 
         Raises:
           EndpointError: one of them cannot be had. Those in flight are waited for, and
-            what they bring is kept.
+            what they bring is kept; without a journal until a run succeeds.
         """
         return _run(self._all(requests))
 
@@ -188,6 +189,7 @@ class Client(Generic[T]):
             await asyncio.gather(*(work(client) for _ in range(workers)))
         if failures:
             raise failures[0]
+        self._spared.clear()
         return found
 
     def _name(self, body: Body) -> str:
@@ -195,12 +197,15 @@ class Client(Generic[T]):
         return Journal.name({"url": self.url, **body})
 
     def _kept(self, body: Body) -> Any:
-        """The answer that the journal has; None for none."""
-        return None if self._journal is None else self._journal.get(self._name(body))
+        """The answer that is here already; None for none."""
+        kept = self._spared if self._journal is None else self._journal
+        return kept.get(self._name(body))
 
     def _keep(self, body: Body, answer: Any) -> None:
         """Keeps an answer, of JSON values."""
-        if self._journal is not None:
+        if self._journal is None:
+            self._spared[self._name(body)] = answer
+        else:
             self._journal.add(self._name(body), answer)
 
     async def _sent(

@@ -33,7 +33,13 @@ from aprm_jax.config.addresses import Address, read_address
 from aprm_jax.config.groups import HttpConfig
 from aprm_jax.data.jsonl import RowError
 from aprm_jax.hf.prm_layouts import qwen_messages
-from aprm_jax.servers.client import Body, Client, NoRoomError, read_key
+from aprm_jax.servers.client import (
+    Body,
+    Client,
+    EndpointError,
+    NoRoomError,
+    read_key,
+)
 from aprm_jax.servers.journal import FILE, Journal
 from aprm_jax.verifiers.protocol import Pairs, Scale, logit
 from aprm_jax.verifiers.score_file import parse_scores
@@ -43,6 +49,18 @@ _SUM = 0.02  # how far the sum of two probabilities in half precision is from 1 
 _LEAST = 1e-12  # probability: keeps the log-odds of one that rounds to 0 finite
 
 Said = list[float | None]  # log-odds of the steps, None for one that was not read
+
+
+class NotScoredError(EndpointError):
+    """Some solutions cannot be scored; the scores of the others are kept.
+
+    Attributes:
+      missing: the solutions that have none, of those that were asked about.
+    """
+
+    def __init__(self, message: str, missing: Pairs):
+        super().__init__(message)
+        self.missing = missing
 
 
 class _Request(dict[str, Any]):
@@ -83,11 +101,16 @@ class Scores(Client[Said]):
         """What the server says of each solution; equal ones are sent once.
 
         Raises:
-          EndpointError: see `Client.run`.
+          NotScoredError: see `Client.run`.
         """
         bodies = [_Request(self.body(*pair), *pair) for pair in solutions]
         names = [Journal.name(body) for body in bodies]
-        found = self.run(dict(zip(names, bodies, strict=True)))
+        try:
+            found = self.run(dict(zip(names, bodies, strict=True)))
+        except EndpointError as error:
+            pairs = zip(solutions, bodies, strict=True)
+            missing = [pair for pair, body in pairs if self._kept(body) is None]
+            raise NotScoredError(str(error), missing) from None
         return [found[name] for name in names]
 
     async def _found(
@@ -176,7 +199,7 @@ class ServedVerifier:
         """See `Verifier.score`.
 
         Raises:
-          EndpointError: the server does not answer as it should.
+          NotScoredError: the server does not answer as it should.
         """
         stepped = [pair for pair in solutions if pair[1]]
         found = iter(self.scores.ask(stepped))

@@ -31,7 +31,7 @@ from aprm_jax.verifiers.named import (
     verifier_of,
 )
 from aprm_jax.verifiers.protocol import Scored
-from aprm_jax.verifiers.served import chat_text, open_served
+from aprm_jax.verifiers.served import NotScoredError, chat_text, open_served
 
 PAIRS = [(question, steps) for question, steps, _ in tiny.solutions()]
 ONE = [("1 + 2 * 3 =", ("1 + 6", "7"))]
@@ -289,6 +289,26 @@ def test_what_was_answered_is_kept_and_not_asked_again(tmp_path):
         assert len(server.bodies) == 4  # the third twice, the others once
         assert probabilities(served(server.url, tmp_path), PAIRS) == found
         assert len(server.bodies) == 4
+
+
+def test_what_came_before_an_error_is_not_asked_again_without_a_journal():
+    up = [False]
+
+    def answer(number: int, body: Any) -> Reply:
+        if len(body["steps"]) == 1 and not up[0]:
+            return 404, {}, b"gone"
+        return scored(*(0.5 for _ in body["steps"]))
+
+    with serving(answer) as server:
+        verifier = served(server.url, requests=1)
+        with pytest.raises(NotScoredError, match="404") as error:
+            verifier.score(PAIRS)
+        assert error.value.missing == PAIRS[2:] and len(server.bodies) == 3
+        assert len(verifier.score(PAIRS[:2])) == 2 and len(server.bodies) == 3
+        # Once all came it is forgotten: the server may have other weights by then.
+        up[0] = True
+        verifier.score(PAIRS)
+        assert len(server.bodies) == 6
 
 
 # The address and the key.
