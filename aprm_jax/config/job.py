@@ -74,9 +74,15 @@ class Job:
       sources: (field, stage or folder) of the models that a stage starts from.
       reads: fields, or groups, of other jobs that its results depend on; "" is all.
       given: fields that name files which it reads, those of the problems aside.
+      asks: of the stage's config, whether it computes on the run's problems, though
+        `needs` does not name them: what it makes changes with their files.
+      once: fields, or groups, beside its own settings that a command may set for it
+        alone where it is no stage of the run; the run keeps its own.
       writes: of its context, what it writes where its settings say (`inputs.Writes`).
       outputs: what it leaves in its stage's folder.
       length: the field that says how many updates a training takes; "" = no training.
+      ends: fields that say when it may end and nothing else: while it has not, others
+        go on with what there is.
       effort: how long an update takes, or a hundredth of what has none, beside sft's.
       shown: (label, metric) of a training's lines on the console; see its `Console`.
       less_memory: what of its settings needs less memory, for a message; "" = none.
@@ -103,9 +109,12 @@ class Job:
     sources: Callable[[Any], Iterable[tuple[str, str]]] = _nothing
     reads: tuple[str, ...] = ()
     given: tuple[str, ...] = ()
+    asks: Callable[[Any], bool] = lambda config: False
+    once: tuple[str, ...] = ()
     writes: Callable[[Any], Iterable[Any]] = _nothing
     outputs: tuple[str, ...] = ("model",)
     length: str = ""
+    ends: tuple[str, ...] = ()
     effort: float = 1.0
     shown: tuple[tuple[str, str], ...] = ()
     less_memory: str = ""

@@ -1,7 +1,8 @@
 """What a start in a run's folder may change of the run's config, and what that redoes.
 
-A stage depends on the fields that its job reads, on what is in the files that they
-name, and on the stages that it starts from. Where none has changed its results stay. An
+A stage depends on the fields that its job reads (those of a server where it asks one),
+on what is in the files that they name, and on the stages that it starts from. Where
+none has changed its results stay. An
 evaluation whose inputs changed is computed again, a training stage may go on to more
 updates while nothing was trained from it, and whatever else would change results that
 are there is refused.
@@ -15,7 +16,16 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from aprm_jax.config import Config, flat, for_stage, frozen, is_read_by, jobs, stages
+from aprm_jax.config import (
+    Config,
+    flat,
+    for_stage,
+    frozen,
+    is_read_by,
+    jobs,
+    stages,
+    with_fields,
+)
 from aprm_jax.config.job import Job
 from aprm_jax.jobs import of_run
 from aprm_jax.jobs.data_record import (
@@ -26,6 +36,7 @@ from aprm_jax.jobs.data_record import (
     write_record,
 )
 from aprm_jax.jobs.given_files import given_to
+from aprm_jax.jobs.solvers import asks_endpoint
 from aprm_jax.training.workdir import (
     DONE,
     WorkdirError,
@@ -55,6 +66,9 @@ FREE = (
     "endpoint.http",
     "endpoint.key_variable",
 )
+# What is read where a server writes solutions, and nowhere else.
+_OF_SERVER = ("solver.endpoint", "endpoint")
+_TOLD = "prompt.solver"  # likewise; and where a language model does
 ASIDE = "old"  # holds what was computed before, until it is put aside again
 _OF_THE_RUN = (
     "report.html",
@@ -99,16 +113,7 @@ class Plan:
         What a command asks of a job that reads what the run has made, as `score`, is
         asked once: the next command begins with the run's own settings again.
         """
-        before, after = self.before, self.after
-        job = jobs().get(after.job)
-        if before is None or job is None or job.needs:
-            return after
-        if after.job in dict(stages(after)).values():
-            return after
-        limit = before.domain.max_bad_share
-        once = {job.group: getattr(before, job.group)}
-        domain = dataclasses.replace(after.domain, max_bad_share=limit)
-        return dataclasses.replace(after, domain=domain, **once)
+        return self.after if self.before is None else _kept(self.before, self.after)
 
     def put_tokenizer_aside(self) -> None:
         """Where it is of other texts; `plan` has seen that nothing is trained on it."""
@@ -150,9 +155,8 @@ def plan(config: Config, root: Path, reads_data: bool = True) -> Plan:
     Args:
       config: of the whole run.
       root: the workdir.
-      reads_data: whether the start trains, or measures on the problems: a job that
-        reads what a run has made, as `export`, may be asked for long after its data
-        have changed.
+      reads_data: whether the start is of all stages: a job that reads what a run has
+        made, as `export`, may be asked for long after its data have changed.
 
     Raises:
       WorkdirError: it would change results that are there, or other data would; names
@@ -164,6 +168,7 @@ def plan(config: Config, root: Path, reads_data: bool = True) -> Plan:
     if not (root / of_run.FILE).exists():
         return Plan(root, None, config, known=known, data=data)
     before = frozen(of_run.get_config(str(root)))
+    config, asked = _kept(before, config), config
     _check_stages(before, config, root)
     again: list[str] = []
     longer: list[str] = []
@@ -171,8 +176,13 @@ def plan(config: Config, root: Path, reads_data: bool = True) -> Plan:
     why: dict[str, tuple[str, Any, Any]] = {}
     files: dict[str, tuple[str, Any, Any]] = {}
 
+    def changed_of(name: str, job: Job) -> Differences:
+        """The fields that differ among those that a stage's results depend on."""
+        ends = () if is_done(root / name) else job.ends
+        return [d for d in _changed(before, config, name, job) if d[0] not in ends]
+
     def other_data(name: str, job: Job) -> Differences:
-        """As `_changed`, but of what is in the files that a stage reads."""
+        """As `changed_of`, but of what is in the files that a stage reads."""
         given = given_to(for_stage(config, name), job)
         return data_differences(known, data or {}, given, job)
 
@@ -180,7 +190,7 @@ def plan(config: Config, root: Path, reads_data: bool = True) -> Plan:
         job = jobs()[job_name]
         if job.redone == "always" or not _begun(root / name, job):
             continue
-        changed = _changed(before, config, name, job) + other_data(name, job)
+        changed = changed_of(name, job) + other_data(name, job)
         moved = _sources(config, name, job) & {*again, *longer}
         if not changed and not moved:
             continue
@@ -192,13 +202,13 @@ def plan(config: Config, root: Path, reads_data: bool = True) -> Plan:
             lost.append(name)
             for stage in (name, *moved):
                 of_stage = jobs()[dict(stages(config))[stage]]
-                for difference in _changed(before, config, stage, of_stage):
+                for difference in changed_of(stage, of_stage):
                     why[difference[0]] = difference
                 for difference in other_data(stage, of_stage):
                     files[difference[0]] = difference
     if lost:
         raise _refusal(root, lost, list(why.values()), list(files.values()))
-    return Plan(root, before, config, tuple(again), tuple(longer), known, data)
+    return Plan(root, before, asked, tuple(again), tuple(longer), known, data)
 
 
 def _check_stages(before: Config, after: Config, root: Path) -> None:
@@ -215,10 +225,29 @@ def _check_stages(before: Config, after: Config, root: Path) -> None:
 
 
 def _changed(before: Config, after: Config, stage: str, job: Job) -> Differences:
-    """The fields that differ among those that a stage's results depend on."""
-    old, new = (flat(for_stage(config, stage)) for config in (before, after))
+    """The fields that differ among those that a stage's job reads."""
+    configs = [for_stage(config, stage) for config in (before, after)]
     free = [name for name in FREE if name != job.group]
+    if not any(asks_endpoint(config, job) for config in configs):
+        free += _OF_SERVER
+        told = any(config.solver.backbone for config in configs)
+        free += () if told else (_TOLD,)
+    old, new = map(flat, configs)
     return [d for d in differences(old, new, free) if is_read_by(job, d[0])]
+
+
+def _kept(before: Config, after: Config) -> Config:
+    """The config without what is asked once, of a job that is no stage of the run."""
+    job = jobs().get(after.job)
+    if job is None or job.needs or after.job in dict(stages(after)).values():
+        return after
+    once = (job.group, "domain.max_bad_share", *job.once)
+    fields = {
+        name: value
+        for name, value in flat(before).items()
+        if any(f"{name}.".startswith(f"{field}.") for field in once)
+    }
+    return with_fields(after, fields)
 
 
 def _differ(before: Config, after: Config) -> bool:

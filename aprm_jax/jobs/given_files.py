@@ -47,7 +47,8 @@ def given_to(config: Config, job: Job) -> list[Given]:
       config: of the stage.
       job: that it runs.
     """
-    problems = "problems" in job.needs and config.domain.name != "arithmetic"
+    reads = "problems" in job.needs or job.asks(config)
+    problems = reads and config.domain.name != "arithmetic"
     return _named(config, (*job.given, *(DOMAIN_FILES if problems else ())))
 
 

@@ -37,12 +37,39 @@ def chosen_stages(config: Config) -> list[tuple[str, str]]:
     """(stage, job) of all stages, or of those of one job (`config.job`).
 
     What is made on request, as an export, needs no stage of its own.
+
+    Raises:
+      ConfigError: there is none.
     """
     chosen = [s for s in stages(config) if config.job in ("pipeline", s[1])]
     job = jobs().get(config.job)
-    if not chosen and job is not None and job.redone == "asked":
+    if chosen:
+        return chosen
+    if job is not None and job.redone in ("asked", "always"):
         return [(job.name, job.name)]
-    return chosen
+    listed = ", ".join(f'"{stage}"' for stage in (*config.stages, config.job))
+    raise ConfigError(
+        f"job={config.job!r}: none of this config's stages runs it; stages are "
+        f"{', '.join(config.stages) or 'none'}. Add one: --config.stages='({listed},)'"
+    )
+
+
+def with_asked(config: Config) -> Config:
+    """The config with a stage of what is measured on request and had none.
+
+    So that a report shows an evaluation, and the next start knows what it was made by.
+    """
+    job, listed = jobs().get(config.job), stages(config)
+    if job is None or job.redone != "changed" or job.name in dict(listed).values():
+        return config
+    shown = (k for k, (_, other) in enumerate(listed) if _is_made_always(other))
+    at = next(shown, len(listed))  # a report is of what stands before it
+    added = (*config.stages[:at], job.name, *config.stages[at:])
+    return dataclasses.replace(config, stages=added)
+
+
+def _is_made_always(job: str) -> bool:
+    return jobs()[job].redone == "always"
 
 
 def run(config: Config, root: Path, processes: int = 1) -> None:
@@ -59,12 +86,6 @@ def run(config: Config, root: Path, processes: int = 1) -> None:
       processes: how many compute side by side what does not wait for one another.
     """
     chosen = chosen_stages(config)
-    if not chosen:
-        raise ConfigError(
-            f"job={config.job!r}: none of this config's stages runs it; stages are "
-            f"{', '.join(config.stages)}. To run it alone, add "
-            f"--config.stages='(\"{config.job}\",)'"
-        )
     sharing.share("the first stage")
     if processes > 1:
         _side_by_side(config, root, chosen, processes)

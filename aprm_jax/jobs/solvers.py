@@ -6,8 +6,9 @@ import dataclasses
 import functools
 from pathlib import Path
 
-from aprm_jax.config import Config, ConfigError
+from aprm_jax.config import Config, ConfigError, Job, flat
 from aprm_jax.config.groups import HttpConfig
+from aprm_jax.config.setting import items_of
 from aprm_jax.hf.builders import open_writer
 from aprm_jax.jobs.backbones import BACKBONE, ENDPOINT
 from aprm_jax.jobs.context import Context
@@ -76,6 +77,19 @@ def backbone_weights(name: str) -> str:
         return fingerprint_of(name)
     except ModelFileError:  # what opens it says so
         return ""
+
+
+def asks_endpoint(config: Config, job: Job) -> bool:
+    """Whether a stage names a server as who writes its solutions.
+
+    Args:
+      config: of the stage.
+      job: that it runs.
+    """
+    named = {source for _, source in job.sources(config)}
+    for value in flat(getattr(config, job.group)).values():
+        named.update(items_of(value))
+    return ENDPOINT in named
 
 
 def check_endpoint(config: Config, field: str, job: str) -> None:

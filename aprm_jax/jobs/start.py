@@ -77,7 +77,7 @@ def run(
     with prompt_stop("What was finished is kept; the same command goes on from there."):
         _log_to_stdout()
         _check_local(root)
-        checked = validate(config)
+        checked = pipeline.with_asked(validate(config))
         check_prompt("prompt.generator", checked.prompt.generator, GENERATOR_PLACES)
         check_prompt("prompt.solver", checked.prompt.solver, SOLVER_PLACES)
         _use_compilation_cache(checked.compilation_cache)
@@ -210,8 +210,9 @@ def _check_in(
 ) -> None:
     """Checks the rest and opens the workdir, which is ours alone."""
     check_apart(contexts)
-    reads_data = any(job.needs for _, job in contexts)
-    plan = changes.plan(config, root, reads_data)
+    own = {name for name, _ in stages(config)}
+    whole = own <= {context.stage for context, _ in contexts}
+    plan = changes.plan(config, root, reads_data=whole)
     earlier: dict[str, str] = {}
     for context, job in contexts:
         job.check(context, earlier)
@@ -227,6 +228,7 @@ def _check_in(
     for context, job in contexts:
         if "backbones" in job.needs:
             backbones.check(context.config)
+    check_made_up(config)
     there = (
         dataclasses.asdict(config) if plan.is_new else (root / of_run.FILE).read_text()
     )
@@ -235,7 +237,6 @@ def _check_in(
     plan.keep_new_data()
     plan.put_tokenizer_aside()
     check_problems(contexts)
-    check_made_up(config)
     for line in plan.carry_out(__version__):
         log.info("%s", line)
 

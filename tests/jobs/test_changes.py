@@ -400,3 +400,130 @@ def test_a_record_of_the_data_that_was_written_by_nobody_is_named(on_files):
     (root / "data.json").write_text("{}")
     with pytest.raises(DamagedFileError, match=r"data\.json is not what was written"):
         plan(config, root)
+
+
+@pytest.mark.parametrize("fields", [{"search__solver": "endpoint"}, {}])
+def test_a_server_matters_to_the_stages_that_ask_it(finished, fields):
+    asked = {
+        "endpoint.model": "x",
+        "endpoint.n": 4,
+        "endpoint.layout": "rows",
+        "solver.endpoint": "http://localhost:8000/v1",
+        "prompt.solver": "Solve {question} {prefix}",
+    }
+    evaluated = changed(**fields)
+    for name, value in asked.items():
+        set_field(evaluated, name, value)
+    if fields:  # a job that is no stage of the run
+        evaluated.job = "search"
+        found = plan(evaluated, finished)
+        assert not found.again and not found.longer
+        assert flat(found.kept)["endpoint.model"] == ""  # asked once
+        return
+    assert not plan(evaluated, finished).again
+    evaluated.evaluate.solver = "endpoint"
+    assert plan(evaluated, finished).again == ("evaluate",)
+
+
+def test_another_server_is_refused_where_one_has_labelled_what_was_learned(finished):
+    config = get_config(str(finished))
+    override(config, "prm_static", {"prm.negatives": "oracle"})
+    override(config, "prm_static", {"prm.solver": "endpoint"})
+    write_config(finished, config.to_dict(), "0.1")
+    config.endpoint.model = "x"
+    with pytest.raises(WorkdirError, match=r"of prm_static with.*\n.*endpoint\.model"):
+        plan(config, finished)
+    config.job, config.search.solver = "search", "endpoint"
+    found = plan(config, finished)  # which asks another one, and leaves the run's alone
+    assert not found.again and found.kept.endpoint.model == ""
+
+
+def test_an_attack_on_a_finished_run_has_its_own_game(finished):
+    config = get_config(str(finished))
+    config.game.groups, config.lora.rank, config.job = 3, 4, "attack"
+    found = plan(config, finished)
+    assert not found.again and found.after.game.groups == 3
+    assert flat(found.kept) == flat(get_config(str(finished))) | {"job": "attack"}
+    config.model.d_model = 64  # what the run's models are is no matter of the attack
+    with pytest.raises(WorkdirError, match="d_model"):
+        plan(config, finished)
+
+
+@pytest.fixture
+def taught(tmp_path):
+    """A teaching whose rounds were not enough: the run, and its config."""
+    config = changed(stages=("generator:teach",), teach__rounds=1)
+    with config.unlocked():
+        config.overrides = {}
+    write_config(tmp_path, config.to_dict(), "0.1")
+    rounds = tmp_path / "generator" / "rounds"
+    rounds.mkdir(parents=True)
+    (rounds / "figures.jsonl").write_text("{}\n")
+    return tmp_path, config
+
+
+@pytest.mark.parametrize("field", ["rounds", "one_step", "wrong"])
+def test_a_teaching_that_was_not_enough_goes_on(taught, field):
+    root, config = taught
+    config.teach[field] = {"rounds": 9}.get(field, 0.1)
+    found = begin(config, root)
+    assert not found.again and not found.longer
+    assert (root / "generator" / "rounds" / "figures.jsonl").exists()
+    assert get_config(str(root)).teach[field] == config.teach[field]
+    config.sft.learning_rate = 0.5
+    with pytest.raises(WorkdirError) as caught:
+        config.teach[field] = 1 if field == "rounds" else 0.2
+        plan(config, root)
+    assert "sft.learning_rate" in str(caught.value)
+    assert f"teach.{field}" not in str(caught.value)
+
+
+def test_a_teaching_that_ended_stays_as_it_is(taught):
+    root, config = taught
+    mark_done(root / "generator", {})
+    config.teach.rounds = 9
+    with pytest.raises(WorkdirError, match=r"teach\.rounds: there 1, now 9"):
+        plan(config, root)
+
+
+@pytest.fixture
+def on_questions(tmp_path):
+    """Searches and an attack on problems of files: the run, its config, the files."""
+    files = {name: tmp_path / f"{name}.jsonl" for name in ("train", "test", "own")}
+    for name, path in files.items():
+        path.write_text(f"of {name}\n")
+    config = changed(
+        domain__name="questions",
+        domain__train=str(files["train"]),
+        domain__test=str(files["test"]),
+        stages=("search", "asked:search", "attack"),
+    )
+    with config.unlocked():
+        config.overrides = {}
+    override(config, "asked", {"search.questions": str(files["own"])})
+    root = tmp_path / "run"
+    root.mkdir()
+    begin(config, root)
+    for name, job in stages(config):
+        (root / name).mkdir()
+        (root / name / jobs()[job].outputs[0]).write_text(f"of {name}")
+        mark_done(root / name, {})
+    return root, config, files
+
+
+@pytest.mark.parametrize(
+    ("name", "again"),
+    [
+        ("train", ("search", "attack")),
+        ("test", ("search", "attack")),
+        ("own", ("asked",)),
+    ],
+)
+def test_searches_and_attacks_on_other_problems_are_made_again(
+    on_questions, name, again
+):
+    root, config, files = on_questions
+    assert not begin(config, root).again
+    files[name].write_text("others\n")
+    assert begin(config, root).again == again
+    assert not begin(config, root).again

@@ -72,6 +72,7 @@ JOB = Job(
     reads=("sft", "prm.solver", "prm.head"),
     outputs=("model", "rounds"),
     length="teach.updates",
+    ends=("teach.rounds", "teach.one_step", "teach.wrong"),
     effort=2.0,
     shown=(("loss", "loss"), ("tokens/s", "tokens")),
     less_memory="more sft.microbatches or a smaller builder.sample_rows",
