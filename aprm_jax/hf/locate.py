@@ -33,7 +33,7 @@ _HUGGING_FACE = ("config.json", "adapter_config.json", RECORD_FILE)
 
 
 def load_any(
-    name: str | os.PathLike[str], kind: Kind
+    name: str | os.PathLike[str], kind: Kind, **computed: str
 ) -> tuple[dict[str, Any], ModelSpec, PreTrainedTokenizerFast]:
     """Parameters, spec and tokenizer of a model of one kind.
 
@@ -42,6 +42,8 @@ def load_any(
         (or among several that of the stage `aprm`), an export, a PRM of Hugging Face,
         or OWNER/NAME on the hub.
       kind: what it must be; a language model of Hugging Face is a solver.
+      **computed: `dtype` and `param_dtype` of what says nothing of them itself: a
+        model of Hugging Face. Without: float32.
 
     Raises:
       ModelFileError: says what was found there and what would be right.
@@ -51,7 +53,8 @@ def load_any(
     if (folder / SPEC_FILE).is_file():
         found = load_model(folder)
     elif _is_hugging_face(folder):
-        found = load_export(name, make_mesh(MeshConfig(), jax.devices()[:1]), kind)
+        mesh = make_mesh(MeshConfig(), jax.devices()[:1])
+        found = load_export(name, mesh, kind, **computed)
     elif models := _models(folder):
         found = load_model(_choose(folder, models, kind))
     else:

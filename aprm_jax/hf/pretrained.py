@@ -201,7 +201,11 @@ def load_head(source: Source) -> dict[str, Any]:
 
 
 def load_export(
-    name: str, mesh: jax.sharding.Mesh, kind: Kind = "prm"
+    name: str,
+    mesh: jax.sharding.Mesh,
+    kind: Kind = "prm",
+    dtype: str = "float32",
+    param_dtype: str = "float32",
 ) -> tuple[dict[str, Any], ModelSpec, PreTrainedTokenizerFast]:
     """A PRM or an export of ours as `models.io.load_model` gives a model.
 
@@ -209,12 +213,14 @@ def load_export(
       name: a folder, or OWNER/NAME on the hub.
       mesh: where parameters lie.
       kind: what is wanted; a language model is a solver, which is told in words.
+      dtype: of activations.
+      param_dtype: of parameters.
 
     Raises:
       UnsupportedModelError, ModelFileError, AdapterMismatchError: it cannot be used;
         or it is a language model that nothing says the use of.
     """
-    source = open_source(name)
+    source = open_source(name, dtype=dtype, param_dtype=param_dtype)
     extra = source.origin.extra()
     if source.record is not None:
         spec = dataclasses.replace(

@@ -39,6 +39,7 @@ from aprm_jax.jobs.row_files import (
     check_names,
     judged_in,
     located,
+    published,
     served_verifier,
 )
 from aprm_jax.jobs.solvers import backbone_weights
@@ -135,6 +136,7 @@ def _made_by(context: Context, place: str) -> str:
     known = [models, settings, dataclasses.asdict(c.game), flat(c.lora), c.seed]
     known += [judged_in(context), flat(c.builder), flat(c.generator)]
     known += [_situations_of(c), c.prompt.generator, c.prm.backbone]
+    known += [kind for kind in published(c).values() if kind != "float32"]
     return hashlib.sha256(to_json(known).encode()).hexdigest()
 
 
@@ -216,7 +218,7 @@ def _attacked(context: Context, place: str) -> tuple[Arena, Any, str]:
     if is_address(place):
         judge = served_verifier(context, place)
         return dataclasses.replace(context.arena, judge=judge), {}, ""
-    params, spec, tokenizer = load_any(place, "prm")
+    params, spec, tokenizer = load_any(place, "prm", **published(context.config))
     assert spec.head is not None
     player = Player(open_builder(spec, tokenizer), Decoder(spec.decoder))
     arena = dataclasses.replace(context.arena, prm=player)
@@ -246,6 +248,7 @@ def _part(name: str, siege: Siege, resamples: int) -> Part:
         records += metric_records(SET, "", name, of_kind, part=kind)
     return kept(
         records,
+        of=name,
         calls=list(siege.calls),
         examples=list(strongest.examples),
         spent=Spent(oracle_calls=siege.calls[-1]).to_json(),

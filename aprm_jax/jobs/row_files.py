@@ -8,6 +8,7 @@ written are compared with it; only then is a model loaded.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections import Counter
 from collections.abc import (
     Callable,
@@ -20,10 +21,12 @@ from collections.abc import (
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
+from aprm_jax.config import Config
 from aprm_jax.config.fields import ConfigError, nearest
 from aprm_jax.data.jsonl import DataError
 from aprm_jax.data.stream import Parsed, stream_rows
 from aprm_jax.files import parse_json
+from aprm_jax.hf.locate import load_any
 from aprm_jax.jobs.context import Context, JobError, log
 from aprm_jax.jobs.inputs import Writes
 from aprm_jax.jobs.kept_rows import (
@@ -303,7 +306,13 @@ def run_verifier(context: Context, names: Sequence[str], combine: str) -> Verifi
         oracle=lambda: _oracle(context),
         place=context.place,
         served=lambda address: served_verifier(context, address),
+        load=functools.partial(load_any, **published(context.config)),
     )
+
+
+def published(config: Config) -> dict[str, str]:
+    """What a model of Hugging Face is computed in here, for `load_any`."""
+    return {"dtype": config.model.dtype, "param_dtype": config.model.param_dtype}
 
 
 def served_verifier(context: Context, address: str) -> ServedVerifier:

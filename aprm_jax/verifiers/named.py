@@ -21,7 +21,7 @@ from aprm_jax.hf import hub
 from aprm_jax.hf.builders import open_builder
 from aprm_jax.hf.locate import load_any
 from aprm_jax.models.decoder import Decoder
-from aprm_jax.models.io import SPEC_FILE, ModelSpec
+from aprm_jax.models.io import SPEC_FILE, Kind, ModelSpec
 from aprm_jax.oracle.embedded.arithmetic import ArithmeticOracle
 from aprm_jax.oracle.steps.calculator import CalculatorOracle
 from aprm_jax.oracle.steps.text import TextOracle
@@ -62,6 +62,7 @@ def open_verifier(
     oracle: Callable[[], StepOracle] | None = None,
     place: Callable[[Any], Any] = lambda params: params,
     served: Callable[[str], Verifier] = open_served,
+    load: Callable[[str, Kind], tuple[Any, ModelSpec, Any]] = load_any,
 ) -> Verifier:
     """The verifier of a name, or what those of several names say together.
 
@@ -71,6 +72,7 @@ def open_verifier(
       oracle: what the name `oracle` means; None where it means none.
       place: puts a model's parameters where they belong.
       served: opens the verifier at an address.
+      load: loads a model, as `load_any`.
 
     Raises:
       UnknownVerifierError: no such verifier.
@@ -78,7 +80,7 @@ def open_verifier(
       ModelFileError, DataError: there is no such model or file; likewise the other
         errors of `load_any`.
     """
-    found = [_open(name, oracle, place, served) for name in names]
+    found = [_open(name, oracle, place, served, load) for name in names]
     return found[0] if len(found) == 1 else CombinedVerifier(found, how)
 
 
@@ -169,6 +171,7 @@ def _open(
     oracle: Callable[[], StepOracle] | None,
     place: Callable[[Any], Any],
     served: Callable[[str], Verifier],
+    load: Callable[[str, Kind], tuple[Any, ModelSpec, Any]],
 ) -> Verifier:
     check_name(name, oracle is not None)
     scheme, rest = split_name(name)
@@ -179,5 +182,5 @@ def _open(
         return OracleVerifier(made())
     if scheme == "scores":
         return ScoreFileVerifier.read(rest)
-    params, spec, tokenizer = load_any(rest, "solver" if scheme else "prm")
+    params, spec, tokenizer = load(rest, "solver" if scheme else "prm")
     return verifier_of(place(params), spec, tokenizer)

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 import tiny_game
@@ -17,6 +18,7 @@ import aprm_jax
 from aprm_jax.config import ConfigError, with_fields
 from aprm_jax.evals.records import Results, read_results
 from aprm_jax.jobs import attack, pipeline
+from aprm_jax.jobs.row_files import run_verifier
 from aprm_jax.servers.client import EndpointError
 from aprm_jax.testing.tiny import write_tiny
 
@@ -218,3 +220,25 @@ def test_an_attack_on_other_problems_or_by_another_prompt_is_another(tmp_path):
     (tmp_path / "a.jsonl").write_text("{}\n{}\n")
     made.append(made_by())  # of one name, but with other problems in it
     assert len({before, *made}) == 1 + len(others) + 1
+
+
+def test_a_published_prm_is_computed_in_what_the_run_computes_in(root, tmp_path):
+    language_model = write_tiny(tmp_path / "lm", "qwen2", ["2 + 3 = 5"])
+    own = {"generator.backbone": str(language_model), "lora.rank": 2}
+    own |= {"model.dtype": "bfloat16", "model.param_dtype": "bfloat16"}
+    context = tiny_run.at("attack", tiny_run.small(SMALL | own), root)
+    arena, params, _ = attack._attacked(context, str(root / "published"))
+    assert arena.prm is not None and arena.prm.decoder.config.dtype == "bfloat16"
+    assert {str(x.dtype) for x in jax.tree.leaves(params["backbone"])} == {"bfloat16"}
+    verifier = run_verifier(context, [str(root / "published")], "mean")
+    kinds = {str(x.dtype) for x in jax.tree.leaves(verifier.params["backbone"])}
+    assert kinds == {"bfloat16"}
+    # In another precision it is another attack, and in float32 the one that it was.
+    parts = [attack._made_by(c, str(root / "published")) for c in _precisions(root)]
+    assert len(set(parts)) == 2
+
+
+def _precisions(root: Path):
+    for dtype in ("float32", "bfloat16"):
+        c = tiny_run.small(SMALL | {"model.dtype": dtype})
+        yield tiny_run.at("attack", c, root)
