@@ -96,12 +96,13 @@ def provenance(model: Path) -> Provenance:
     kind, _, name = train.rpartition(":")
     on_hub = kind.endswith("datasets") and is_repository(name)
     data = f"{domain} {name if on_hub else Path(train).name}".strip()
-    stage = model.absolute().relative_to(root).parts[0]
+    parts = model.absolute().relative_to(root).parts
+    of = "/".join(part for part in parts if part not in ("model", "adapter"))
     return Provenance(
         data=data,
         datasets=(name,) if on_hub else (),
         config=_changed(config.to_dict()),
-        metrics=_metrics(root / RESULTS, stage),
+        metrics=_metrics(root / RESULTS, of),
     )
 
 
@@ -175,13 +176,18 @@ def _bare(value: Any) -> Any:
     return re.sub(r"(^|:)[/~][^:?]*/", r"\1", value)
 
 
-def _metrics(path: Path, stage: str) -> dict[str, float]:
-    """Numbers about a stage; all of them where none names it."""
+def _metrics(path: Path, name: str) -> dict[str, float]:
+    """Numbers about a stage's model, or "STAGE/OTHER"; all of them where no name is."""
     if not path.exists():
         return {}
     remedy = "Make it anew with --config.job=report, or delete it."
     records, more = read_results(path, remedy)
     training = more.get("training", {})
-    mine = by_name(record for record in records if record.verifier == stage)
-    mine |= ends_by_name({stage: training.get(stage, {})})
-    return mine or by_name(records) | ends_by_name(training)
+    if not name:
+        return by_name(records) | ends_by_name(training)
+    stage, _, other = name.partition("/")
+    ends = training.get(stage, {})
+    if other:  # what is measured of a stage is so of its main model
+        ends = {k: value for k, value in ends.items() if k.startswith(f"{other}/")}
+    mine = by_name(record for record in records if record.verifier == name)
+    return mine | ends_by_name({stage: ends})

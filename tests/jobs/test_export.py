@@ -243,3 +243,31 @@ def test_an_adapter_is_merged_into_the_base_that_it_names(tmp_path):
     path.write_text(path.read_text().replace('"hidden_size": 32', '"hidden_size": 48'))
     with pytest.raises(AdapterMismatchError, match=r"not the base that .*\(.*, 48\)"):
         start.run(c, tmp_path / "third")
+
+
+def test_a_card_has_the_figures_of_its_own_model_alone(root):
+    start.run(config(export__model="aprm"), root)
+    found = [
+        Record("steps", "test", "aprm", "auc", 0.75),
+        Record("steps", "test", "aprm/generator", "auc", 0.25),
+        Record("steps", "test", "other", "auc", 0.5),
+    ]
+    ends = {"generator/reward": 0.1, "prm/loss": 0.2, "steps": 3}
+    write_results(root / "results.json", found, {"training": {"aprm": ends}})
+
+    def metrics(model: str) -> dict[str, float]:
+        return dict(export.provenance(root / model).metrics)
+
+    of_prm = metrics("aprm/model")
+    assert (
+        of_prm["steps.test.aprm.auc"] == 0.75 and of_prm["train.aprm.prm.loss"] == 0.2
+    )
+    assert len(of_prm) == 4
+    of_generator = {
+        "steps.test.aprm/generator.auc": 0.25,
+        "train.aprm.generator.reward": 0.1,
+    }
+    assert metrics("aprm/generator/model") == of_generator
+    assert metrics("aprm/adapter") == of_prm
+    assert metrics("later/model") == {}  # the report knows nothing of it yet
+    assert len(metrics("model")) == 6
