@@ -267,3 +267,25 @@ def test_the_default_workdir_is_named_after_config_and_time(tmp_path):
     [folder] = (tmp_path / "runs").iterdir()
     assert folder.name.startswith("quickstart-runlocal-" + time.strftime("%Y"))
     assert f"workdir: runs/{folder.name}" in running.output()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--config.evaluate.prms=a,b"], "('a', 'b')"),
+        (["--config.evaluate.prms", "a,b"], "('a', 'b')"),
+        (["-config.evaluate.prms", "a"], "('a',)"),
+        (["--config.evaluate.prms", ""], "()"),
+        (["--config.evaluate.prms", "('a,b',)"], "('a,b',)"),
+        (["--config.overrides.one.evaluate.prms", "a,b"], "('a', 'b')"),
+    ],
+)
+def test_a_bare_list_is_a_tuple_with_and_without_a_sign(arguments, said):
+    [flag] = command_line._with_bare_lists(["--config.seed", "3", *arguments, "x"])[
+        2:-1
+    ]
+    assert flag == f"{arguments[0].partition('=')[0]}={said}"
+    assert command_line._with_bare_lists(["--config.seed", "3"]) == [
+        "--config.seed",
+        "3",
+    ]

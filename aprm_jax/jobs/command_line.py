@@ -131,21 +131,28 @@ def _fail(message: str) -> None:
 
 
 def _with_bare_lists(argv: Sequence[str]) -> list[str]:
-    """`--config.x=a,b` of a tuple of texts as the tuple that it means.
+    """`--config.x=a,b` of a tuple of texts, or `--config.x a,b`, as what it means.
 
     ml_collections takes it for one text. One with quotes, brackets, blanks or options
     behind a `?`, which may have commas of their own, is left as it is.
     """
-    out = []
+    out: list[str] = []
     for arg in argv:
-        match = re.fullmatch(r"--?config\.([\w.]+)=([^\s'\"()\[\]?]*)", arg)
-        field = re.sub(r"^overrides\.[^.]+\.", "", match[1]) if match else ""
-        known = settings().get(field)
-        if match and known and known.type == "tuple[str, ...]":
-            values = tuple(filter(None, match[2].split(",")))
-            arg = f"--config.{match[1]}={values!r}"
+        if out and "=" not in out[-1] and _is_of_list(out[-1]):
+            arg = f"{out.pop()}={arg}"
+        name, said, value = arg.partition("=")
+        bare = re.fullmatch(r"[^\s'\"()\[\]?]*", value)
+        if said and bare and _is_of_list(name):
+            arg = f"{name}={tuple(filter(None, value.split(',')))!r}"
         out.append(arg)
     return out
+
+
+def _is_of_list(flag: str) -> bool:
+    """Whether a flag, without its value, is that of a tuple of texts."""
+    match = re.fullmatch(r"--?config\.(?:overrides\.[^.]+\.)?([\w.]+)", flag)
+    known = settings().get(match[1]) if match else None
+    return known is not None and known.type == "tuple[str, ...]"
 
 
 def _split(argv: Sequence[str]) -> tuple[str, list[tuple[str, str]]]:
