@@ -107,7 +107,8 @@ def write(context: Context) -> None:
     }
     atomic_write(context.root / NUMBERS, to_json(numbers))
     rows = [dataclasses.replace(r, name=f"{r.group}: {r.name}") for r in table.rows]
-    log.info("\n%s\n", tables.as_text(dataclasses.replace(table, rows=rows)))
+    if rows:  # else nothing was evaluated
+        log.info("\n%s\n", tables.as_text(dataclasses.replace(table, rows=rows)))
     log.info("comparison: %s", context.root / PAGE)
 
 

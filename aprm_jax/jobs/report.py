@@ -7,12 +7,13 @@ from dotted names, for people.
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import itertools
 import json
 import math
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +31,14 @@ from aprm_jax.evals.records import (
     write_results,
 )
 from aprm_jax.files import atomic_write
+from aprm_jax.hf.safetensors_io import Checkpoint
 from aprm_jax.jobs import charts, comparison, set_tables, tables
 from aprm_jax.jobs.aprm import PERTURBATIONS
 from aprm_jax.jobs.context import Context, log
 from aprm_jax.jobs.parts import part_path, read_part
 from aprm_jax.jobs.rl_tables import rl_tables
 from aprm_jax.jobs.search_trees import search_trees
+from aprm_jax.jobs.teach import ROUNDS
 from aprm_jax.jobs.verifier_tables import GIVEN, Verifier, verifiers
 from aprm_jax.models.io import SPEC_FILE
 from aprm_jax.report.contents import (
@@ -93,7 +96,7 @@ def run(context: Context) -> dict[str, Any]:
         "training": {name: _ends(rows) for name, rows in trained.items()},
         "seconds": {
             name: sum(phases.values())
-            for name, phases in _phases(context, trained, evaluation).items()
+            for name, phases in _phases(context, trained).items()
         },
     }
     numbers = by_name(records) | ends_by_name(more["training"])
@@ -128,7 +131,7 @@ def run(context: Context) -> dict[str, Any]:
         perturbations=_perturbations(root / game) if game else (),
         solutions=_solutions(shown_as, parts),
         trees=search_trees(root),
-        timings=_timings(context, trained, evaluation),
+        timings=[Timing(*phases) for phases in _phases(context, trained).items()],
         summary=numbers,
         config=json.dumps(dataclasses.asdict(config), indent=2),
     )
@@ -182,35 +185,36 @@ def _parts(config: Config, evaluation: Path) -> list[dict[str, Any]]:
 
 
 def _phases(
-    context: Context, trained: Mapping[str, Sequence[Mapping]], evaluation: Path | None
+    context: Context, trained: Mapping[str, Sequence[Mapping]]
 ) -> dict[str, dict[str, float]]:
     """Stage -> phase -> seconds, over all its starts as far as the log knows."""
     out: dict[str, dict[str, float]] = {}
-    for name, _ in stages(context.config):
+    for name, job in stages(context.config):
         directory = context.root / name
         if name == context.stage or not is_done(directory):
             continue
-        phases: dict[str, float] = {}
-        if name in trained:
-            for row in trained[name]:
-                for key, seconds in row.items():
-                    if key.startswith(TIME) and key != "time/step":
-                        phase = key.removeprefix(TIME)
-                        phases[phase] = phases.get(phase, 0.0) + seconds
-        elif evaluation is not None and directory == evaluation:
-            for path in sorted((evaluation / "parts").glob("*.json")):
-                part = read_part(path)
-                phases[part["name"]] = part["seconds"]
+        phases = collections.defaultdict[str, float](float)
+        for phase, seconds in _timed(directory, trained.get(name, ())):
+            phases[phase] += seconds
         rest = done_info(directory).get("seconds", 0.0) - sum(phases.values())
-        if rest > 0:
-            phases["set-up"] = rest
-        out[name] = phases
+        if rest > 0:  # no phase: all of it is what the job is there for
+            phases["everything else" if phases else job] = rest
+        out[name] = dict(phases)
     return out
 
 
-def _timings(context: Context, trained, evaluation) -> list[Timing]:
-    phases = _phases(context, trained, evaluation)
-    return [Timing(name, seconds) for name, seconds in phases.items()]
+def _timed(
+    directory: Path, rows: Sequence[Mapping[str, int | float]]
+) -> Iterator[tuple[str, float]]:
+    """(phase, seconds) of what a stage has timed itself: its steps, its parts."""
+    rounds = sorted(directory.glob(f"{ROUNDS}/*/metrics.jsonl"))
+    for row in itertools.chain(rows, *(read_metrics(path.parent) for path in rounds)):
+        for key, seconds in row.items():
+            if key.startswith(TIME) and key != "time/step":
+                yield key.removeprefix(TIME), seconds
+    for path in sorted((directory / "parts").glob("*.json")):
+        part = read_part(path)
+        yield part.get("of", part["name"]), part["seconds"]
 
 
 def _facts(context: Context, trained) -> list[tuple[str, str]]:
@@ -228,9 +232,11 @@ def _facts(context: Context, trained) -> list[tuple[str, str]]:
 
 
 def _parameters(spec: Path) -> int:
-    """Of the float32 file beside a model's description; 0 where there is none."""
-    params = spec.with_name("params.safetensors")
-    return params.stat().st_size // 4 if params.is_file() else 0
+    """How many lie beside a model's description; 0 where there is none."""
+    if not spec.with_name("params.safetensors").is_file():
+        return 0
+    with Checkpoint.open(spec.parent, "params") as checkpoint:
+        return sum(math.prod(shape) for shape in checkpoint.shapes.values())
 
 
 def _game(context: Context, trained: Mapping[str, Sequence]) -> str | None:

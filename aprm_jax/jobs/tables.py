@@ -92,6 +92,7 @@ def main_table(config: Config, results: Results, seeds: int = 1) -> Table:
                 reference=group == UPPER_BOUND,
                 note=note,
                 opens=not method[1].startswith(selection.VOTE),
+                of=method[0],
             )
             for method, name, group, note, own in rows
         ],

@@ -190,6 +190,7 @@ def by_verifier(
                 own=v.own,
                 reference=v.group == UPPER_BOUND,
                 note="" if v.group in (NO_MODEL, GIVEN) else v.key,
+                of=v.key,
             )
             for v in verifiers(config)
         ],

@@ -54,6 +54,7 @@ class Row:
       reference: an upper bound or the like: never set in bold as the best.
       note: small print under the name.
       opens: whether the page may open with it, where it is our own.
+      of: whose it is, where several rows are of one verifier.
     """
 
     name: str
@@ -63,6 +64,7 @@ class Row:
     reference: bool = False
     note: str = ""
     opens: bool = True
+    of: str = ""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -96,4 +96,4 @@ def _score(score: float) -> str:
 
 
 def _tint(score: float) -> str:
-    return "s3" if math.isnan(score) else f"s{min(6, max(0, int(score * 7)))}"
+    return "s3" if math.isnan(score) else f"s{int(min(6, max(0, score * 7)))}"

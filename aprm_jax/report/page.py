@@ -55,11 +55,15 @@ def render(data: ReportData) -> str:
 
 
 def derived_headline(table: Table | None) -> str:
-    """Our row against the best other one on the first column, in one sentence."""
+    """Our row against the best other one on the first column, in one sentence.
+
+    Of several of ours the first one is meant: the others lack a part of it.
+    """
     own = [row for row in table.rows if row.own and row.opens] if table else []
     if table is None or not own or not table.columns:
         return ""
-    ours = own[-1]  # of one method under more and more pressure, the most
+    # Under more and more pressure: the most.
+    ours = [row for row in own if row.of == own[0].of][-1]
     others = [row for row in table.rows if not row.own and not row.reference]
     mine = [_cell(ours, k) for k in range(len(table.columns))]
     rivals = [_best(others, k, column) for k, column in enumerate(table.columns)]

@@ -35,9 +35,9 @@ def number(value: float | int, style: str = "number", *, unit: bool = False) -> 
     if math.isinf(value):
         return "∞" if value > 0 else MINUS + "∞"
     if style == "percent":
-        text = f"{100 * value:.1f}" + (f"{NARROW_SPACE}%" if unit else "")
+        text = f"{_rounded(100 * value):.1f}" + (f"{NARROW_SPACE}%" if unit else "")
     elif style == "points":
-        text = f"{100 * value:+.1f}" + (f"{NARROW_SPACE}pp" if unit else "")
+        text = f"{_rounded(100 * value):+.1f}" + (f"{NARROW_SPACE}pp" if unit else "")
     elif style == "count":
         decimals = 0 if float(value).is_integer() else 1  # a mean over seeds
         text = f"{value:,.{decimals}f}".replace(",", NARROW_SPACE)
@@ -48,6 +48,11 @@ def number(value: float | int, style: str = "number", *, unit: bool = False) -> 
     else:
         text = f"{value:.4g}"
     return text.replace("-", MINUS) if "e" not in text else text
+
+
+def _rounded(value: float) -> float:
+    """To one decimal; what is next to nothing has no sign."""
+    return round(value, 1) or 0.0
 
 
 def duration(seconds: float | int) -> str:

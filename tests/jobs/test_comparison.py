@@ -270,3 +270,16 @@ def test_captions_name_the_interval_that_is_shown():
 def test_a_band_of_seeds_is_called_what_it_is(runs):
     _, markup = _written(runs)
     assert "in charts between the least and the greatest" in markup
+
+
+def test_runs_that_were_not_evaluated_have_no_table_on_the_console(tmp_path, caplog):
+    for name, seed in (("a", 1), ("b", 2)):
+        config = _config(seed, stages=("r:aprm",), game__group_size=seed + 1)
+        run = _run(tmp_path / name, 0.5, config)
+        write_results(run / RESULTS, [], {"seconds": {}})
+    caplog.set_level("INFO", logger="aprm_jax")
+    (tmp_path / "out").mkdir()
+    runs = tuple(str(tmp_path / name) for name in ("a", "b"))
+    config = validate(tiny_run.config(report__runs=runs))
+    comparison.write(Context(config, tmp_path / "out", "report"))
+    assert [r.getMessage().partition(":")[0] for r in caplog.records] == ["comparison"]

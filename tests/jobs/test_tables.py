@@ -2,18 +2,25 @@
 
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
+import tiny_game
 import tiny_run
 
 from aprm_jax.config import with_fields
 from aprm_jax.config.schema import settings
 from aprm_jax.evals import pressure
 from aprm_jax.evals.records import RESULTS, Record, Results, write_results
+from aprm_jax.files import write_sealed
 from aprm_jax.jobs import charts, report, tables
 from aprm_jax.jobs.context import Context
 from aprm_jax.jobs.parts import arrays_path, part_path
+from aprm_jax.models.io import SPEC_FILE
 from aprm_jax.report.contents import Cell, Column, Row, Table
+from aprm_jax.report.page import derived_headline
+from aprm_jax.training.metrics import Metrics, read_metrics
+from aprm_jax.training.workdir import mark_done
 
 
 def named(*prms, stages, **fields):
@@ -405,3 +412,60 @@ def test_a_kind_that_a_verifier_is_never_fooled_by_is_none_and_a_vote_opens_no_p
     assert values == [None, 1.0, 0.0]  # the likelihood was not measured
     opens = {row.name: row.opens for row in tables.main_table(config, results).rows}
     assert not opens["majority of 8, weighted by APRM"] and opens["APRM"]
+
+
+def test_the_page_opens_with_the_first_aprm():
+    config = named("a", "b", "c", stages=("a:aprm", "b:prm", "c:aprm"))
+    config = with_fields(config, {"evaluate.samples": (4, 8)})
+    values = {"a": 0.9, "b": 0.5, "c": 0.8}
+    records = [
+        Record("solver", "test", key, f"min@{n}", value - 0.1 / n)
+        for key, value in values.items()
+        for n in (4, 8)
+    ]
+    table = tables.main_table(config, Results(records))
+    headline = derived_headline(table)
+    assert headline.startswith("APRM: a, best of 8: 88.8")
+    labelled = named("a", "c", stages=("a:prm", "c:prm"), domain__name="labelled")
+    rows = tables.main_table(labelled, Results([])).rows
+    assert {row.of for row in rows if row.own} == {"a", "c"}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_parameters_are_counted_whatever_they_are_stored_in(tmp_path, dtype):
+    params = jax.tree.map(lambda x: x.astype(dtype), tiny_game.prm())
+    tiny_game.save(tmp_path, "prm", params)
+    count = sum(x.size for x in jax.tree.leaves(params))
+    assert report._parameters(tmp_path / SPEC_FILE) == count
+    assert report._parameters(tmp_path / "none" / SPEC_FILE) == 0
+
+
+def test_seconds_are_said_to_be_of_what_took_them(tmp_path):
+    listed = ("taught:teach", "search", "attack", "first:evaluate", "second:evaluate")
+    config = tiny_run.config({"stages": listed})
+    seconds = {"taught": 9.0, "search": 4.0, "attack": 8.0, "first": 6.0, "second": 5.0}
+    kept = {
+        "attack": {"name": "prm-0123", "of": "prm", "seconds": 7.0},
+        "first": {"name": "test", "seconds": 6.0},
+        "second": {"name": "dev", "seconds": 3.0},
+    }
+    for name, part in kept.items():
+        path = part_path(tmp_path / name, part["name"])
+        path.parent.mkdir(parents=True)
+        write_sealed(path, part | {"records": [], "files": {}})
+    for folder in ("taught", "taught/rounds/1"):
+        (tmp_path / folder).mkdir(parents=True)
+        metrics = Metrics(tmp_path / folder, tensorboard=False)
+        metrics.write(1, {"time/update": 2.0, "time/step": 3.0})
+        metrics.close()
+    for name, total in seconds.items():
+        (tmp_path / name).mkdir(exist_ok=True)
+        mark_done(tmp_path / name, {"seconds": total})
+    trained = {"taught": read_metrics(tmp_path / "taught")}
+    assert report._phases(Context(config, tmp_path, "report"), trained) == {
+        "taught": {"update": 4.0, "everything else": 5.0},
+        "search": {"search": 4.0},
+        "attack": {"prm": 7.0, "everything else": 1.0},
+        "first": {"test": 6.0},
+        "second": {"dev": 3.0, "everything else": 2.0},
+    }

@@ -254,3 +254,28 @@ def test_the_headline_counts_what_can_be_led_and_opens_with_what_may():
 
 def test_a_mean_count_keeps_its_half():
     assert text.number(2.5, "count") == "2.5"
+
+
+def test_the_headline_is_about_the_first_of_ours_under_the_most_pressure():
+    columns = [contents.Column("a")]
+    rows = [
+        contents.Row(f"{name}, best of {n}", [contents.Cell(v)], own=True, of=name)
+        for name, values in (("main", (0.5, 0.75)), ("without a part", (0.5, 0.25)))
+        for n, v in zip((8, 512), values, strict=True)
+    ]
+    rows.append(contents.Row("other", [contents.Cell(0.625)]))
+    found = page.derived_headline(contents.Table("t", columns, rows))
+    assert found.startswith("main, best of 512: 75.0")
+    assert "in 1 of 1 columns" in found
+
+
+def test_what_is_next_to_nothing_has_no_sign():
+    assert text.number(-0.0001, "percent") == "0.0"
+    assert text.number(-0.0001, "points") == text.number(0.0001, "points") == "+0.0"
+    assert text.number(-0.0006, "percent") == "\u22120.1"
+
+
+def test_a_score_that_is_not_finite_has_a_tint():
+    scores = (math.inf, 1.0, 0.5, 0.0, -math.inf, math.nan)
+    tints = [markup._tint(score) for score in scores]
+    assert tints == ["s6", "s6", "s3", "s0", "s0", "s3"]
