@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.machinery
 import os
 import re
 from pathlib import Path
@@ -9,6 +10,8 @@ from typing import Any
 
 import jax
 import pytest
+
+from aprm_jax.config import ConfigError, read_config_file, validate
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 NOTEBOOKS = sorted((REPOSITORY / "notebooks").glob("*.ipynb"))
@@ -147,3 +150,66 @@ def test_notebooks_that_share_a_run_write_the_same_config():
         if cell.source.startswith("%%writefile arithmetic.py")
     }
     assert len(written) == 1
+
+
+def _written(name: str, folder: Path) -> None:
+    """The files that a notebook's cells write, in `folder`."""
+    for cell in _code(REPOSITORY / "notebooks" / f"{name}.ipynb"):
+        first, _, text = cell.source.partition("\n")
+        if first.startswith("%%writefile"):
+            (folder / first.split()[1]).write_text(text)
+
+
+def test_any_folder_of_a_prm_is_hardened_and_a_misspelt_cut_is_refused(
+    tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    _written("harden", tmp_path)
+    Path("my_prm").mkdir()
+    for name in ("my_prm", "./my_prm", "Qwen/Qwen2.5-Math-PRM-7B"):
+        c = read_config_file("harden.py", name)
+        assert c.prm.backbone == name and c.attack.verifiers == (name, "aprm")
+    for cut in ("", "runlocal"):
+        c = read_config_file("harden.py", cut)
+        assert c.prm.backbone == "stand_in/prm"
+    for wrong in ("runlocla", "no_prm"):
+        with pytest.raises(ConfigError, match=f"after its colon, not {wrong!r}"):
+            read_config_file("harden.py", wrong)
+
+
+@pytest.mark.parametrize(
+    ("name", "file"), [("progress", "progress.py"), ("search", "exact.py")]
+)
+def test_a_second_run_learns_from_the_run_that_is_named(
+    name, file, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    _written(name, tmp_path)
+    for stage in ("solver", "generator", "prm_static", "aprm"):
+        (tmp_path / "runs/big" / stage / "model").mkdir(parents=True)
+        (tmp_path / "runs/big" / stage / "model" / "model.json").touch()
+    for cut in ("", ":runlocal"):
+        c = read_config_file(file, f"runs/big{cut}")
+        assert c.prm.init_from == "runs/big/solver/model"
+        assert (c.prm.updates == 10) is bool(cut)
+        validate(c)
+    with pytest.raises(ConfigError, match="'runs/none' has no solver/model"):
+        read_config_file(file, "runs/none")
+    with pytest.raises(ConfigError, match="not 'runlocla'"):
+        read_config_file(file, "runs/big:runlocla")
+    cells = [c.source for c in _code(REPOSITORY / "notebooks" / f"{name}.ipynb")]
+    [trains] = [source for source in cells if "--config=arithmetic.py" in source]
+    assert f"--config={file}:$1$2 " in trains
+
+
+@of_each
+def test_a_folder_of_the_packages_name_is_no_package(path, tmp_path, monkeypatch):
+    _, install, *_ = nbformat.read(path, as_version=4).cells
+    (tmp_path / "aprm_jax").mkdir()
+    monkeypatch.chdir(tmp_path)
+    found = importlib.machinery.PathFinder.find_spec("aprm_jax", [str(tmp_path)])
+    assert found is not None  # a namespace
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: found)
+    monkeypatch.setenv("PATH", os.environ["PATH"])
+    with pytest.raises(RuntimeError, match="where the package lies"):
+        exec(install.source.replace("%pip install -q {SOURCE}", "pass"), {})
