@@ -74,7 +74,7 @@ class Job:
       sources: (field, stage or folder) of the models that a stage starts from.
       reads: fields, or groups, of other jobs that its results depend on; "" is all.
       given: fields that name files which it reads, those of the problems aside.
-      asks: of the stage's config, whether it computes on the run's problems, though
+      uses_problems: of the stage's config, whether it computes on them though
         `needs` does not name them: what it makes changes with their files.
       once: fields, or groups, beside its own settings that a command may set for it
         alone where it is no stage of the run; the run keeps its own.
@@ -109,7 +109,7 @@ class Job:
     sources: Callable[[Any], Iterable[tuple[str, str]]] = _nothing
     reads: tuple[str, ...] = ()
     given: tuple[str, ...] = ()
-    asks: Callable[[Any], bool] = lambda config: False
+    uses_problems: Callable[[Any], bool] = lambda config: False
     once: tuple[str, ...] = ()
     writes: Callable[[Any], Iterable[Any]] = _nothing
     outputs: tuple[str, ...] = ("model",)

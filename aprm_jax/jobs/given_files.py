@@ -1,4 +1,4 @@
-"""The files that a run is given: those that the fields of its config name."""
+"""The files that a run is given: data and models that the fields of its config name."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from typing import NamedTuple
 from urllib.parse import parse_qs
 
 from aprm_jax.config import Config, Job, flat, jobs, stages
+from aprm_jax.config.setting import items_of
 from aprm_jax.data.files import data_files
 from aprm_jax.data.sources import is_name
+from aprm_jax.models.io import SPEC_FILE
 
 DOMAIN_FILES = (
     "domain.train",
@@ -19,6 +21,7 @@ DOMAIN_FILES = (
     "domain.processbench",
 )
 _SCORES = "scores:"  # a verifier that is a file
+_LIKELIHOOD = "likelihood:"  # one that is a solver
 
 
 class Given(NamedTuple):
@@ -43,13 +46,17 @@ class Given(NamedTuple):
 def given_to(config: Config, job: Job) -> list[Given]:
     """What a stage reads of the files that its config names and that are there.
 
+    Of a model of ours outside of the run its description, which has the checksums of
+    its files.
+
     Args:
       config: of the stage.
       job: that it runs.
     """
-    reads = "problems" in job.needs or job.asks(config)
+    reads = "problems" in job.needs or job.uses_problems(config)
     problems = reads and config.domain.name != "arithmetic"
-    return _named(config, (*job.given, *(DOMAIN_FILES if problems else ())))
+    fields = (*job.given, *(DOMAIN_FILES if problems else ()))
+    return [*_named(config, fields), *_models(config, job)]
 
 
 def given_at_all(config: Config) -> list[Given]:
@@ -92,6 +99,20 @@ def _places(source: str) -> list[str]:
 
 def _named(config: Config, fields: Iterable[str]) -> list[Given]:
     return [g for field in fields for g in _of_field(config, field)]
+
+
+def _models(config: Config, job: Job) -> Iterator[Given]:
+    """The descriptions of models that a stage names by their folders."""
+    own = {name for name, _ in stages(config)}
+    group = flat(getattr(config, job.group), f"{job.group}.")
+    listed = [(field, item) for field in group for item in items_of(group[field])]
+    for field, text in dict.fromkeys((*job.sources(config), *listed)):
+        name = text.removeprefix(_LIKELIHOOD) if isinstance(text, str) else ""
+        if not name or name.partition("/")[0] in own:
+            continue
+        for path in (Path(name, SPEC_FILE), Path(name, "model", SPEC_FILE)):
+            if path.is_file():
+                yield Given(field, text, path)
 
 
 def _of_field(config: Config, field: str) -> Iterator[Given]:

@@ -438,6 +438,23 @@ def test_another_server_is_refused_where_one_has_labelled_what_was_learned(finis
     assert not found.again and found.kept.endpoint.model == ""
 
 
+@pytest.mark.parametrize(("drawn_by", "lost"), [("endpoint", True), ("", False)])
+def test_who_draws_what_rl_learns_from_is_a_server_that_matters(
+    tmp_path, drawn_by, lost
+):
+    config = changed(stages=("rl",), rl__rollouts__solver=drawn_by)
+    with config.unlocked():
+        config.overrides = {}
+    write_config(tmp_path, config.to_dict(), "0.1")
+    (tmp_path / "rl" / "checkpoints" / "1").mkdir(parents=True)
+    config.endpoint.model = "x"
+    if lost:
+        with pytest.raises(WorkdirError, match=r"of rl with.*\n.*endpoint\.model"):
+            plan(config, tmp_path)
+    else:
+        assert not plan(config, tmp_path).again
+
+
 def test_an_attack_on_a_finished_run_has_its_own_game(finished):
     config = get_config(str(finished))
     config.game.groups, config.lora.rank, config.job = 3, 4, "attack"
@@ -483,6 +500,40 @@ def test_a_teaching_that_ended_stays_as_it_is(taught):
     mark_done(root / "generator", {})
     config.teach.rounds = 9
     with pytest.raises(WorkdirError, match=r"teach\.rounds: there 1, now 9"):
+        plan(config, root)
+
+
+def test_other_weights_of_a_model_outside_of_the_run_are_other_data(tmp_path):
+    models = {name: tmp_path / "other" / name for name in ("solver", "prm", "lm")}
+    for name, folder in models.items():
+        (folder / "model").mkdir(parents=True)
+        (folder / "model" / "model.json").write_text(f"of {name}")
+    config = changed(
+        stages=("values:pav", "evaluate", "attack", "search"),
+        pav__solver=str(models["solver"] / "model"),
+        evaluate__solver=str(models["solver"]),
+        attack__verifiers=(str(models["prm"]),),
+        search__verifiers=(f"likelihood:{models['lm']}",),
+    )
+    with config.unlocked():
+        config.overrides = {}
+    root = tmp_path / "run"
+    root.mkdir()
+    begin(config, root)
+    for name, _ in stages(config)[1:]:
+        (root / name).mkdir()
+        mark_done(root / name, {})
+    assert not begin(config, root).again
+    for name, again in (("solver", "evaluate"), ("prm", "attack"), ("lm", "search")):
+        (models[name] / "model" / "model.json").write_text(f"trained longer: {name}")
+        assert begin(config, root).again == (again,)
+    (root / "values").mkdir()
+    mark_done(root / "values", {})
+    assert not begin(config, root).again
+    (models["solver"] / "model" / "model.json").write_text("of somebody")
+    with pytest.raises(
+        WorkdirError, match=r"of values with other data:\n.*pav\.solver"
+    ):
         plan(config, root)
 
 
