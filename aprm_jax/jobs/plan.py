@@ -16,7 +16,7 @@ from aprm_jax.files import atomic_write
 from aprm_jax.jobs import plan_steps
 from aprm_jax.jobs.context import Context, log
 from aprm_jax.report import markup
-from aprm_jax.training.chips import Topology
+from aprm_jax.training.chips import SHARE_VARIABLE, Topology
 from aprm_jax.training.forecast import Forecast, forecast
 from aprm_jax.training.mesh import make_mesh
 
@@ -172,6 +172,8 @@ def as_json(name: str, topology: Topology, found: Sequence[Planned]) -> dict[str
         "topology": topology.name,
         "chips": topology.size,
         "chip": dataclasses.asdict(topology.chip),
+        "links": topology.links,
+        "memory_share": topology.share,
         "steps": [
             {
                 "stage": p.stage,
@@ -244,10 +246,11 @@ def _page(name: str, topology: Topology, found: Sequence[Planned]) -> str:
         ("chips", f"{topology.size} {topology.kind}"),
         (
             "memory of a chip",
-            f"{chip.memory / GB:.1f} GB, {chip.bandwidth / GB:.0f} GB/s",
+            f"{chip.memory / GB:.1f} GB{_of_share(topology)}, "
+            f"{chip.bandwidth / GB:.0f} GB/s",
         ),
         ("peak", f"{chip.flops / 1e12:.0f} TFLOP/s bfloat16"),
-        ("links", f"{chip.links / GB:.0f} GB/s"),
+        ("links of a chip", f"{topology.links} of {chip.link / GB:.0f} GB/s"),
     ]
     return markup.document(
         f"{name} on {topology.name}",
@@ -256,3 +259,10 @@ def _page(name: str, topology: Topology, found: Sequence[Planned]) -> str:
         headline=headline,
         facts=facts,
     )
+
+
+def _of_share(topology: Topology) -> str:
+    """What of the memory a step may take, where that is not all."""
+    if topology.share == 1:
+        return ""
+    return f", of which JAX hands out {topology.share:.0%} ({SHARE_VARIABLE})"

@@ -12,12 +12,12 @@ import functools
 import itertools
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import jax
 import numpy as np
 
-from aprm_jax.training.hlo import OPERATION, computations, walk
+from aprm_jax.training.hlo import OPERATION, Ran, computations, walk
 
 # A program is read by the shape of its mesh alone.
 Mesh = jax.sharding.Mesh | jax.sharding.AbstractMesh
@@ -45,7 +45,7 @@ class Collective:
       shape: of the largest array it gives (of a reduce-scatter: takes), with its dtype.
       bytes: of all the arrays that it gives (takes), once.
       times: how often it runs.
-      devices: that take part in one group.
+      group: the devices of one group, by their places in the mesh.
       axes: of the mesh, that they lie along; () where that is not known.
     """
 
@@ -53,8 +53,13 @@ class Collective:
     shape: tuple[int, ...]
     bytes: int
     times: int
-    devices: int
+    group: tuple[int, ...]
     axes: tuple[str, ...]
+
+    @property
+    def devices(self) -> int:
+        """That take part in one group."""
+        return len(self.group)
 
     @property
     def wire_bytes(self) -> float:
@@ -65,7 +70,7 @@ class Collective:
 
 
 def collectives(text: str, mesh: Mesh, *, unknown_trips: int = 1) -> list[Collective]:
-    """The collectives of an optimised program.
+    """The collectives of an optimised program; of branches those of the dearest.
 
     Args:
       text: `compiled.as_text()`.
@@ -73,11 +78,15 @@ def collectives(text: str, mesh: Mesh, *, unknown_trips: int = 1) -> list[Collec
       unknown_trips: turns of loops whose number the program decides while it runs.
     """
     bodies, entry = computations(text)
-    found: list[Collective] = []
-    for line, times in walk(bodies, entry, 1, unknown_trips):
-        if (one := _collective(line, times, mesh)) is not None:
-            found.append(one)
-    return found
+
+    def told(lines: Iterable[Ran]) -> list[Collective]:
+        found = (_collective(line, times, mesh) for line, times in lines)
+        return [one for one in found if one is not None]
+
+    def cost(lines: Iterable[Ran]) -> float:
+        return sum(one.wire_bytes for one in told(lines))
+
+    return told(walk(bodies, entry, 1, unknown_trips, cost))
 
 
 def by_axes(found: Sequence[Collective]) -> dict[str, dict[str, float]]:
@@ -108,7 +117,7 @@ def _collective(line: str, times: int, mesh: Mesh) -> Collective | None:
         shape=largest[0],
         bytes=scale * sum(size for _, size in arrays),
         times=times,
-        devices=len(groups[0]),
+        group=groups[0],
         axes=_axes(groups[0], mesh),
     )
 

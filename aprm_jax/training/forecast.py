@@ -21,12 +21,15 @@ import numpy as np
 
 from aprm_jax.models.attention import compiled_for
 from aprm_jax.training.chips import Chip, Topology
-from aprm_jax.training.collectives import by_axes, collectives
+from aprm_jax.training.collectives import Collective, by_axes, collectives
 from aprm_jax.training.hlo import estimated_cycles
 from aprm_jax.training.memory import ran_out
 from aprm_jax.training.mesh import param_shardings
 
-_USED = re.compile(r"[Uu]sed ([\d.]+)([KMG]) of ([\d.]+)([KMG]) hbm")
+# As libtpu says that a program is too large, in either of two ways.
+_USED = re.compile(
+    r"([\d.]+)([KMG])(?: of |\) exceeds available HBM \()([\d.]+)([KMG])"
+)
 _UNITS = {"K": 2**10, "M": 2**20, "G": 2**30}
 
 
@@ -174,7 +177,7 @@ def _forecast(
     except Exception as error:
         if not (said := ran_out(error)):
             raise
-        return _refused(known, said, chip)
+        return _refused(known, said, topology)
     memory, cost = compiled.memory_analysis(), compiled.cost_analysis() or {}
     text = compiled.as_text()
     crossing = collectives(text, mesh, unknown_trips=program.trips)
@@ -195,16 +198,21 @@ def _forecast(
         **known,
         temporaries=float(memory.temp_size_in_bytes),
         peak=float(peak),
-        room=chip.memory,
+        room=topology.room,
         hbm_bytes=hbm,
         links=by_axes(crossing),
         seconds={
             "compute": flops / chip.flops,
             "memory": hbm / chip.bandwidth,
-            "links": sum(one.wire_bytes for one in crossing) / chip.links,
+            "links": sum(_wire_seconds(one, topology) for one in crossing),
         }
         | _by_compiler(text, chip, program.trips),
     )
+
+
+def _wire_seconds(one: Collective, topology: Topology) -> float:
+    sent = one.wire_bytes
+    return sent / topology.speed(one.group) if sent else 0.0
 
 
 def _by_compiler(text: str, chip: Chip, trips: int) -> dict[str, float]:
@@ -212,11 +220,11 @@ def _by_compiler(text: str, chip: Chip, trips: int) -> dict[str, float]:
     return {"fusions": cycles / chip.clock} if cycles else {}
 
 
-def _refused(known: dict[str, Any], said: str, chip: Chip) -> Forecast:
+def _refused(known: dict[str, Any], said: str, topology: Topology) -> Forecast:
     """Of a step that the compiler found too large: it says how large."""
     used = _USED.search(said)
     peak = math.inf if used is None else float(used[1]) * _UNITS[used[2]]
-    room = chip.memory if used is None else float(used[3]) * _UNITS[used[4]]
+    room = topology.room if used is None else float(used[3]) * _UNITS[used[4]]
     held = sum(known["holds"].values())
     return Forecast(
         **known,
@@ -225,7 +233,7 @@ def _refused(known: dict[str, Any], said: str, chip: Chip) -> Forecast:
         room=room,
         hbm_bytes=0.0,
         links={},
-        seconds={"compute": known["flops"] / chip.flops},
+        seconds={"compute": known["flops"] / topology.chip.flops},
         refusal=" ".join(said.split())[:300],
     )
 
@@ -262,7 +270,10 @@ def product_flops(jaxpr: Any, trips: int = 1) -> float:
         elif name == "pallas_call":
             total += math.prod(params["grid_mapping"].grid) * sum(inner)
         elif name == "shard_map":
-            total += params["mesh"].size * sum(inner)
+            # Along other axes of the mesh its arrays are whole.
+            # Along the mesh's other axes its arrays are whole.
+            parts = [params["mesh"].shape[axis] for axis in params["newly_manual_axes"]]
+            total += math.prod(parts) * sum(inner)
         else:
             total += sum(inner)
     return total

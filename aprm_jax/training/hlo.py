@@ -8,8 +8,9 @@ begins. What the compiler thinks that each of its fusions takes stands there too
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
+Ran = tuple[str, int]  # a line, and how often it runs
 COLLECTIVES = (
     "all-gather",
     "reduce-scatter",
@@ -57,9 +58,16 @@ def _noted(line: str) -> str:
 
 
 def walk(
-    bodies: Mapping[str, list[str]], name: str, times: int, unknown: int
-) -> Iterator[tuple[str, int]]:
-    """(line, how often it runs) of a computation and all that it calls."""
+    bodies: Mapping[str, list[str]],
+    name: str,
+    times: int,
+    unknown: int,
+    cost: Callable[[Sequence[Ran]], float],
+) -> Iterator[Ran]:
+    """(line, how often it runs) of a computation and all that it calls.
+
+    Of a condition's branches the one whose lines `cost` most.
+    """
     lines = bodies.get(name, ())
     goes_on = not any('"AsyncCollectiveStart"' in line for line in lines)
     for line in lines:
@@ -73,10 +81,18 @@ def walk(
             continue  # what their start has said
         if operation[2] == "while":
             turns *= _trips(line, bodies, unknown)
-        for match in _CALLED.finditer(line):
-            for called in re.findall(r"[\w.\-]+", match[1]):
-                if called in bodies and operation[2] not in COLLECTIVES:
-                    yield from walk(bodies, called, turns, unknown)
+        if operation[2] in COLLECTIVES:
+            continue
+        inner = [
+            list(walk(bodies, called, turns, unknown, cost))
+            for match in _CALLED.finditer(line)
+            for called in re.findall(r"[\w.\-]+", match[1])
+            if called in bodies
+        ]
+        if operation[2] == "conditional":
+            inner = [max(inner, key=cost, default=[])]
+        for ran in inner:
+            yield from ran
 
 
 def _trips(line: str, bodies: Mapping[str, list[str]], unknown: int) -> int:

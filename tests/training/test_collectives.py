@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import PartitionSpec as P
 
 from aprm_jax.training.collectives import by_axes, collectives
 from aprm_jax.training.forecast import product_flops
@@ -155,6 +156,27 @@ def test_a_compilers_estimates_are_added_up_as_often_as_they_run():
     assert estimated_cycles(TEXT) == 0
 
 
+BRANCHES_TEXT = """
+%left (p: f32[8]) -> f32[8] {
+  ROOT %a = f32[8]{0} all-gather(%p), replica_groups=[1,8]<=[8], dimensions={0}
+}
+
+%right (p: f32[8]) -> f32[8] {
+  %b = f32[8]{0} all-gather(%p), replica_groups=[1,8]<=[8], dimensions={0}
+  ROOT %c = f32[8]{0} all-reduce(%b), replica_groups=[1,8]<=[8], to_apply=%add
+}
+
+ENTRY %main (p0: f32[8]) -> f32[8] {
+  ROOT %v = f32[8]{0} conditional(%i, %x, %y), branch_computations={%left, %right}
+}
+"""
+
+
+def test_of_two_branches_the_one_that_sends_most_counts():
+    kinds = [one.kind for one in collectives(BRANCHES_TEXT, MESH)]
+    assert kinds == ["all-gather", "all-reduce"]
+
+
 def test_a_gather_hidden_behind_products_on_a_tpu_is_told_once_a_turn():
     found = collectives(TPU_TEXT, MESH)
     told = [(c.kind, c.bytes, c.times, c.devices, c.axes) for c in found]
@@ -189,3 +211,22 @@ def test_products_are_counted_as_often_as_loops_turn():
     loop = jax.jit(until).trace(x).jaxpr
     assert product_flops(loop.jaxpr, trips=11) == 11 * one
     assert np.isclose(product_flops(loop.jaxpr), one)
+
+
+def test_products_of_a_part_of_the_mesh_are_counted_once():
+    """Manual along two axes, whole along tensor: what it has eight devices compute."""
+    mesh = jax.sharding.AbstractMesh((2, 4, 8), ("data", "fsdp", "tensor"))
+    rows = P(("data", "fsdp"))
+
+    def product(x, w):
+        return jax.shard_map(
+            lambda x, w: x @ w,
+            in_specs=(rows, P()),
+            out_specs=rows,
+            axis_names={"data", "fsdp"},
+            check_vma=False,
+        )(x, w)
+
+    with jax.sharding.use_abstract_mesh(mesh):
+        traced = jax.jit(product).trace(jnp.ones((16, 4)), jnp.ones((4, 3)))
+    assert product_flops(traced.jaxpr.jaxpr) == 2 * 16 * 4 * 3
