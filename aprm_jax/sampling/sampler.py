@@ -23,7 +23,7 @@ from aprm_jax.sampling.programs import Programs, round_up
 from aprm_jax.sampling.session import Session
 from aprm_jax.sampling.stops import Stops
 from aprm_jax.training import hosts
-from aprm_jax.training.mesh import mesh_of, param_shardings
+from aprm_jax.training.mesh import backbone_shardings, mesh_of
 
 __all__ = ["Sampler", "Samples"]
 
@@ -168,7 +168,7 @@ class Sampler:
     def _placed(self, params: Any) -> Any:
         if self._mesh is None or mesh_of(params) in (None, self._mesh):
             return params
-        return hosts.place(params, param_shardings(self._mesh, params))
+        return hosts.place(params, backbone_shardings(self._mesh, params))
 
     def _check(self, prompts: Sequence[Sequence[int]]) -> None:
         for i, prompt in enumerate(prompts):

@@ -29,6 +29,7 @@ MOST_CPU_DEVICES = 8
 RULES: tuple[tuple[str, P], ...] = (
     (r"embed/embedding$", P("tensor", "fsdp")),  # [V, D]
     # Inside a backbone only: a PRM's own head is small, and replicated.
+    # (A bare backbone: `backbone_shardings`.)
     (r"backbone/head/kernel$", P("fsdp", "tensor")),  # [D, V]
     (r"attention/(q|k|v)/kernel$", P("fsdp", "tensor", None)),  # [L, D, N, H]
     (r"attention/o/kernel$", P("tensor", None, "fsdp")),  # [L, N, H, D]
@@ -149,6 +150,14 @@ def param_shardings(mesh: Mesh, tree: Any) -> Any:
     return jax.tree_util.tree_map_with_path(
         lambda path, leaf: NamedSharding(mesh, _spec(mesh, path, np.shape(leaf))), tree
     )
+
+
+def backbone_shardings(mesh: Mesh, params: Any) -> Any:
+    """The same of a backbone by itself, as the sampler has it: it lies as in a model.
+
+    Its language head, by its path alone, would be taken for a PRM's.
+    """
+    return param_shardings(mesh, {"backbone": params})["backbone"]
 
 
 def on_mesh(mesh: Mesh | None, function: Callable[..., Any]) -> Callable[..., Any]:

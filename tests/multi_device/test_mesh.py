@@ -19,3 +19,7 @@ def test_the_cores_of_a_cpu_become_devices_where_batches_allow(run_with_devices)
 
 def test_rows_are_scored_where_the_parameters_are(run_with_devices):
     run_with_devices("mesh.py", "scoring")
+
+
+def test_a_samplers_language_head_is_split_over_its_mesh(run_with_devices):
+    run_with_devices("mesh.py", "sampling")

@@ -11,6 +11,7 @@ from jax.sharding import PartitionSpec as P
 
 from aprm_jax.config.groups import MeshConfig
 from aprm_jax.models.decoder import Decoder, DecoderConfig
+from aprm_jax.sampling.sampler import Sampler
 from aprm_jax.training.checkpoints import Checkpointer
 from aprm_jax.training.mesh import (
     MeshError,
@@ -22,6 +23,7 @@ from aprm_jax.training.mesh import (
     path_name,
     shard_batch,
     shard_beside,
+    to_sample,
 )
 
 assert jax.device_count() == 8
@@ -197,6 +199,28 @@ def scoring():
     assert shard_beside({"w": np.ones(3)}, batch) is batch
 
 
+def sampling():
+    """A language head of its own lies split over the sampler's mesh, as in training."""
+    train = make_mesh(MeshConfig(data=1, fsdp=8))
+    model = {"backbone": init(jax.random.key(0))["params"]["backbone"]}
+    there = jax.device_put(model, param_shardings(train, model))["backbone"]
+    assert there["head"]["kernel"].sharding.spec == P("fsdp", "tensor")
+    options = {"stop_ids": (5,), "pad_id": 0, "prompt_buckets": (6,)}
+    made = [
+        Sampler(CONFIG, max_new_tokens=5, batch_buckets=(8,), mesh=mesh, **options)
+        for mesh in (train, to_sample(train, 8))
+    ]
+    prompts = [[7, 8, 9], [11], [12, 13]]
+    kept, moved = (sampler._placed(there) for sampler in made)
+    assert kept is there
+    head = moved["head"]["kernel"]
+    assert head.sharding.spec == P("fsdp", "tensor")
+    assert head.addressable_shards[0].data.shape == (16, 16 // 8)
+    found = [sampler.sample(there, prompts, jax.random.key(3)) for sampler in made]
+    np.testing.assert_array_equal(found[0].tokens, found[1].tokens)
+    np.testing.assert_allclose(found[0].logprobs, found[1].logprobs, atol=1e-4)
+
+
 if __name__ == "__main__":
-    chosen = {f.__name__: f for f in (table, mismatches, results, scoring)}
+    chosen = {f.__name__: f for f in (table, mismatches, results, scoring, sampling)}
     chosen[sys.argv[1]](*sys.argv[2:])
