@@ -192,7 +192,7 @@ class Context:
             pad_id=self.writer.pad_id,
             prompt_buckets=self.writer.buckets,
             max_new_tokens=c.max_new_tokens,
-            batch_buckets=_batch_buckets(c.sample_rows, self.writer.buckets[-1]),
+            batch_buckets=batch_buckets(c.sample_rows, self.writer.buckets[-1]),
             mesh=to_sample(self.mesh, self.config.mesh.sample_tensor),
             positions=self.writer.positions,
         )
@@ -386,8 +386,8 @@ class Context:
         return jobs()[name] if name else None
 
 
-def _batch_buckets(most: int, longest: int) -> tuple[int, ...]:
-    """Numbers of rows to compile for.
+def batch_buckets(most: int, longest: int) -> tuple[int, ...]:
+    """Numbers of sampled rows to compile for, of `builder.sample_rows` at most.
 
     Prefill's attention grows with the square of the length: fewer long rows.
     """

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import optax
 import scipy.special
@@ -25,8 +26,10 @@ from aprm_jax.jobs import sft
 from aprm_jax.jobs.backbones import BACKBONE
 from aprm_jax.jobs.context import Context, JobError, log
 from aprm_jax.jobs.prm import initial_prm
+from aprm_jax.jobs.records.sft import SftConfig
 from aprm_jax.jobs.spent import CountedOracle, Spent
 from aprm_jax.models import lora
+from aprm_jax.models.decoder import Decoder
 from aprm_jax.oracle.verdict import Label
 from aprm_jax.training.ahead import Ahead
 from aprm_jax.training.learner import LearnerState, make_update, start
@@ -39,6 +42,30 @@ ROUNDS = "rounds"  # the folder of what they found
 _STREAM = 61  # of the rounds' random keys and problems
 
 Pairs = list[tuple[Situation, str]]  # a correct step, and a wrong one in its place
+
+
+def optimiser(c: SftConfig, updates: int) -> optax.GradientTransformation:
+    """AdamW of `config.sft`, its learning rate over so many updates."""
+    return optax.chain(
+        optax.clip_by_global_norm(c.clip_norm),
+        optax.adamw(
+            warmup_cosine(c.learning_rate, min(c.warmup, updates // 2), updates),
+            b2=0.98,
+            weight_decay=c.weight_decay,
+        ),
+    )
+
+
+def compiled_update(
+    c: SftConfig,
+    decoder: Decoder,
+    tx: optax.GradientTransformation,
+    mesh: jax.sharding.Mesh,
+    adapters: lora.LoraConfig | None,
+) -> Callable[..., Any]:
+    """The step of a pupil: update(state, batch, base); see `learner.make_update`."""
+    loss = functools.partial(_loss, decoder=decoder, config=adapters)
+    return make_update(loss, tx, mesh, microbatches=c.microbatches)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -167,20 +194,8 @@ class _Pupil:
         """
         context, c = self._context, self._context.config.sft
         folder.mkdir(parents=True, exist_ok=True)
-        tx = optax.chain(
-            optax.clip_by_global_norm(c.clip_norm),
-            optax.adamw(
-                warmup_cosine(c.learning_rate, min(c.warmup, updates // 2), updates),
-                b2=0.98,
-                weight_decay=c.weight_decay,
-            ),
-        )
-        update = make_update(
-            functools.partial(_loss, decoder=context.decoder, config=self._lora),
-            tx,
-            context.mesh,
-            microbatches=c.microbatches,
-        )
+        tx = optimiser(c, updates)
+        update = compiled_update(c, context.decoder, tx, context.mesh, self._lora)
         batches = Ahead(
             functools.partial(_batch, context, kept, corruptions, folder.name), updates
         )

@@ -13,9 +13,12 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
+from jaxtyping import Int32
 
 from aprm_jax.config.errors import UserError
 from aprm_jax.models import lora
+from aprm_jax.models.decoder import Decoder
 from aprm_jax.policy.logprobs import PolicyTokens, read_replies
 from aprm_jax.rl.config import RLConfig
 from aprm_jax.rl.implicit import ImplicitPRM, OutcomeBatch
@@ -103,6 +106,46 @@ class LoopState:
     implicit: LearnerState | None = None
 
 
+def compiled_update(
+    config: RLConfig,
+    decoder: Decoder,
+    tx: optax.GradientTransformation,
+    mesh: jax.sharding.Mesh,
+    most_tokens: int,
+) -> Callable[..., Any]:
+    """The step of a policy; see `update.policy_loss` and `learner.make_update`."""
+    loss = functools.partial(
+        policy_loss, decoder=decoder, config=config, most_tokens=most_tokens
+    )
+    return make_update(
+        loss, tx, mesh, microbatches=config.microbatches, prefix="policy/"
+    )
+
+
+def dealt(
+    config: RLConfig, shards: int
+) -> tuple[list[list[int]], Int32[np.ndarray, "B K"]]:
+    """Which of a round's solutions share a row, and the one in each place of the rows.
+
+    Args:
+      config: groups, minibatches and microbatches.
+      shards: of the mesh.
+
+    Returns:
+      Indices of each row's; and of each place, -1 for none, rows up to a multiple of
+      what they are dealt out to.
+    """
+    parts = config.minibatches * config.microbatches * shards
+    rows = together(config.groups, config.group_size, parts)
+    if config.minibatches > 1:  # they are dealt out solution by solution
+        rows = [[i] for row in rows for i in row]
+    count = -(-len(rows) // parts) * parts
+    slots = np.full((count, max(map(len, rows))), -1, np.int32)
+    for places, row in zip(slots, rows, strict=False):
+        places[: len(row)] = row
+    return rows, slots
+
+
 class Rounds:
     """RL of one solver; `step_fn` is the training loop's.
 
@@ -147,29 +190,12 @@ class Rounds:
         self.ref = policy
         tx = config.optimiser()
         begun = start(lora.player(self._key(10), policy, config.lora), tx, task.mesh)
-        self._update = make_update(
-            functools.partial(
-                policy_loss,
-                decoder=task.decoder,
-                config=config,
-                most_tokens=task.most_tokens,
-            ),
-            tx,
-            task.mesh,
-            microbatches=config.microbatches,
-            prefix="policy/",
+        self._update = compiled_update(
+            config, task.decoder, tx, task.mesh, task.most_tokens
         )
         self._advantages = jax.jit(functools.partial(in_rows, config))
         self._read = jax.jit(on_mesh(task.mesh, self._read_tokens))
-        parts = config.minibatches * config.microbatches * batch_shards(task.mesh)
-        self._together = together(config.groups, config.group_size, parts)
-        if config.minibatches > 1:  # they are dealt out solution by solution
-            self._together = [[i] for row in self._together for i in row]
-        rows = -(-len(self._together) // parts) * parts
-        # The solution in each place of the rows; -1 for none.
-        self._slots = np.full((rows, max(map(len, self._together))), -1, np.int32)
-        for places, row in zip(self._slots, self._together, strict=False):
-            places[: len(row)] = row
+        self._together, self._slots = dealt(config, batch_shards(task.mesh))
         self.state = LoopState(
             policy=begun,
             watch=Watch.begun(),

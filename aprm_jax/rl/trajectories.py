@@ -24,8 +24,8 @@ from aprm_jax.data.rows import StepBatch, StepRow, concatenate
 from aprm_jax.data.steps import StepBuilder
 from aprm_jax.solvers.protocol import Solution
 
-_SHORTEST = 64  # row that is compiled for
-_FEWEST = 16  # tokens of a solution, likewise
+SHORTEST = 64  # row that is compiled for
+FEWEST = 16  # tokens of a solution, likewise
 MOST_SHARING = 4  # solutions a row: of more, attention costs what is saved
 
 
@@ -134,7 +134,7 @@ def collated(
     made = [_row(builder, of_row, branch) for of_row in trajectories]
     rows = [row for row, _ in made]
     most = max(map(len, trajectories))
-    length = row_length(max(map(len, rows)), _SHORTEST)
+    length = row_length(max(map(len, rows)), SHORTEST)
     batch = builder.collate(
         rows, length=length, max_steps=most * max_steps, batch_size=batch_size
     )
@@ -142,7 +142,7 @@ def collated(
         ends = np.full(batch.tokens.shape, length - 1, np.int32)
         batch = dataclasses.replace(batch, ends=ends)
     known = [t for of_row in trajectories for t in of_row if t is not None]
-    width = row_length(max((t.num_tokens for t in known), default=1), _FEWEST)
+    width = row_length(max((t.num_tokens for t in known), default=1), FEWEST)
     shape = batch_size, most, width
     columns, step_ids = np.full(shape, -1, np.int32), np.full(shape, -1, np.int32)
     logprobs = np.zeros(shape, np.float32)

@@ -45,6 +45,7 @@ class Program:
       twice: trees of `args` that stand there twice and in memory once.
       trips: turns of a loop that ends when its rows do.
       mesh: of its devices, where it is not that of the others.
+      beside: bytes a chip that its stage keeps in memory while it runs, not of `args`.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Program:
     twice: Any = ()
     trips: int = 1
     mesh: jax.sharding.Mesh | None = None
+    beside: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,6 +66,7 @@ class Forecast:
       name: of the step.
       holds: bytes of its arguments, by what they are.
       temporaries: bytes beside arguments and results: activations and gradients.
+      beside: bytes that its stage keeps in memory meanwhile.
       peak: bytes in all.
       room: bytes that a chip has for it.
       flops: operations of its products.
@@ -79,6 +82,7 @@ class Forecast:
     name: str
     holds: dict[str, float]
     temporaries: float
+    beside: float
     peak: float
     room: float
     flops: float
@@ -169,6 +173,7 @@ def _forecast(
     known: dict[str, Any] = {
         "name": program.name,
         "holds": holds,
+        "beside": float(program.beside),
         "flops": flops,
         "useful_flops": plain,
     }
@@ -187,10 +192,12 @@ def _forecast(
         - memory.alias_size_in_bytes
         + memory.temp_size_in_bytes
         - shard_bytes(program.twice)
+        + program.beside
     )
     hbm = max(
         float(cost.get("bytes accessed", 0.0)),
-        float(memory.argument_size_in_bytes + memory.output_size_in_bytes),
+        float(memory.argument_size_in_bytes - shard_bytes(program.twice))
+        + float(memory.output_size_in_bytes),
         # Each turn of a loop over tokens reads the parameters and the cache.
         program.trips * sum(holds.values()),
     )
@@ -224,8 +231,9 @@ def _refused(known: dict[str, Any], said: str, topology: Topology) -> Forecast:
     """Of a step that the compiler found too large: it says how large."""
     used = _USED.search(said)
     peak = math.inf if used is None else float(used[1]) * _UNITS[used[2]]
+    peak += known["beside"]
     room = topology.room if used is None else float(used[3]) * _UNITS[used[4]]
-    held = sum(known["holds"].values())
+    held = sum(known["holds"].values()) + known["beside"]
     return Forecast(
         **known,
         temporaries=peak - held,

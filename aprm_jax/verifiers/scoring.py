@@ -22,6 +22,7 @@ from aprm_jax.training.mesh import mesh_of, on_mesh, shard_beside
 
 StepScorer = Callable[[Any, StepBatch], Any]
 
+BATCH_SIZES, MAX_TOKENS = (16, 128), 1 << 15
 _CHEAP_TOKENS = 1 << 12  # a batch of so many, padding included, is not worth splitting
 
 
@@ -46,8 +47,8 @@ class Scorer:
         builder: RowFormat,
         *,
         max_steps: int,
-        batch_sizes: Sequence[int] = (16, 128),
-        max_tokens: int = 1 << 15,
+        batch_sizes: Sequence[int] = BATCH_SIZES,
+        max_tokens: int = MAX_TOKENS,
     ):
         self._score = step_scores
         self._placed: dict[Any, StepScorer] = {}  # by mesh
@@ -157,8 +158,7 @@ class Scorer:
 
     def _batch_size(self, left: int, length: int) -> int:
         """Rows of the next batch where so many are left, padding included."""
-        sizes = [b for b in self._batch_sizes if b * length <= self._max_tokens]
-        sizes = sizes or [self._batch_sizes[0]]
+        sizes = batch_sizes(length, self._batch_sizes, self._max_tokens)
         whole = next((b for b in sizes if left <= b), sizes[-1])
         if whole * length <= _CHEAP_TOKENS:
             return whole
@@ -175,6 +175,13 @@ class Scorer:
             for i, key in enumerate(part):
                 out[key] = values[i, : len(rows[key].labels)]
         return out
+
+
+def batch_sizes(
+    length: int, sizes: Sequence[int] = BATCH_SIZES, max_tokens: int = MAX_TOKENS
+) -> list[int]:
+    """Numbers of rows of so many tokens that are scored at once; the least always."""
+    return [b for b in sizes if b * length <= max_tokens] or [sizes[0]]
 
 
 def prm_scorer(decoder: Decoder, head: str) -> StepScorer:

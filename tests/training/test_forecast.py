@@ -18,7 +18,8 @@ REFUSALS = (
 
 @pytest.mark.parametrize("said", REFUSALS)
 def test_a_refusal_says_how_much_there_is_and_would_be_needed(said):
-    known = {"name": "update", "holds": {}, "flops": 1.97e14, "useful_flops": 1.0}
+    known = {"name": "update", "holds": {}, "beside": 0.0}
+    known |= {"flops": 1.97e14, "useful_flops": 1.0}
     told = _refused(known, said, Topology.of("v5e:4x4"))
     assert (told.peak, told.room) == (34.5 * 2**30, 15.75 * 2**30)
     assert not told.fits and told.seconds == {"compute": 1.0}

@@ -24,8 +24,12 @@ class PlanConfig:
     tries: int = setting(
         6,
         "where a step does not fit: changes that are tried, each compiled, in the "
-        "order remat, mesh, microbatches, moments, LoRA, dtype",
+        "order remat, mesh, microbatches, moments, LoRA, dtype; for sampling mesh, "
+        "sample_tensor, rows in place of the others",
         least=0,
+    )
+    price: float = setting(
+        0.0, "dollars a chip-hour, for the cost of steps; 0 = not known", least=0
     )
 
 
