@@ -3,6 +3,7 @@
     pip install 'jax[tpu]'                   # libtpu, which compiles
     python benchmarks/plan.py [game_lora sft_full]   # compiles; all rows by default
     python benchmarks/plan.py --weak=4   # rows grow with 4 virtual devices: run too
+    python benchmarks/plan.py --again    # times of earlier rows, for what chips are now
     python benchmarks/plan.py --table    # docs/scaling.md
 
 64 rows of 1,024 tokens in bfloat16, layers computed again. Each row is added to
@@ -132,10 +133,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("rows", nargs="*", choices=[[], *ROWS], metavar="ROW")
     parser.add_argument("--weak", type=int, metavar="N")
+    parser.add_argument("--again", action="store_true")
     parser.add_argument("--table", action="store_true")
     args = parser.parse_args()
     if args.table:
         replace_between(PAGE, "plan", render(json.loads(RESULTS.read_text())))
+        return
+    if args.again:
+        known = json.loads(RESULTS.read_text())
+        for name in ROWS:
+            if name in known:
+                known[name] |= reckoned(known[name])
+        RESULTS.write_text(json.dumps(known, indent=1, sort_keys=True) + "\n")
         return
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     if args.weak:
@@ -152,6 +161,32 @@ def planned(row: Row) -> dict[str, Any]:
     with _made(row) as (context, topology, _):
         found = list(plan.plans(context.config, context, topology))
     return plan.as_json(row.title, topology, found)
+
+
+def reckoned(planned: Mapping[str, Any]) -> dict[str, Any]:
+    """Room and times of a row that was compiled, for the chips as they are known now.
+
+    What the compiler and the trace said stays: memory, operations, bytes, fusions.
+    """
+    from aprm_jax.training.chips import Topology
+    from aprm_jax.training.forecast import Forecast
+
+    topology, [step] = Topology.of(planned["topology"]), planned["steps"]
+    fields = [field.name for field in dataclasses.fields(Forecast)]
+    told = Forecast(**{"beside": 0.0, **{k: step[k] for k in fields if k in step}})
+    sent = sum(sum(kinds.values()) for kinds in told.links.values())
+    seconds = told.seconds | {
+        "memory": told.hbm_bytes / topology.chip.bandwidth,
+        "links": sent / topology.speed(range(topology.size)) if sent else 0.0,
+    }
+    told = dataclasses.replace(told, room=topology.room, seconds=seconds)
+    return {
+        "chip": dataclasses.asdict(topology.chip),
+        "links": topology.links,
+        "memory_share": topology.share,
+        "steps": [step | told.as_json(topology.chip)],
+        "times_as_of": commit(),
+    }
 
 
 @contextlib.contextmanager
@@ -282,9 +317,21 @@ def render(known: Mapping[str, Any]) -> str:
         + "\n\n64 rows of 1,024 tokens (decode: 64 rows, 1,024 read and 512 written), "
         "bfloat16 products, `model.remat='full'`, one mesh axis, fsdp, where no other "
         "is named. MFU at most, without and with collectives hidden; "
-        f"{versions}.\n\n{_weak_text(known)}{_pod_text(known)}"
+        f"{versions}. {_commits(known)}\n\n{_weak_text(known)}{_pod_text(known)}"
         "Made by `benchmarks/plan.py`."
     )
+
+
+def _commits(known: Mapping[str, Any]) -> str:
+    """Which commits compiled what, where times are of a later one."""
+    earlier = [name for name in ROWS if "times_as_of" in known.get(name, {})]
+    if not earlier:
+        return ""
+    made = {known[name]["commit"][:7]: [] for name in earlier}
+    for name in earlier:
+        made[known[name]["commit"][:7]].append(ROWS[name].title)
+    told = "; ".join(f"{', '.join(rows)} by {what}" for what, rows in made.items())
+    return f"Compiled earlier, and their times reckoned again for the links: {told}."
 
 
 def _weak_text(known: Mapping[str, Any]) -> str:

@@ -270,7 +270,8 @@ def test_a_price_makes_a_cost_of_the_times(monkeypatch, tmp_path, caplog):
     )
     monkeypatch.setattr(plan, "forecast", lambda *a: _told(5.0))
     monkeypatch.setattr(Topology, "devices", lambda self: jax.devices()[:1])
-    plan.run(Context(config, tmp_path, "plan"))
+    with caplog.at_level("INFO", "aprm_jax"):
+        plan.run(Context(config, tmp_path, "plan"))
     told = json.loads((tmp_path / "plan/plan.json").read_text())
     [step] = told["steps"]
     # Two chips for a second, and half a second more: by the hour 6 dollars.
