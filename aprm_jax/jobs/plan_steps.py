@@ -380,8 +380,10 @@ def _rl(context: Context, mesh: jax.sharding.Mesh) -> list[Program]:
         dataclasses.replace(one, beside=kept - shard_bytes(one.holds["parameters"]))
         for one in prm
     ]
-    drawn = plan_reading.samples(context, mesh, decoder, policy, kept)
-    return [joint, *theirs, *drawn]
+    found = [joint, *theirs]
+    if not config.rollouts.solver:  # no server draws them
+        found += plan_reading.samples(context, mesh, decoder, policy, kept)
+    return found
 
 
 def _solutions(
