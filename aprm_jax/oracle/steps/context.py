@@ -15,6 +15,8 @@ from aprm_jax.oracle.numerals import multiple
 from aprm_jax.oracle.steps.formula import FormulaError, Node, exact
 from aprm_jax.oracle.steps.parsing import Formula
 from aprm_jax.oracle.steps.quantities import figures
+from aprm_jax.oracle.steps.redefined import redefined
+from aprm_jax.oracle.units import everyday
 
 MAX_TEXT = 8_000  # characters that are read of one text
 
@@ -25,7 +27,11 @@ _NUMBER_WORD = (
 )
 _BASES = re.compile(
     rf"\bbase[- $]{{0,2}}{_NUMBER_WORD}|\b(?:binary|ternary|quaternary|octal|duodecimal"
-    r"|hexa?decimal|hex)\b|[0-9)]_\{?[0-9]{1,2}\b|\bfinite field",
+    r"|hexa?decimal|hex)\b|[0-9)]_\{?[0-9]{1,2}\b|\bfinite field"
+    # A base that is asked for, or told by fingers.
+    r"|\b(?:what|which|some|another|different|other|unknown) (?:(?:number|integer"
+    r"|numeral) )?bases?\b|\b(?:number|numeral) bases?\b|\bbases? in which\b"
+    r"|\bfingers\b[^.]{0,40}\bcount|\bcount\w*\b[^.]{0,40}\bfingers\b",
     _I,
 )
 _SHAPES = re.compile(
@@ -45,7 +51,8 @@ _MAY_CYCLE = re.compile(
     r"|wednes|thurs|fri|satur|sun)day|next day|what time|time is it|times? of day"
     r"|[0-9]+:[0-9]{2}"
     r"|cycl\w+|wraps?|starts? over|repeats?|rotat\w+|turns?|degrees|circle|(?:units"
-    r"|ones|last) digit|compass|months?)\b|\\circ|°",
+    r"|ones|last) digit|compass|months?|dials?|(?:hour|minute|second|clock'?s?) hands?)"
+    r"\b|\\circ|°",
     _I,
 )
 _PERIODS = tuple(map(Fraction, (7, 10, 12, 24, 60, 360)))
@@ -53,6 +60,10 @@ _REMAINDERS = re.compile(
     r"\b(?:remainders?|rem|remains|remaining|quotient|left ?over|left|divides?"
     r"|divisible|whole|full|complete)\b",
     _I,
+)
+# "How many vans", "how many 8 inch pieces": things of which there is no half.
+_HOW_MANY = re.compile(
+    r"\bhow many (?:[0-9]+[- ][a-z]+ )?(?P<words>[a-z]+(?: [a-z]+)?)", _I
 )
 _ROUNDS = re.compile(
     r"\b(?:round\w*|nearest|approximat\w+|about|roughly|around|estimat\w+|truncat\w+"
@@ -62,9 +73,11 @@ _ROUNDS = re.compile(
 )
 _NEAREST = re.compile(r"\bnearest (ten|hundred|thousand|million)s?\b", _I)
 _SCALED = re.compile(
-    r"\b(hundred|thousand|million|billion|dozen|cent|penny|pennie)s?\b", _I
+    r"\b(hundred|thousand|million|billion|dozen|cent|penny|pennie|quarter|dime|nickel)"
+    r"s?\b",
+    _I,
 )
-_COINS = 100  # cents or pennies are a hundredth of what is counted
+_COINS = 100  # cents, or what coins have of them, are a hundredth of a dollar
 # What a step says is not so: then no equation of it is a claim.
 _DENIES = re.compile(
     r"\b(?:not (?:be )?(?:so that|true|the case|correct|hold|equal|possible|right"
@@ -86,19 +99,26 @@ _SUPPOSES = re.compile(
 _SUPPOSED_AT = re.compile(
     r"\b(?:if|say|think|were|let|that would be)\s?\$?\s*$", re.IGNORECASE
 )
+# What somebody else is said to hold.
+_THINKS = (
+    r"(?:thinks?|thought|believe[sd]?|claim(?:s|ed)?|argue[sd]?|insist(?:s|ed)?"
+    r"|assert(?:s|ed)?|says?|said)"
+)
+_CLAIMED_AT = re.compile(
+    r"(?:\b(?:[A-Z][a-z]+|he|she|they|student|somebody|someone|people)"
+    rf" (?:mistakenly |falsely )?{_THINKS}"
+    r"|(?:'s|his|her|their) (?:claim|assertion|belief|statement|guess|idea))"
+    r"(?: that| of| is|:)?\s?\$?\s*$"
+)
+_CLAIMED_AFTER = re.compile(
+    rf"[^.;!?]*?\bis what \w+ (?:wrote|got|{_THINKS})\b"
+    r"|[^.;!?]*?\bneeds? (?:fixing|correct\w+|to be (?:fixed|corrected))"
+)
 _DENIED_NEAR = re.compile(r"\bnot\b|n't\b|\bnever\b", re.IGNORECASE)
 _SENTENCE_END = re.compile(r"[.;!?](?:\s|$)")
 _AGAINST = re.compile(
     r"\b(?:contradiction|contrary|absurd\w*|impossib\w+|irrational|assume not)\b", _I
 )
-_LETTER = r"(?<![A-Za-z\\])([A-Za-z])"
-_SIGN = r"(\*|\+|-|/|\^|×|·|∗|÷|\\cdot|\\times|\\ast|\\div|\\star)"
-_OPERATION = re.compile(rf"{_LETTER}\s?{_SIGN}\s?([A-Za-z])(?![A-Za-z])")
-_DEFINES = re.compile(r"\b(?:defin\w+|operations?|operators?|denot\w+|given by)\b", _I)
-_TREE_OP = {
-    **dict.fromkeys(("*", "×", "·", "∗", r"\cdot", r"\times", r"\ast", r"\star"), "*"),
-    **dict.fromkeys(("/", "÷", r"\div"), "/"),
-}
 
 
 class Signs:
@@ -128,6 +148,14 @@ class Signs:
         return _REMAINDERS.search(self._text) is not None
 
     @functools.cached_property
+    def counts(self) -> bool:
+        """Whether it asks how many things there are, and of no measure (`miles`)."""
+        return any(
+            not any(map(everyday, match["words"].split()))
+            for match in _HOW_MANY.finditer(self._text)
+        )
+
+    @functools.cached_property
     def rounds(self) -> int:
         """The unit that it may round to; 0 where it does not."""
         nearest = _NEAREST.search(self._text)
@@ -154,30 +182,13 @@ class Signs:
     @functools.cached_property
     def defined(self) -> frozenset[str]:
         """The operations that it gives a meaning of its own: `a * b = a^2 + b^2`."""
-        return _defined(self._text)
+        return redefined(self._text)
 
 
 @functools.lru_cache(maxsize=1 << 12)
 def signs(text: str) -> Signs:
     """The signs of a text."""
     return Signs(text)
-
-
-def _defined(text: str) -> frozenset[str]:
-    found = set()
-    for match in _OPERATION.finditer(text):
-        a, sign, b = match.groups()
-        rest = text[match.end() : match.end() + 80].lstrip(" $")
-        if a == b:
-            continue
-        if rest[:1] == "=":
-            side = re.split(r"[=,;.]\s", rest[1:] + " ")[0]
-            told = sign not in "+-" or _DEFINES.search(text)
-            if told and a in side and b in side and not _OPERATION.match(side.strip()):
-                found.add(_TREE_OP.get(sign, sign))
-        elif _DEFINES.search(rest) and _DEFINES.search(text):
-            found.add(_TREE_OP.get(sign, sign))
-    return frozenset(found)
 
 
 class Context:
@@ -232,7 +243,10 @@ class Context:
         end = _SENTENCE_END.search(after)
         around = before[sentence[0] :] + after[: end.start() if end else None]
         supposed = _SUPPOSED_AT.search(before[-24:]) is not None
-        return supposed or _DENIED_NEAR.search(around) is not None
+        claimed = _CLAIMED_AT.search(before[-60:]) or _CLAIMED_AFTER.match(after)
+        return (
+            supposed or claimed is not None or _DENIED_NEAR.search(around) is not None
+        )
 
     def _may_hold(self, left: Formula, right: Formula) -> bool:
         """Whether sides that differ are one number by a clock, or when rounded."""
@@ -250,14 +264,33 @@ class Context:
             return True
         if any(signs.divides for signs in every) and _divides(left.node, b):
             return True
+        if self._counts_whole(left, right):
+            return True
         if gap.denominator != 1 or not any(signs.cycles for signs in every):
             return False
         periods = {*_PERIODS, *figures(self._question), *figures(self._text)}
         return any(gap % p == 0 and 0 <= b <= p for p in periods - {a, b} if p > 2)
 
+    def _counts_whole(self, left: Formula, right: Formula) -> bool:
+        """Whether a quotient is given in whole things: `30 / 8 = 4` vans."""
+        if right.money or not any(signs.counts for signs in self._told):
+            return False
+        unit = re.match(r"\s*([A-Za-z]+)", self._text[right.end :])
+        if unit is not None and everyday(unit[1]):
+            return False
+        return _is_quotient(left.node, exact(right.node))
+
 
 def _uses(node: Node, operations: frozenset[str]) -> bool:
     return node.op in operations or any(_uses(arg, operations) for arg in node.args)
+
+
+def _is_quotient(node: Node, shown: Fraction) -> bool:
+    """Whether a number is a quotient without its fraction, or one more."""
+    if node.op != "/" or shown.denominator != 1:
+        return False
+    value = exact(node)
+    return value.denominator != 1 and abs(value - shown) < 1
 
 
 def _divides(node: Node, shown: Fraction) -> bool:

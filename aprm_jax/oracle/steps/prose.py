@@ -44,6 +44,10 @@ _AGGREGATES = word_set(
     """sum difference product quotient ratio total average mean median divisor multiple
     factor maximum minimum greater larger smaller between"""
 )
+STEPS = word_set("step part method approach")  # from whose number nothing is taken
+_NUMBERED = STEPS | word_set(
+    "day week month year case item round question problem section chapter level group"
+)
 _UNSURE = word_set("s in m second quarter quarters seconds")  # units, or other words
 
 
@@ -175,6 +179,19 @@ def is_label(tokens: Sequence[Token], place: Place, left: Formula) -> bool:
     if before is None or before.kind != "word":
         return False
     return before.text.lower() not in _OPENERS
+
+
+def is_marked(tokens: Sequence[Token], at: int) -> bool:
+    """Whether a run starts with a number that marks it: `Step 2 - 7 * 8`."""
+    if at == 0 or at + 1 >= len(tokens) or tokens[at].kind != "number":
+        return False
+    dash = tokens[at + 1]
+    return (
+        tokens[at - 1].kind == "word"
+        and tokens[at - 1].text.lower() in _NUMBERED
+        and dash.text == "-"
+        and dash.spaced
+    )
 
 
 def is_conversion(

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from aprm_jax.oracle.steps.formula import FormulaError, variables
 from aprm_jax.oracle.steps.parsing import Formula, parse_formula
 from aprm_jax.oracle.steps.prose import (
+    STEPS,
     Place,
     goes_on,
     is_after,
@@ -20,6 +21,7 @@ from aprm_jax.oracle.steps.prose import (
     is_end,
     is_glued,
     is_label,
+    is_marked,
     is_mixed,
     is_operand,
     is_part,
@@ -191,6 +193,10 @@ def _left(tokens: Sequence[Token], k: int) -> Place | None:
         at -= 1
     if depth or at == k:
         return None
+    if is_marked(tokens, at):
+        if tokens[at - 1].text.lower() not in STEPS or at + 2 >= k:
+            return None  # `Day 10 - 3 = 7`
+        at += 2
     if is_operand(tokens, at) or is_part(tokens, (at, k)):
         return None
     if tokens[at].kind == "op" and (tokens[at].text != "-" or tokens[at + 1].spaced):
