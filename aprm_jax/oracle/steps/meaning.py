@@ -1,10 +1,11 @@
 """Where a true equation contradicts what the problem says its numbers are.
 
-It knows eight ways: a percentage counted like a number, or taken for what comes of it,
-quantities of two dimensions added, a result in another unit than what it was computed
-of, a part taken of other things than the result is (or such things added to it), a
-product with other things than the step is about, an average over another number than
-that of its addends, and a comparison turned round.
+It knows these ways: a percentage counted like a number, or taken for what comes of it,
+or in the other direction; quantities of two dimensions or units added; a result in
+another unit than what it was computed of; a part taken of other things than the result
+is, or than the problem takes it of (or such things added to it); a product with other
+things than the step is about; an average over another number than that of its addends,
+or a mere sum; and a comparison turned round.
 Whoever finds none has not shown that the equation means what was asked.
 """
 
@@ -16,112 +17,44 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
 
-from aprm_jax.oracle.numerals import CARDINALS, NUMBER, LiteralError, read_literal
+from aprm_jax.oracle.numerals import NUMBER, PARTS, format_number
 from aprm_jax.oracle.steps.formula import FormulaError, Node, exact, numbers
+from aprm_jax.oracle.steps.measures import of_dimensions, of_own_units, of_units
+from aprm_jax.oracle.steps.mentions import (
+    MAX_TEXT,
+    Mention,
+    mentions,
+    nouns_of,
+    operations_of,
+    value_of,
+    values_of,
+)
 from aprm_jax.oracle.steps.parsing import Formula
-from aprm_jax.oracle.steps.prose import word_set
-from aprm_jax.oracle.units import everyday, singular
-
-MAX_TEXT = 4_000  # characters that are read of one text
+from aprm_jax.oracle.steps.percentages import (
+    of_change,
+    of_complement,
+    of_direction,
+    of_percent,
+)
+from aprm_jax.oracle.steps.turned import Turned, of_comparison, turned
+from aprm_jax.oracle.units import singular
 
 _HUNDRED = Fraction(100)
-_ROUGHLY = Fraction(1, 10)
-_CARDINAL = "|".join(sorted(CARDINALS, key=len, reverse=True))
-_MENTION = re.compile(
-    rf"(?P<money>[$€£]\s?)?(?<![0-9.])(?P<number>{NUMBER}|\b(?:{_CARDINAL})\b)"
-    r"(?P<percent>\s?\\?%|[ -]percent\b)?(?P<words>(?:[ -][A-Za-z]+){0,4})",
-    re.IGNORECASE,
-)
-# Words that end the name of what is counted.
-_ENDS = word_set(
-    """and or in on at for to from with that who which whose per each every a an the
-    is are was were be has have had more less fewer than as times he she they it
-    of by if but so then when while after before into out away left long old tall
-    wide high deep will would can did do does sells sold costs cost only total
-    altogether off"""
-)
-_MORE_OF = word_set(
-    "more other another additional extra"
-)  # before a name: no part of it
-_NUM = rf"(?:{NUMBER}|{_CARDINAL})"
-_MORE = "more|older|taller|longer|heavier|higher|greater|bigger|larger|faster|farther"
-_LESS = "fewer|less|younger|shorter|lighter|lower|smaller|slower"
-_THAN = (
-    r"\b(?: (?P<thing>[a-z]+)\b)?(?: [a-z]+){0,2}? than(?: (?:the number of|on|in))?"
-)
-_OTHER = r" (?P<article>(?:the|an?|her|his) )?(?P<other>\w+)"
-_DIFFERENCE = re.compile(
-    rf"\$?(?<![\d.])(?P<by>{_NUM})\b(?P<percent>\s?\\?%| percent\b)?"
-    rf"(?:(?! times\b) [a-z]+){{0,2}}? (?P<way>{_MORE}|{_LESS}){_THAN}{_OTHER}",
-    re.IGNORECASE,
-)
-_MULTIPLE = re.compile(
-    rf"(?:\b(?P<word>twice|double|thrice|triple|half)\b|\b(?P<by>{_NUM}) times)"
-    r"(?: as (?:many|much|[a-z]+))(?: (?P<thing>[a-z]+)\b)?(?: [a-z]+){0,2}?"
-    rf" as{_OTHER}",
-    re.IGNORECASE,
-)
-_TIMES_LESS = re.compile(  # "3 times more than" is said of three times and of four
-    rf"\b(?P<by>{_NUM}) times (?P<way>{_LESS}){_THAN}{_OTHER}",
-    re.IGNORECASE,
-)
-_COMPARISONS = (_DIFFERENCE, _MULTIPLE, _TIMES_LESS)
-_WORDS = {"twice": 2, "double": 2, "thrice": 3, "triple": 3, "half": Fraction(1, 2)}
-_NAME = re.compile(r"\b[A-Z][a-z]+\b")
-_THING = re.compile(r"\b(?:[Tt]he|[Aa]n?|[Hh]er|[Hh]is) ([a-z]+)\b")
-_PRONOUN = re.compile(r"\s*(?:He|She|It|They|This|That|Which)\b")
 _WHO = re.compile(r"(?:(?:So|Then|Thus|That)\W+)?(?:He|She|It|They|Together)\b", re.I)
-_SENTENCE = re.compile(r"(?:(?!,? (?:and|but|while) [A-Z][a-z]+ )[^.;!?])+")
-_SHARES = re.compile(
-    r"\b(?:new|sale|sales|final|discounted|reduced|increased) (?:price|value|cost"
-    r"|salary|amount|population|rent|fare|size|weight|height|number)\b",
+_MEAN_IS = re.compile(r"\b(?:average|mean)(?: \w+){0,3} (?:is|was|=)\s*\$?$", re.I)
+_INTRODUCED = re.compile(
+    r"\b(?:number|count) of (?P<name>[A-Za-z ]+?) (?:is|are|was|were|=)\s*\$?$"
+    r"|^\s*(?P<label>[A-Za-z ]+?):\s*\$?$"
+)
+# "A third of the hens", "20 % of the girls".
+_SHARE_OF = re.compile(
+    rf"(?:\b(?P<half>half)|\b(?:an?|one)[ -](?P<part>[a-z]+)"
+    rf"|(?P<percent>{NUMBER})\s?\\?%|(?P<by>{NUMBER}) percent) of "
+    r"(?:the|his|her|their|all(?: the)?) (?P<name>[a-z]+(?: [a-z]+){0,2})",
     re.IGNORECASE,
 )
-_CHANGES = re.compile(
-    r"\b(?:increas\w+|decreas\w+|discount\w*|off|rais\w+|ris\w+|drop\w*|reduc\w+"
-    r"|lower\w*|higher|more|less)\b",
-    re.IGNORECASE,
-)
+_DOUBLES = re.compile(r"\b(?:half|double|twice)\b", re.IGNORECASE)
 _MEAN = re.compile(r"\b(?:average|mean)\b", re.IGNORECASE)
-
-
-@dataclasses.dataclass(frozen=True)
-class Mention:
-    """A number that a problem gives, and of what.
-
-    Attributes:
-      value: the number.
-      percent: whether it is a percentage.
-      unit: its dimension and size, or None for things that are counted.
-      nouns: the words behind it, singular; empty where there are none.
-    """
-
-    value: Fraction
-    percent: bool
-    unit: tuple[str, Fraction] | None
-    nouns: frozenset[str]
-
-    @property
-    def dimension(self) -> str | None:
-        """Of the unit."""
-        return self.unit[0] if self.unit else None
-
-
-@dataclasses.dataclass(frozen=True)
-class Turned:
-    """An operation that a comparison in the problem speaks against.
-
-    `14, twice as many as Amy` makes hers 14 / 2, so that 14 * 2 means nothing.
-
-    Attributes:
-      op, value, by: the operation.
-      name: whose number it would give.
-    """
-
-    op: str
-    value: Fraction
-    by: Fraction
-    name: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,15 +69,15 @@ class Problem:
 def read_problem(question: str) -> Problem:
     """The numbers and comparisons of a problem."""
     question = question[:MAX_TEXT]
-    mentions: dict[Fraction, tuple[Mention, ...]] = {}
-    for mention in _mentions(question):
-        mentions[mention.value] = (*mentions.get(mention.value, ()), mention)
+    given: dict[Fraction, tuple[Mention, ...]] = {}
+    for mention in mentions(question):
+        given[mention.value] = (*given.get(mention.value, ()), mention)
     by_noun: dict[str, set[Fraction]] = {}
-    for value, found in mentions.items():
+    for value, found in given.items():
         for noun in (n for m in found for n in m.nouns):
             by_noun.setdefault(noun, set()).add(value)
     once = {noun: values.pop() for noun, values in by_noun.items() if len(values) == 1}
-    return Problem(mentions, tuple(_turned(question, once)))
+    return Problem(given, tuple(turned(question, once)))
 
 
 def conflict(
@@ -164,115 +97,81 @@ def conflict(
     problem = read_problem(question)
     if not problem.mentions:
         return None
-    found = set().union(*map(_values, prefix))
+    found = set().union(*map(values_of, prefix))
     subject = _subject_of(text)
     spoken = [t for t in problem.turned if t.name in text or _WHO.match(text)]
     known = {v: m for v, m in problem.mentions.items() if v not in found}
     for side, result, following in sides:
-        for node in _operations(side.node):
-            reason = (
-                _of_percent(node, known, numbers(side.node))
-                or _of_dimensions(node, known)
-                or _of_comparison(node, spoken)
-            )
-            if reason is not None:
-                return reason
-        reason = (
-            _of_change(side.node, known, question, text)
-            or _of_mean(side.node, text)
+        reason = _of_operations(side, text, known, spoken) or (
+            of_change(side.node, known, question, text)
+            or of_direction(side.node, known, question)
+            or _of_mean(side, result, text, following)
             or _of_subject(side.node, subject, problem, found)
-        )
-        if reason is not None:
-            return reason
-        one = ("$1 " if result.money else "1 ") + following.strip()
-        named = next(_mentions(one), None)
-        if named is None or not named.nouns:
-            continue
-        reason = _of_units(side.node, named, known) or _of_things(
-            side.node, named, problem, found
+            or _of_part(side.node, problem, question, found)
+            or _of_siblings(side.node, problem, question, found)
+            or _of_result(side, result, text, following, problem, question, found)
         )
         if reason is not None:
             return reason
     return None
 
 
-@functools.lru_cache(maxsize=1 << 12)
-def _values(line: str) -> frozenset[Fraction]:
-    return frozenset(mention.value for mention in _mentions(line[:MAX_TEXT]))
-
-
-def _mentions(text: str) -> Iterator[Mention]:
-    """The numbers of a text."""
-    for match in _MENTION.finditer(text):
-        value = _value(match["number"])
-        if value is None:
-            continue
-        nouns, words = [], match["words"].lower().replace("-", " ").split()
-        for word in words:
-            if not nouns and word in _MORE_OF and "than" not in words:
-                continue
-            if word in _ENDS:
-                break
-            nouns.append(singular(word))
-        units = ["dollar"] if match["money"] else nouns
-        unit = next((unit for unit in map(everyday, units) if unit), None)
-        yield Mention(value, bool(match["percent"]), unit, frozenset(units))
-
-
-def _value(text: str) -> Fraction | None:
-    if text.lower() in CARDINALS:
-        return Fraction(CARDINALS[text.lower()])
-    try:
-        return read_literal(text)
-    except LiteralError:
-        return None
-
-
-def _operations(node: Node) -> Iterator[Node]:
-    if node.op in ("+", "-", "*", "/"):
-        yield node
-    for arg in node.args:
-        yield from _operations(arg)
-
-
-def _of_percent(
-    node: Node,
-    known: dict[Fraction, tuple[Mention, ...]],
-    others: Sequence[Fraction],
+def _of_operations(
+    side: Formula,
+    text: str,
+    known: Mapping[Fraction, tuple[Mention, ...]],
+    spoken: Sequence[Turned],
 ) -> str | None:
-    """`80 - 15` where the problem takes 15 % off."""
-    if node.op == "/" or _HUNDRED in others or 1 / _HUNDRED in others:
-        return None
-    percents = {v for v, ms in known.items() if all(m.percent for m in ms)}
-    bare = [arg.value for arg in node.args if arg.op == "number"]
-    shares = [value for value in bare if value in percents]
-    if len(shares) != 1 or any(arg.op == "percent" for arg in node.args):
-        return None
-    if node.op == "*" and not (len(bare) == 2 and any(v not in percents for v in bare)):
-        return None
-    if node.op == "*" and not any(v in known for v in bare if v not in percents):
-        return None
-    return f"{shares[0]} is a percentage in the problem"
+    """What speaks against one of the operations of an expression."""
+    for node in operations_of(side.node):
+        reason = (
+            of_percent(node, known, numbers(side.node), text)
+            or of_dimensions(node, known)
+            or of_comparison(node, spoken)
+        )
+        if reason is not None:
+            return reason
+    return of_own_units(side, text)
 
 
-def _of_change(
-    node: Node, known: dict[Fraction, tuple[Mention, ...]], question: str, text: str
+def _of_result(
+    side: Formula,
+    result: Formula,
+    text: str,
+    following: str,
+    problem: Problem,
+    question: str,
+    found: set[Fraction],
 ) -> str | None:
-    """`50 * 0.2` as the new price, where 20 % are taken off."""
-    if node.op != "*" or not _SHARES.search(text) or not _CHANGES.search(question):
-        return None
-    shares = {v / _HUNDRED for v, ms in known.items() if all(m.percent for m in ms)}
-    for arg in node.args:
-        try:
-            if exact(arg) in shares:
-                return "a change in the place of what comes of it"
-        except FormulaError:
-            continue
-    return None
+    """What speaks against the name of a result, which follows or introduces it."""
+    one = ("$1 " if result.money else "1 ") + following.strip()
+    named = next(mentions(one), None)
+    if named is None or not named.nouns:
+        name = _introduced(text[: side.start])
+        if not name:
+            return None
+        named = Mention(Fraction(1), False, None, frozenset(name))
+    known = {v: m for v, m in problem.mentions.items() if v not in found}
+    return (
+        of_units(side, named, known, question, text)
+        or of_complement(side.node, named, known, question)
+        or _of_things(side.node, named, problem, found)
+    )
 
 
-def _of_mean(node: Node, text: str) -> str | None:
-    """An average of three numbers as a half of their sum."""
+def _introduced(before: str) -> list[str]:
+    """What is counted by what follows: `The number of hens is`, `Black hens:`."""
+    match = _INTRODUCED.search(before)
+    return nouns_of(match["name"] or match["label"]) if match else []
+
+
+def _of_mean(side: Formula, result: Formula, text: str, following: str) -> str | None:
+    """An average of three numbers as a half of their sum, or as the sum itself."""
+    node = side.node
+    summed = node.op == "+" and result.stated is not None and side is not result
+    if summed and _MEAN_IS.search(text[: side.start]):
+        goes_on = re.match(r"\s*(?:/|÷|,? ?divided|\\div)", following)
+        return None if goes_on or "/" in text else "a sum in the place of an average"
     if node.op != "/" or not _MEAN.search(text) or node.args[1].op != "number":
         return None
     addends, here = 1, node.args[0]
@@ -313,74 +212,11 @@ def _of_subject(
     return f"computes with what is no number of {subject}s" if others else None
 
 
-def _of_dimensions(
-    node: Node, known: dict[Fraction, tuple[Mention, ...]]
-) -> str | None:
-    """`5 + 40` of miles and minutes, `12 + 3` of eggs and dollars."""
-    if node.op not in ("+", "-") or any(arg.op != "number" for arg in node.args):
-        return None
-    both = [known.get(arg.value, ()) for arg in node.args]
-    if any(not ms or any(m.percent or not m.nouns for m in ms) for ms in both):
-        return None
-    a, b = ({m.dimension for m in ms} for ms in both)
-    if a & b:
-        return None
-    return "adds quantities of different kinds"
-
-
-def _of_comparison(node: Node, turned: Sequence[Turned]) -> str | None:
-    values = []
-    for arg in node.args:
-        try:
-            values.append(exact(arg))
-        except FormulaError:
-            return None
-    for wrong in turned:
-        by, inverse = wrong.by, 1 / wrong.by if wrong.by else Fraction(0)
-        asked = [(wrong.op, wrong.value, by)]
-        if wrong.op in "*/":
-            asked.append(("/" if wrong.op == "*" else "*", wrong.value, inverse))
-        for op, value, other in asked:
-            pair = [value, other]
-            if node.op == op and (
-                values == pair or (op in "+*" and values == pair[::-1])
-            ):
-                return "turns a comparison of the problem round"
-    return None
-
-
-def _of_units(
-    node: Node, result: Mention, known: dict[Fraction, tuple[Mention, ...]]
-) -> str | None:
-    """`3*80 = $240` of 80 cents, `5 + 300 = 305 m` of 5 km."""
-    done = list(_operations(node))
-    if result.unit is None or not done or any(n.op == "/" for n in done):
-        return None
-    dimension, size = result.unit
-    for term in node.args if node.op in ("+", "-") else (node,):
-        factors = numbers(term)
-        sizes = {
-            m.unit[1]
-            for v in factors
-            for m in known.get(v, ())
-            if m.unit and m.unit[0] == dimension
-        }
-        by = {ratio for s in sizes for ratio in (s / size, size / s)}
-        if sizes and size not in sizes and not any(_near(factors, r) for r in by):
-            return "the result has another unit than what it is computed of"
-    return None
-
-
-def _near(values: Sequence[Fraction], wanted: Fraction) -> bool:
-    """Whether one is a conversion's factor; a month has 28 days or 31."""
-    return any(abs(value / wanted - 1) <= _ROUGHLY for value in values)
-
-
 def _of_things(
     node: Node, result: Mention, problem: Problem, found: set[Fraction]
 ) -> str | None:
     """`12/4 = 3 marbles` of 12 cards, where other numbers count marbles."""
-    done, operands = list(_operations(node)), numbers(node)
+    done, operands = list(operations_of(node)), numbers(node)
     in_parts = _HUNDRED in operands
     if not done or any(
         _is_rate(n, problem) or (n.op == "*" and not (in_parts or _is_part(n)))
@@ -415,6 +251,94 @@ def _of_things(
     return f"{' '.join(sorted(result.nouns))} are other numbers of the problem"
 
 
+def _of_part(
+    node: Node, problem: Problem, question: str, found: set[Fraction]
+) -> str | None:
+    """`12/4` of 12 cards, where a quarter of the 48 marbles is given away."""
+    taken = _taken(node)
+    if taken is None:
+        return None
+    whole, share = taken
+    given = problem.mentions.get(whole, ())
+    if whole in found or not given or share.denominator in problem.mentions:
+        return None
+    shares = [(s, n) for s, n in _shares(question) if s == share]
+    if len(shares) != 1 or any(m.unit or not m.nouns for m in given):
+        return None
+    percents = [m for m in problem.mentions.get(share * _HUNDRED, ()) if m.percent]
+    if len(percents) > 1:  # "50% of the red ones, 50% pink ones"
+        return None
+    name = shares[0][1]
+    while name and not _counting(name, problem):  # "girls" of "girls play chess"
+        name = name[:-1]
+    of_name = _counting(name, problem) if name else set()
+    if not of_name or whole in of_name or len(_DOUBLES.findall(question)) > 1:
+        return None
+    return f"the part is taken of the {' '.join(name)} in the problem"
+
+
+def _of_siblings(
+    node: Node, problem: Problem, question: str, found: set[Fraction]
+) -> str | None:
+    """`40 - 10` of 40 pens and 25 pencils, where 10 pencils are taken."""
+    if node.op != "-" or any(arg.op != "number" for arg in node.args):
+        return None
+    whole, part = (arg.value for arg in node.args)
+    both = [problem.mentions.get(value, ()) for value in (whole, part)]
+    if {whole, part} & found or any(len(ms) != 1 or not ms[0].nouns for ms in both):
+        return None
+    ours, name = both[0][0], both[1][0]
+    if name.unit or ours.unit or ours.nouns & name.nouns:
+        return None
+    for other in _counting(tuple(name.nouns), problem) - {part}:
+        if any(_beside(question, *pair) for pair in ((whole, other), (other, whole))):
+            return f"takes {' '.join(sorted(name.nouns))} from something else"
+    return None
+
+
+def _beside(question: str, a: Fraction, b: Fraction) -> bool:
+    """Whether two numbers count things side by side: `40 pens and 25 pencils`."""
+    first, last = map(format_number, (a, b))
+    return (
+        re.search(rf"\b{first} [a-z ]{{1,30}}(?:,| and) {last}\b", question) is not None
+    )
+
+
+def _counting(name: Sequence[str], problem: Problem) -> set[Fraction]:
+    """The numbers of a problem that count something."""
+    given = problem.mentions.items()
+    return {v for v, ms in given if any(m.nouns.issuperset(name) for m in ms)}
+
+
+def _taken(node: Node) -> tuple[Fraction, Fraction] | None:
+    """Of `12 / 4`, `12 * 0.25`, `12 * 25 / 100` the whole and the share."""
+    if node.op not in ("*", "/"):
+        return None
+    whole: Node = node
+    while whole.op in ("*", "/"):
+        whole = whole.args[0]
+    if whole.op != "number" or not whole.value:
+        return None
+    try:
+        return whole.value, exact(node) / whole.value
+    except FormulaError:
+        return None
+
+
+def _shares(question: str) -> Iterator[tuple[Fraction, tuple[str, ...]]]:
+    """The shares that a problem speaks of, and of what they are."""
+    for match in _SHARE_OF.finditer(question):
+        percent = match["percent"] or match["by"]
+        if percent:
+            share = (value_of(percent) or Fraction(0)) / _HUNDRED
+        else:
+            parts = 2 if match["half"] else PARTS.get(match["part"].lower(), 0)
+            share = Fraction(1, parts) if parts else Fraction(0)
+        name = tuple(nouns_of(match["name"]))
+        if share and name:
+            yield share, name
+
+
 def _is_part(node: Node) -> bool:
     """Whether a product takes a share of something."""
     for arg in node.args:
@@ -435,105 +359,3 @@ def _is_rate(node: Node, problem: Problem) -> bool:
     return divisor.value < 1 or any(
         m.nouns for m in problem.mentions.get(divisor.value, ())
     )
-
-
-def _turned(question: str, counts: Mapping[str, Fraction]) -> Iterator[Turned]:
-    """The operations that the comparisons of a problem speak against.
-
-    Args:
-      question: the problem.
-      counts: what is counted by one number alone, and by which.
-    """
-    sentences = [m[0] for m in _SENTENCE.finditer(question)]
-    known = dict(_known(sentences))
-    wrong: list[Turned] = []
-    right: set[tuple[str, Fraction, Fraction]] = set()
-    for last, sentence in zip(["", *sentences], sentences, strict=False):
-        for match in _comparisons(sentence):
-            other, (op, by) = match["other"], _operation(match)
-            if not by or other.lower() in _NO_NAMES:
-                continue
-            # `5 times as many dogs as cats`
-            if match["thing"] and other.islower() and not match["article"]:
-                name, value = match["thing"], counts.get(singular(match["thing"]))
-                of_other = counts.get(singular(other))
-            else:
-                name, value = _subject(sentence[: match.start()], last, known)
-                of_other = known.get(other)
-                named = bool(other[0].isupper() or match["article"]) or (
-                    name == "" and singular(other) not in counts
-                )
-                if name == other or not named:
-                    continue
-            if (value is None) == (of_other is None):
-                continue
-            if value is not None:
-                asked, number, way = other, value, op
-            else:
-                asked, number, way = name, of_other or Fraction(0), _INVERSE[op]
-            wrong.append(Turned(way, number, by, asked))
-            right.add((_INVERSE[way], number, by))
-            # 25 % more than hers is not hers less 25 %.
-            if match.re is _DIFFERENCE and match["percent"]:
-                wrong.append(Turned("*", number, 2 - by, asked))
-    yield from (t for t in wrong if (t.op, t.value, t.by) not in right)
-
-
-_NO_NAMES = word_set(
-    "the a an his her their its it he she they him them that this my our"
-)
-_INVERSE = {"+": "-", "-": "+", "*": "/", "/": "*"}
-
-
-def _operation(match: re.Match[str]) -> tuple[str, Fraction | None]:
-    """What makes the compared quantity of the other one."""
-    groups = match.groupdict()
-    if groups.get("word"):
-        return "*", Fraction(_WORDS[match["word"].lower()])
-    by = _value(match["by"])
-    if match.re is not _DIFFERENCE:
-        return ("/" if match.re is _TIMES_LESS else "*"), by
-    more = re.fullmatch(_MORE, match["way"], re.IGNORECASE) is not None
-    if by is not None and match["percent"]:
-        return "*", 1 + by / _HUNDRED * (1 if more else -1)
-    return ("+" if more else "-"), by
-
-
-def _comparisons(sentence: str) -> Iterator[re.Match[str]]:
-    for pattern in _COMPARISONS:
-        yield from pattern.finditer(sentence)
-
-
-def _subject(
-    before: str, last: str, known: dict[str, Fraction]
-) -> tuple[str, Fraction | None]:
-    """Of whom a comparison speaks, by the words before it, and what is known of it."""
-    clause = before.rpartition(",")[2]
-    names = _names(clause)
-    if "," in before and not names:
-        # `Ben has 14 books, twice as many as ...`
-        numbers_before = [m.value for m in _mentions(before)]
-        return "", numbers_before[-1] if numbers_before else None
-    if _PRONOUN.match(before):
-        numbers_before = [m.value for m in _mentions(last)]
-        return "", numbers_before[-1] if len(numbers_before) == 1 else None
-    return (names[0], known.get(names[0])) if names else ("", None)
-
-
-def _names(text: str) -> list[str]:
-    """Who or what a text speaks of: `Ben`, the `oak`; people before things."""
-    people = [n for n in _NAME.findall(text) if n.lower() not in _NO_NAMES | _OPENERS]
-    return people or _THING.findall(text)
-
-
-_OPENERS = word_set("there how what on in if when each every all some one")
-
-
-def _known(sentences: Sequence[str]) -> Iterator[tuple[str, Fraction]]:
-    """Names with the one number that their sentence gives them."""
-    for sentence in sentences:
-        if next(_comparisons(sentence), None) is not None:
-            continue
-        names, given = _names(sentence), [m.value for m in _mentions(sentence)]
-        if len(names) == 1 and len(given) == 1:
-            yield names[0], given[0]

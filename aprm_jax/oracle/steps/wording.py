@@ -72,6 +72,7 @@ _OPPOSITE = {
         ("buy buys bought", "sell sells sold"),
         ("give gives gave given", "receive receives received get gets got take took"),
         ("earn earns earned gain gains gained", "spend spends spent lose loses lost"),
+        ("keep keeps kept", "give gives gave given lose loses lost sell sells sold"),
         ("find finds found win wins won", "lose loses lost"),
         ("pay pays paid", "earn earns earned"),
         ("add adds added", "remove removes removed subtract subtracts subtracted"),
