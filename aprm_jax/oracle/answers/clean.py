@@ -151,7 +151,20 @@ _LARGE = {"k": "thousand", "m": "million", "b": "billion"}
 _WORDS = {
     **{"noon": "12 PM", "midnight": "12 AM"},
     **{"infinity": r"\infty", "negative infinity": r"-\infty"},
+    "no": r"\text{no}",  # and no n times o
+    **dict.fromkeys(("dne", "d.n.e", "undefined"), "does not exist"),
+    "all integers": r"\mathbb{Z}",
 }
+_TEMPERATURE = re.compile(
+    r"\s*\bdeg(?:ree)?s? (C|F)(?:elsius|ahrenheit)?\b"
+    r"|\s*\\text\s*\{\s*deg(?:ree)?s? (C|F)(?:elsius|ahrenheit)?\s*\}",
+    re.IGNORECASE,
+)
+_PLUS_OR_MINUS = re.compile(r"\+\s?/\s?-|\bplus or minus\b", re.IGNORECASE)
+_EXCEPT = re.compile(r"all real numbers except(?: for)? (.+)", re.IGNORECASE)
+_ENDS_INSIDE = r"([^()\[\],]+,[^()\[\],]+)"
+# Intervals whose open ends have a bracket that is turned away: `[1, 2[`, `]1, 2]`.
+_TURNED_AWAY = re.compile(rf"\[{_ENDS_INSIDE}\[|\]{_ENDS_INSIDE}\]")
 _ARC = re.compile(
     r"(?<![0-9])([0-9]+)\s*\^\s*\{?\s*\\circ\s*\}?\s*([0-9]{1,2})\s*'(?!')"
 )
@@ -189,6 +202,8 @@ def clean(text: str) -> str:
     text = _ARC.sub(
         lambda m: rf"\frac{{{60 * int(m[1]) + int(m[2])}}}{{60}}^\circ", text
     )
+    text = _TEMPERATURE.sub(lambda m: rf"^\circ {(m[1] or m[2]).upper()}", text)
+    text = _PLUS_OR_MINUS.sub(r"\\pm ", text)
     text = feet_and_inches(text)
     text = _NOT.sub(lambda m: _NEGATED[m[1]], text)
     text = _CONNECTED.sub(lambda m: _LOGIC[m[0]], text)
@@ -224,6 +239,10 @@ def clean(text: str) -> str:
             text = text[:-1]
         text = _unwrap(text)
     text = _MINUS.sub("-", text)
+    text = _EXCEPT.sub(r"\\mathbb{R}\\setminus\{\1\}", text)
+    turned = _TURNED_AWAY.fullmatch(text)
+    if turned:
+        text = f"[{turned[1]})" if turned[1] else f"({turned[2]}]"
     if _WORDED.fullmatch(text):
         text = bare(text)
     text = in_figures(one_spelling(_AND.sub(_smaller, text)))

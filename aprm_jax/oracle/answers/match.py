@@ -254,10 +254,16 @@ class Matcher:
         return False
 
     def _matrix_and_tuple(self, a: Term, b: Term) -> bool | None:
-        """A row or column against a tuple."""
+        """A row or column against a tuple, or any matrix against a tuple of rows."""
         matrix, other = (a, b) if a.op == "matrix" else (b, a)
         if other.op != "tuple" or other.name not in ("()", "[]"):
             return False
+        if all(row.op == "tuple" and row.name == "[]" for row in other.args):
+            if len(matrix.args) != len(other.args):
+                return False
+            rows = zip(a.args, b.args, strict=True)
+            verdicts = [self._all(x.args, y.args) for x, y in rows]
+            return False if False in verdicts else None if None in verdicts else True
         entries = tuple(entry for row in matrix.args for entry in row.args)
         if len(matrix.args) > 1 and len(matrix.args[0].args) > 1:
             return False

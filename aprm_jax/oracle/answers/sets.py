@@ -118,7 +118,8 @@ def _overlaps(
 def _system(term: Term, budget: values.Budget) -> list[Piece] | None:
     """The solutions of inequalities in one variable: of all, or with `or` of any.
 
-    `x < 1, x > 3` has none of the first kind, and is read as the second.
+    `x < 1, x > 3` has none of the first kind, and is read as the second; not so `x < 1
+    and x > 3`.
     """
     if len({name for name in values.symbols(term) if name != "set R"}) != 1:
         return None
@@ -132,7 +133,7 @@ def _system(term: Term, budget: values.Budget) -> list[Piece] | None:
     common = list(found[0])
     for pieces in found[1:]:
         common = _overlaps(common, pieces, budget)
-    if common and term.name != "or":
+    if term.name == "and" or (common and term.name != "or"):
         return common
     return [piece for pieces in found for piece in pieces]
 

@@ -8,6 +8,7 @@ from fractions import Fraction
 from aprm_jax.oracle.answers.atoms import text_term
 from aprm_jax.oracle.answers.forms import index_text
 from aprm_jax.oracle.answers.quantities import Quantities
+from aprm_jax.oracle.answers.rules import FLIP
 from aprm_jax.oracle.answers.tokens import (
     ALIASES,
     CONSTANTS,
@@ -98,7 +99,10 @@ class _Parser(Quantities):
             ]
             return Term("list", tuple(nested))
         items = tuple(item for group in groups for item in group)
-        return Term("list", items, name="or" if joins == {"or"} else "")
+        word = "or" if joins == {"or"} else ""
+        if joins == {"and"} and all(map(_is_inequality, items)):
+            word = "and"
+        return Term("list", items, name=word)
 
     def separator(self) -> str | None:
         mark = None
@@ -109,7 +113,9 @@ class _Parser(Quantities):
                 token.text.strip().lower() in JOINING
             ):
                 word = token.text.strip().lower().rstrip(",")
-                mark = "or" if word == "or" else mark or ","
+                mark = (
+                    "or" if word == "or" else mark or (word if word == "and" else ",")
+                )
             elif not (token.kind == "op" and token.text == "&" and mark):
                 break
             self.at += 1
@@ -357,3 +363,7 @@ class _Parser(Quantities):
             inner = self.joined("mul", (inner, self.power()))
         self.depth -= 1
         return inner
+
+
+def _is_inequality(term: Term) -> bool:
+    return term.op == "rel" and set(term.name.split()) <= set(FLIP)

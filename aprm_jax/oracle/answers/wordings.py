@@ -11,7 +11,12 @@ import re
 from fractions import Fraction
 from typing import NamedTuple
 
-from aprm_jax.oracle.numerals import PARTS, format_number, number_in_words
+from aprm_jax.oracle.numerals import (
+    PARTS,
+    format_number,
+    multiple,
+    number_in_words,
+)
 from aprm_jax.oracle.units import everyday
 
 _NUMBER = r"[0-9]+(?:\.[0-9]+)?"
@@ -157,7 +162,17 @@ def in_figures(text: str) -> str:
         count = count or _value(found["count"])
         if count is not None and count.denominator == 1:
             return f"{format_number(count + Fraction(1, 2))} {found['unit']}"
-    return _counted(plain.split()) or text
+    return _counted(plain.split()) or _things(plain.split()) or text
+
+
+def _things(words: list[str]) -> str:
+    """`twelve apples` in figures; "" for other words, or where all are a number."""
+    *count, thing = words or [""]
+    if not count or not thing.isalpha() or number_in_words(" ".join(words)) is not None:
+        return ""
+    known = multiple(thing) or thing.lower().removesuffix("s") in PARTS
+    value = None if known else number_in_words(" ".join(count))
+    return "" if value is None else f"{format_number(value)} {thing}"
 
 
 def _counted(words: list[str]) -> str:
@@ -225,6 +240,8 @@ _PAIRS = (
     "horizontal vertical",
     "forward back",
     "won lost",
+    "win loss",
+    "wins losses",
     "much little",
     "boys girls",
     "boy girl",
