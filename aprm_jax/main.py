@@ -17,6 +17,7 @@ from ml_collections import config_flags
 from aprm_jax.config import validate
 from aprm_jax.jobs import command_line
 from aprm_jax.training.memory import check_address_space, keep_freed_memory
+from aprm_jax.training.streams import outlive_readers
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Config file, FILE[:arg]; --config.x.y=VALUE sets a field of it."
@@ -66,6 +67,7 @@ def main(argv: list[str]) -> None:
 
 def entry() -> None:
     """Runs `main`; what a user can put right becomes one message and exit code 1."""
+    outlive_readers()
     with (
         command_line.reported_errors(),
         command_line.worked_on_here(sys.argv) as argv,

@@ -81,9 +81,13 @@ def start(
     log: str = "log",
     environment: Mapping[str, str] | None = None,
 ) -> Running:
-    """Starts `python -m aprm_jax.main` with `arguments` in `folder`."""
+    """Starts `python -m aprm_jax.main` with `arguments` in `folder`.
+
+    What it prints goes to the file `log`, or into a FIFO of that name.
+    """
     path = folder / log
-    path.unlink(missing_ok=True)
+    if not path.is_fifo():
+        path.unlink(missing_ok=True)
     process = context.Process(
         target=_run, args=(str(folder), list(arguments), path, environment or {})
     )

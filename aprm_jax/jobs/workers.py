@@ -25,6 +25,7 @@ from aprm_jax.children import command, die_with
 from aprm_jax.config import Config, frozen
 from aprm_jax.config.errors import UserError
 from aprm_jax.jobs.schedule import Task
+from aprm_jax.training.streams import outlive_readers
 
 
 class WorkerLostError(UserError, RuntimeError):
@@ -165,6 +166,7 @@ def _on(cores: Sequence[int]) -> Iterator[None]:
 def main(parent: int, descriptor: int) -> None:
     """A worker's life: a run, then tasks of it until the pipe ends."""
     die_with(parent)
+    outlive_readers()
     connection = Connection(descriptor)
     from aprm_jax.jobs import start
     from aprm_jax.training.signals import Interrupted
