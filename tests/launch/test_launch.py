@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -23,6 +24,7 @@ next() { head -n1 "$STUBS/$1"; sed -i 1d "$STUBS/$1"; }
 case "$*" in
   *queued-resources\\ describe*) next states ;;
   *"tpu-vm ssh"*) exit "$(next codes)" ;;
+  *"disks describe"*) ! rm "$STUBS/no disk" 2>/dev/null ;;
 esac
 """
 
@@ -72,6 +74,18 @@ def verbs(calls):
     ]
 
 
+def started(calls):
+    """Each time that a run was started there or followed, in one line."""
+    text = "\n".join(calls).replace("\n    ", " ")
+    return [line for line in text.splitlines() if "on_vm.sh" in line]
+
+
+def start(call):
+    """Which start of a run it is."""
+    [found] = re.findall(r"START=(\S+)", call)
+    return found
+
+
 def test_a_tpu_vm_is_asked_for_run_on_and_given_back(stubs):
     code, output, calls = stubs(
         "tpu_vm.sh",
@@ -103,33 +117,21 @@ def test_a_pod_runs_on_all_its_hosts_and_is_kept_in_a_bucket(stubs):
     for call in calls:
         if "tpu-vm ssh" in call or "tpu-vm scp" in call:
             assert "--worker=all --batch-size=all" in call
-    everything = "\n".join(calls)
-    assert (
-        f"WORKDIR=gs://b/my\\ run bash aprm_jax/launch/on_vm.sh --distributed {CONFIG}"
-        in (everything)
-    )
+    [first, second] = [call for call in started(calls)]
+    assert "WORKDIR=gs://b/my\\ run " in first and "DISK=" not in first
+    assert f"/launch/on_vm.sh --distributed {CONFIG}" in first
+    # The link was cut: what is started there is the same run.
+    assert start(first) == start(second)
 
 
-def test_a_host_of_a_pod_mounts_nothing_and_installs_what_the_bucket_needs(
-    stubs, tmp_path
-):
-    home = tmp_path / "home"
-    home.mkdir()
-    (stubs.folder / "python3").write_text(
-        '#!/usr/bin/env bash\nmkdir -p "$3/bin"\n'
-        """printf '#!/usr/bin/env bash\\nprintf "%%s\\\\n" "$(basename "$0") $*" """
-        """>> "$STUBS/calls"\\n' | tee "$3/bin/pip" > "$3/bin/python"\n"""
-        'chmod +x "$3/bin/"*\n'
-    )
-    (stubs.folder / "python3").chmod(0o755)
+def test_a_pod_may_be_kept_on_a_file_system_of_all_hosts(stubs):
+    pod = {**TPU, "TYPE": "v5litepod-64", "SHARE": "10.0.0.2:/aprm"}
     code, output, calls = stubs(
-        "on_vm.sh", CONFIG, HOME=str(home), WORKDIR="gs://b/my run"
+        "tpu_vm.sh", CONFIG, states=["ACTIVE"], codes=[0], **pod
     )
-    assert code == 0, output
-    assert calls == [
-        "pip install --quiet .[tpu] gcsfs -c constraints.txt",
-        f"python -m aprm_jax.main --workdir=gs://b/my run {CONFIG}",
-    ]
+    assert code == 0 and "results are on 10.0.0.2:/aprm" in output, output
+    [call] = started(calls)
+    assert "SHARE=10.0.0.2:/aprm RUN=n bash" in call and "DISK=" not in call
 
 
 def test_after_a_preemption_it_is_asked_for_again(stubs):
@@ -150,6 +152,61 @@ def test_a_run_that_fails_by_itself_is_told_and_not_repeated(stubs):
     assert verbs(calls) == ["scp", "ssh"]
 
 
+def test_a_host_that_cannot_run_is_given_back(stubs):
+    code, output, calls = stubs(
+        "tpu_vm.sh", CONFIG, states=["ACTIVE", "ACTIVE"], codes=[97], **TPU
+    )
+    assert code == 2 and "nothing was run" in output
+    assert verbs(calls) == ["scp", "ssh", "delete"]
+
+
+@pytest.mark.parametrize(
+    ("type", "disk"),
+    [
+        ("v6e-8", "--size=868GB --type=hyperdisk-balanced"),
+        ("v5litepod-8", "--size=484GB --type=pd-balanced"),
+        ("v5p-8", "--size=1252GB --type=pd-balanced"),
+    ],
+)
+def test_a_disk_is_one_that_the_vm_takes_with_room_for_checkpoints(stubs, type, disk):
+    (stubs.notes / "no disk").touch()
+    env = {**TPU, "TYPE": type}
+    code, output, calls = stubs(
+        "tpu_vm.sh", CONFIG, states=["", "ACTIVE"], codes=[0], **env
+    )
+    assert code == 0, output
+    [created] = [call for call in calls if "disks create" in call]
+    assert disk in created
+    assert "DISK=n-disk bash" in started(calls)[0]
+    (stubs.notes / "no disk").touch()
+    _, _, calls = stubs(
+        "tpu_vm.sh", CONFIG, states=["", "ACTIVE"], codes=[0], **env, DISK_GB="50"
+    )
+    assert "--size=50GB" in "\n".join(calls)
+
+
+@pytest.mark.parametrize(
+    ("reason", "asked"),
+    [
+        ("Quota 'TPUV6EPerProjectPerZone' exceeded", 1),
+        ("[pd-balanced] features are not supported for machine type", 1),
+        ("There is no more capacity in the zone", 5),
+        ("", 5),
+    ],
+)
+def test_a_refused_vm_is_not_asked_for_without_end(stubs, reason, asked):
+    states = ["", f"FAILED\t{reason}"] * 30
+    code, output, calls = stubs("tpu_vm.sh", CONFIG, states=states, **TPU)
+    assert code == 2 and (reason or "no reason is given") in output
+    assert verbs(calls) == ["create", "delete"] * asked
+
+
+def test_stop_lets_the_run_save_and_keeps_the_vm(stubs):
+    code, output, calls = stubs("tpu_vm.sh", "stop", codes=[0], **TPU)
+    assert code == 0, output
+    assert verbs(calls) == ["ssh"] and "touch stop" in calls[0]
+
+
 def test_a_vm_that_cannot_be_reached_is_given_up(stubs):
     code, _, calls = stubs(
         "tpu_vm.sh", CONFIG, states=["ACTIVE"] * 60, codes=[255] * 30, **TPU
@@ -160,7 +217,9 @@ def test_a_vm_that_cannot_be_reached_is_given_up(stubs):
 @pytest.mark.parametrize(
     ("env", "args", "said"),
     [
-        ({**TPU, "TYPE": "v5litepod-16"}, [CONFIG], "set WORKDIR=gs://"),
+        ({**TPU, "TYPE": "v5litepod-16"}, [CONFIG], "set SHARE=HOST:/PATH"),
+        ({**TPU, "SHARE": "/nfs"}, [CONFIG], "is not HOST:/PATH"),
+        ({**TPU, "SHARE": "h:/a", "WORKDIR": "gs://b/r"}, [CONFIG], "not at both"),
         ({**TPU, "TYPE": "v2-8"}, [CONFIG], "none of v5litepod-N"),
         ({**TPU, "WORKDIR": "runs/a"}, [CONFIG], "is not gs://BUCKET/FOLDER"),
         ({**TPU, "NAME": ""}, [CONFIG], "NAME is not set"),
@@ -296,5 +355,6 @@ def test_the_skypilot_task_keeps_its_workdir_where_it_is_found_again():
     assert set(task) == known | {"setup", "run"} and task["num_nodes"] == 1
     [mount] = task["file_mounts"]
     assert f'--workdir="{mount}/' in task["run"]
+    assert "bash launch/install.sh gpu" in task["setup"]
     assert task["resources"]["use_spot"] and "job_recovery" in task["resources"]
     assert (REPOSITORY / task["envs"]["CONFIG"]).exists()
