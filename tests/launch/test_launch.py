@@ -24,6 +24,8 @@ next() { head -n1 "$STUBS/$1"; sed -i 1d "$STUBS/$1"; }
 case "$*" in
   *queued-resources\\ describe*) next states ;;
   *"tpu-vm ssh"*) exit "$(next codes)" ;;
+  "get jobset"*) next phases ;;
+  "wait pod"*) exit "$(next pods)" ;;
   *"disks describe"*) ! rm "$STUBS/no disk" 2>/dev/null ;;
 esac
 """
@@ -31,16 +33,18 @@ esac
 
 @pytest.fixture
 def stubs(tmp_path):
-    """run(script, *args, states, codes, **env): (exit code, output, calls)."""
+    """run(script, *args, states, codes, ..., **env): (exit code, output, calls)."""
     folder = tmp_path / "bin"
     folder.mkdir()
     for name in ("gcloud", "xpk", "kubectl", "scontrol"):
         (folder / name).write_text(STUB)
         (folder / name).chmod(0o755)
 
-    def run(script, *args, states=(), codes=(), **env):
+    def run(script, *args, states=(), codes=(), phases=(), pods=(), **env):
         (tmp_path / "states").write_text("".join(f"{s}\n" for s in states))
         (tmp_path / "codes").write_text("".join(f"{c}\n" for c in codes))
+        (tmp_path / "phases").write_text("".join(f"{p}\n" for p in phases))
+        (tmp_path / "pods").write_text("".join(f"{p}\n" for p in pods))
         (tmp_path / "calls").write_text("")
         path = f"{folder}{os.pathsep}{os.environ['PATH']}"
         done = subprocess.run(
@@ -231,15 +235,57 @@ def test_what_a_tpu_vm_cannot_run_is_refused_before_it_costs(stubs, env, args, s
     assert code == 2 and said in output and not calls
 
 
-def test_xpk_starts_a_workload_on_one_slice_and_shows_its_log(stubs):
-    env = {"PROJECT": "p", "ZONE": "z", "CLUSTER": "c", "IMAGE": "i"}
-    code, output, calls = stubs("gke/xpk.sh", "mine", CONFIG, "--config.seed=1", **env)
+XPK = {
+    "PROJECT": "p",
+    "ZONE": "z",
+    "CLUSTER": "c",
+    "IMAGE": "i",
+    "WAIT": "0",
+    "PAUSE": "0",
+}
+
+
+def test_xpk_starts_a_workload_on_one_slice_and_says_how_it_ended(stubs):
+    code, output, calls = stubs(
+        "gke/xpk.sh", "mine", CONFIG, "--config.seed=1", phases=["Completed"], **XPK
+    )
     assert code == 0, output
     assert calls[0].startswith("xpk workload create --workload=mine --cluster=c")
     assert "--num-slices=1" in calls[0] and "--config.seed=1" in calls[0]
-    assert calls[1].startswith("kubectl logs --follow")
-    code, output, calls = stubs("gke/xpk.sh", "m", CONFIG, **env, TYPE="v6e-16")
-    assert code == 0 and "--tpu-type=v6e-16" in calls[0]
+    code, output, calls = stubs(
+        "gke/xpk.sh", "m", CONFIG, phases=["Failed"], **XPK, TYPE="v6e-16"
+    )
+    assert code == 1 and "--tpu-type=v6e-16" in calls[0]
+    # It ended before anything could be followed: its log is shown all the same.
+    assert [call.split()[1] for call in calls[1:]] == ["get", "logs"]
+    assert "--follow" not in calls[-1]
+
+
+def test_xpk_waits_for_pods_and_follows_them_again_after_a_restart(stubs):
+    phases = ["", "", "", "StartupPolicyCompleted", "StartupPolicyCompleted Completed"]
+    # Not there yet; there; the link or the pod is gone; there again.
+    code, output, calls = stubs(
+        "gke/xpk.sh", "mine", CONFIG, phases=phases, pods=[1, 0, 1, 0], **XPK
+    )
+    assert code == 0 and "mine: Completed" in output, output
+    seen = [call.split()[1] for call in calls[1:]]
+    assert seen == [
+        "get",
+        "wait",
+        "get",
+        "wait",
+        "logs",
+        "get",
+        "wait",
+        "get",
+        "wait",
+        "logs",
+        "get",
+    ]
+    logs = [call for call in calls if call.startswith("kubectl logs")]
+    for call in logs:
+        assert "--follow" in call and "--tail=-1" in call
+        assert "--selector=jobset.sigs.k8s.io/jobset-name=mine" in call
 
 
 def _srun(stubs, body):
@@ -256,6 +302,9 @@ def test_slurm_queues_again_what_was_stopped_and_nothing_else(stubs, ended, requ
     assert calls == ["scontrol requeue 7"] * requeued
     ran = (stubs.notes / "srun").read_text()
     assert f"aprm_jax.main --workdir=runs/slurm-7 {CONFIG}" in ran
+    assert "--cpus-per-task=16 " in ran
+    stubs("slurm.sbatch", CONFIG, SLURM_JOB_ID="7", SLURM_CPUS_PER_TASK="64")
+    assert "--cpus-per-task=64 " in (stubs.notes / "srun").read_text()
 
 
 def test_slurm_passes_the_end_of_its_time_on_and_waits(stubs):
@@ -320,6 +369,8 @@ def test_every_image_is_pinned_and_runs_as_nobody_special():
     assert names == ["base", "cuda", "tpu", "cpu"]
     for stage in stages[1:]:
         assert "-c constraints.txt" in stage and "USER 10001" in stage
+    # XPK's --workdir is an address.
+    assert "pip install '.[tpu,cloud]'" in stages[2]
     copied = [line.split()[1:-1] for line in text.splitlines() if "COPY" in line[:4]]
     for path in [name for line in copied for name in line]:
         assert (REPOSITORY / path).exists(), path
@@ -331,12 +382,22 @@ def test_the_jobset_is_one_host_that_goes_on_from_its_volume():
     assert (claim["kind"], job["kind"]) == ("PersistentVolumeClaim", "JobSet")
     assert job["apiVersion"] == "jobset.x-k8s.io/v1alpha2"
     assert job["spec"]["failurePolicy"]["maxRestarts"] > 0
+    [rule] = job["spec"]["failurePolicy"]["rules"]
+    assert rule["action"] == "FailJobSet"
+    assert rule["onJobFailureReasons"] == ["PodFailurePolicy"]
     [replicated] = job["spec"]["replicatedJobs"]
     assert replicated["replicas"] == 1
     inner = replicated["template"]["spec"]
     assert inner["parallelism"] == inner["completions"] == 1
     pod = inner["template"]["spec"]
     [container] = pod["containers"]
+    [refused] = inner["podFailurePolicy"]["rules"]
+    codes = refused["onExitCodes"]
+    assert (refused["action"], codes["operator"]) == ("FailJob", "In")
+    # A user's mistake and a bug; no signal, by which a pre-emption ends the run.
+    assert 1 in codes["values"] and all(code < 128 for code in codes["values"])
+    assert codes["containerName"] == container["name"]
+    assert pod["restartPolicy"] == "Never" and inner["backoffLimit"] == 0
     sides = pod["nodeSelector"]["cloud.google.com/gke-tpu-topology"].split("x")
     chips = container["resources"]["limits"]["google.com/tpu"]
     assert int(sides[0]) * int(sides[1]) == chips <= 8  # all on one host
