@@ -12,7 +12,7 @@
 # What the run keeps outlives the VM, and the same command goes on from there: it is on a
 # persistent disk of its own (DISK, NAME-disk), or at WORKDIR (gs://BUCKET/FOLDER). Disks
 # of a pod are for reading only, so there it is on an NFS server that all hosts mount
-# (SHARE, HOST:/PATH) or at WORKDIR, with the 100 GB of the system's disk to work in. TYPE
+# (SHARE, HOST:/PATH) or at WORKDIR, with the 100 GiB of the system's disk to work in. TYPE
 # (v5litepod-8), RUNTIME, DISK_GB (room for three checkpoints that fill the chips), SPOT
 # (1), ATTEMPTS (to get a VM that is refused, 5) and WAIT (seconds between looks, 30) may
 # be set.
@@ -47,7 +47,7 @@ esac
 [[ -z $SHARE || -z $WORKDIR ]] || fail "a run is kept at SHARE or at WORKDIR, not at both"
 [[ $hosts == one || -n $WORKDIR || -n $SHARE ]] ||
   fail "TYPE=$TYPE has several hosts, and a disk is of one: set SHARE=HOST:/PATH (NFS), \
-or WORKDIR=gs://BUCKET/FOLDER where two checkpoints take less than 80 GB"
+or WORKDIR=gs://BUCKET/FOLDER where three checkpoints fit the system's disk of 100 GiB"
 DISK=${DISK:-$NAME-disk} DISK_GB=${DISK_GB:-$((3 * memory * ${TYPE##*-} + 100))}
 [[ $hosts == one && -z $SHARE ]] || DISK=
 SPOT=${SPOT:-1} WAIT=${WAIT:-30} ATTEMPTS=${ATTEMPTS:-5}

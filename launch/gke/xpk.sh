@@ -23,11 +23,16 @@ workload=$1
 shift
 place=(--cluster="$CLUSTER" --project="$PROJECT" --zone="$ZONE")
 command=$(printf '%q ' python -m aprm_jax.main "$@")
-# By itself XPK starts again what a signal ended: a pre-emption (143), a host that others
-# lost (134, 137). A config that is wrong ends with 1, and stays so.
+# By itself XPK starts again what a signal ended (127 to 255), and leaves a config that is
+# wrong, which ends with 1. So do hosts that have lost another, and they are to go on.
+codes=()
+case $TYPE in
+  *-1 | *-4 | *-8) ;;
+  *) codes=(--restart-on-exit-codes=1) ;;
+esac
 xpk workload create --workload="$workload" "${place[@]}" --tpu-type="$TYPE" \
-  --num-slices=1 --max-restarts="${RESTARTS:-20}" --docker-image="$IMAGE" \
-  --command="$command"
+  --num-slices=1 --max-restarts="${RESTARTS:-20}" "${codes[@]}" \
+  --docker-image="$IMAGE" --command="$command"
 
 pods=(--selector="jobset.sigs.k8s.io/jobset-name=$workload")
 

@@ -252,10 +252,13 @@ def test_xpk_starts_a_workload_on_one_slice_and_says_how_it_ended(stubs):
     assert code == 0, output
     assert calls[0].startswith("xpk workload create --workload=mine --cluster=c")
     assert "--num-slices=1" in calls[0] and "--config.seed=1" in calls[0]
+    # A config that is wrong is wrong again.
+    assert "--restart-on-exit-codes" not in calls[0]
     code, output, calls = stubs(
         "gke/xpk.sh", "m", CONFIG, phases=["Failed"], **XPK, TYPE="v6e-16"
     )
     assert code == 1 and "--tpu-type=v6e-16" in calls[0]
+    assert "--restart-on-exit-codes=1" in calls[0]  # as hosts end that lost another
     # It ended before anything could be followed: its log is shown all the same.
     assert [call.split()[1] for call in calls[1:]] == ["get", "logs"]
     assert "--follow" not in calls[-1]
