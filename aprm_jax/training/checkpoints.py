@@ -76,6 +76,35 @@ class Checkpointer:
         self._in_flight = False  # a save of this host or of another
         self._error: CheckpointError | None = None
 
+    def check_room(self, tree: Any, saves: int) -> None:
+        """Whether the disk can hold the checkpoints of a tree, before any work is done.
+
+        Args:
+          tree: as large as what will be saved.
+          saves: how many are to come. A new one lies beside `keep_last` older ones
+            until it is complete; those that are there already have room.
+
+        Raises:
+          CheckpointError: it cannot.
+        """
+        if not (hosts.leader() or hosts_apart()):
+            return
+        leaves, _ = _flatten(tree)
+        each = sum(leaf.nbytes for leaf in leaves.values())
+        there = len(self.steps())
+        more = min(self._keep_last + 1, there + saves) - there
+        try:
+            disk = shutil.disk_usage(_existing(self._dir))
+            free = disk.free + sum(map(_size, self._incomplete()))
+        except OSError:
+            return
+        if disk.total and more * each > free:
+            raise CheckpointError(
+                f"{self._dir}: the disk has {free / 1e9:.3g} GB free, and {more} "
+                f"checkpoints of {each / 1e9:.3g} GB are to come. Make room, choose "
+                "another --workdir, or keep fewer with --config.checkpoint.keep_last=1"
+            )
+
     def save(self, step: int, tree: Any) -> None:
         """Saves `tree` as step `step`; its arrays may be donated or changed after.
 
@@ -334,6 +363,15 @@ def _processes() -> ocp.options.MultiprocessingOptions:
         active_processes={mine},
         barrier_sync_key_prefix=f"alone{mine}",
     )
+
+
+def _existing(folder: pathlib.Path) -> pathlib.Path:
+    """The folder, or the one that it will be made in."""
+    return next(path for path in (folder, *folder.parents) if path.exists())
+
+
+def _size(folder: pathlib.Path) -> int:
+    return sum(path.stat().st_size for _, path in _files(folder))
 
 
 def _flatten(tree: Any) -> tuple[dict[str, Any], dict[str, list[Any]]]:

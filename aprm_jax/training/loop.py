@@ -124,6 +124,7 @@ def run_loop(
         if hosts.leader():
             _check_logs(workdir, samples)
         return state
+    checkpointer.check_room(state, _saves(start, config))
     console = console and hosts.leader()
     any_host = hosts.AnyHost()
     metrics = Metrics(workdir, config.tensorboard, config.wandb, start=start)
@@ -161,6 +162,12 @@ def run_loop(
             raise _interrupted(stopped_by, log.step, screen, console)
     sharing.share(f"the end of {name}")  # what the leader wrote may be read
     return state
+
+
+def _saves(start: int, config: LoopConfig) -> int:
+    """How many checkpoints are written after step `start`; the last step has one."""
+    every = config.checkpoint_every
+    return -(-config.num_steps // every) - start // every
 
 
 def _states(

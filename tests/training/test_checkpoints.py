@@ -288,3 +288,46 @@ def test_a_write_that_fails_in_the_background_is_told(tmp_path):
     assert "the newest is of 1" in result.stdout
     assert "space left" in result.stdout
     assert result.stderr == ""  # of the writes that were under way beside it
+
+
+def _with_room(monkeypatch, free):
+    """A disk with so many bytes left."""
+    disk = shutil._ntuple_diskusage(10**12, 10**12 - free, free)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: disk)
+
+
+@pytest.mark.parametrize(
+    ("there", "saves", "more"),
+    [(0, 1, 1), (0, 2, 2), (0, 9, 3), (1, 9, 2), (2, 1, 1), (2, 9, 1)],
+)
+def test_a_disk_without_room_is_told_before_the_work(
+    tmp_path, monkeypatch, there, saves, more
+):
+    state = {"w": np.zeros(1000, np.float32), "m": jnp.zeros((10, 50), jnp.bfloat16)}
+    checkpointer = Checkpointer(tmp_path / "a" / "b", keep_last=2, async_=False)
+    for step in range(there):
+        checkpointer.save(step, state)
+    size = 4 * 1000 + 2 * 500
+    _with_room(monkeypatch, more * size)
+    checkpointer.check_room(state, saves)
+    _with_room(monkeypatch, more * size - 1)
+    with pytest.raises(CheckpointError, match=rf"{more} checkpoints of 5e-06 GB"):
+        checkpointer.check_room(state, saves)
+    checkpointer.close()
+
+
+def test_what_a_kill_left_is_room_for_the_next_checkpoint(tmp_path, monkeypatch):
+    left = tmp_path / "7"  # without a manifest
+    left.mkdir()
+    (left / "some").write_bytes(bytes(3000))
+    _with_room(monkeypatch, 1000)
+    Checkpointer(tmp_path).check_room({"w": np.zeros(1000, np.float32)}, 1)
+    (left / "some").write_bytes(bytes(2999))
+    with pytest.raises(CheckpointError, match="1 checkpoints"):
+        Checkpointer(tmp_path).check_room({"w": np.zeros(1000, np.float32)}, 1)
+
+
+def test_a_file_system_that_knows_no_size_is_believed(tmp_path, monkeypatch):
+    nothing = shutil._ntuple_diskusage(0, 0, 0)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: nothing)
+    Checkpointer(tmp_path).check_room(tree(), 9)

@@ -329,3 +329,25 @@ def test_a_line_is_json_that_strict_readers_take(tmp_path):
     text = (tmp_path / "metrics.jsonl").read_text()
     rows = [json.loads(line, parse_constant=refuse) for line in text.splitlines()]
     assert rows[1]["x"] == math.inf
+
+
+def test_a_disk_without_room_for_the_checkpoints_is_told_before_a_step(
+    tmp_path, monkeypatch
+):
+    def never(state, step, timer):
+        raise AssertionError("a step was taken")
+
+    asked = []
+    monkeypatch.setattr(
+        Checkpointer, "check_room", lambda self, tree, saves: asked.append(saves)
+    )
+    for steps in (1, 5, 6, 10, 11):
+        with pytest.raises(AssertionError):
+            run_loop(
+                {"w": np.zeros(2)},
+                never,
+                workdir=tmp_path,
+                config=LoopConfig(steps, checkpoint_every=5, tensorboard=False),
+                name="toy",
+            )
+    assert asked == [1, 1, 2, 2, 3]
