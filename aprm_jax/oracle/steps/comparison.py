@@ -148,6 +148,18 @@ def assignments(step: Step) -> dict[str, Relation]:
     return {name: found[name] for name in found if name not in several}
 
 
+def _chain(step: Step, first: Relation) -> list[Formula]:
+    """What a chain of relations says of its first side, the last right side first."""
+    relations = step.reading.relations
+    at = next(i for i, relation in enumerate(relations) if relation is first)
+    sides = [first.right]
+    for relation in relations[at + 1 :]:
+        if not relation.chained or relation.sign != "=":
+            break
+        sides.append(relation.right)
+    return sides[::-1]
+
+
 def values(step: Step) -> list[Fraction]:
     """What a step computes: values of its closed expressions with an operation."""
     found = []
@@ -178,7 +190,8 @@ def compared(a: Step, b: Step, least_overlap: float) -> tuple[Formula, Formula] 
     """The two formulas, of `a` and `b`, that have to be equal; None where none have to.
 
     Final answers always have to. Values of one variable have to where they have the
-    same other variables. Conclusions have to where the steps say the same otherwise.
+    same other variables: of `g = 3 - 2y = 6 - 8x` the last that has. Conclusions have
+    to where the steps say the same otherwise.
     Steps that choose a way on only have to agree in what they compute.
     """
     if a.answer is not None and b.answer is not None:
@@ -190,9 +203,14 @@ def compared(a: Step, b: Step, least_overlap: float) -> tuple[Formula, Formula] 
         other = theirs.get(text)
         if other is None:
             continue
-        names = variables(relation.right.node), variables(other.right.node)
-        if names[0] == names[1]:
-            return relation.right, other.right
+        pairs = (
+            (ours, known)
+            for ours in _chain(a, relation)
+            for known in _chain(b, other)
+            if variables(ours.node) == variables(known.node)
+        )
+        if (ends := next(pairs, None)) is not None:
+            return ends
     if overlap(a, b) < least_overlap or _same_cases(a, b):
         return None
     ends = a.conclusion, b.conclusion
