@@ -71,9 +71,10 @@ begin() {
   [[ ! -f $run/log ]] || mv "$run/log" "$run/log.before"
   printf '%s\n' "${START:-}" >"$run/start"
   printf '%s\n' "$asked" >"$run/asked"
+  : >"$run/log" # whoever follows it may be there before the run
   setsid flock --nonblock "$run/alive" bash launch/on_vm.sh detached \
     ~/venv/bin/python -u -m aprm_jax.main --workdir="$workdir" "$@" \
-    >"$run/log" 2>&1 </dev/null 8>&- &
+    >>"$run/log" 2>&1 </dev/null 8>&- &
   echo $! >"$run/holder"
 }
 

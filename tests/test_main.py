@@ -230,7 +230,9 @@ def test_a_bad_data_file_is_named(tmp_path, content, reason):
     file = tmp_path / "problems.jsonl"
     if content is not None:
         file.write_bytes(content)
-    output = refused(tmp_path, GSM8K, f"--config.domain.train={file}")
+    fields = {"train": file, "test": file, "model_solutions": "", "processbench": ""}
+    named = [f"--config.domain.{name}={value}" for name, value in fields.items()]
+    output = refused(tmp_path, GSM8K, *named)
     assert str(file) in output and reason in output
 
 
