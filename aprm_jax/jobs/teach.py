@@ -35,7 +35,6 @@ from aprm_jax.training.ahead import Ahead
 from aprm_jax.training.learner import LearnerState, make_update, start
 from aprm_jax.training.loop import StepOutput, run_loop
 from aprm_jax.training.mesh import shard_batch
-from aprm_jax.training.schedules import warmup_cosine
 from aprm_jax.verifiers.scoring import Scorer, prm_scorer
 
 ROUNDS = "rounds"  # the folder of what they found
@@ -46,14 +45,8 @@ Pairs = list[tuple[Situation, str]]  # a correct step, and a wrong one in its pl
 
 def optimiser(c: SftConfig, updates: int) -> optax.GradientTransformation:
     """AdamW of `config.sft`, its learning rate over so many updates."""
-    return optax.chain(
-        optax.clip_by_global_norm(c.clip_norm),
-        optax.adamw(
-            warmup_cosine(c.learning_rate, min(c.warmup, updates // 2), updates),
-            b2=0.98,
-            weight_decay=c.weight_decay,
-        ),
-    )
+    warmup = min(c.warmup, updates // 2)
+    return sft.optimiser(dataclasses.replace(c, updates=updates, warmup=warmup))
 
 
 def compiled_update(
