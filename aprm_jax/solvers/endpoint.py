@@ -23,15 +23,21 @@ from aprm_jax.tasks.protocols import Grader
 
 @dataclasses.dataclass
 class _Open:
-    """A solution that is being written; none follows a step that is not `closed`."""
+    """A solution that is being written, step by step while it `goes_on`."""
 
     question: str
     steps: list[str]
     draw: int
     finished: bool = False
     closed: bool = True
+    room: bool = True  # for another step
     tokens: list[tuple[int, ...]] = dataclasses.field(default_factory=list)
     logprobs: list[tuple[float, ...]] = dataclasses.field(default_factory=list)
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether another step may follow, as far as the last one and the room go."""
+        return self.closed and self.room and not self.finished
 
     def solution(self) -> Solution:
         """As it is now; with ids and log-probabilities if it was told of all steps."""
@@ -122,11 +128,11 @@ class EndpointSolver(Solver):
         """The solutions that go on, by their prompts."""
         live: dict[Prompt, list[_Open]] = {}
         for s in solutions:
-            if s.finished or not s.closed or len(s.steps) >= max_steps:
+            if not s.goes_on or len(s.steps) >= max_steps:
                 continue
             prompt = self.layout.prompt(s.question, s.steps)
             if prompt is None:
-                s.closed = False
+                s.room = False
             else:
                 live.setdefault(prompt, []).append(s)
         return live
@@ -155,7 +161,7 @@ class EndpointSolver(Solver):
     def _close(self, solution: _Open, choice: Choice | None) -> None:
         """Adds a step; None where the server had no room for one."""
         if choice is None:
-            solution.closed = False
+            solution.room = False
             return
         text, solution.closed = self.layout.read(choice)
         solution.steps.append(text)

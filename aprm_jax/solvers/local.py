@@ -33,6 +33,7 @@ class _Partial:
     draw: int  # picks its randomness, whichever others are still unfinished
     finished: bool = False
     closed: bool = True
+    room: bool = True  # for another step
     tokens: list[tuple[int, ...]] = dataclasses.field(default_factory=list)
     logprobs: list[tuple[float, ...]] = dataclasses.field(default_factory=list)
 
@@ -40,8 +41,16 @@ class _Partial:
     def start(self) -> Start:
         return self.question, tuple(self.steps)
 
+    @property
+    def goes_on(self) -> bool:
+        """Whether another step may follow, as far as the last one and the room go."""
+        return self.closed and self.room and not self.finished
+
     def add(self, written: Written) -> None:
         """One more step, or that there was no room for one."""
+        self.room = written.room
+        if not written.room:  # the last step is as whole as it was
+            return
         self.closed, self.finished = written.closed, written.finished
         if written.tokens:
             self.steps.append(written.text)
@@ -230,11 +239,7 @@ class LocalSolver(Solver):
 def _write(partial: list[_Partial], write: _Write, key: Any, max_steps: int) -> None:
     """Goes on with solutions until each has ended."""
     for depth in range(max_steps):
-        live = [
-            p
-            for p in partial
-            if p.closed and not p.finished and len(p.steps) < max_steps
-        ]
+        live = [p for p in partial if p.goes_on and len(p.steps) < max_steps]
         if not live:
             return
         written = write(live, jax.random.fold_in(key, depth))

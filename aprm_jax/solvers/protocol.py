@@ -23,7 +23,9 @@ class Solution:
       tokens: of each sampled step, the ids that were drawn, the stop included; empty
         where the solver does not tell them.
       logprobs: of these tokens, see `Samples.logprobs`.
-      closed: whether its last step is a whole one, so that another could follow.
+      closed: whether its last step is a whole one; False where it was cut off. A
+        solution that is closed, unfinished and shorter than was asked for ended where
+        its solver had no room for another step.
     """
 
     question: str

@@ -392,14 +392,15 @@ def test_a_prompt_longer_than_the_model_ends_a_solution_unfinished(tmp_path):
     long = b'{"error": {"code": "context_length_exceeded"}}'
     with serving(lambda n, _: (400, {}, long) if n else completion("x")) as server:
         ((found,),) = solver(server, tmp_path).solve([("q", ())], 1, KEY, max_steps=5)
-    assert (found.steps, found.finished, found.closed) == (("x",), False, False)
+    assert (found.steps, found.finished, found.closed) == (("x",), False, True)
     assert len(server.bodies) == 2
     rows = BuilderLayout(tiny_game.builder(None, (12,)))
     with serving(lambda *_: completion("3 + 3")) as server:
         ((found,),) = solver(server, tmp_path, rows).solve(
             [("1 + 2 + 3", ())], 1, KEY, max_steps=9
         )
-    assert found.steps == ("3 + 3", "3 + 3") and not found.closed
+    assert found.steps == ("3 + 3", "3 + 3")
+    assert found.closed and not found.finished
 
 
 TOO_MANY = (

@@ -88,7 +88,8 @@ def test_a_step_that_never_closes_ends_a_solution_unfinished(cut):
     """Also where its text would conclude it."""
     (((one,)), sampler) = _solve(lambda line, _: cut, [("1 + 2 + 3", ())])
     (solution,) = one
-    assert not solution.finished and len(sampler.requests) == 1
+    assert not solution.finished and not solution.closed
+    assert len(sampler.requests) == 1
     assert solution.steps == (cut.removesuffix("...").removesuffix("<eos>"),)
 
 
@@ -104,6 +105,7 @@ def test_a_prompt_that_no_longer_fits_ends_a_solution_unfinished():
     # <bos> and 6 tokens, 4 more a step: 7, 11, then 15 > 12. The other: 5, 9, 13.
     assert [len(row[0].steps) for row in found] == [2, 2]
     assert not any(row[0].finished for row in found)
+    assert all(row[0].closed for row in found)  # its last step is whole
     assert len(sampler.requests) == 2
 
 

@@ -9,9 +9,12 @@ import jax
 import numpy as np
 import pytest
 import scipy.stats
+import tiny_game
+from scripted import ScriptedSampler
 from tiny_search import Answers, Rule, walk
 
 from aprm_jax.data.problem import Problem
+from aprm_jax.solvers.local import LocalSolver
 from aprm_jax.solvers.protocol import Solution
 from aprm_jax.verifiers import progress
 from aprm_jax.verifiers.progress import prover_statistics
@@ -60,6 +63,19 @@ class RuleSolver:
 def _sampler(base=None, prover=None, **fields):
     coverage = Coverage(**({"n_cov": 4, "n_mc": 5, "max_steps": 8} | fields))
     return ValueSampler(base or RuleSolver(), prover, Answers(), coverage)
+
+
+def test_the_whole_step_behind_which_there_is_no_room_has_a_value():
+    # <bos> and 6 tokens, 4 more a step: of 12 there is room for two steps, not three.
+    builder = tiny_game.builder(None, (64,))
+    sampler = ScriptedSampler(builder, lambda *_: "3 + 3", prompt_buckets=(12,))
+    solver = LocalSolver(sampler, None, tiny_game.DOMAIN, builder)
+    problem = Problem("1 + 2 + 3", (), "6")
+    (tree,) = _trees(_sampler(solver), [problem])
+    assert [node.text for node in tree.nodes] == ["1 + 2 + 3", "3 + 3", "3 + 3"]
+    # Nothing can be written there, so its completions do not arrive.
+    assert [node.drawn for node in tree.nodes] == [4, 4, 4]
+    assert tree.nodes[-1].counts == (0, 5)
 
 
 def _trees(sampler, problems=PROBLEMS, measured=0):
