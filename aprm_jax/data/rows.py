@@ -85,7 +85,8 @@ class Batcher:
                 return size
         raise TooLongError(
             f"a row of {length} tokens does not fit the longest bucket "
-            f"({self.buckets[-1]}): raise model.buckets or shorten the data"
+            f"({self.buckets[-1]}): shorten the text, or take a model that was trained "
+            "with longer ones (builder.buckets)"
         )
 
     def fits(self, row: StepRow) -> bool:

@@ -393,7 +393,10 @@ def static_rows(
     rng: np.random.Generator,
     count: int,
 ) -> list[StepRow]:
-    """Up to `count` static corruptions that the oracle calls incorrect, labelled 0."""
+    """Up to `count` static corruptions that the oracle calls incorrect, labelled 0.
+
+    Those that do not fit a row of `builder` are left out.
+    """
     out = []
     for point in points:
         if len(out) == count:
@@ -404,7 +407,7 @@ def static_rows(
         verdict = oracle.judge(point.question, point.prefix, point.step, text)
         if verdict.label == Label.INCORRECT:
             out.append(builder.step(point.question, point.prefix, text, 0.0))
-    return out
+    return [row for row in out if builder.fits(row)]
 
 
 def round_metrics(

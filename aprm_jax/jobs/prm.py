@@ -10,7 +10,7 @@ import numpy as np
 import optax
 
 from aprm_jax.config import ConfigError
-from aprm_jax.data.rows import StepRow
+from aprm_jax.data.rows import StepRow, TooLongError
 from aprm_jax.data.steps import RowFormat
 from aprm_jax.game.rollouts import (
     BatchSize,
@@ -198,6 +198,11 @@ def _batches(
                 wrong = _hardest(scorer, prm, wrong, count, c.hard_share)
         with timer("data"):
             wrong = [*wrong, *right]
+            if not clean and not wrong:
+                raise TooLongError(
+                    f"step {step}: none of its steps fits the longest bucket "
+                    f"({context.builder.buckets[-1]} tokens); raise builder.buckets"
+                )
             return prm_batch(clean, wrong, (), context.builder, rows)
 
     return batch_of
@@ -272,7 +277,7 @@ def _labelled(
             rng,
             drawn,
         )
-        return [row for row in wrong if builder.fits(row)], [], wanted
+        return wrong, [], wanted
     # Balanced over the label, as PAV does: half of them below 0.5.
     bad = [s for s in pool if s.label < 0.5]
     good = [s for s in pool if s.label >= 0.5]

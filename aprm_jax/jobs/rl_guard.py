@@ -105,7 +105,8 @@ class GameGuard:
 
         What was cut off is no step, and never reaches R.
         """
-        builder = self.read.scorer.builder
+        # Of the game, whose replay takes them; R alone may read longer ones.
+        builder = self.rounds.arena.prm_player.builder
         whole = [
             s if s.closed else dataclasses.replace(s, steps=s.steps[:-1])
             for s in solutions

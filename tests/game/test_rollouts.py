@@ -324,6 +324,21 @@ def test_static_rows_are_wrong_and_no_more_than_asked():
     assert [r.tokens.tolist() for r in few] == [r.tokens.tolist() for r in rows[:2]]
 
 
+def test_static_rows_that_do_not_fit_are_left_out(monkeypatch):
+    def corrupt(self, rng, question, prefix, step):
+        return "2 + 3" if question == EASY.question else "1 + 100"
+
+    monkeypatch.setattr(type(DOMAIN), "corrupt", corrupt)
+    points = [EASY, Situation("1 + 2 * 3", (), "1 + 6")]
+    short, long = _static_rows(points, 2)
+    assert len(short) < len(long)
+    for size, kept in ((len(long), 2), (len(long) - 1, 1), (len(short) - 1, 0)):
+        rows = tiny_game.builder(buckets=(size,))
+        rng = np.random.default_rng(0)
+        found = rollouts.static_rows(points, DOMAIN, DOMAIN.oracle, rows, rng, 2)
+        assert len(found) == kept
+
+
 def test_correct_corruptions_are_no_static_negatives(monkeypatch):
     monkeypatch.setattr(type(DOMAIN), "corrupt", lambda self, rng, q, p, step: step)
     assert _static_rows([EASY], 1) == []

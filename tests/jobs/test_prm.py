@@ -13,10 +13,12 @@ import tiny_run
 
 import aprm_jax
 from aprm_jax.config import ConfigError, validate, with_fields
-from aprm_jax.game.rollouts import situations, static_rows
+from aprm_jax.data.rows import TooLongError
+from aprm_jax.game.rollouts import BatchSize, situations, static_rows
 from aprm_jax.jobs import prm
 from aprm_jax.jobs.context import Context, JobError
 from aprm_jax.solvers.protocol import Solution
+from aprm_jax.training.timing import PhaseTimer
 from aprm_jax.verifiers.monte_carlo import LabelledStep
 from aprm_jax.verifiers.scoring import Scorer, prm_scorer
 
@@ -45,6 +47,13 @@ def test_without_a_hard_share_as_many_corruptions_are_judged_as_are_learned_from
     expected = static_rows(points, domain, domain.oracle, context.builder, rng, size)
     assert (_ids(wrong), right, count) == (_ids(expected), [], SIZE // 2)
     assert len(clean) == SIZE // 2
+
+
+def test_a_batch_of_which_no_step_fits_is_explained():
+    context = Context(tiny_run.config({"builder.buckets": (2,)}), Path("nowhere"), "p")
+    batch_of = prm._batches(context, SIZE, BatchSize(), (), {})
+    with pytest.raises(TooLongError, match=r"step 0: .*raise builder\.buckets"):
+        batch_of(None, 0, PhaseTimer())
 
 
 @pytest.mark.parametrize("pool", [(), BAD, BAD + GOOD], ids=["static", "bad", "both"])

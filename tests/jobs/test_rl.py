@@ -192,6 +192,20 @@ def test_what_a_solution_was_cut_off_in_is_no_step_for_the_guard(root):
     assert [row.labels.tolist() for row in cut] == [[1.0]]
 
 
+def test_own_steps_that_do_not_fit_the_games_rows_are_left_out(root):
+    """The PRM was trained on longer rows, and scores them still."""
+    solution = Solution("2 + 3 * 4", ("2 + 12", "14"), True)
+    c = config(**{"rl.verifiers": (), "rl.guard.prm": "prm"})
+    long = rl_guard.GameGuard.of(tiny_run.at("rl", c, root, "long"))
+    first, last = long._rows([solution])
+    c = with_fields(c, {"builder.buckets": (len(first) - 1,)})
+    guard = rl_guard.GameGuard.of(tiny_run.at("rl", c, root, "short"))
+    assert guard.read.scorer.builder.fits(first)
+    (row,) = rows = guard._rows([solution])
+    assert row.tokens.tolist() == last.tokens.tolist() and len(last) < len(first)
+    assert guard.state.replay.add(rows).size == 1
+
+
 def test_a_guard_may_keep_its_generator_as_it_is(root):
     guarded = {"rl.verifiers": (), "rl.guard.prm": "prm"}
     for frozen in (False, True):
