@@ -288,7 +288,8 @@ def make_update(
     """Compiles `update(state, refs, generator_batch, prm_batch, key)`.
 
     The state is donated. Where any loss or gradient is not finite the old state
-    comes back and `metrics["nonfinite"]` is 1. A player that is not trained
+    comes back and `metrics["nonfinite"]` is 1. A player whose batch weighs nothing
+    keeps its state, optimiser included, while the other steps. One that is not trained
     (`train_generator`, `train_prm`) keeps its parameters, and its batch may be None.
     On a `mesh` the state stays where `training.mesh` puts it. `prm_decoder` is R's
     architecture where it is not G's.
@@ -303,11 +304,12 @@ def make_update(
         key: Array,
     ) -> tuple[GameState, Scalars]:
         metrics: Scalars = {}
-        after, finite = state, jnp.asarray(True)
+        after, finite = [state.generator, state.prm], jnp.asarray(True)
+        moves = [finite, finite]  # whether each has something to learn from
         # Both gradients are of `state`: neither player sees the other's step.
         if config.train_generator:
             assert generator_batch is not None
-            generator, learned, fine = _learn_generator(
+            after[0], learned, fine, moves[0] = _learn_generator(
                 state.generator,
                 refs.generator,
                 generator_batch,
@@ -315,19 +317,18 @@ def make_update(
                 config,
                 generator_tx,
             )
-            after = dataclasses.replace(after, generator=generator)
             finite &= fine
             metrics |= {f"generator/{k}": v for k, v in learned.items()}
         if config.train_prm:
             assert prm_batch is not None
-            prm, learned, fine = _learn_prm(
+            after[1], learned, fine, moves[1] = _learn_prm(
                 state.prm, refs.prm, prm_batch, prm_decoder, config, prm_tx, key
             )
-            after = dataclasses.replace(after, prm=prm)
             finite &= fine
             metrics |= {f"prm/{k}": v for k, v in learned.items()}
-        kept, flag = guarded(mesh, state, after, finite)
-        return kept, metrics | flag
+        before = [state.generator, state.prm]
+        kept, flag = guarded(mesh, before, after, finite, moves)
+        return GameState(*kept), metrics | flag
 
     return jax.jit(on_mesh(mesh, update), donate_argnums=0)
 

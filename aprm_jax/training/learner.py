@@ -55,14 +55,22 @@ def value_and_gradient(
         at a time. They are summed with their weights: their number changes rounding
         alone. It must divide the rows.
     """
+    loss, metrics, gradient = _summed(loss_fn, params, batch, microbatches)
+    return loss.mean(), _shown(metrics), gradient
+
+
+def _summed(
+    loss_fn: LossFn, params: Params, batch: Any, microbatches: int
+) -> tuple[MeanMetric, Mapping[str, Metric], Params]:
+    """As `value_and_gradient`, the loss and its metrics as what adds up."""
     if microbatches == 1:
 
         def mean(params):
             loss, metrics = loss_fn(params, batch)
-            return loss.mean(), metrics
+            return loss.mean(), (loss, dict(metrics))
 
-        (value, metrics), gradient = jax.value_and_grad(mean, has_aux=True)(params)
-        return value, _shown(metrics), gradient
+        (_, found), gradient = jax.value_and_grad(mean, has_aux=True)(params)
+        return *found, gradient
 
     def total(params, part):
         loss, metrics = loss_fn(params, part)
@@ -86,7 +94,7 @@ def value_and_gradient(
     ((loss, metrics), gradient), _ = jax.lax.scan(add, none, parts)
     weight = jnp.maximum(loss.weight, 1e-8)
     gradient = jax.tree.map(lambda g, p: (g / weight).astype(p.dtype), gradient, params)
-    return loss.mean(), _shown(metrics), gradient
+    return loss, metrics, gradient
 
 
 def by_microbatch(function: Callable[[Any], Any], batch: Any, microbatches: int) -> Any:
@@ -103,26 +111,38 @@ def learn(
     loss_fn: LossFn,
     batch: Any,
     microbatches: int = 1,
-) -> tuple[LearnerState, Scalars, Bool[Array, ""]]:
-    """One step down the loss, and whether everything about it was finite.
+    *,
+    summable: bool = False,
+) -> tuple[LearnerState, dict[str, Any], Bool[Array, ""], Bool[Array, ""]]:
+    """One step down the loss, and two flags that say what it is worth, for `guarded`.
+
+    Args:
+      tx: the optimiser.
+      state: before the step.
+      loss_fn: of (params, batch).
+      batch: see `value_and_gradient`.
+      microbatches: likewise.
+      summable: leaves the loss and its metrics as what adds up over several updates.
 
     Returns:
       The state after the step, whatever it is worth; metrics with `loss`,
       `grad_norm` and, of an optimistic optimiser, `grad_change` (||g_t - g_{t-1}|| /
-      ||g_t||: how far optimism looks ahead); and the flag for `guarded`.
+      ||g_t||: how far optimism looks ahead); whether everything about it was finite;
+      and whether anything in the batch weighs anything: if not, momentum alone would
+      move the state, and optimism backwards.
     """
-    loss, metrics, gradient = value_and_gradient(
-        loss_fn, state.params, batch, microbatches
-    )
-    norm = optax.tree.norm(gradient)
+    total, parts, gradient = _summed(loss_fn, state.params, batch, microbatches)
+    loss, norm = total.mean(), optax.tree.norm(gradient)
     updates, opt = tx.update(gradient, state.opt, state.params)
-    metrics = {"loss": loss} | metrics | {"grad_norm": norm}
+    found = {"loss": total, **parts} if summable else {"loss": loss, **_shown(parts)}
+    metrics: dict[str, Any] = found | {"grad_norm": norm}
     previous = optax.tree_utils.tree_get(state.opt, "previous")
     if previous is not None:
         current = optax.tree_utils.tree_get(opt, "previous")
         metrics["grad_change"] = gradient_change(current, previous)
     after = LearnerState(optax.apply_updates(state.params, updates), opt)
-    return after, metrics, jnp.isfinite(loss) & jnp.isfinite(norm)
+    finite = jnp.isfinite(loss) & jnp.isfinite(norm)
+    return after, metrics, finite, total.weight > 0
 
 
 def gradient_change(gradient: Params, previous: Params) -> Float32[Array, ""]:
@@ -135,11 +155,25 @@ def gradient_change(gradient: Params, previous: Params) -> Float32[Array, ""]:
 
 
 def guarded(
-    mesh: jax.sharding.Mesh | None, before: Any, after: Any, finite: Bool[Array, ""]
+    mesh: jax.sharding.Mesh | None,
+    before: Any,
+    after: Any,
+    finite: Bool[Array, ""],
+    learned: Any,
 ) -> tuple[Any, Scalars]:
-    """`after` where all was finite, else `before`; pinned to its place on the mesh."""
-    kept = jax.tree.map(lambda a, b: jnp.where(finite, a, b), after, before)
-    return pin(mesh, kept), {"nonfinite": 1.0 - finite.astype(jnp.float32)}
+    """`after` where all was finite, else `before`; pinned to its place on the mesh.
+
+    `learned` is a flag, or one for each of several states: where it is not set that
+    state is `before` too, its optimiser's included. One choice for both reasons: a
+    second one would change how the compiler rounds.
+    """
+
+    def chosen(learned, after, before):
+        good = finite & learned
+        return jax.tree.map(lambda a, b: jnp.where(good, a, b), after, before)
+
+    kept = pin(mesh, jax.tree.map(chosen, learned, after, before))
+    return kept, {"nonfinite": 1.0 - finite.astype(jnp.float32)}
 
 
 def make_update(
@@ -149,12 +183,13 @@ def make_update(
     *,
     microbatches: int = 1,
     prefix: str = "",
-) -> Callable[..., tuple[LearnerState, Scalars]]:
+    summable: bool = False,
+) -> Callable[..., tuple[LearnerState, dict[str, Any]]]:
     """Compiles `update(state, batch, *rest) -> (state, metrics)`; the state is donated.
 
     Where the loss or the gradient is not finite the old state comes back and
-    `metrics["nonfinite"]` is 1. On a `mesh` the state stays where `training.mesh`
-    puts it.
+    `metrics["nonfinite"]` is 1; so it does, without that, where nothing in the batch
+    weighs anything. On a `mesh` the state stays where `training.mesh` puts it.
 
     Args:
       loss_fn: of (params, batch, *rest); `rest` is the same for all microbatches.
@@ -162,14 +197,17 @@ def make_update(
       mesh: the devices.
       microbatches: see `value_and_gradient`.
       prefix: of the metrics' names.
+      summable: see `learn`.
     """
 
     def update(state: LearnerState, batch: Any, *rest: Any):
         def loss_of(params, part):
             return loss_fn(params, part, *rest)
 
-        after, metrics, finite = learn(tx, state, loss_of, batch, microbatches)
-        kept, flag = guarded(mesh, state, after, finite)
+        after, metrics, *worth = learn(
+            tx, state, loss_of, batch, microbatches, summable=summable
+        )
+        kept, flag = guarded(mesh, state, after, *worth)
         return kept, {prefix + name: x for name, x in metrics.items()} | flag
 
     return jax.jit(on_mesh(mesh, update), donate_argnums=0)

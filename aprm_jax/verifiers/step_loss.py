@@ -141,8 +141,8 @@ def make_prm_update(
             params = materialise(ref, trained, adapters)
             return step_loss(params, part, decoder, head, objective)
 
-        after, metrics, finite = learn(tx, state, loss_fn, prepared, microbatches)
-        kept, flag = guarded(mesh, state, after, finite)
+        after, metrics, *worth = learn(tx, state, loss_fn, prepared, microbatches)
+        kept, flag = guarded(mesh, state, after, *worth)
         return kept, {f"prm/{name}": x for name, x in metrics.items()} | flag
 
     return jax.jit(on_mesh(mesh, update), donate_argnums=0)

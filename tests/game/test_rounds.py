@@ -6,15 +6,16 @@ import dataclasses
 import functools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny_game
 
 from aprm_jax.game import rollouts
 from aprm_jax.game import rounds as rounds_of_a_game
-from aprm_jax.game.rounds import LoopState, Played
+from aprm_jax.game.rounds import LoopState, Played, Player
 from aprm_jax.models import heads
-from aprm_jax.oracle.verdict import Label
+from aprm_jax.oracle.verdict import Label, Verdict
 from aprm_jax.sampling.sampler import Samples
 from aprm_jax.training.metrics import to_scalar
 from aprm_jax.training.timing import PhaseTimer
@@ -192,6 +193,49 @@ def test_a_round_without_a_decided_perturbation_goes_on(monkeypatch):
     assert to_scalar(output.metrics["nonfinite"]) == 0.0
     assert np.isnan(to_scalar(output.metrics["prm/accuracy_fresh"]))
     assert int(output.state.replay.added) == 0
+
+
+class _Silent:
+    """An oracle whose pool times out: it decides nothing."""
+
+    def judge(self, question, prefix, step, candidate):
+        del question, prefix, step, candidate
+        return Verdict(Label.UNDECIDABLE, "timeout", "no answer in time")
+
+
+def test_a_round_that_teaches_the_generator_nothing_leaves_it_alone(monkeypatch):
+    place = dataclasses.replace(_scripted(monkeypatch, "1 + 1"), oracle=_Silent())
+    trained, _, before, *_ = _three_rounds()
+    rounds = tiny_game.rounds(place, tiny_game.game_config())
+    rounds.update, rounds.scorer = trained.update, trained.scorer
+    output = rounds.step_fn(jax.tree.map(jnp.array, before), 3, PhaseTimer())
+    assert not output.batch["generator"].weight.any()
+    after = _bits(output.state.game)
+    jax.tree.map(np.testing.assert_array_equal, after.generator, before.game.generator)
+    moved = jax.tree.map(
+        lambda a, b: np.any(a != b), after.prm.params, before.game.prm.params
+    )
+    assert any(jax.tree.leaves(moved))
+
+
+def test_static_corruptions_that_r_cannot_read_are_not_measured(monkeypatch):
+    """R's rows are shorter than G's: as where a finished PRM is attacked."""
+    prm = Player(tiny_game.builder(buckets=(23,)), tiny_game.DECODER)
+    place = dataclasses.replace(_scripted(monkeypatch, "1 + 1"), prm=prm)
+    rounds = tiny_game.rounds(place, tiny_game.game_config(static_probe=4))
+    points = [prompt.situation for prompt in rounds._prompts(11)]
+    assert all(
+        prm.builder.fits(prm.builder.step(p.question, p.prefix, p.step)) for p in points
+    )
+    rng, domain = np.random.default_rng([5, 41, 11]), tiny_game.DOMAIN
+    wide = tiny_game.builder()
+    rows = rollouts.static_rows(points, domain, domain.oracle, wide, rng, 4)
+    fitting = [row for row in rows if prm.builder.fits(row)]
+    assert 0 < len(fitting) < len(rows)
+    found = rounds.scorer.rows(rounds.refs.prm, dict(enumerate(fitting)))
+    caught = np.mean([found[k][0] < 0 for k in found])
+    metrics = rounds.play(rounds.state, 11, PhaseTimer()).metrics
+    assert metrics["prm/accuracy_static"] == caught
 
 
 def test_a_frozen_prm_is_attacked_without_replay():

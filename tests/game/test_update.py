@@ -397,6 +397,34 @@ def test_a_batch_that_is_not_finite_changes_nothing(broken):
     assert _moved(state.generator.params, before.generator.params) > 0
 
 
+def _nothing(batch: GeneratorBatch | PrmBatch) -> Any:
+    """A batch of which nothing is to be learned."""
+    if isinstance(batch, GeneratorBatch):
+        return batch.replace(weight=np.zeros_like(batch.weight))
+    mask = np.zeros_like(batch.rows.label_mask)
+    return batch.replace(rows=dataclasses.replace(batch.rows, label_mask=mask))
+
+
+@pytest.mark.parametrize("idle", ["generator", "prm"])
+def test_a_player_with_nothing_to_learn_from_stays_while_the_other_steps(idle):
+    update = _update(tiny_game.update_config())
+    state, _ = update(_state(), _refs(), _generator_batch(), _prm_batch(), KEY)
+    before = jax.tree.map(np.array, state)
+    again = functools.partial(jax.tree.map, jnp.array, before)
+    batches = {"generator": _generator_batch(1), "prm": _prm_batch(1)}
+    # As it would be with both: neither gradient is of the other's step.
+    both, _ = update(again(), _refs(), *batches.values(), KEY)
+    batches[idle] = _nothing(batches[idle])
+    after, metrics = update(
+        jax.tree.map(jnp.array, before), _refs(), *batches.values(), KEY
+    )
+    assert metrics["nonfinite"] == 0.0 == metrics[f"{idle}/grad_norm"]
+    for player in ("generator", "prm"):
+        expected = before if player == idle else both
+        _same(getattr(after, player), getattr(expected, player))
+    assert _moved(getattr(both, idle).params, getattr(before, idle).params) > 1e-3
+
+
 def test_several_epochs_clip_against_the_policy_that_drew():
     """With `old_logprobs` the ratio is not 1."""
     batch, params = _generator_batch(), tiny_game.generator()

@@ -9,6 +9,7 @@ import optax
 import pytest
 from jax.sharding import AxisType
 
+from aprm_jax.game.ogda import ogda_adam
 from aprm_jax.training import learner
 from aprm_jax.training.learner import Loss
 from aprm_jax.training.masked import MeanMetric
@@ -32,6 +33,40 @@ def test_what_a_learner_starts_from_survives_its_updates(on_mesh):
     state, _ = update(state, jnp.ones(3))
     np.testing.assert_array_equal(params["w"], [0.0, 1.0, 2.0])
     assert np.all(np.asarray(state.params["w"])[1:] < [1.0, 2.0])
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+@pytest.mark.parametrize(
+    "tx",
+    [
+        ogda_adam(1e-2, clip_norm=1.0),
+        ogda_adam(1e-2, clip_norm=1.0, factored=True),
+        optax.adam(optax.linear_schedule(1e-2, 0.0, 9)),
+        optax.adamw(1e-2, weight_decay=0.1),
+    ],
+    ids=["ogda", "factored", "adam", "adamw"],
+)
+def test_a_batch_that_weighs_nothing_is_no_step(tx, parts):
+    """By momentum a learner would go on, and by optimism back."""
+
+    def loss(params, batch) -> Loss:
+        x, weight = batch
+        return MeanMetric.of((x @ params["w"]) ** 2, weight), {}
+
+    update = learner.make_update(loss, tx, microbatches=parts)
+
+    def learned(weights):
+        state, flags = learner.start({"w": jnp.array([1.0, 2.0])}, tx), []
+        for weight in weights:
+            x = jnp.array([[1.0, -3.0], [0.5, 2.0]])
+            state, metrics = update(state, (x, jnp.full(2, weight)))
+            flags.append(float(metrics["nonfinite"]))
+        assert not any(flags)
+        return jax.tree.map(np.asarray, state)
+
+    some, all_ = learned([1.0, 1.0, 0.0, 0.0, 1.0]), learned([1.0, 1.0, 1.0])
+    jax.tree.map(np.testing.assert_array_equal, some, all_)
+    assert not np.array_equal(learned([1.0, 1.0]).params["w"], all_.params["w"])
 
 
 def test_a_change_of_gradients_is_measured_in_float32():
