@@ -32,7 +32,7 @@ from aprm_jax.rl.update import (
     PolicyBatch,
     Readings,
     in_rows,
-    mean_of,
+    over_updates,
     policy_loss,
 )
 from aprm_jax.training import hosts
@@ -118,7 +118,12 @@ def compiled_update(
         policy_loss, decoder=decoder, config=config, most_tokens=most_tokens
     )
     return make_update(
-        loss, tx, mesh, microbatches=config.microbatches, prefix="policy/"
+        loss,
+        tx,
+        mesh,
+        microbatches=config.microbatches,
+        prefix="policy/",
+        summable=True,
     )
 
 
@@ -402,7 +407,7 @@ class Rounds:
                     policy, shard_batch(task.mesh, part), self.ref
                 )
                 metrics.append(found)
-        found = mean_of(metrics)
+        found = over_updates(metrics)
         wrong = jnp.maximum(found["nonfinite"], taught.get("nonfinite", 0.0))
         state = dataclasses.replace(state, policy=policy, implicit=implicit)
         return state, batch, found | taught | {"nonfinite": wrong}
@@ -447,11 +452,12 @@ class Rounds:
         rng = np.random.default_rng([self.seed, 42, self._number(step), epoch])
         # Those that weigh anything are dealt out evenly: none may be left with nothing.
         order = rng.permutation(len(batch.weight))
-        order = order[np.argsort(batch.weight[order, 0] == 0, kind="stable")]
+        nothing = ~batch.weight[order].any(axis=1)
+        order = order[np.argsort(nothing, kind="stable")]
         parts = (
             jax.tree.map(lambda x, i=i: x[order[i::count]], batch) for i in range(count)
         )
-        # By one that weighs nothing, momentum alone would move the policy.
+        # One that weighs nothing would move nothing, and cost an update.
         return [part for part in parts if part.weight.any()]
 
     def _watched(

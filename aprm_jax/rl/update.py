@@ -5,7 +5,9 @@ Axes: B solutions, S steps, T tokens; of what is read, B rows of K solutions.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+import operator
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import flax.struct
@@ -22,7 +24,7 @@ from aprm_jax.policy.logprobs import read_replies
 from aprm_jax.rl.config import RLConfig
 from aprm_jax.rl.sources import SOURCES
 from aprm_jax.rl.trajectories import SolutionRows
-from aprm_jax.training.learner import Loss, Scalars
+from aprm_jax.training.learner import Loss, Metric, Scalars
 from aprm_jax.training.masked import MaxMetric, MeanMetric, masked_mean
 
 ESTIMATORS = ("grpo", "rloo", "reinforce++", "ppo")
@@ -265,14 +267,27 @@ def _truncated(config: RLConfig, log_ratio: Array) -> Array:
     return over.astype(jnp.float32)
 
 
-def mean_of(metrics: list[Scalars]) -> Scalars:
-    """Metrics of a round's updates: the mean of each, the largest of maxima and flags.
+def over_updates(metrics: Sequence[Mapping[str, Any]]) -> Scalars:
+    """Metrics of a round from those of its updates.
 
-    Minibatches are of one size: no weight is lost.
+    What adds up is that of all they counted, not a mean of their means; what does not,
+    a gradient's norm, is the updates' mean, and a flag the largest.
     """
     out: Scalars = {}
-    for name in metrics[0]:
-        found = jnp.stack([m[name] for m in metrics])
-        largest = name.endswith(("_max", "nonfinite"))
-        out[name] = jnp.max(found) if largest else jnp.nanmean(found)
+    for name, first in metrics[0].items():
+        found = [of_update[name] for of_update in metrics]
+        if isinstance(first, Metric):
+            out[name] = functools.reduce(operator.add, map(_counted, found)).shown()
+        elif name.endswith("nonfinite"):
+            out[name] = jnp.max(jnp.stack(found))
+        else:
+            out[name] = jnp.nanmean(jnp.stack(found))
     return out
+
+
+def _counted(metric: Any) -> Any:
+    """An update's; of a mean that is no number, nothing."""
+    if not isinstance(metric, MeanMetric):
+        return metric
+    known = ~jnp.isnan(metric.total)
+    return jax.tree.map(lambda x: jnp.where(known, x, 0.0), metric)

@@ -100,6 +100,21 @@ def test_it_learns_which_solutions_are_right():
     assert found[-1][0] < 0.3 and found[-1][1] > 0.9
 
 
+def test_a_round_of_which_no_outcome_is_known_leaves_it_as_it_is():
+    """Adam's momentum alone would move it, once it has learned."""
+    read, logprobs, _ = _read()
+    right = np.arange(logprobs.shape[0] * logprobs.shape[1]) % 3 == 0
+    right = right.reshape(logprobs.shape[:2])
+    known = np.ones_like(right, np.float32)
+    prm = _prm(config(**LEARNING))
+    state, _ = prm.learn(prm.state, OutcomeBatch(read, right, known, logprobs))
+    before = leaves(state)
+    state, metrics = prm.learn(state, OutcomeBatch(read, right, 0 * known, logprobs))
+    assert metrics["nonfinite"] == 0
+    for a, b in zip(leaves(state), before, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
 def test_problems_that_are_all_right_or_all_wrong_teach_nothing():
     none = dataclasses.replace(TASK, problems=tiny_rl.Numbers("0"))
     c = config(**LEARNING)

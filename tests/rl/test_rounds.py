@@ -264,6 +264,35 @@ def test_no_update_is_made_of_nothing():
     assert [part.weight.sum() for part in parts] == [1, 1]
 
 
+def test_no_minibatch_is_left_with_nothing_where_there_is_enough():
+    """Also where the first solution of a row is the one that weighs nothing."""
+    whole = rounds(config(uniform="keep"), verifier=Says())  # rows of several
+    batch = jax.device_get(whole.step_fn(whole.state, 0, tiny_rl.PhaseTimer()).batch)
+    of = rounds(config(minibatches=2), verifier=Says())
+    weight = np.zeros_like(batch.weight)
+    assert weight.shape == (4, 4)
+    weight[[0, 3], 1:] = 1
+    batch = dataclasses.replace(batch, weight=weight)
+    for epoch in range(20):
+        parts = of._minibatches(batch, 0, epoch)
+        assert [part.weight.sum() for part in parts] == [3, 3]
+
+
+def test_what_minibatches_measure_is_what_the_whole_round_does():
+    """Means over tokens, of which minibatches have more or fewer."""
+    c = config(learning_rate=0.0, uniform="keep", pay=OPEN)
+    logged = []
+    for parts in (1, 4):
+        of = rounds(dataclasses.replace(c, minibatches=parts), verifier=Says())
+        _, [metrics] = play(of, of.state, range(1))
+        logged.append(metrics)
+    whole, dealt = logged
+    assert whole["policy/entropy_token"] > 0 and not dealt["rl/idle"]
+    for name in ("loss", "entropy_token"):
+        wanted = pytest.approx(whole[f"policy/{name}"], rel=1e-5, abs=1e-6)
+        assert dealt[f"policy/{name}"] == wanted
+
+
 def test_a_share_above_0_pays_for_one_problem_at_least():
     for share, problems in ((0.0, 0), (0.1, 1), (0.5, 2), (1.0, 4)):
         of = rounds(config(verifiable_share=share), verifier=Says())
