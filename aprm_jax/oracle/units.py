@@ -77,6 +77,8 @@ _TABLE: dict[str, dict[str, str]] = {
     "force": {"1": "n newton newtons", "1000": "kn"},
     "energy": {
         "1": "j joule joules",
+        "1000000": "MJ megajoule megajoules",
+        "1/1000": "mJ millijoule millijoules",
         "1000": "kj kilojoule kilojoules",
         "4.184": "cal calorie calories",
         "4184": "kcal",
@@ -97,9 +99,12 @@ _TABLE: dict[str, dict[str, str]] = {
     "current": {"1": "a amp amps ampere amperes", "1/1000": "ma"},
     "charge": {
         "1": "c coulomb coulombs",
+        "1000000": "MC",
+        "1/1000": "mC millicoulomb millicoulombs",
         "1/1000000": "μc",
         "1/1000000000": "nc",
         "1/1000000000000": "pc",
+        "1/1000000000000000": "fc",
     },
     "resistance": {"1": "ω ohm ohms"},
     "tesla": {"1": "t tesla teslas"},
@@ -157,8 +162,13 @@ _JOINTS = ("per", "a", "an", "of", "in")
 _WORD = re.compile(r"\\[a-zA-Z]+|°[cCfF]?|[A-Za-zμåÅ$€£¥₹¢]+")
 _SPEED = re.compile(r"\b(mp|kp|kmp|km)h\b")
 _POWER = re.compile(r"\s*\^?\s*\{?\s*(-?[0-9])\s*\}?")
+_FRACTION = re.compile(
+    r"\\[dt]?frac\s*\{((?:[^{}]|\{[^{}]*\})*)\}\s*\{((?:[^{}]|\{[^{}]*\})*)\}"
+)
+_CHARGES = re.compile(r"\belementary charges?\b")
 _DROP = re.compile(
     r"\\(?:mathrm|text|textrm|mbox|operatorname|rm|hat|mathbf|bf)\b|[{}~$]|\\[,;:! ]"
+    r"|\\(?:cdot|times)\b"
 )
 
 
@@ -187,9 +197,13 @@ def read_unit(text: str) -> Unit | None:
     text = (
         text[:MAX_UNIT]
         .replace("\\mu", "μ")
+        .replace("µ", "μ")  # the micro sign is another character
         .replace("\\Omega", "ohm")
+        .replace("Ω", "ohm")
         .replace("\\degree", "°")
+        .replace("%", " percent ")
     )
+    text = _FRACTION.sub(r"\1 / \2", _CHARGES.sub("e", text))
     text = _SPEED.sub(lambda m: "mi/h" if m[1] == "mp" else "km/h", text)
     text = re.sub(r"\^\s*\{?\s*\\circ\s*\}?\s*", "°", text).replace("\\circ", "°")
     text = re.sub(r"°\s*\\?(?:mathrm|text)?\{?\s*([CF])\b\}?", r"°\1 ", text)
@@ -213,9 +227,7 @@ def read_unit(text: str) -> Unit | None:
         if not exponent and (squared[0] or squared[1]):
             count *= 2 if squared[0] else 3
             squared = (None, None)
-        found = UNITS.get(word.lower()) if len(word) > 1 else UNITS.get(word)
-        if found is None:
-            found = UNITS.get(word.lower())
+        found = UNITS.get(word) or UNITS.get(word.lower())  # MJ is no mJ
         if found is None:
             known = False
             name = word.lower().rstrip("s")
@@ -265,3 +277,4 @@ def conversion(a: Unit | None, b: Unit | None) -> Fraction | None:
 
 
 DEGREE, RADIAN = read_unit("degrees"), read_unit("radians")
+PERCENT = read_unit("in percent")  # said of the number: then a share is none

@@ -18,6 +18,7 @@ from aprm_jax.oracle.answers.equivalence import (
     Pool,
     grade,
     same_answer,
+    within,
 )
 from aprm_jax.oracle.answers.extraction import Style, choice_letters, extract
 from aprm_jax.oracle.answers.jee import jee_score
@@ -33,4 +34,5 @@ __all__ = [
     "grade",
     "jee_score",
     "same_answer",
+    "within",
 ]

@@ -90,6 +90,9 @@ _LOST = re.compile(
     r"(?<![\\a-zA-Z])(?:[dt]?frac|sqrt|binom|bar|hat|vec|tilde|overline|text|boxed)"
     r"(?=\{)"
 )
+# A raised number of several signs, or a digit that no single sign stands for above.
+_RAISED = re.compile("[⁰¹²³⁴-⁹⁺⁻]{2,}|[⁰¹⁵-⁹]")
+_DIGITS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻", "0123456789+-")
 _SUBSTITUTE = str.maketrans(_SIGNS)
 _SPACES = re.compile(
     r"(?<!\\)\\(?:[,;:!> ]|q?quad|thinspace\b|hspace\{[^{}]*\}|space\b)|~"
@@ -112,6 +115,9 @@ _SPACED = re.compile(
 )
 _BLANKS = re.compile(r"(?<![0-9a-zA-Z]) | (?![0-9a-zA-Z])")
 _NUMBER_AS_TEXT = re.compile(r"\\text\s*\{\s*([-+]?[0-9][0-9.,/]*)\s*\}")
+_POWER_AS_TEXT = re.compile(
+    r"\\(?:mathrm|text)\s*\{\s*(10\s*\^\s*(?:\{[^{}]*\}|-?[0-9]+))\s*\}"
+)
 _FINAL_DOT = re.compile(
     r"(?<=[0-9])\.(?=\s*(?:$|[}$),;]|\\(?!overline|bar|dot(?![a-z]))))"
 )
@@ -185,6 +191,7 @@ def clean(text: str) -> str:
     text = _LOST.sub(r"\\\g<0>", _ESCAPED.sub(lambda m: _ESCAPES[m[0]], text))
     if r"\\begin" in text:  # every backslash was doubled
         text = text.replace("\\\\", "\\")
+    text = _RAISED.sub(lambda m: f"^{{{m[0].translate(_DIGITS)}}}", text)
     text = text.translate(_SUBSTITUTE).strip()
     bare_text = text.strip("$ ")
     short = len(bare_text) <= _LONGEST_PERIOD  # or it takes seconds to find none
@@ -229,6 +236,10 @@ def clean(text: str) -> str:
     text = re.sub(r"\*\*(?=\s*[-0-9a-zA-Z({])(?<=[0-9a-zA-Z)}]\*\*)", "^", text)
     text = re.sub(r"\*\*|(?<![0-9a-zA-Z)}\s])\*|`", "", text)  # bold
     text = re.sub(r"(?<=[0-9)])\s*[xX]\s*(?=10\s*\^)", "*", text)
+    text = _POWER_AS_TEXT.sub(r"\1", text)
+    text = re.sub(r"(?<=[0-9]) +(?=10\s*\^)", r" \\times ", text)  # 3.5 10^{-19}
+    text = re.sub(r"\{\s*\}\s*(?=\^\s*\{?\s*\\circ)", "", text)
+    text = re.sub(r"(?<=[0-9])\s*\{\s*\\circ\s*\}", r"^\\circ", text)
     text = re.sub(r"\\%", "%", text)
     text = _FINAL_DOT.sub("", text)
     text = _SPACED.sub(lambda m: m[1].replace(" ", ""), text)

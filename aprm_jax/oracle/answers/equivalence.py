@@ -17,6 +17,7 @@ from aprm_jax.oracle.answers.extraction import (
     reduced,
 )
 from aprm_jax.oracle.answers.match import Matcher
+from aprm_jax.oracle.answers.measured import measured
 from aprm_jax.oracle.answers.rules import Tolerance
 from aprm_jax.oracle.answers.terms import parse
 from aprm_jax.oracle.answers.tokens import Term, TermError, is_numeric
@@ -61,6 +62,31 @@ class Pool(Protocol):
         ...
 
 
+_WITHIN = re.compile(
+    r" \(within ([0-9]{1,20}(?:\.[0-9]{1,20})?(?:e[-+]?[0-9]{1,2})?)\)\Z"
+)
+
+
+def within(answer: str, gap: str) -> str:
+    """A reference that says by how much a number may differ; the answer without.
+
+        >>> grade("4.29", within("4.2", "0.1"))
+        True
+
+    Args:
+      answer: the right answer.
+      gap: a number as text, at least 0 and below 1e20; "" for none.
+
+    Raises:
+      ValueError: the gap is no such number.
+    """
+    if not gap:
+        return answer
+    if not 0 <= float(gap) < 1e20:
+        raise ValueError(f"a tolerance of {gap!r}; it must be a number of at least 0")
+    return f"{answer} (within {float(gap)!r})"
+
+
 def same_answer(
     given: str | None,
     expected: str,
@@ -75,7 +101,7 @@ def same_answer(
 
     Args:
       given: an answer, or a sentence or a solution with one; None is unreadable.
-      expected: the reference answer, likewise.
+      expected: the reference answer, likewise; `within` makes one that has a tolerance.
       kind: `number` and `math` read no option letters, `choice` and `choices` nothing
         else, `text` compares words; None goes by what the expected answer looks like.
       tolerance: by how much a number may differ. With this or `relative`, the rules
@@ -90,6 +116,10 @@ def same_answer(
     """
     if kind is not None and kind not in get_args(Kind):
         raise ValueError(f"kind is {kind!r}; known are {', '.join(get_args(Kind))}")
+    if bounded := _WITHIN.search(expected.rstrip()):
+        expected = expected[: bounded.start()]
+        if tolerance is None and relative is None:
+            tolerance = float(bounded[1])
     bounds = _tolerance(tolerance, relative)
     if given is None or not given.strip():
         return AnswerVerdict(Outcome.UNREADABLE, "no answer is given")
@@ -125,7 +155,7 @@ def grade(given: str | None, reference: str) -> bool:
 
     Args:
       given: an answer or a solution; None for none.
-      reference: the right answer.
+      reference: the right answer; `within` adds a tolerance to it.
 
     Raises:
       TypeError: something is no text; a number is to be written as one, `str(7)`.
@@ -234,10 +264,12 @@ def _pair(given: str, expected: str, matcher: Matcher) -> tuple[bool | None, str
         wanted = _terms(expected)
     except TermError as error:
         return None, f"the expected answer is not read: {error}"
+    found = measured(given, wanted)
     try:
-        found = _terms(given)
+        found += _terms(given)
     except TermError as error:
-        return None, f"the given answer is not read: {error}"
+        if not found:
+            return None, f"the given answer is not read: {error}"
     verdicts: list[bool | None] = []
     for a in found:
         for b in wanted:

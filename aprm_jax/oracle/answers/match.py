@@ -40,6 +40,7 @@ from aprm_jax.oracle.answers.rules import (
     difference,
     flat,
     in_base,
+    in_percent,
     in_radians,
     infinite,
     is_set_symbol,
@@ -353,6 +354,7 @@ class Matcher:
     def _quantities(self, a: Term, b: Term) -> bool | None:
         a, b = without_letter(a), without_letter(b)
         a, b = in_radians(a, b), in_radians(b, a)
+        a, b = in_percent(a, b), in_percent(b, a)
         unit_a, unit_b = (t.unit if t.op == "unit" else None for t in (a, b))
         if a.op != "unit" and b.op != "unit":
             return self._single(a, b)

@@ -21,6 +21,8 @@ from aprm_jax.oracle.answers.tokens import (
 from aprm_jax.oracle.numerals import multiple, part
 from aprm_jax.oracle.units import LETTERS, conversion, is_unit, read_unit
 
+_UPRIGHT = LETTERS | {"T", "D"}  # tesla, debye: in roman type no variables
+
 
 class Quantities(Atoms, abc.ABC):
     """Reads what stands behind a number and says of what it is one."""
@@ -92,7 +94,7 @@ class Quantities(Atoms, abc.ABC):
         if token.kind == "text":
             if content.lower() in JOINING:
                 return False
-            return len(content) != 1 or content in LETTERS or not content.isascii()
+            return len(content) != 1 or content in _UPRIGHT or not content.isascii()
         if token.kind == "cmd":
             if token.text == "$":
                 return not (self.peek(1) and self.starts_after())

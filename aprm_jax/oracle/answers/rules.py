@@ -10,7 +10,7 @@ from fractions import Fraction
 from aprm_jax.oracle.answers.tokens import Term, is_numeric, number
 from aprm_jax.oracle.answers.values import mentions
 from aprm_jax.oracle.numerals import MAX_POWER, Stated
-from aprm_jax.oracle.units import DEGREE, LETTERS, RADIAN, read_unit
+from aprm_jax.oracle.units import DEGREE, LETTERS, PERCENT, RADIAN, read_unit
 
 MAX_ITEMS = 64
 SETS = frozenset(["union", "intersection", "difference"])
@@ -159,6 +159,16 @@ def in_radians(angle: Term, other: Term) -> Term:
         return angle
     half_turn = Term("div", (Term("const", name="pi"), number(Fraction(180))))
     return Term("mul", (angle.args[0], half_turn))
+
+
+def in_percent(share: Term, other: Term) -> Term:
+    """`5%` as 5 of a unit, where the other one is a number of percent."""
+    if other.op != "unit" or other.unit != PERCENT:
+        return share
+    if share.op == "neg":
+        inner = in_percent(share.args[0], other)
+        return Term("unit", (Term("neg", inner.args),), unit=PERCENT)
+    return Term("unit", share.args, unit=PERCENT) if share.op == "percent" else share
 
 
 def _has_pi(term: Term) -> bool:

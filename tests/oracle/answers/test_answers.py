@@ -18,6 +18,7 @@ from aprm_jax.oracle.answers import (
     grade,
     jee_score,
     same_answer,
+    within,
 )
 
 PAIRS = [
@@ -197,9 +198,68 @@ def test_unreadable_answers_are_a_category_with_a_reason():
     assert same_answer("7", "").outcome is Outcome.UNREADABLE
 
 
+def test_a_reference_may_say_how_far_off_an_answer_may_be():
+    reference = within("4.2", "1e-1")
+    for right in ("4.2", "4.29", "$4.1$", "So it is $\\boxed{4.25}$."):
+        assert grade(right, reference) and grade(right, within("4.2 km", "0.1"))
+    for wrong in ("4.32", "4.05", "-4.2", "42"):
+        assert not grade(wrong, reference)
+    assert within("4.2", "") == "4.2" and not grade("4.29", "4.2")
+    assert not grade("7", "7.2 (within 1.2.3)") and not grade("7", "9 (within 1e99999)")
+    # What the caller asks for comes first.
+    assert not same_answer("4.29", reference, tolerance=0.01).equal
+
+
+@pytest.mark.parametrize(
+    ("right", "reference"),
+    [
+        ("9.13e-35 J s", "9.13 \\times 10^{-35} \\mathrm{~J} \\mathrm{~s}"),
+        ("62.2 kJ mol^-1", "62.2 \\mathrm{~kJ} \\mathrm{~mol}^{-1}"),
+        ("62200 J/mol", "62.2 \\mathrm{~kJ} \\mathrm{~mol}^{-1}"),
+        (
+            "2.0e5 N m^2/C",
+            "2.0 \\times 10^5 \\mathrm{~N} \\cdot \\mathrm{m}^2 / \\mathrm{C}",
+        ),
+        ("3.5 10^{-4} T", "3.5 \\times 10^{-4} \\mathrm{~T}"),
+        ("3.5e-4", "3.5 \\times 10^{-4} \\mathrm{~T}"),
+        ("3.5 × 10⁻⁴", "3.5 \\times 10^{-4} \\mathrm{~T}"),
+        ("62.2 kJ·mol⁻¹", "62.2 \\mathrm{~kJ} \\mathrm{~mol}^{-1}"),
+        ("9.8 \\frac{\\mathrm{m}}{\\mathrm{s}^2}", "9.8 \\mathrm{m/s^2}"),
+        ("93.4 bar", "93.4 \\mathrm{~bar}"),
+        ("-214 MJ", "-214000 \\mathrm{kJ}"),
+        ("-5 e", "-5 \\text{ elementary charges}"),
+        ("0.25", "0.25 \\text{ in percent}"),
+        ("-0.25\\%", "-0.25 \\text{ in percent}"),
+        ("3.5 µC", "3.5 \\mu \\mathrm{C}"),
+    ],
+)
+def test_letters_that_spell_the_expected_unit_are_a_unit(right, reference):
+    assert grade(right, reference)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "reference"),
+    [
+        ("9.13e-35 J m", "9.13 \\times 10^{-35} \\mathrm{~J} \\mathrm{~s}"),
+        ("62.2 J/mol", "62.2 \\mathrm{~kJ} \\mathrm{~mol}^{-1}"),
+        ("48 MJ", "48 \\mathrm{~mJ}"),
+        ("0.0025", "0.25 \\text{ in percent}"),
+        ("25\\%", "0.25 \\text{ in percent}"),
+        ("5 x", "5"),
+        ("5 km + 3", "5 \\mathrm{~km}"),
+        ("9.13e-35 J s / 2", "9.13 \\times 10^{-35} \\mathrm{~J} \\mathrm{~s}"),
+        ("2", "2\\mathrm{i}"),
+        ("2", "2\\mathrm{e}"),
+    ],
+)
+def test_another_unit_or_a_variable_is_none_that_is_expected(wrong, reference):
+    assert not grade(wrong, reference)
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
+        (lambda: within("1", "-1"), "a tolerance of '-1'"),
         (lambda: extract("1", "box"), "style is 'box'; known are auto, boxed"),
         (lambda: same_answer("1", "1", kind="float"), "kind is 'float'; known are"),
         (lambda: same_answer("1", "1", tolerance=-1), "tolerance is -1"),
