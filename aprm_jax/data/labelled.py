@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from aprm_jax.data.jsonl import Rows
-from aprm_jax.data.question_tokens import question_tokens
+from aprm_jax.data.question_tokens import question_tokens, split_tokens
 
 LABEL_KINDS = ("hard", "soft", "three_class")
 NEUTRAL = 0.5  # label of a step that people rated neither right nor wrong
@@ -154,6 +154,12 @@ def question_words(question: str) -> tuple[str, ...]:
 def question_id(question: str) -> str:
     """An id that typographic variants of a question share: 16 hexadecimal digits."""
     return _hashed(question_tokens(question), question)
+
+
+@functools.lru_cache(maxsize=1 << 16)
+def split_id(question: str) -> str:
+    """What a question's split is drawn by; those with one `question_id` share it."""
+    return _hashed(split_tokens(question), question)
 
 
 def question_place(question: str) -> float:

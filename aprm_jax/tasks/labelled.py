@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerFast
 from aprm_jax.data.bpe import given_or_trained
 from aprm_jax.data.drawing import Epochs, held_out
 from aprm_jax.data.jsonl import DataError, Limits
-from aprm_jax.data.labelled import NEUTRAL, LabelledSolution, question_id
+from aprm_jax.data.labelled import NEUTRAL, LabelledSolution, question_id, split_id
 from aprm_jax.data.labelled_texts import read_labelled, right_texts
 from aprm_jax.data.problem import Problem
 from aprm_jax.oracle.steps.text import KINDS, TextOracle
@@ -73,14 +73,15 @@ class LabelledDomain:
     ):
         rows = read_labelled(train, **limits)
         # By what the question says: an id may be that of the row.
-        ids = [question_id(row.question) for row in rows]
+        ids = [split_id(row.question) for row in rows]
         dev = frozenset(held_out(ids, dev_count, train))
         test: frozenset[str] = frozenset()
         if not dev_count:
             test = frozenset(held_out((i for i in ids if i not in dev), 0, train))
-        self.held_out = dev | test
         named = tuple(zip(ids, rows, strict=True))
-        self.labelled = tuple(row for i, row in named if i not in self.held_out)
+        held = [row for i, row in named if i in dev | test]
+        self.held_out = frozenset(question_id(row.question) for row in held)
+        self.labelled = tuple(row for i, row in named if i not in dev | test)
         self.dev = tuple(row for i, row in named if i in dev)
         self.test = tuple(row for i, row in named if i in test)
         self.texts = right_texts(self.labelled, label_cut)
