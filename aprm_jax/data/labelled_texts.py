@@ -62,10 +62,18 @@ def right_texts(
         for node, label in zip(path, s.labels, strict=True)
         if label < cut
     }
+    known = {
+        node
+        for s, path in zip(solutions, paths, strict=True)
+        for node, label in zip(path, s.labels, strict=True)
+        if label >= cut
+    }
     found: dict[int, Problem] = {}
     inside: set[int] = set()
     for s, path in zip(solutions, paths, strict=True):
         right = list(itertools.takewhile(lambda node: node not in wrong, path))
+        while right and not (right[-1] in known or tree.children[right[-1]]):
+            right.pop()  # nobody says anything of it, nor goes on from it
         if right:
             text = Problem(s.question, s.steps[: len(right)], "")
             found.setdefault(right[-1], text)

@@ -101,6 +101,23 @@ def test_there_is_no_oracle(tmp_path):
     assert domain.answer(("a",)) is None and not domain.is_final("# Answer 3")
 
 
+def test_a_text_ends_before_a_last_step_of_which_nobody_knows_anything():
+    nan = float("nan")
+
+    def texts(*rows):
+        found = right_texts([from_labels("q", steps, labels) for steps, labels in rows])
+        return [p.steps for p in found]
+
+    assert texts((("a", "b"), (1.0, nan))) == [("a",)]
+    assert texts((("a",), (nan,))) == []
+    # Its author, or a sampler, went on from the unknown step.
+    assert texts((("a", "b", "c"), (1.0, nan, 0.0))) == [("a", "b")]
+    # Another row says something of the step, or goes on behind it.
+    assert texts((("a", "b"), (1.0, nan)), (("a", "b"), (nan, 1.0))) == [("a", "b")]
+    longer = (("a", "b", "c"), (nan, nan, 1.0))
+    assert texts((("a", "b"), (1.0, nan)), longer) == [("a", "b", "c")]
+
+
 def test_right_texts_end_before_the_first_wrong_step():
     def rated(steps, *ratings):
         return from_ratings("q", steps, ratings)
