@@ -42,6 +42,27 @@ def _chat(*contents: str) -> dict:
         # A first step that cannot be told from the question has no label of its own.
         (_chat("How many? 3+4 = 7.", "+", "7", "-"), "How many? 3+4 = 7.", "7", (0.0,)),
         (_chat("Q? Step 1: a", "+", "Step 2: b"), "Q?", ("a", "b"), (1.0, NAN)),
+        # Nor has a paragraph of the question, where the steps behind it have numbers
+        # or it asks for something.
+        (
+            _chat("Let f = 2.\n\nFind f(1).", "+", "Step 2: f(1)=2", "-"),
+            "Let f = 2.\n\nFind f(1).",
+            ("f(1)=2",),
+            (0.0,),
+        ),
+        (_chat("A\n\nB f.", "+", "Step 1: f", "-"), "A\n\nB f.", ("f",), (0.0,)),
+        (
+            _chat("A\n\nWhat is f?", "+", "It is 2", "-"),
+            "A\n\nWhat is f?",
+            ("It is 2",),
+            (0.0,),
+        ),
+        (
+            _chat("A\n\nFind f.", "+", "It is 2", "-"),
+            "A\n\nFind f.",
+            ("It is 2",),
+            (0.0,),
+        ),
         (
             {
                 "messages": [
@@ -171,6 +192,16 @@ def test_mr_ben():
         ({"Model_Solution_First_Error_Step": "4"}, "'4' of 3 steps, counted from 1"),
         ({"Model_Solution_First_Error_Step": 0}, "of 3 steps"),
         ({"Model_Solution_First_Error_Step": "N/A"}, "is incorrect, but"),
+        ({"Model_Solution_Correctness": "correct"}, "solution is correct, but"),
+        ({"Model_Solution_Correctness": " Right "}, "solution is right, but"),
+        ({"Model_Solution_Correctness": "dubious"}, "'dubious', not correct or"),
+        (
+            {
+                "Model_Solution_Correctness": "wrong",
+                "Model_Solution_First_Error_Step": "N/A",
+            },
+            "is wrong, but",
+        ),
         ({"Model_Solution_Steps": []}, "empty list"),
     ):
         with pytest.raises(RowError, match=message):

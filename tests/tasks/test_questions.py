@@ -37,6 +37,38 @@ def _parse(row: dict):
         ({"question": "Q", "answer": "#### 7"}, (), "7"),
         ({"question": "Q", "solution": "a\n#### 7"}, ("a",), "7"),
         ({"question": "Q", "solution": "so \\boxed{7}"}, ("so \\boxed{7}",), "7"),
+        # The line of the answer is no part of the last step, however steps are cut.
+        (
+            {"question": "Q", "solution": "Step 1: a\nStep 2: b\n#### 7", "answer": 7},
+            ("a", "b"),
+            "7",
+        ),
+        ({"question": "Q", "answer": "Step 1: a\nStep 2: b\n#### 7"}, ("a", "b"), "7"),
+        ({"question": "Q", "solution": ["a", "b\n#### 7"]}, ("a", "b"), "7"),
+        ({"question": "Q", "solution": ["a", "#### 7"], "answer": 7}, ("a",), "7"),
+        # A solution beside an answer of GSM8K's form.
+        (
+            {"question": "Q", "solution": "It is seven", "answer": "3+4=7\n#### 7"},
+            ("It is seven",),
+            "7",
+        ),
+        (
+            {"question": "Q", "solution": "a\n#### 1,000", "answer": 1000},
+            ("a",),
+            "1000",
+        ),
+        ({"question": "Q", "solution": "a\n#### 0.5", "answer": "1/2"}, ("a",), "1/2"),
+        # Text that begins with a bracket is no list.
+        (
+            {"question": "Q", "solution": "[2, 5] is it", "answer": 7},
+            ("[2, 5] is it",),
+            "7",
+        ),
+        (
+            {"question": "Q", "solution": "[asy]\nx;\n\ny;\n[/asy]\nSo 7", "answer": 7},
+            ("[asy]\nx;\ny;\n[/asy]", "So 7"),
+            "7",
+        ),
         (
             {
                 "prompt": [{"role": "user", "content": "Q"}],
@@ -64,6 +96,16 @@ def test_rows(row, steps, answer):
         ({"question": "Q", "answer": float("nan")}, "not a number"),
         ({"question": "  ", "answer": 7}, "'question' is empty"),
         ({"question": "Q", "answer": 7, "solution": ["a", 3]}, "item 1 is no text"),
+        ({"question": "Q", "answer": 7, "solution": '["a", 3]'}, "item 1 is no text"),
+        ({"question": "Q", "answer": 7, "solution": '["a", "b"'}, "must be a list"),
+        (
+            {"question": "Q", "answer": 7, "solution": "3+4=8\n#### 8"},
+            "ends in '#### 8', but the answer is '7'",
+        ),
+        (
+            {"question": "Q", "answer": "a\n#### 7", "solution": "b\n#### 8"},
+            "ends in '#### 8', but the answer is '7'",
+        ),
         (
             {"prompt": "Q", "completions": ["a"], "labels": [1]},
             r"the reader is step_format.*own_data\.py:labels",

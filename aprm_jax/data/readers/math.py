@@ -9,6 +9,7 @@ from aprm_jax.data.readers.base import (
     optional_text,
     paragraphs,
 )
+from aprm_jax.data.readers.boxes import last_box
 
 
 def parse(row: dict) -> list[MathProblem]:
@@ -27,20 +28,6 @@ def parse(row: dict) -> list[MathProblem]:
             category=optional_text(row, "subject") or optional_text(row, "type"),
         )
     ]
-
-
-def last_box(text: str) -> str:
-    """What the last `\\boxed{...}` or `\\fbox{...}` holds; "" without a closed one."""
-    start = max(text.rfind("\\boxed"), text.rfind("\\fbox"))
-    opened = text.find("{", start) if start >= 0 else -1
-    if opened < 0:
-        return ""
-    depth = 0
-    for i in range(opened, len(text)):
-        depth += {"{": 1, "}": -1}.get(text[i], 0)
-        if not depth:
-            return text[opened + 1 : i].strip()
-    return ""
 
 
 SOURCES = (

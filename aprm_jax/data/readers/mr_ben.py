@@ -17,6 +17,7 @@ from aprm_jax.data.readers.base import (
     StepSource,
     first_error,
     optional_text,
+    spells_list,
     spelt_list,
     texts_of,
 )
@@ -34,7 +35,7 @@ def parse(row: dict) -> list[LabelledSolution]:
     if isinstance(options, str) and options.strip() not in ("", "N/A"):
         question = f"{question}\n{options.strip()}"
     value = row.get(_STEPS)
-    if isinstance(value, str) and not value.lstrip().startswith("["):
+    if isinstance(value, str) and not spells_list(value):
         steps = split_steps(value)
     else:
         steps = spelt_list(row, _STEPS)

@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 
 from aprm_jax.data.jsonl import RowError
+from aprm_jax.data.readers.base import uncut
 
 # "Step 1:", bare or bold, the colon inside or outside; bold that goes on is kept.
 _STEP = (
@@ -21,6 +22,14 @@ _SENTENCE_ENDS = tuple('.?!:;"”)]}$')
 _MENTIONS = re.compile(
     r"\b(?:in|of|is|from|see|to|by|as|the|at|with|using|and|or|than|after|before)\s*$",
     re.IGNORECASE,
+)
+
+# A paragraph of a question: it ends in a question mark, or is one sentence that asks.
+_ASKS = re.compile(
+    r".*\?[\s$)\]\"”]*"
+    r"|(?:Find|Compute|Determine|Evaluate|Calculate|Express|Give|Prove|Show|Solve|State)"
+    r"\b(?:(?!\.\s|[:\n]).)*",
+    re.DOTALL,
 )
 
 
@@ -50,14 +59,19 @@ def without_number(step: str) -> str:
     return step if mark is None else (mark[2] or "") + step[mark.end() :]
 
 
-def split_steps(text: str) -> list[str]:
+def split_steps(text: str, whole: bool = False) -> list[str]:
     """The steps of a text, each of which begins a line with "Step n:".
 
     A text without such lines is its lines.
+
+    Args:
+      text: a solution.
+      whole: lines of one drawing, environment or displayed formula stay together.
     """
     starts = [mark.start() for mark in _LINE.finditer(text)]
     if not starts:
-        return [line.strip() for line in text.splitlines() if line.strip()]
+        lines = [line.strip() for line in text.splitlines() if line.strip()]
+        return uncut(lines, "\n") if whole else lines
     ends = [*starts[1:], len(text)]
     steps = [text[: starts[0]].strip()] if text[: starts[0]].strip() else []
     parts = zip(starts, ends, strict=True)
@@ -76,7 +90,8 @@ def question_and_steps(
 
     Args:
       texts: the question and the first step, as `question_and_step` tells them apart,
-        then the other steps, "Step n:" before each.
+        then the other steps, "Step n:" before each. Where these have numbers and the
+        first has none, or its last paragraph asks for something, it holds no step.
       labels: of the texts. Where the first holds no step that can be told from the
         question, its label is no step's either.
 
@@ -84,12 +99,18 @@ def question_and_steps(
       RowError: there is no step, or one is empty.
     """
     question, first = question_and_step(texts[0])
+    if opening(texts[0]) is None and (_ASKS.fullmatch(first) or _numbered(texts[1:])):
+        question, first = texts[0].replace("\r\n", "\n").strip(), ""
     steps = [first, *map(without_number, texts[1:])][0 if first else 1 :]
     if not steps:
         raise RowError("the question has no 'Step 1:', and there is no other step")
     if not all(steps):
         raise RowError(f"step {steps.index('') + 1} is empty")
     return question, steps, list(labels)[-len(steps) :]
+
+
+def _numbered(steps: Sequence[str]) -> bool:
+    return any(_NUMBER.match(step.strip()) for step in steps)
 
 
 def question_and_step(text: str) -> tuple[str, str]:

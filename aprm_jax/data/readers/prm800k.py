@@ -62,6 +62,7 @@ def _nested(row: dict) -> list[LabelledSolution]:
     path: list[str] = []
     ratings: list[int | None] = []
     beside: list[LabelledSolution] = []
+    lost = False  # a step of the path, and with it the end
     for k, level in enumerate(levels):
         candidates = _candidates(level, k)
         chosen = _chosen(level, candidates, k)
@@ -75,12 +76,13 @@ def _nested(row: dict) -> list[LabelledSolution]:
             )
         taken = None if chosen is None else candidates[chosen]
         if taken is None:  # what was written from here on follows nothing that we know
+            lost = chosen is not None or k + 1 < len(levels)
             break
         path.append(taken[0])
         ratings.append(taken[1])
     if not path:
         raise RowError("no step has a completion")
-    finished = reason == "solution"
+    finished = reason == "solution" and not lost
     return [from_ratings(question, path, ratings, **where, finished=finished), *beside]
 
 

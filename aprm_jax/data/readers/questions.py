@@ -6,7 +6,8 @@
     {"question": "...", "answer": "3 + 4 = 7\\n#### 7"}
 
 JSONL, JSON, Parquet or CSV. A number is an answer as well as a text; the steps of a
-solution are its lines or list items, and a last line `#### 7` is the answer. `problem`
+solution are its lines or list items, and a last line `#### 7` is the answer; a drawing
+or an environment of several lines is one step. `problem`
 and `prompt` are read as `question`, `final_answer` and `expected_answer` as `answer`,
 and `steps` as `solution`.
 """
@@ -22,11 +23,13 @@ from aprm_jax.data.readers.base import (
     chat_question,
     number_text,
     optional_text,
+    spells_list,
     spelt_list,
     texts_of,
 )
-from aprm_jax.data.readers.math import last_box
+from aprm_jax.data.readers.boxes import last_box
 from aprm_jax.data.readers.numbered import split_steps
+from aprm_jax.oracle.answers import Outcome, same_answer
 
 _QUESTION = ("question", "problem", "prompt", "Question", "Problem")
 _ANSWER = ("answer", "final_answer", "expected_answer", "Answer")
@@ -55,12 +58,15 @@ def parse(row: dict) -> list[MathProblem]:
     field = _field(row, _ANSWER)
     answer = number_text(row[field], field) if field else ""
     if _FINAL in answer:  # of GSM8K's form: the solution stands in the answer
-        lines = split_steps(answer)
-        steps, answer = steps or lines, ""
-    if steps and steps[-1].startswith(_FINAL):
-        *steps, final = steps
-        answer = answer or final.removeprefix(_FINAL).strip()
-    answer = answer or last_box("\n".join(steps))
+        lines, answer = _without_final(split_steps(answer))
+        steps = steps or lines
+    steps, final = _without_final(steps)
+    if final and answer and _differ(final, answer):
+        raise RowError(
+            f"the solution ends in '{_FINAL} {final:.60}', but the answer is "
+            f"{answer!r:.60}"
+        )
+    answer = answer or final or last_box("\n".join(steps))
     if not answer:
         raise RowError(f"no field {' or '.join(_ANSWER[:3])} (present: {present(row)})")
     return [
@@ -82,9 +88,29 @@ def _steps(row: dict, field: str | None) -> list[str]:
     if field is None:
         return []
     value: Any = row[field]
-    if isinstance(value, str) and not value.lstrip().startswith("["):
-        return split_steps(value)
+    if isinstance(value, str) and not spells_list(value):
+        return split_steps(value, whole=True)
     return [step.strip() for step in texts_of(spelt_list(row, field), field)]
+
+
+def _without_final(steps: list[str]) -> tuple[list[str], str]:
+    """The steps without the line `#### ANSWER` that the last one ends in, and ANSWER.
+
+    "" where it ends in none.
+    """
+    if not steps:
+        return [], ""
+    *before, last = steps
+    text, _, final = last.rpartition("\n")
+    if not final.strip().startswith(_FINAL):
+        return steps, ""
+    kept = [*before, text.strip()] if text.strip() else before
+    return kept, final.strip().removeprefix(_FINAL).strip()
+
+
+def _differ(final: str, answer: str) -> bool:
+    """Whether two answers are surely not one; what cannot be read may be."""
+    return same_answer(final, answer).outcome is Outcome.DIFFERENT
 
 
 SOURCES = (ProblemSource("questions", parse),)
