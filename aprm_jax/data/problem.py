@@ -12,7 +12,8 @@ class Problem:
     Attributes:
       question: the text of the problem.
       steps: one solution. Correct, except in a corpus of noisy authors.
-      answer: the final answer in canonical text.
+      answer: the final answer in canonical text, and how far off another may be where
+        that is known; see `oracle.answers.within`.
     """
 
     question: str

@@ -201,7 +201,7 @@ def _file_questions(context: Context) -> list[Asked]:
     c = context.config.search
     rows = read_asked(c.questions, **context.limits)
     name = Path(c.questions.rpartition(":")[2]).name.partition(".")[0] or "questions"
-    return [Asked(name, row.question, row.answer) for row in rows]
+    return [Asked(name, row.question, row.reference) for row in rows]
 
 
 def _engine(context: Context, questions: Sequence[Asked]) -> Engine:

@@ -70,7 +70,8 @@ def _problems(rows: Iterable[MathProblem], source: str) -> list[Problem]:
     bare = repeated = 0
     for row in rows:
         steps = [step for step in row.steps if not is_final(step)]
-        problem = Problem(row.question, (*steps, f"{FINAL} {row.answer}"), row.answer)
+        stated = (*steps, f"{FINAL} {row.answer}")
+        problem = Problem(row.question, stated, row.reference)
         name = question_id(row.question)
         answers.setdefault(name, set()).add(row.answer)
         if (name, problem.steps) in problems:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import json
 import math
 
@@ -15,6 +16,7 @@ from aprm_jax.data.labelled import (
     from_labels,
     from_ratings,
     question_id,
+    split_id,
 )
 from aprm_jax.data.readers import (
     ProblemSource,
@@ -23,7 +25,9 @@ from aprm_jax.data.readers import (
     read_steps,
     sources,
 )
-from aprm_jax.data.readers.math import last_box
+from aprm_jax.data.readers.base import number_text, paragraphs, spelt_list
+from aprm_jax.data.readers.boxes import last_box
+from aprm_jax.oracle.answers import grade
 
 NAN = math.nan
 
@@ -131,7 +135,7 @@ def test_an_original_row_is_its_path_and_what_lies_beside_it():
 def test_an_original_row_may_end_without_a_step():
     nothing = {"completions": None, "human_completion": None, "chosen_completion": None}
     [path] = _parse("prm800k", _nested(_level(("a", 1), chosen=0), nothing))
-    assert path.steps == ("a",)
+    assert path.steps == ("a",) and path.finished
     with pytest.raises(RowError, match="no step has a completion"):
         _parse("prm800k", _nested(nothing))
 
@@ -165,6 +169,11 @@ def test_a_null_completion_keeps_its_place():
     row = _nested(_level(("a", 1), chosen=0), lost, _level(("z", 1), chosen=0))
     path, *beside = _parse("prm800k", row)
     assert path.steps == ("a",) and [s.steps for s in beside] == [("a", "x")]
+    assert path.finished is False  # its end is lost with the step
+    last = _level(("y", 1), chosen=1)
+    last["completions"].append(None)
+    [path, _] = _parse("prm800k", _nested(_level(("a", 1), chosen=0), last))
+    assert path.steps == ("a",) and path.finished is False
     with pytest.raises(RowError, match="chosen_completion 3 of 3"):
         _parse("prm800k", _nested(level | {"chosen_completion": 3}))
     with pytest.raises(RowError, match="no step has a completion"):
@@ -392,6 +401,25 @@ def test_questions_are_the_same_whatever_their_layout():
         ("\\{2\\}", "{2}"),
         ("[1, 2)", "(1, 2]"),
         ("\\matrix{1 & 2 \\\\ 3 & 4}", "\\matrix{1 & 2 & 3 & 4}"),
+        ("Is A = a + 1?", "Is a = a + 1?"),
+        ("Let A be a set.", "Let a be a set."),
+        ("Find P(X).", "Find P(x)."),
+        ("Let $\\Gamma=2$.", "Let $\\gamma=2$."),
+        ("Find Δ.", "Find δ."),
+        ("How much is 5 mW?", "How much is 5 MW?"),
+        ("How much is 5 Mg?", "How much is 5 mg?"),
+        ("What is 5 @ 3?", "What is 5 # 3?"),
+        ("Compute a@b.", "Compute a b."),
+        ("n# = 30", "n = 30"),
+        ("Find #A.", "Find A."),
+        ("7 § 2", "7 2"),
+        ("7 • 2", "7 2"),
+        ("7 ‖ 2", "7 2"),
+        ("7 ? 2", "7 2"),
+        ("A \\ B", "A B"),
+        ("A\\B", "A B"),
+        ("0.\u03055", "0.5"),
+        ("x\u0304 = 2", "x = 2"),
     ],
 )
 def test_a_sign_that_changes_the_question_tells_two_apart(one, other):
@@ -418,10 +446,28 @@ def test_a_sign_that_changes_the_question_tells_two_apart(one, other):
         ("5\\text{ miles an hour}", "5 miles an hour"),
         ("$5\\%$", "5 %"),
         ("In 2010, people left.", "In 2010 people left"),
+        ("A train left, and I left.", "a train left and I left"),
+        ("I have 3", "i have 3"),
+        ("O'Brien's hat", "o'brien's hat"),
+        ("WHAT IS X + 3?", "what is x+3"),
+        ("$5 \\ \\text{cm}$", "5 cm"),
+        ("• two apples\n• some pears", "two apples some pears"),
     ],
 )
 def test_spacing_case_and_prose_punctuation_tell_none_apart(one, other):
     assert question_id(one) == question_id(other)
+
+
+def test_signs_that_are_learned_to_count_move_no_split(shared_data):
+    # Published splits are drawn by these: PRM800K's have been so since the first one.
+    assert split_id("What is 2+2?") == split_id(" what is $2 + 2$ ")
+    assert split_id("Is A = a @ 1?") == split_id("Is a = a 1?")
+    train = read_steps(
+        str(shared_data / "prm800k/phase1_test.jsonl.gz"), "prm800k", unique=False
+    )
+    ids = sorted({split_id(row.question) for row in train})
+    digest = hashlib.sha256(" ".join(ids).encode()).hexdigest()
+    assert (len(ids), digest[:16]) == (98, "558b0b7b7a4ea82d")
 
 
 # Problems.
@@ -449,7 +495,13 @@ def test_spacing_case_and_prose_punctuation_tell_none_apart(one, other):
         (
             "scibench",
             {"problem_text": " Q\n", "answer_number": "+65.49", "unit": " $J$ "},
-            ("Q", "+65.49", (), "Numeric", "$J$"),
+            (
+                "Q The unit of the answer is $J$.",
+                "+65.49 \\mathrm{J}",
+                (),
+                "Numeric",
+                "$J$",
+            ),
         ),
         (
             "jeebench",
@@ -501,7 +553,112 @@ def test_bad_problems_are_refused(name, row, message):
 def test_the_last_box_may_hold_braces():
     assert last_box("\\boxed{1} then \\boxed{\\frac{a}{b}} end") == "\\frac{a}{b}"
     assert last_box("\\fbox{ 7 }") == "7"
-    assert last_box("no box") == last_box("\\boxed 3") == ""
+    assert last_box("no box") == last_box("\\boxed") == last_box("\\boxed{1") == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("so it is $\\boxed 3$, that is $\\frac{6}{2}$.", "3"),
+        ("Hence $\\boxed\\frac{3}{4}$.", "\\frac{3}{4}"),
+        ("$\\boxed\\frac34$ of {x}", "\\frac34"),
+        ("$\\boxed{5}$ and then \\fbox 7 of {x}", "7"),
+        ("$\\boxed -12$, {x}", "-12"),
+        ("\\(\\boxed\\sqrt[3]{2}\\)", "\\sqrt[3]{2}"),
+        ("\\boxed 2\\pi. {x}", "2\\pi"),
+        ("\\boxed\\{1, 2\\}$", "\\{1, 2\\}"),
+        ("\\boxed\\left( 1, 2 \\right) so", "\\left( 1, 2 \\right)"),
+        ("\\boxed\n {5}", "5"),
+        ("\\boxedx {5}", ""),
+    ],
+)
+def test_a_box_without_a_brace_holds_what_stands_next_to_it(text, answer):
+    assert last_box(text) == answer
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (145.0, "145"),
+        (0.5, "0.5"),
+        (2.0**53, "9007199254740992"),
+        (6.022e23, "6022" + 20 * "0"),
+        (1e23, "1" + 23 * "0"),
+        (-1e300, "-1" + 300 * "0"),
+        (1.6e-19, "1.6e-19"),
+        (10**23 + 1, "100000000000000000000001"),
+    ],
+)
+def test_a_number_has_the_digits_that_were_written(value, text):
+    assert number_text(value, "answer") == text
+
+
+def test_a_large_answer_of_ones_own_is_graded_as_written():
+    [problem] = _parse("questions", {"question": "Q", "answer": 6.022e23})
+    for right in ("6.022e23", "$6.022\\times 10^{23}$", "602200000000000000000000"):
+        assert grade(right, problem.answer)
+    assert not grade("602200000000000027262976", problem.answer)
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("a\n \nb\r\n\r\nc", ("a", "b", "c")),
+        ("a\n\n[asy]\nx;\n\ny;\n[/asy]\n\nb", ("a", "[asy]\nx;\n\ny;\n[/asy]", "b")),
+        (
+            "\\begin{align*}\nx\n\ny\n\\end{align*}\n\nb",
+            ("\\begin{align*}\nx\n\ny\n\\end{align*}", "b"),
+        ),
+        ("$$x\n\ny$$\n\n\\[x\n\ny\\]", ("$$x\n\ny$$", "\\[x\n\ny\\]")),
+        # What is never closed is cut as ever, and `\\[2pt]` opens nothing.
+        ("\\begin{a}\n\nb\n\nc", ("\\begin{a}", "b", "c")),
+        ("x\\\\[2pt]\n\ny", ("x\\\\[2pt]", "y")),
+    ],
+)
+def test_blank_lines_set_paragraphs_apart_but_not_inside_of_something(text, parts):
+    assert paragraphs(text) == parts
+
+
+def test_the_real_solutions_are_cut_inside_of_no_environment(shared_data):
+    found = read_problems(str(shared_data / "math500/math500.jsonl"), "math500")
+    steps = [step for p in found for step in p.steps]
+    for first, last in (("[asy]", "[/asy]"), ("\\begin{", "\\end{")):
+        assert any(first in step for step in steps)
+        assert not [s for s in steps if s.count(first) != s.count(last)]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        r'["3 \neq 4", "x"]',
+        r"['3 \neq 4', 'x']",
+        r'["x", "\nu = 3"]',
+        r'["$a = 1,\nu = 3$"]',
+        r'["a \not= b"]',
+        r'["x\notin S"]',
+        r'["$\nabla f$"]',
+        r'["$x\ne 5$"]',
+        r'[["3 \neq 4"]]',
+        r'[["a"], ["\frac12"]]',
+    ],
+)
+def test_a_spelt_list_with_a_broken_command_is_refused(text):
+    with pytest.raises(RowError, match="a backslash is written twice"):
+        spelt_list({"steps": text}, "steps")
+
+
+@pytest.mark.parametrize(
+    ("text", "items"),
+    [
+        (r'["3 \\neq 4"]', ["3 \\neq 4"]),
+        (r'["a\nb = 3", "c\nnot so"]', ["a\nb = 3", "c\nnot so"]),
+        (r'["v = 2\nu = 3"]', ["v = 2\nu = 3"]),  # a line of its own
+        (r'["one\nequal to two"]', ["one\nequal to two"]),
+        (r'["one\nless than two"]', ["one\nless than two"]),
+    ],
+)
+def test_line_ends_of_a_spelt_list_are_kept(text, items):
+    assert spelt_list({"steps": text}, "steps") == items
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from aprm_jax.data.jsonl import require_str, require_strings
 from aprm_jax.data.readers.base import (
     MathProblem,
@@ -9,7 +11,11 @@ from aprm_jax.data.readers.base import (
     number_text,
     optional_text,
     paragraphs,
+    tolerance_text,
 )
+from aprm_jax.data.readers.quantity import in_unit, with_unit
+
+_SINGLE = re.compile(r"\$?[^$,=]+\$?")  # one value, and not that of a name
 
 
 def parse(row: dict) -> list[MathProblem]:
@@ -17,17 +23,21 @@ def parse(row: dict) -> list[MathProblem]:
     question = require_str(row, "question").strip()
     context = optional_text(row, "context")
     answers = [answer.strip() for answer in require_strings(row, "final_answer")]
+    unit = optional_text(row, "unit")
+    answer = ", ".join(answers)
+    if unit and _SINGLE.fullmatch(answer):
+        answer = in_unit(answer.strip("$ "), unit)
     solutions = row.get("solution")
     solution = solutions[0] if isinstance(solutions, list) and solutions else ""
     return [
         MathProblem(
-            f"{context}\n{question}" if context else question,
-            ", ".join(answers),
+            with_unit(f"{context}\n{question}" if context else question, unit),
+            answer,
             paragraphs(solution) if isinstance(solution, str) else (),
             problem_id=number_text(row.get("id"), "id"),
             kind=optional_text(row, "answer_type"),
-            unit=optional_text(row, "unit"),
-            tolerance=optional_text(row, "error"),
+            unit=unit,
+            tolerance=tolerance_text(row.get("error") or None, "error"),
             category=optional_text(row, "subfield"),
         )
     ]

@@ -10,19 +10,22 @@ from aprm_jax.data.readers.base import (
     optional_text,
     paragraphs,
 )
+from aprm_jax.data.readers.quantity import in_unit, with_unit
 
 
 def parse(row: dict) -> list[MathProblem]:
-    """A problem; its answer is `answer_number`, without the unit."""
+    """A problem that says its unit; its answer is the quantity, see `quantity`."""
+    unit = optional_text(row, "unit")
+    number = number_text(row.get("answer_number"), "answer_number")
     book = optional_text(row, "source")
     return [
         MathProblem(
-            require_str(row, "problem_text").strip(),
-            number_text(row.get("answer_number"), "answer_number"),
+            with_unit(require_str(row, "problem_text").strip(), unit),
+            in_unit(number, unit),
             paragraphs(optional_text(row, "solution")),
             problem_id=f"{book}/{optional_text(row, 'problemid')}",
             kind="Numeric",
-            unit=optional_text(row, "unit"),
+            unit=unit,
             category=book,
         )
     ]
