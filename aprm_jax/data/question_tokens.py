@@ -116,6 +116,8 @@ def _cased(before: str, token: str, after: str) -> str:
     if token[0] == "\\":
         return _named(token)
     if len(token) == 1:
+        if not before and _is_named(after):  # a sentence begins with a capital
+            return folded
         behind_name = _BEHIND_I if token == "I" else _BEHIND_NAME
         prose = after and _is_prose(after) and after.casefold() not in behind_name
         return folded if token in "AI" and prose else token

@@ -448,6 +448,7 @@ def test_a_sign_that_changes_the_question_tells_two_apart(one, other):
         ("In 2010, people left.", "In 2010 people left"),
         ("A train left, and I left.", "a train left and I left"),
         ("I have 3", "i have 3"),
+        ("X is 3. How much is x?", "x is 3. How much is x?"),
         ("O'Brien's hat", "o'brien's hat"),
         ("WHAT IS X + 3?", "what is x+3"),
         ("$5 \\ \\text{cm}$", "5 cm"),
