@@ -20,7 +20,7 @@ from jaxtyping import Float, Int, Shaped
 
 from aprm_jax.data.labelled import LabelledSolution, from_first_error
 from aprm_jax.data.problem import Problem
-from aprm_jax.evals.intervals import Interval, bootstrap_statistic
+from aprm_jax.evals.intervals import Interval, bootstrap_statistic, harmonic, share
 from aprm_jax.evals.processbench import (
     NO_ERROR,
     best_threshold,
@@ -81,18 +81,27 @@ def f1_interval(
     resamples: int,
     seed: int = 0,
 ) -> Interval:
-    """ProcessBench's F1 with a 95 % percentile interval over its rows."""
+    """ProcessBench's F1 with a 95 % interval over its rows.
+
+    A percentile interval; where all rows of a kind are right, or none is, no resample
+    shows anything else, and it comes from the exact intervals of the two accuracies.
+    """
     guess, truth = np.asarray(predictions), np.asarray(labels)
     hits, wrong = guess == truth, truth != NO_ERROR
+    f1 = processbench_score(guess, truth)["f1"]
+    kinds = hits[wrong], hits[~wrong]
+    if all(map(len, kinds)) and any(k.all() or not k.any() for k in kinds):
+        error, correct = map(share, kinds)
+        return harmonic(error, correct)
 
     def of_rows(drawn: np.ndarray) -> np.ndarray:
         hit, is_wrong = hits[drawn], wrong[drawn]
-        error = (hit & is_wrong).sum(1) / np.maximum(is_wrong.sum(1), 1)
-        correct = (hit & ~is_wrong).sum(1) / np.maximum((~is_wrong).sum(1), 1)
+        with np.errstate(invalid="ignore"):  # NaN of a resample without a kind of row
+            error = (hit & is_wrong).sum(1) / is_wrong.sum(1)
+            correct = (hit & ~is_wrong).sum(1) / (~is_wrong).sum(1)
         total = error + correct
-        return 2 * error * correct / np.where(total > 0, total, 1.0)
+        return 2 * error * correct / np.where(total == 0, 1.0, total)
 
-    f1 = processbench_score(guess, truth)["f1"]
     return bootstrap_statistic(of_rows, len(truth), f1, resamples=resamples, seed=seed)
 
 

@@ -17,6 +17,9 @@ import scipy.stats
 from jaxtyping import Float, Int, Shaped
 
 _CHUNK = 1 << 21  # resampled values held at a time: 16 MiB
+# Of resamples, that the statistic must exist in. Of k units of a class 1 - exp(-k) of
+# them hold any: below three the class's own variance is hardly in the interval.
+_LEAST_DEFINED = 0.9
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,9 +50,42 @@ def bootstrap(
     return _resampled(values, level, resamples, seed)
 
 
+def share(hits: Shaped[np.ndarray, " P"]) -> Interval:
+    """The share of units that are hits with its 95 % interval, exact at any number.
+
+    Clopper and Pearson's, whose tails have at most 2.5 % each. `hits`: of 0 and 1, one
+    unit at least.
+    """
+    count, found = len(hits), int(np.sum(hits))
+    exact = scipy.stats.binomtest(found, count).proportion_ci(0.95)
+    return Interval(found / count, float(exact.low), float(exact.high))
+
+
+def harmonic(first: Interval, second: Interval) -> Interval:
+    """The harmonic mean of two shares, 0 where either is, from their own intervals.
+
+    It grows with either. So it lies between that of their lower ends and that of their
+    upper ends unless one of them lies beyond its own: where each tail of theirs has
+    2.5 %, at least 95 % of the time, however they depend on each other.
+    """
+    ends = (
+        _harmonic(getattr(first, end), getattr(second, end))
+        for end in ("mean", "low", "high")
+    )
+    return Interval(*ends)
+
+
+def _harmonic(first: float, second: float) -> float:
+    total = first + second
+    return 2 * first * second / total if total else 0.0
+
+
 def _resampled(
     values: Float[np.ndarray, " P"], level: float, resamples: int, seed: int
 ) -> Interval:
+    if len(values) > 1 and (values == values[0]).all():  # as of a method and itself
+        same = float(values[0])
+        return Interval(same, same, same, 0.0)
     return bootstrap_statistic(
         lambda drawn: values[drawn].mean(axis=1),
         len(values),
@@ -71,6 +107,9 @@ def bootstrap_statistic(
 ) -> Interval:
     """Percentile bootstrap of any statistic; resamples where it is NaN are left out.
 
+    The ends are NaN where more than a tenth is left out, or where the rest agree, as of
+    a single unit: then resamples do not say what else the data could have been.
+
     Args:
       statistic: of R resamples, each the indices of P units drawn with replacement.
       count: P, how many units there are: problems, or the questions of steps.
@@ -87,7 +126,7 @@ def bootstrap_statistic(
     ]
     found = np.concatenate(drawn)
     found = found[~np.isnan(found)]
-    if not len(found):
+    if len(found) < _LEAST_DEFINED * resamples or np.ptp(found) < 1e-12:
         return Interval(value, math.nan, math.nan)
     tail = (1 - level) / 2
     low, high = np.quantile(found, [tail, 1 - tail])

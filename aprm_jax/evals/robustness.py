@@ -15,7 +15,12 @@ import numpy as np
 import scipy.special
 from jaxtyping import Bool, Int
 
-from aprm_jax.evals.intervals import Interval, bootstrap_statistic
+from aprm_jax.evals.intervals import (
+    Interval,
+    bootstrap_statistic,
+    harmonic,
+    share,
+)
 from aprm_jax.game.rollouts import Situation
 from aprm_jax.game.rounds import Arena, GameConfig, LoopState, Rounds, logged
 from aprm_jax.oracle.verdict import Label
@@ -77,7 +82,14 @@ class Probe:
         }
 
     def interval(self, resamples: int) -> Interval:
-        """The fool rate with its interval over situations."""
+        """The fool rate with its interval over situations.
+
+        Where none of the wrong replies passes, or each, it is the exact one of a share
+        of the situations that have any: replies to one are no independent draws.
+        """
+        some = self.wrong > 0
+        if some.any() and self.fool_rate in (0.0, 1.0):
+            return share(self.fooled[some] > 0)
 
         def statistic(drawn: np.ndarray) -> np.ndarray:
             fooled, wrong = (x[drawn].sum(axis=1) for x in (self.fooled, self.wrong))
@@ -229,10 +241,13 @@ def robustness_score(siege: Siege, resamples: int) -> Interval:
 
     Args:
       siege: the attack.
-      resamples: of the interval, over situations.
+      resamples: of the interval, over situations. Where one of the shares is 0 or 1 no
+        resample shows another: the interval then comes from those of the two.
     """
     probe = siege.probes[siege.strongest]
     accepted = siege.accepted.astype(np.float64)
+    if probe.fool_rate in (0.0, 1.0) or accepted.mean() in (0.0, 1.0):
+        return harmonic(_caught(probe.interval(resamples)), share(accepted))
 
     def statistic(drawn: np.ndarray) -> np.ndarray:
         fooled, wrong = (x[drawn].sum(axis=-1) for x in (probe.fooled, probe.wrong))
@@ -244,6 +259,10 @@ def robustness_score(siege: Siege, resamples: int) -> Interval:
     count = len(accepted)
     value = float(statistic(np.arange(count)))
     return bootstrap_statistic(statistic, count, value, resamples=resamples)
+
+
+def _caught(fooled: Interval) -> Interval:
+    return Interval(1 - fooled.mean, 1 - fooled.high, 1 - fooled.low)
 
 
 def measure(

@@ -51,7 +51,9 @@ def auc_interval(
 ) -> Interval:
     """AUC with a 95 % percentile interval; questions are resampled, not steps.
 
-    Steps of one question are no independent draws: they share its difficulty.
+    Steps of one question are no independent draws: they share its difficulty. The ends
+    are NaN, see `bootstrap_statistic`, where all questions rank alike, as perfectly, or
+    where hardly any has a step of one kind.
     """
     size = int(groups.max(initial=-1)) + 1
 

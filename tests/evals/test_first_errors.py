@@ -62,8 +62,51 @@ def test_the_interval():
     assert interval.low < interval.mean < interval.high
     # Half the width is near two standard errors of a share of 125 rows, about 0.08.
     assert 0.05 < interval.high - interval.low < 0.2
-    sure = first_errors.f1_interval([-1, 0], [-1, 0], 50)
-    assert (sure.mean, sure.high) == (1.0, 1.0)
+
+
+def _exact(hits, rows):
+    return scipy.stats.binomtest(hits, rows).proportion_ci(0.95)
+
+
+def _mean(a, b):
+    return 2 * a * b / (a + b) if a + b else 0.0
+
+
+@pytest.mark.parametrize(
+    ("error_hits", "errors", "correct_hits", "corrects"),
+    [(20, 20, 20, 20), (0, 20, 0, 20), (2, 2, 40, 40), (0, 9, 3, 9), (1, 1, 30, 40)],
+)
+def test_a_kind_that_is_all_right_or_all_wrong_has_an_exact_interval(
+    error_hits, errors, correct_hits, corrects
+):
+    truth = np.array([0] * errors + [-1] * corrects)
+    missed = [
+        *(np.arange(errors) >= error_hits),
+        *(np.arange(corrects) >= correct_hits),
+    ]
+    found = first_errors.f1_interval(np.where(missed, 5, truth), truth, 200)
+    shares = [_exact(error_hits, errors), _exact(correct_hits, corrects)]
+    ends = [_mean(*(getattr(s, end) for s in shares)) for end in ("low", "high")]
+    f1 = _mean(error_hits / errors, correct_hits / corrects)
+    assert (found.mean, found.low, found.high) == pytest.approx((f1, *ends))
+    assert found.low < found.high  # however sure the rows look
+
+
+def test_a_resample_without_a_kind_of_row_is_left_out():
+    truth = np.array([0] * 3 + [-1] * 57)  # no erroneous row in 5 % of resamples
+    guess = np.where(np.isin(np.arange(60), [0, 20, 30]), 5, truth)
+    drawn = np.random.default_rng(0).integers(60, size=(500, 60))
+    both = [rows for rows in drawn if (truth[rows] == 0).any()]
+    assert 0.9 * 500 < len(both) < 500
+    expected = [processbench_score(guess[r], truth[r])["f1"] for r in both]
+    found = first_errors.f1_interval(guess, truth, 500)
+    assert found.stderr == pytest.approx(np.std(expected))
+    ends = np.quantile(expected, [0.025, 0.975])
+    assert (found.low, found.high) == pytest.approx(tuple(ends))
+    # Without a correct row, or with too few, nobody knows.
+    for rows in (np.arange(3), np.array([0, 1, 21, 20])):
+        none = first_errors.f1_interval(guess[rows], truth[rows], 100)
+        assert np.isnan(none.low) and np.isnan(none.high)
 
 
 def test_the_mean_says_which_splits_it_is_over():

@@ -111,4 +111,58 @@ def test_all_right_or_all_wrong_has_the_exact_interval_of_a_share(count, right):
     for found in results:
         assert (found.mean, found.low, found.high) == pytest.approx((right, *exact))
     same = intervals.paired_difference(several[0], several[1])
-    assert (same.low, same.high) == (0.0, 0.0)
+    assert (same.low, same.high) == pytest.approx(
+        (0.0, 0.0) if count > 1 else (math.nan, math.nan), nan_ok=True
+    )
+
+
+@pytest.mark.parametrize("hits", [0, 3, 10])
+def test_a_share_has_the_exact_interval(hits):
+    exact = scipy.stats.binomtest(hits, 10).proportion_ci(0.95)
+    found = intervals.share(np.arange(10) < hits)
+    assert (found.mean, found.low, found.high) == pytest.approx((hits / 10, *exact))
+
+
+def test_a_harmonic_mean_has_an_interval_from_those_of_its_parts():
+    first = intervals.Interval(0.5, 0.25, 0.75)
+    found = intervals.harmonic(first, intervals.Interval(1.0, 0.5, 1.0))
+    assert (found.mean, found.low) == pytest.approx((2 / 3, 1 / 3))
+    assert found.high == pytest.approx(6 / 7)
+    none = intervals.Interval(0.0, 0.0, 0.25)
+    assert intervals.harmonic(none, none) == none
+
+
+def test_the_interval_of_a_harmonic_mean_covers_it():
+    rng = np.random.default_rng(0)
+    truth, hits = 2 * 0.97 * 0.6 / 1.57, 0
+    for _ in range(300):
+        parts = [intervals.share(rng.random(40) < p) for p in (0.97, 0.6)]
+        found = intervals.harmonic(*parts)
+        hits += found.low <= truth <= found.high
+    assert hits >= 0.95 * 300
+
+
+@pytest.mark.parametrize(("units", "known"), [(1, False), (2, False), (3, True)])
+def test_a_statistic_that_few_resamples_have_has_no_interval(units, known):
+    """Of units of a kind that there are few of, as wrong steps among right ones."""
+    values = np.where(np.arange(100) < units, np.arange(100.0), math.nan)
+
+    def mean(drawn):
+        return np.array(
+            [np.nanmean(row) if np.isfinite(row).any() else math.nan for row in drawn]
+        )
+
+    found = intervals.bootstrap_statistic(
+        lambda drawn: mean(values[drawn]), 100, 0.5, resamples=2000
+    )
+    assert found.mean == 0.5
+    assert math.isfinite(found.low) == math.isfinite(found.high) == known
+    assert math.isfinite(found.stderr) == known
+
+
+def test_a_statistic_that_all_resamples_agree_on_has_no_interval():
+    found = intervals.bootstrap_statistic(lambda drawn: np.ones(len(drawn)), 4, 1.0)
+    assert found.mean == 1.0
+    assert math.isnan(found.low) and math.isnan(found.high)
+    alone = intervals.bootstrap(np.array([0.7]))  # one problem
+    assert alone.mean == 0.7 and math.isnan(alone.low)

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import jax
 import numpy as np
 import pytest
+import scipy.stats
 import tiny_game
 
 from aprm_jax.evals import robustness
@@ -150,6 +151,30 @@ def test_intervals_are_over_situations_not_over_replies():
     )
     interval = few.interval(400)
     assert (interval.mean, interval.low, interval.high) == (0.5, 0.0, 1.0)
+
+
+@pytest.mark.parametrize("fooled", [0, 1])
+def test_a_rate_of_none_or_all_is_as_sure_as_that_many_situations(fooled):
+    wrong = np.array([6] * 30 + [0] * 10)
+    probe = robustness.Probe(wrong + 1, wrong, fooled * wrong, 1 + 0 * wrong, {})
+    exact = scipy.stats.binomtest(30 * fooled, 30).proportion_ci(0.95)
+    found = probe.interval(50)
+    assert (found.mean, found.low, found.high) == pytest.approx((fooled, *exact))
+
+
+def test_a_score_of_shares_of_none_or_all_is_no_surer_than_they_are():
+    none, all_ = np.zeros(240, int), np.ones(240, bool)
+    probe = robustness.Probe(none + 8, none + 6, none, none + 2, {})
+    low = scipy.stats.binomtest(240, 240).proportion_ci(0.95).low
+    sure = robustness.Siege([0], [probe], None, all_, 1, False)
+    found = robustness.robustness_score(sure, 100)
+    # Both shares are at least that, and so is their harmonic mean.
+    assert (found.mean, found.low, found.high) == pytest.approx((1.0, low, 1.0))
+    half = robustness.Siege([0], [probe], None, np.arange(240) < 120, 1, False)
+    found = robustness.robustness_score(half, 100)
+    right = scipy.stats.binomtest(120, 240).proportion_ci(0.95)
+    ends = 2 * low * right.low / (low + right.low), 2 * right.high / (1 + right.high)
+    assert (found.mean, found.low, found.high) == pytest.approx((2 / 3, *ends))
 
 
 def test_a_siege_measures_along_its_budget_and_ends_there(monkeypatch):

@@ -64,3 +64,23 @@ def test_the_interval_is_wider_where_questions_are_few():
     assert widths[1] > widths[0]
     alone = step_labels.auc_interval(np.ones(2), np.ones(2), np.zeros(2, int), 10)
     assert math.isnan(alone.low)
+
+
+def _ends(scores, labels, groups):
+    found = step_labels.auc_interval(
+        np.array(scores), np.array(labels, float), np.array(groups), 400
+    )
+    return found.mean, found.low, found.high
+
+
+def test_no_interval_where_the_questions_say_little():
+    nan = math.nan
+    perfect = _ends([0.0] * 4 + [1.0] * 4, [0] * 4 + [1] * 4, [0, 1, 2, 3] * 2)
+    assert perfect == pytest.approx((1.0, nan, nan), nan_ok=True)
+    one = _ends([0.1, 0.3, 0.2, 0.9], [0, 0, 1, 1], [0] * 4)
+    assert one == pytest.approx((0.75, nan, nan), nan_ok=True)
+    # One question of 20 has all the wrong steps: of its own kind nothing varies.
+    labels = np.array([0, 0, *[1] * 38])
+    scores = np.linspace(0, 1, 40)[np.r_[5, 9, 0:5, 6:9, 10:40]]
+    rare = _ends(scores, labels, np.arange(40) // 2)
+    assert 0.5 < rare[0] < 1.0 and math.isnan(rare[1]) and math.isnan(rare[2])
