@@ -2,17 +2,19 @@
 
 A table of the page has a row a run for each row of the runs' own tables, a chart a line
 a run. Runs whose configs differ in the seed alone are one: their mean, with Student's
-interval over seeds.
+interval over seeds. Where the data files of such runs differ they stay apart.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -23,6 +25,8 @@ from aprm_jax.evals.records import RESULTS, Record, Results, read_results
 from aprm_jax.files import atomic_write, to_json
 from aprm_jax.jobs import changes, charts, of_run, tables
 from aprm_jax.jobs.context import Context, JobError, log
+from aprm_jax.jobs.data_record import Record as DataRecord
+from aprm_jax.jobs.data_record import other_files, read_record
 from aprm_jax.report.contents import (
     Chart,
     Column,
@@ -54,6 +58,8 @@ class Run:
       records: of several, the means.
       seconds: stage -> its time.
       lines: (group, title, name) of a curve -> its chart and itself.
+      data: what its data files were; {} where nobody knows.
+      apart: why it is not one with another run of the same config; "" elsewhere.
     """
 
     name: str
@@ -63,6 +69,8 @@ class Run:
     records: tuple[Record, ...]
     seconds: Mapping[str, float]
     lines: Mapping[tuple[str, str, str], tuple[Chart, Series]]
+    data: DataRecord = dataclasses.field(default_factory=dict)
+    apart: str = ""
 
 
 def check(context: Context, earlier: object = None) -> list[Run]:
@@ -70,7 +78,7 @@ def check(context: Context, earlier: object = None) -> list[Run]:
 
     Raises:
       JobError: a folder that is no run, has no results, or those of an older version.
-      DamagedFileError: see `read_results`.
+      DamagedFileError: see `read_results` and `data_record.read_record`.
     """
     return [_read(folder) for folder in context.config.report.runs]
 
@@ -138,6 +146,7 @@ def _read(entry: str) -> Run:
         tuple(records),
         more.get("seconds", {}),
         _lines(folder, config, Results(records)),
+        read_record(folder),
     )
 
 
@@ -160,19 +169,33 @@ def _pooled(runs: Sequence[Run]) -> list[Run]:
     """One of all that differ in their seed alone, by the place of the first."""
     groups: list[list[Run]] = []
     for run in runs:
+        apart = ""
         for group in groups:
             known = {other.seeds for other in group}
-            if run.seeds not in known and _same_but_seed(group[0], run):
+            if run.seeds in known or not _same_but_seed(group[0], run):
+                continue
+            if not (changed := _other_data(group, run)):
                 group.append(run)
                 break
+            apart = apart or changed
         else:
-            groups.append([run])
+            groups.append([dataclasses.replace(run, apart=apart)])
+            if apart:
+                log.warning("report.runs: %s: %s", run.name, apart)
     names = _names([[run.name for run in group] for group in groups])
     return [_pool(name, group) for name, group in zip(names, groups, strict=True)]
 
 
 def _same_but_seed(first: Run, second: Run) -> bool:
     return not differences(flat(first.config), flat(second.config), _FREE)
+
+
+def _other_data(group: Sequence[Run], run: Run) -> str:
+    """Which data files set a run apart from those of a group; "" for none."""
+    for other in group:
+        if names := [name for name, *_ in other_files(other.data, run.data)]:
+            return f"other data than {other.name}: {', '.join(names)}"
+    return ""
 
 
 def _names(groups: Sequence[Sequence[str]]) -> list[str]:
@@ -213,6 +236,7 @@ def _pool(name: str, group: Sequence[Run]) -> Run:
             key: (group[0].lines[key][0], _mean_line([r.lines[key][1] for r in group]))
             for key in lines
         },
+        data={source: files for run in group for source, files in run.data.items()},
     )
 
 
@@ -344,22 +368,37 @@ def _first(drawn: Sequence[Chart], group: str) -> int:
 
 def _said(run: Run) -> str:
     seeds = ", ".join(map(str, run.seeds))
-    return f"seed{'s' * (len(run.seeds) > 1)} {seeds} ({', '.join(run.folders)})"
+    said = f"seed{'s' * (len(run.seeds) > 1)} {seeds} ({', '.join(run.folders)})"
+    return f"{said}; {run.apart}" if run.apart else said
 
 
 def _differing(runs: Sequence[Run]) -> str:
-    """The fields in which the configs differ, as JSON: field -> run -> value."""
+    """In what the runs differ, as JSON: field, or data file -> run -> value."""
+    values = _other_fields(runs) | _other_files(runs)
+    return json.dumps(values, indent=2) if values else ""
+
+
+def _other_fields(runs: Sequence[Run]) -> dict[str, dict[str, Any]]:
+    """The fields in which the configs differ -> run -> value."""
     first, *rest = (flat(run.config) for run in runs)
     changed = [
         {name: (there, now) for name, there, now in differences(first, tree, _FREE)}
         for tree in (first, *rest)
     ]
     there = {name: pair[0] for fields in changed for name, pair in fields.items()}
-    values = {
+    return {
         name: {
             run.name: fields[name][1] if name in fields else there[name]
             for run, fields in zip(runs, changed, strict=True)
         }
         for name in sorted(there)
     }
-    return json.dumps(values, indent=2) if values else ""
+
+
+def _other_files(runs: Sequence[Run]) -> dict[str, dict[str, Any]]:
+    """The files that runs have under the same name with other contents -> run -> it."""
+    out: dict[str, dict[str, Any]] = {}
+    for first, second in itertools.combinations(runs, 2):
+        for name, there, here in other_files(first.data, second.data):
+            out.setdefault(name, {}).update({first.name: there, second.name: here})
+    return out

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -73,14 +73,35 @@ def data_differences(
     """
     out = []
     for one in given:
-        old, new = known.get(one.text), now.get(one.text)
-        if old is None or new is None or not is_read_by(job, one.field):
-            continue
-        for name in sorted(old.keys() | new.keys()):
-            there, here = _said(old.get(name)), _said(new.get(name))
-            if there != here:
+        if is_read_by(job, one.field):
+            for name, there, here in _differing(known, now, one.text):
                 out.append((f"{one.field}, {one.path / name}", there, here))
     return out
+
+
+def other_files(first: Record, second: Record) -> list[tuple[str, str, str]]:
+    """(source and file, what it is in one, in the other) where two runs' data differ.
+
+    A source that only one of them has a record of says nothing.
+    """
+    return [
+        (f"{source}, {name}" if name else source, there, here)
+        for source in first
+        for name, there, here in _differing(first, second, source)
+    ]
+
+
+def _differing(
+    known: Record, now: Record, source: str
+) -> Iterator[tuple[str, str, str]]:
+    """The files of a source that are not the same in both records."""
+    old, new = known.get(source), now.get(source)
+    if old is None or new is None:
+        return
+    for name in sorted(old.keys() | new.keys()):
+        there, here = _said(old.get(name)), _said(new.get(name))
+        if there != here:
+            yield name, there, here
 
 
 def _of_source(given: Given, known: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

@@ -1,6 +1,7 @@
 """Several runs on one page: whose rows and lines there are, and what is refused."""
 
 import dataclasses
+import hashlib
 import html.parser
 import json
 import math
@@ -20,6 +21,7 @@ from aprm_jax.evals.records import RESULTS, Record, write_results
 from aprm_jax.files import write_sealed
 from aprm_jax.jobs import comparison, of_run
 from aprm_jax.jobs.context import Context
+from aprm_jax.jobs.data_record import write_record
 from aprm_jax.training.metrics import Metrics
 from aprm_jax.training.workdir import open_workdir
 
@@ -138,6 +140,53 @@ def test_runs_of_one_seed_are_two(runs):
     shutil.copytree("a-0", "again")
     numbers, _ = _written(["a-0", "again"])
     assert list(numbers) == ["a-0", "again"]
+
+
+SOURCE = "step_format:held.jsonl"
+
+
+def _learned_from(run: str, text: str, *, of: str = "") -> None:
+    """Keeps what a run's start would keep of its data."""
+    print_ = {"bytes": len(text), "sha256": hashlib.sha256(text.encode()).hexdigest()}
+    write_record(Path(run), {SOURCE: {of: print_ | {"times": [len(run), 0]}}})
+
+
+def test_runs_of_other_data_are_not_seeds_of_one(runs, caplog):
+    _learned_from("a-0", "one")
+    _learned_from("a-1", "another")
+    numbers, markup = _written(runs)
+    assert list(numbers) == ["a-0", "a-1", "b"]
+    assert numbers["a-1"]["records"][0]["value"] == VALUES["a-1"]
+    # And the page says why, with what there is to compare.
+    why = f"other data than a-0: {SOURCE}"
+    assert f"seed 4 (a-1); {why}" in markup
+    assert f"report.runs: a-1: {why}" in caplog.messages
+    assert "3 bytes, SHA-256" in markup and "7 bytes, SHA-256" in markup
+
+
+@pytest.mark.parametrize("known", [{"a-0": "one"}, {"a-0": "one", "a-1": "one"}])
+def test_runs_of_the_same_data_or_of_unknown_ones_are_seeds(runs, known):
+    for run, text in known.items():
+        _learned_from(run, text)
+    numbers, markup = _written(runs)
+    assert list(numbers) == ["a-0, a-1", "b"]
+    assert "other data" not in markup and "SHA-256" not in markup
+
+
+def test_a_run_of_unknown_data_joins_no_two_of_other_data(runs):
+    _run(Path("a-2"), 0.9, _config(5))
+    _learned_from("a-1", "one", of="part.jsonl")
+    _learned_from("a-2", "two", of="part.jsonl")
+    numbers, markup = _written(["a-0", "a-1", "a-2"])
+    assert list(numbers) == ["a-0, a-1", "a-2"]
+    assert f"other data than a-1: {SOURCE}, part.jsonl" in markup
+
+
+def test_a_damaged_record_of_the_data_is_named(runs):
+    _learned_from("b", "one")
+    Path("b", "data.json").write_text("{}")
+    with pytest.raises(UserError, match=r"b/data.json .* Delete b/data.json if"):
+        _written(runs)
 
 
 def test_runs_of_one_name_have_their_paths(runs):

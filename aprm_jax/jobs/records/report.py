@@ -19,7 +19,7 @@ class ReportConfig:
     runs: tuple[str, ...] = setting(
         (),
         "folders of runs to compare: comparison.html has them side by side, those that "
-        "differ in their seed alone as one",
+        "differ in their seed alone as one, if their data files are the same",
     )
 
 
