@@ -72,7 +72,7 @@ def reliability(config: Config, parts: Sequence[Mapping[str, Any]]) -> list[Char
     names = {v.key: v.name for v in verifiers(config) if v.key != CHANCE}
     for part in parts:
         for how in ("stated", "calibrated"):
-            series = [Series("perfect", [0, 100], [0.0, 1.0])]
+            series = [Series("perfect", [0, 100], [0.0, 1.0], straight=True)]
             for key, diagrams in part.get("reliability", {}).items():
                 if key in names and how in diagrams:
                     diagram = diagrams[how]

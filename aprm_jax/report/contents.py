@@ -80,13 +80,17 @@ class Table:
 
 @dataclasses.dataclass(frozen=True)
 class Series:
-    """One line of a chart; NaN in `y` is a gap. `low`, `high`: an optional band."""
+    """One line of a chart; NaN in `y` is a gap. `low`, `high`: an optional band.
+
+    `straight`: it is known between its points too, as a line to compare with is.
+    """
 
     name: str
     x: Numbers
     y: Numbers
     low: Numbers | None = None
     high: Numbers | None = None
+    straight: bool = dataclasses.field(default=False, kw_only=True)
 
 
 @dataclasses.dataclass(frozen=True)

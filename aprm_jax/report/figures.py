@@ -160,12 +160,17 @@ def thin(x: np.ndarray, y: np.ndarray) -> Line:
     """At most `_MAX_POINTS` points: means of bins, gaps ignored within a bin."""
     if len(x) <= _MAX_POINTS:
         return x, y
-    bins = np.arange(len(x)) * _MAX_POINTS // len(x)
+    bins = _bins(len(x))
     filled = np.isfinite(y)
     count = np.bincount(bins, filled, _MAX_POINTS)
     total = np.bincount(bins, np.where(filled, y, 0.0), _MAX_POINTS)
     mean = total / np.where(count > 0, count, np.nan)
     return np.bincount(bins, x, _MAX_POINTS) / np.bincount(bins), mean
+
+
+def _bins(count: int) -> np.ndarray:
+    """Which of `_MAX_POINTS` bins each of many points falls into."""
+    return np.arange(count) * _MAX_POINTS // count
 
 
 def smooth(y: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
@@ -375,8 +380,8 @@ def _points(
         grid = grid[:: len(grid) // _MAX_POINTS]
     rows = []
     for k, (x, _, y) in drawn.items():
-        nearest = np.abs(grid[:, None] - x[None, :]).argmin(axis=1)
-        values = [text.number(v, chart.style, unit=True) for v in y[nearest]]
+        at = _at(grid, chart.series[k], x, y)
+        values = [text.number(v, chart.style, unit=True) for v in at]
         name = text.clean(chart.series[k].name, 60)
         rows.append({"n": name, "c": k % COLOURS, "v": values})
     return {
@@ -386,6 +391,23 @@ def _points(
         "t": frame.top,
         "b": frame.height - frame.bottom,
     }
+
+
+def _at(grid: np.ndarray, series: Series, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """A drawn line's value at each x of all lines; NaN where it has none.
+
+    Between two points nothing was measured. The mean of a bin stands for all of it.
+    """
+    if series.straight:
+        return np.interp(grid, x, y, left=math.nan, right=math.nan)
+    raw = _array(series.x)
+    if len(raw) <= _MAX_POINTS:
+        known = dict(zip(x.tolist(), y, strict=True))
+        return np.array([known.get(value, math.nan) for value in grid.tolist()])
+    starts = raw[np.flatnonzero(np.diff(_bins(len(raw)), prepend=-1))]
+    inside = (grid >= raw[0]) & (grid <= raw[-1])
+    bins = np.searchsorted(starts, np.where(inside, grid, raw[0]), side="right") - 1
+    return np.where(inside, y[bins], math.nan)
 
 
 def _colour(index: int) -> str:

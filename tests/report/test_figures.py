@@ -164,3 +164,52 @@ def test_a_point_without_neighbours_is_drawn_wherever_it_stands(place):
     y[place] = 1.0
     chart = contents.Chart("t", [contents.Series("a", range(20), y)])
     assert figures.line_chart(chart).count("<circle") == 1
+
+
+def _shown(chart):
+    """Heading -> line -> what the pointer shows of it."""
+    points = json.loads(attribute(drawing(figures.line_chart(chart)), "data-points"))
+    rows = {series["n"]: series["v"] for series in points["s"]}
+    return [
+        (head, {name: values[k] for name, values in rows.items()})
+        for k, head in enumerate(points["l"])
+    ]
+
+
+def test_the_pointer_shows_no_value_where_a_line_has_no_point():
+    short = contents.Series("to 64", [8, 64], [0.8, 0.9])
+    long = contents.Series("to 512", [8, 128, 512], [0.8, 0.75, 0.6])
+    shown = _shown(contents.Chart("t", [short, long], "n", doubling=True))
+    assert shown == [
+        ("n 8", {"to 64": "80.0\u202f%", "to 512": "80.0\u202f%"}),
+        ("n 64", {"to 64": "90.0\u202f%", "to 512": "\u2013"}),
+        ("n 128", {"to 64": "\u2013", "to 512": "75.0\u202f%"}),
+        ("n 512", {"to 64": "\u2013", "to 512": "60.0\u202f%"}),
+    ]
+
+
+def test_the_pointer_shows_a_straight_line_between_its_ends():
+    line = contents.Series("perfect", [10, 90], [0.1, 0.9], straight=True)
+    bins = contents.Series("R", [5, 45, 95], [0.2, 0.5, 0.7])
+    shown = dict(_shown(contents.Chart("t", [line, bins], "score")))
+    assert shown["score 45"] == {"perfect": "45.0\u202f%", "R": "50.0\u202f%"}
+    assert shown["score 5"]["perfect"] == shown["score 95"]["perfect"] == "\u2013"
+    assert shown["score 90"] == {"perfect": "90.0\u202f%", "R": "\u2013"}
+
+
+def test_the_pointer_shows_means_of_bins_within_their_bins_alone():
+    y = np.arange(401) / 400
+    long = contents.Series("long", range(401), y)
+    half = contents.Series("half", range(201), y[:201])
+    few = contents.Series("few", [100], [0.25])
+    shown = _shown(contents.Chart("t", [long, half, few], "x"))
+    assert len(shown) > 200
+    ends = [float(head.removeprefix("x ")) for head, _ in shown]
+    for end, (_, values) in zip(ends, shown, strict=True):
+        assert (values["half"] == "\u2013") == (end > 200)
+        for name in ("long", "half"):  # as far as a bin and the smoothing are wide
+            if values[name] != "\u2013":
+                found = float(values[name].removesuffix("\u202f%"))
+                assert found == pytest.approx(end / 4, abs=2.0)
+    known = [head for head, values in shown if values["few"] != "\u2013"]
+    assert known in ([], ["x 100"])
