@@ -58,6 +58,7 @@ RIVALS = {
     "oracle labels": "prm_oracle.{how}@{n}",
 }
 LAST = 50  # rounds of a game that its end is the mean of
+CUT = " (of shares cut at 0 and 100)"  # see `share_ends`
 HARD = "illegal_contraction"  # the solver's most frequent error
 PAPER_RIVALS = (
     "majority",
@@ -232,7 +233,7 @@ def render(results: dict, file: str, by_seed: bool) -> str:
     if by_seed:
         parts.append(_seed_table(results, results["sizes"][0]))
     seeds = ", ".join(map(str, results["seeds"]))
-    brackets = "95 % intervals over seeds and problems"
+    brackets = f"95 % intervals over seeds and problems{CUT}"
     if len(results["seeds"]) < 3:
         brackets = "each seed's figure (too few for an interval)"
     parts.append(
@@ -363,7 +364,13 @@ def table(header: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]]) -> s
 def _percent(c: dict) -> str:
     if len(c["by_seed"]) < 3:
         return f"{100 * c['mean']:.1f} ({_each(c, '.1f')})"
-    return f"{100 * c['mean']:.1f} ({100 * c['low']:.1f}–{100 * c['high']:.1f})"
+    return f"{100 * c['mean']:.1f} {share_ends(c, '.1f')}"
+
+
+def share_ends(c: dict, form: str) -> str:
+    """A share's interval in %, cut at what is possible: Student's goes beyond."""
+    low, high = 100 * max(c["low"], 0.0), 100 * min(c["high"], 1.0)
+    return f"({low:{form}}–{high:{form}})"
 
 
 def _each(c: dict, form: str) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from compare_table import one_line_each, pooled_row
+from compare_table import CUT, one_line_each, pooled_row, share_ends
 from seed_files import of_run, write
 
 LEDGER = ("decoded", "prefilled", "verifier_tokens", "flops")
@@ -70,8 +70,7 @@ def cell(seeds: Sequence[dict[str, Any]], name: str, split: str) -> str:
         return "–"
     row = pooled_row(np.array([f["correct"] for f in found], float))
     cost = np.mean([f["flops"] for f in found]) / 1e6
-    spread = f"({100 * row['low']:.0f}–{100 * row['high']:.0f})"
-    return f"{100 * row['mean']:.1f} {spread}; {cost:,.0f}"
+    return f"{100 * row['mean']:.1f} {share_ends(row, '.0f')}; {cost:,.0f}"
 
 
 def footnote(seeds: Sequence[dict[str, Any]], script: str, results: str) -> str:
@@ -79,7 +78,7 @@ def footnote(seeds: Sequence[dict[str, Any]], script: str, results: str) -> str:
     numbers = ", ".join(str(seed["seed"]) for seed in seeds)
     return (
         f"% solved; seeds {numbers}, {seeds[0]['problems']} problems a split; in "
-        "brackets 95 % intervals over problems and seeds, behind them millions of "
-        f"operations a problem. Made by `benchmarks/{script}` from "
+        f"brackets 95 % intervals over problems and seeds{CUT}, behind them millions "
+        f"of operations a problem. Made by `benchmarks/{script}` from "
         f"`benchmarks/results/{results}`."
     )

@@ -256,7 +256,7 @@ def _part(name: str, siege: Siege, resamples: int) -> Part:
 
 
 _COLUMNS = {
-    SCORE: Column("robustness", "number"),
+    SCORE: Column("robustness", "number", share=True),
     "start_fool_rate": Column("fooled at first", best="min"),
     "fool_rate": Column("fooled by the strongest", best="min"),
     SEARCHED_RATE: Column(f"by the best of {SEARCHED}", best="min"),

@@ -37,9 +37,10 @@ def overview(config: Config, results: Results, seeds: int = 1) -> Table:
             what = f"{name}: {heading}"
             if name not in set_names(config):
                 what = f"mean of {name.replace('+', ', ')}"
-            figures.append(Figure(Column(what, style), set_, name, metric, part))
+            column = Column(what, style, share=True)
+            figures.append(Figure(column, set_, name, metric, part))
             if style == "percent" and name in set_names(config):
-                at = Column("threshold", "number", "")
+                at = Column("threshold", "number", "", share=True)
                 figures.append(Figure(at, set_, name, "threshold", part))
     return by_verifier(
         config,
@@ -78,10 +79,10 @@ def _step_table(config, results: Results, name: str) -> Table:
         ("recall", Column("recall")),
         ("f1", Column("F1")),
         ("f1_correct", Column("F1 of right steps")),
-        ("threshold", Column("threshold", "number", "")),
-        ("auc", Column("AUC", "number")),
-        ("ece", Column("ECE", "number", "min")),
-        ("ece_calibrated", Column("ECE, calibrated", "number", "min")),
+        ("threshold", Column("threshold", "number", "", share=True)),
+        ("auc", Column("AUC", "number", share=True)),
+        ("ece", Column("ECE", "number", "min", share=True)),
+        ("ece_calibrated", Column("ECE, calibrated", "number", "min", share=True)),
         ("unscored", Column("not scored", "count", "")),
     ]
     count = results.value(step_labels.SET, name, CHANCE, "count")
@@ -114,7 +115,7 @@ def _first_error_table(config, results: Results, name: str) -> Table:
         best = "" if suffix == first_errors.HINDSIGHT else "max"
         columns = [(f"f1{suffix}", Column(heading, best=best))]
         if suffix != first_errors.RAW:
-            at = Column("threshold", "number", "")
+            at = Column("threshold", "number", "", share=True)
             columns.append((f"threshold{suffix}", at))
         if suffix == first_errors.VALIDATION:
             columns.append(("error_accuracy", Column("erroneous")))
@@ -156,7 +157,7 @@ def first_error_means(config, results: Results) -> Table:
 def _category_table(config, results: Results, name: str) -> Table:
     parts = results.parts(categories.SET, name)
     total = categories.TOTAL
-    at = Column("threshold", "number", "")
+    at = Column("threshold", "number", "", share=True)
     figures = [Figure(at, categories.SET, name, "threshold", total)]
     for suffix, where in (("", ""), (categories.OFFICIAL[0], " at 0.5")):
         metrics = {

@@ -28,7 +28,7 @@ from aprm_jax.jobs.verifier_tables import (
     shown_aggregation,
     verifiers,
 )
-from aprm_jax.report.contents import Cell, Column, Row, Table
+from aprm_jax.report.contents import Cell, Column, Row, Table, printed
 
 
 def main_table(config: Config, results: Results, seeds: int = 1) -> Table:
@@ -235,6 +235,7 @@ def more_tables(
 
 def as_text(table: Table) -> str:
     """A table for the console: fractions in percent, intervals in brackets."""
+    table = printed(table)
     head = [table.corner, *(column.name for column in table.columns)]
     styles = [column.style for column in table.columns]
     body = [
@@ -371,9 +372,9 @@ def _steps(config: Config, results: Results) -> Table:
     figures = []
     for split in config.evaluate.splits:
         for column, metric in (
-            (Column(f"{split}: AUC", "number"), "auc"),
+            (Column(f"{split}: AUC", "number", share=True), "auc"),
             (Column("F1"), "f1"),
-            (Column("ECE", "number", "min"), "ece"),
+            (Column("ECE", "number", "min", share=True), "ece"),
         ):
             figures.append(Figure(column, step_labels.SET, split, metric))
     return by_verifier(
@@ -388,7 +389,13 @@ def _steps(config: Config, results: Results) -> Table:
 
 def _kinds(config: Config, results: Results, split: str) -> Table:
     figures = [
-        Figure(Column(kind.replace("_", " "), "number"), "kinds", split, "auc", kind)
+        Figure(
+            Column(kind.replace("_", " "), "number", share=True),
+            "kinds",
+            split,
+            "auc",
+            kind,
+        )
         for kind in results.parts("kinds", split)
     ]
     title = f"AUC by kind of error, {split}"
@@ -422,8 +429,8 @@ def _outcome(config: Config, results: Results) -> Table:
     figures = [
         Figure(column, outcome.SET, "", metric)
         for column, metric in (
-            (Column("all", "number"), "auc"),
-            (Column("within a writer", "number"), "auc_within"),
+            (Column("all", "number", share=True), "auc"),
+            (Column("within a writer", "number", share=True), "auc_within"),
             (Column("best of a question's"), "chosen"),
             (Column("one of them", best=""), "one_right"),
             (Column("any of them", best=""), "any_right"),

@@ -35,11 +35,13 @@ class Column:
       style: "percent" of a fraction, "points" (a signed difference of fractions),
         "number" or "count".
       best: which extreme is set in bold: "max", "min" or none.
+      share: of "number": whether it lies between 0 and 1, as "percent" always does.
     """
 
     name: str
     style: Style = "percent"
     best: Literal["max", "min", ""] = "max"
+    share: bool = dataclasses.field(default=False, kw_only=True)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,6 +78,40 @@ class Table:
     rows: Sequence[Row]
     corner: str = ""
     note: str = ""
+
+
+_CUT = "Intervals of shares are cut at what is possible, 0 and 100 %."
+
+
+def printed(table: Table) -> Table:
+    """A table as people see it: intervals of shares end where shares do.
+
+    Student's over seeds are symmetric and go beyond. Files keep them whole; a table
+    that lost an end says so in its note.
+    """
+    rows = [
+        dataclasses.replace(row, cells=list(map(_within, row.cells, table.columns)))
+        if len(row.cells) == len(table.columns)
+        else row
+        for row in table.rows
+    ]
+    pairs = zip(rows, table.rows, strict=True)
+    if all(list(map(id, new.cells)) == list(map(id, old.cells)) for new, old in pairs):
+        return table
+    return dataclasses.replace(table, rows=rows, note=f"{table.note} {_CUT}".strip())
+
+
+def _within(cell: Cell | float | None, column: Column) -> Cell | float | None:
+    """The same object where nothing is cut."""
+    share = column.style == "percent" or column.share
+    if not share or not isinstance(cell, Cell) or math.isnan(cell.value):
+        return cell
+    # A NaN end is less than nothing, and stays.
+    low = 0.0 if cell.low < 0 else cell.low
+    high = 1.0 if cell.high > 1 else cell.high
+    if (low, high) == (cell.low, cell.high) or math.isnan(cell.low):
+        return cell
+    return Cell(cell.value, low, high)
 
 
 @dataclasses.dataclass(frozen=True)

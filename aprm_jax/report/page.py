@@ -24,6 +24,7 @@ from aprm_jax.report.contents import (
     ReportData,
     Row,
     Table,
+    printed,
 )
 
 _SHOWN_PERTURBATIONS = 12  # the rest is folded away
@@ -59,6 +60,7 @@ def derived_headline(table: Table | None) -> str:
 
     Of several of ours the first one is meant: the others lack a part of it.
     """
+    table = printed(table) if table else None
     own = [row for row in table.rows if row.own and row.opens] if table else []
     if table is None or not own or not table.columns:
         return ""
@@ -132,6 +134,7 @@ def table_view(table: Table) -> TableView:
                 f"table {table.title!r}, row {row.name!r}: {len(row.cells)} cells for "
                 f"{len(table.columns)} columns"
             )
+    table = printed(table)
     candidates = [row for row in table.rows if not row.reference]
     best = [_best(candidates, k, column) for k, column in enumerate(table.columns)]
     scales = [_scale(table.rows, k, c) for k, c in enumerate(table.columns)]

@@ -228,3 +228,14 @@ def test_a_script_that_makes_a_figure_is_called_once_and_timed(plan, results):
     assert run_costs.Costs().knows("rates")
     assert headline.make(made, "rates", call)
     assert calls[2:] == [["benchmarks/rates.py", "tables"]]
+
+
+def test_a_share_ends_where_shares_do():
+    row = {"mean": 0.5, "low": -0.0041, "high": 1.172}
+    assert compare_table.share_ends(row, ".0f") == "(0–100)"
+    inside = row | {"low": 0.251, "high": 0.749}
+    assert compare_table.share_ends(inside, ".1f") == "(25.1–74.9)"
+    # A difference may be below zero.
+    gap = row | {"by_seed": [0.1, 0.5, 0.9]}
+    assert compare_table._points(gap) == "+50.0 (-0.4 to +117.2)"
+    assert compare_table._percent(gap) == "50.0 (0.0–100.0)"

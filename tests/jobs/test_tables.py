@@ -400,6 +400,13 @@ def test_the_console_has_whole_counts_and_tells_scores_apart():
     ]
 
 
+def test_the_console_has_no_share_beyond_what_is_possible():
+    columns = [Column("test"), Column("lead", "points")]
+    cells = [Cell(0.8, 0.4, 1.2), Cell(0.1, -0.2, 0.4)]
+    lines = tables.as_text(Table("t", columns, [Row("a", cells)])).splitlines()
+    assert lines[-1] == "a  80.0 [40.0, 100.0]  10.0 [-20.0, 40.0]"
+
+
 def test_a_kind_that_a_verifier_is_never_fooled_by_is_none_and_a_vote_opens_no_page():
     config = named("a", "b", stages=("a:prm", "b:aprm"), evaluate__splits=("test",))
     records = pressure.winner_records("test", "a", ["sign"], 8)

@@ -279,3 +279,40 @@ def test_a_score_that_is_not_finite_has_a_tint():
     scores = (math.inf, 1.0, 0.5, 0.0, -math.inf, math.nan)
     tints = [markup._tint(score) for score in scores]
     assert tints == ["s6", "s6", "s3", "s0", "s0", "s3"]
+
+
+def _of_seeds(**column) -> contents.Table:
+    """A table with an interval as Student's are: symmetric, and wider than possible."""
+    rows = [contents.Row("a", [contents.Cell(0.8, 0.4, 1.2)], own=True)]
+    rows += [contents.Row("b", [contents.Cell(0.1, -0.2, 0.4)])]
+    return contents.Table(
+        "t", [contents.Column("c", **column)], rows, note="Two seeds."
+    )
+
+
+@pytest.mark.parametrize(
+    ("column", "ends"),
+    [
+        ({}, ["40.0\u2013100.0", "0.0\u201340.0"]),
+        ({"style": "number", "share": True}, ["0.4 to 1", "0 to 0.4"]),
+        # A difference may be below zero, and a number be anything.
+        ({"style": "points"}, ["+40.0 to +120.0", "\u221220.0 to +40.0"]),
+        ({"style": "number"}, ["0.4 to 1.2", "\u22120.2 to 0.4"]),
+    ],
+)
+def test_intervals_of_shares_are_cut_where_they_are_printed(column, ends):
+    table = _of_seeds(**column)
+    view = page.table_view(table)
+    cells = [cell for _, rows in view.groups for _, row in rows for cell in row]
+    assert [cell.limits for cell in cells if cell] == ends
+    is_cut = column == {} or "share" in column
+    assert view.note == "Two seeds." + is_cut * (
+        " Intervals of shares are cut at what is possible, 0 and 100 %."
+    )
+    assert table == _of_seeds(**column)  # what is kept stays whole
+    known = contents.printed(table)
+    assert contents.printed(known) is known  # once is enough, and says so once
+
+
+def test_a_headline_has_no_share_beyond_what_is_possible():
+    assert "80.0\u202f% (40.0 to 100.0)" in page.derived_headline(_of_seeds())
