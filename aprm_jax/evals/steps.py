@@ -42,6 +42,22 @@ class Reliability:
     ece: float
 
 
+# What of the reports below is at a threshold.
+AT_THRESHOLD = frozenset(
+    {
+        "accuracy",
+        "balanced_accuracy",
+        "precision",
+        "recall",
+        "f1",
+        "precision_correct",
+        "recall_correct",
+        "f1_correct",
+        "threshold",
+    }
+)
+
+
 def classification_report(
     scores: Float[np.ndarray, " N"],
     labels: Shaped[np.ndarray, " N"],

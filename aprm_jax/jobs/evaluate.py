@@ -199,8 +199,14 @@ def _chosen_records(name: str, chosen: Chosen) -> list[Record]:
 
 
 def _dev(context: Context) -> Part:
-    """Thresholds, chosen on a split that nothing else is reported on."""
+    """Thresholds, chosen on a split that no figure at a threshold is reported on."""
     c = context.config.evaluate
+    if DEV in c.splits:
+        log.warning(
+            "%s: evaluate.splits has dev, whose problems choose the thresholds and the "
+            "calibration: what depends on them is left out there",
+            context.stage,
+        )
     problems = context.domain.problems("dev", min(DEV_PROBLEMS, c.problems))
     solutions = samples.sample(context, 0, problems, DEV_SAMPLES) if c.splits else []
     scored = samples.sample_scores(context, solutions) if c.splits else {}
@@ -300,7 +306,10 @@ def _judged(
     said: Scored[list[StepScores]],
     chosen: Chosen,
 ) -> list[Record]:
-    """A verifier on the single steps of what was sampled, and on each kind of error."""
+    """A verifier on the single steps of what was sampled, and on each kind of error.
+
+    Of dev, which chose it, nothing is at the threshold or calibrated.
+    """
     raw, labels, kinds = samples.judged_steps(context, solutions, said.rows)
     if not len(labels):  # no step that the oracle can judge
         return []
@@ -308,10 +317,15 @@ def _judged(
     report = steps.classification_report(values, labels, threshold=threshold)
     if chosen.platt is not None:
         report["ece_calibrated"] = steps.reliability(chosen.platt(raw), labels).ece
-    records = metric_records(step_labels.SET, split, name, report)
+    left_out = {*steps.AT_THRESHOLD, "ece_calibrated"} if split == DEV else set()
     by_kind = steps.per_kind_report(values, labels, kinds, threshold=threshold)
-    for kind, metrics in by_kind.items():
-        records += metric_records("kinds", split, name, metrics, part=kind)
+    records = []
+    for set_, kind, metrics in (
+        (step_labels.SET, "", report),
+        *(("kinds", kind, metrics) for kind, metrics in by_kind.items()),
+    ):
+        kept_ = {k: v for k, v in metrics.items() if k not in left_out}
+        records += metric_records(set_, split, name, kept_, part=kind)
     return records
 
 

@@ -15,6 +15,7 @@ from aprm_jax.evals import outcome, pressure, robustness, selection, step_labels
 from aprm_jax.evals.records import Record, Results
 from aprm_jax.files import damaged
 from aprm_jax.jobs import set_tables
+from aprm_jax.jobs.step_data import DEV
 from aprm_jax.jobs.verifier_tables import (
     MAIN_AGGREGATION,
     NO_TRAINING,
@@ -376,14 +377,15 @@ def _steps(config: Config, results: Results) -> Table:
             (Column("F1"), "f1"),
             (Column("ECE", "number", "min", share=True), "ece"),
         ):
-            figures.append(Figure(column, step_labels.SET, split, metric))
+            if (split, metric) != (DEV, "f1"):  # it chose the threshold
+                figures.append(Figure(column, step_labels.SET, split, metric))
     return by_verifier(
         config,
         results,
         "Right and wrong steps told apart, on the solver's own samples",
         figures,
-        "F1 of catching wrong steps, threshold from the dev split; ECE: expected "
-        "calibration error.",
+        "F1 of catching wrong steps, threshold from the dev split, which has no F1 "
+        "itself; ECE: expected calibration error.",
     )
 
 

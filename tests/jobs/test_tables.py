@@ -11,9 +11,11 @@ import tiny_run
 from aprm_jax.config import with_fields
 from aprm_jax.config.schema import settings
 from aprm_jax.evals import pressure
+from aprm_jax.evals.calibration import Platt
 from aprm_jax.evals.records import RESULTS, Record, Results, write_results
+from aprm_jax.evals.validation import Chosen
 from aprm_jax.files import write_sealed
-from aprm_jax.jobs import charts, report, tables
+from aprm_jax.jobs import charts, evaluate, report, tables
 from aprm_jax.jobs.context import Context
 from aprm_jax.jobs.parts import arrays_path, part_path
 from aprm_jax.models.io import SPEC_FILE
@@ -21,6 +23,7 @@ from aprm_jax.report.contents import Cell, Column, Row, Table
 from aprm_jax.report.page import derived_headline
 from aprm_jax.training.metrics import Metrics, read_metrics
 from aprm_jax.training.workdir import mark_done
+from aprm_jax.verifiers.protocol import Scale, Scored
 
 
 def named(*prms, stages, **fields):
@@ -476,3 +479,38 @@ def test_seconds_are_said_to_be_of_what_took_them(tmp_path):
         "first": {"test": 6.0},
         "second": {"dev": 3.0, "everything else": 2.0},
     }
+
+
+def _judged(monkeypatch, split: str) -> list[Record]:
+    """The records of a verifier on four steps, a threshold and a calibration chosen."""
+    steps = np.array([2.0, 1.0, -1.0, 0.5]), np.array([1.0, 1.0, 0.0, 0.0]), ["s"] * 4
+    monkeypatch.setattr(evaluate.samples, "judged_steps", lambda *args: steps)
+    context = Context(named("a", stages=("a:prm",)), Path(), "evaluate")
+    said = Scored(Scale.LOG_ODDS, [])
+    chosen = Chosen(threshold=0.7, platt=Platt(1.0, 0.0), first_error=0.5)
+    return evaluate._judged(context, split, "a", [], said, chosen)
+
+
+def test_the_split_that_chose_a_threshold_has_no_figure_at_it(monkeypatch):
+    test, dev = (_judged(monkeypatch, split) for split in ("test", "dev"))
+    of_test, of_dev = (
+        {(r.set, r.part, r.metric): r.value for r in records} for records in (test, dev)
+    )
+    assert of_test["steps", "", "threshold"] == 0.7
+    assert of_test["steps", "", "f1"] == 1.0 and of_test["kinds", "s", "recall"] == 1.0
+    kept = {"auc", "ece", "brier", "count", "unscored", "incorrect_share"}
+    kinds = {("kinds", "s", "auc"), ("kinds", "s", "count")}
+    assert of_dev.keys() == {("steps", "", metric) for metric in kept} | kinds
+    assert all(of_dev[key] == of_test[key] for key in of_dev)
+    # What chose it has the record of the threshold, and nobody else has another.
+    chosen = evaluate._chosen_records("a", Chosen(threshold=0.7, first_error=0.5))
+    keys = [record.key for record in (*chosen, *dev)]
+    assert len(keys) == len(set(keys))
+
+
+def test_the_steps_of_dev_have_no_column_of_f1():
+    config = named("a", stages=("a:prm",), evaluate__splits=("dev", "test"))
+    records = [Record("steps", split, "a", "f1", 0.5) for split in ("dev", "test")]
+    table = tables._steps(config, Results(records))
+    heads = [column.name for column in table.columns]
+    assert heads == ["dev: AUC", "ECE", "test: AUC", "F1", "ECE"]

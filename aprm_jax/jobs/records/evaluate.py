@@ -37,7 +37,7 @@ class EvaluateConfig:
     )
     splits: tuple[str, ...] = setting(
         ("test", "longer", "larger", "worded"),
-        "of the domain's problems",
+        "of the domain's problems; of dev no step figure at a threshold: it chooses it",
         distinct=True,
     )
     problems: int = setting(200, "a split", least=1)
