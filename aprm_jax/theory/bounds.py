@@ -138,7 +138,9 @@ def regulariser_warning(
       beta_g, eta_g, beta_r, eta_r: regulariser weights, see `matrix_game`.
       generator_rewards: r_G when R is fooled, when G is caught, when G left the step.
       prm_rewards: r_R for a wrong and for a right verdict.
-      clean_share: share of clean steps in R's mixture.
+      clean_share: share of clean steps in R's mixture. The job `aprm` leaves them out:
+        with them its defaults are below the bound, see docs/method.md, and a warning
+        that every run logs tells nobody anything.
 
     Returns:
       A sentence that names the bound, or None where the weights are above it.

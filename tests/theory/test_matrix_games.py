@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import itertools
+import re
 
+import command
 import jax
 import numpy as np
 import optax
 import pytest
 from scipy.optimize import minimize
 
+from aprm_jax.config import default_config
 from aprm_jax.game.ogda import ogda
 from aprm_jax.theory import (
     MatrixGame,
@@ -363,6 +366,39 @@ def test_warning_names_the_bound_only_below_it():
     # "Any tau > 0" is not "tau = 0".
     assert regulariser_warning(0, 1e-3, 0, 1e-3, (1, -1, -1)) is None
     assert regulariser_warning(0, 0, 0, 0, (1, -1, -1)) is not None
+
+
+@pytest.mark.parametrize("share", [0.1, 0.375, 0.8])
+def test_clean_steps_raise_the_bound_to_a_quarter_of_their_share(share):
+    game = verdict_game((1, -1, -1), (0, 1), clean_share=share)
+    bound = monotonicity_bound(game.payoff_g, game.payoff_r)
+    assert bound == pytest.approx(share / 4)
+
+
+def test_the_page_says_where_the_defaults_lie():
+    c = default_config().game
+    weights = (c.beta_generator, c.eta_generator, c.beta_prm, c.eta_prm)
+    pay = c.rewards
+    rewards = (
+        (pay.generator_fooled, pay.generator_caught, pay.generator_still_correct),
+        (pay.prm_wrong, pay.prm_right),
+    )
+    rows = c.prm_clean + c.prm_fresh + c.prm_replay
+    share = c.prm_clean / rows
+    warning = regulariser_warning(*weights, *rewards, clean_share=share)
+    found = re.search(r"= ([\d.]+) with .* more than ([\d.]+);", warning or "")
+    assert found is not None  # the defaults are below it
+    weight, bound = map(float, found.groups())
+    tau_g, tau_r = weights[0] + weights[1], weights[2] + weights[3]
+    page = " ".join((command.REPOSITORY / "docs/method.md").read_text().split())
+    assert (
+        f"{c.prm_clean} of R's {rows} rows are clean, s/4 = {bound:.3f}, and "
+        f"√({tau_g:g} · {tau_r:g}) = {weight:.3f}"
+    ) in page
+    # As the job calls it there is nothing to say; and the remedy is one.
+    assert regulariser_warning(*weights, *rewards) is None
+    raised = (weights[0], 0.05, *weights[2:])
+    assert regulariser_warning(*raised, *rewards, clean_share=share) is None
 
 
 def test_bad_games_are_refused():
