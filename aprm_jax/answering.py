@@ -100,7 +100,7 @@ def search(
       max_steps: most steps of a solution.
       grader: reads and compares answers; by default as suits the solver's domain.
       **options: n, m, pick, aggregation, temperature and the other settings of
-        `search` in docs/config.md.
+        `search` in docs/configuration.md.
 
     Raises:
       TypeError, ValueError: an argument is of another type, or out of range; the

@@ -84,6 +84,16 @@ def test_pages_link_to_files_that_exist():
                 assert (page.parent / target).exists(), f"{page}: {target}"
 
 
+def test_code_names_pages_that_exist():
+    # One is made with the site, the other is ggml's.
+    elsewhere = {"docs/configuration.md", "docs/gguf.md"}
+    for folder in ("aprm_jax", "configs", "benchmarks", "launch"):
+        for path in (REPOSITORY / folder).rglob("*.py"):
+            for page in re.findall(r"\bdocs/[\w/]+\.md", path.read_text()):
+                there = page in elsewhere or (REPOSITORY / page).exists()
+                assert there, f"{path}: {page}"
+
+
 def test_the_reference_has_every_field():
     text = configuration_reference()
     for name, field in settings().items():
