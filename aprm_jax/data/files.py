@@ -7,7 +7,9 @@
     folder?split=test             those whose name, or whose folder's, says so
     train.csv?rename=theirs:ours  with columns that are named otherwise
 
-A folder whose files belong to several splits is read one split at a time.
+A folder whose files belong to several splits is read one split at a time. Which split a
+file belongs to says the last word of that kind in its path: `train_test/train.jsonl` is
+no test.
 """
 
 from __future__ import annotations
@@ -20,7 +22,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from aprm_jax.data.jsonl import DataError, RawRow, RowError, raw_rows, read_text
+from aprm_jax.data.jsonl import (
+    DataError,
+    RawRow,
+    RowError,
+    raw_rows,
+    read_text,
+    suffix_of,
+)
 
 SUFFIXES = (".json", ".jsonl", ".parquet", ".csv", ".tsv")
 # What publishers call the three splits.
@@ -68,23 +77,27 @@ def _files_of(folder: Path, split: str, source: str) -> list[Path]:
     names = [file.relative_to(folder) for file in sorted(data_files(folder))]
     if not names:
         raise DataError(f"{source}: the folder holds no file {' or '.join(SUFFIXES)}")
-    found = sorted({_said_split(name.as_posix()) for name in names} - {""})
+    kept = names
     if split:
         kept = [name for name in names if _is_of(name, split)]
-        if not kept and not found and _is_of(Path(folder.name), split):
+        if not kept and not _splits(names) and _is_of(Path(folder.name), split):
             kept = names  # the folder itself says so
         if not kept:
             raise DataError(
                 f"{source}: no file of split {split!r} among {_listed(names)}"
             )
-        return [folder / name for name in kept]
-    if len(found) > 1:
+    if len(found := _splits(kept)) > 1:
         raise DataError(
             f"{source}: the folder holds files of several splits "
-            f"({', '.join(found)}: {_listed(names)}): name one file, or one split as "
-            f"{source}?split={found[0]}"
+            f"({', '.join(found)}: {_listed(kept)}): name one file, or one split as "
+            f"{source.partition('?')[0]}?split={found[0]}"
         )
-    return [folder / name for name in names]
+    return [folder / name for name in kept]
+
+
+def _splits(names: Iterable[Path]) -> list[str]:
+    """The splits that some paths name."""
+    return sorted({_said_split(name.as_posix()) for name in names} - {""})
 
 
 def data_files(folder: Path) -> Iterator[Path]:
@@ -93,7 +106,7 @@ def data_files(folder: Path) -> Iterator[Path]:
         parts = file.relative_to(folder).parts
         if any(part.startswith((".", "__MACOSX")) for part in parts):
             continue
-        if file.is_file() and file.name.removesuffix(".gz").endswith(SUFFIXES):
+        if file.is_file() and suffix_of(file) in SUFFIXES:
             yield file
 
 
@@ -110,8 +123,9 @@ def _said_split(name: str) -> str:
 def _is_of(name: Path, split: str) -> bool:
     """Whether a path says that it is of a split, which may have a name of its own."""
     split = split.lower()
-    wanted = _SPLIT_OF.get(split, split)
-    return _said_split(name.as_posix()) == wanted or split in _words(name.as_posix())
+    if split in _SPLIT_OF:
+        return _said_split(name.as_posix()) == _SPLIT_OF[split]
+    return split in _words(name.as_posix())
 
 
 def _listed(names: list[Path]) -> str:
@@ -120,7 +134,7 @@ def _listed(names: list[Path]) -> str:
 
 
 def _file_rows(path: Path) -> list[RawRow]:
-    kind = Path(path.name.removesuffix(".gz")).suffix.lower()
+    kind = suffix_of(path)
     if kind == ".parquet":
         return _parquet_rows(path)
     if kind in (".csv", ".tsv"):
@@ -148,7 +162,7 @@ def _table_rows(path: Path, text: str) -> Iterator[RawRow]:
         raise DataError(f"{path}: the file is empty")
     first = text.lstrip().partition("\n")[0]
     separator = max("\t;,", key=first.count)  # of equals the first: commas are text
-    if "\t" in first and ".tsv" in path.suffixes:
+    if "\t" in first and suffix_of(path) == ".tsv":
         separator = "\t"
     csv.field_size_limit(max(len(text) + 1, csv.field_size_limit()))
     lines = io.StringIO(f"{text.rstrip()}\n{_END}", newline="")

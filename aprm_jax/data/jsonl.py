@@ -83,6 +83,11 @@ def read_rows(
     return parse_rows(str(path), raw_rows(Path(path)), parse, **limits)
 
 
+def suffix_of(path: Path) -> str:
+    """The suffix that says what a file is, in lower case; a `.gz` behind it is none."""
+    return Path(path.name.lower().removesuffix(".gz")).suffix
+
+
 def raw_rows(path: Path) -> list[RawRow]:
     """The unparsed rows of a file: JSONL, a JSON array, or one JSON object.
 
@@ -95,7 +100,8 @@ def raw_rows(path: Path) -> list[RawRow]:
     if text.lstrip()[0] == "[":
         return _array_rows(path, text)
     rows = list(_line_rows(text))
-    if path.suffix == ".json" and len(rows) > 1 and isinstance(rows[0].value, RowError):
+    several = len(rows) > 1 and isinstance(rows[0].value, RowError)
+    if several and suffix_of(path) == ".json":
         value = load_line(text)  # one object over several lines, as MATH has them
         if isinstance(value, dict):
             return [RawRow(1, text, value)]
@@ -292,7 +298,7 @@ def read_text(path: Path) -> str:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from None
     if raw[:2] == b"\x1f\x8b":
         raw = _unzipped(path, raw)
-    elif path.suffix == ".gz" and raw:
+    elif path.suffix.lower() == ".gz" and raw:
         raise DataError(f"{path}: named .gz but holds no gzip data")
     if raw[:4] == b"PK\x03\x04":
         raise DataError(f"{path}: a ZIP file or a spreadsheet: save it as CSV or JSONL")

@@ -14,7 +14,14 @@ from pathlib import Path
 from typing import Generic, Protocol, TypeVar, runtime_checkable
 
 from aprm_jax.data.files import path_rows
-from aprm_jax.data.jsonl import DataError, RawRow, RowError, load_line, parse_row
+from aprm_jax.data.jsonl import (
+    DataError,
+    RawRow,
+    RowError,
+    load_line,
+    parse_row,
+    suffix_of,
+)
 from aprm_jax.files import cannot_write
 
 T = TypeVar("T")
@@ -31,8 +38,7 @@ def stream_rows(path: str | Path) -> Iterator[RawRow]:
       DataError: there is no such file, or it cannot be read to its end.
     """
     path = Path(path)
-    suffix = Path(path.name.removesuffix(".gz")).suffix.lower()
-    if path.is_dir() or suffix in _WHOLE:
+    if path.is_dir() or suffix_of(path) in _WHOLE:
         yield from path_rows(path, "", {}, str(path))
         return
     try:

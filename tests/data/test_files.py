@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 from pathlib import Path
 
 import pytest
@@ -88,3 +89,62 @@ def test_a_long_cell_is_read(tmp_path):
 def test_a_tsv_is_split_at_tabs_however_many_commas_its_names_have(tmp_path):
     [row] = _rows(tmp_path / "rows.tsv", b"question (a, b, c)\tanswer\nx, y\t5\n")
     assert row.value == {"question (a, b, c)": "x, y", "answer": "5"}
+
+
+def _folder(root: Path, *names: str) -> Path:
+    """Files whose single row says their own name."""
+    for name in names:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps({"question": name}) + "\n")
+    return root
+
+
+def _read(folder: Path, split: str) -> list[str]:
+    rows = path_rows(folder, split, {}, str(folder))
+    return [row.value["question"] for row in rows]
+
+
+@pytest.mark.parametrize(
+    ("folder", "first", "second"),
+    [
+        ("train_test_split", "train", "test"),
+        ("train_eval", "train", "eval"),
+        ("dev-and-test", "dev", "testing"),
+    ],
+)
+def test_a_split_has_no_file_of_another(tmp_path, folder, first, second):
+    names = [f"{folder}/{split}.jsonl" for split in (first, second)]
+    _folder(tmp_path, *names)
+    assert _read(tmp_path, first) == names[:1]
+    assert _read(tmp_path, second) == names[1:]
+    if second == "eval":
+        assert _read(tmp_path, "test") == names[1:]
+
+
+def test_a_split_of_its_own_name_mixes_no_others(tmp_path):
+    _folder(tmp_path, "algebra/train.jsonl", "algebra/test.jsonl", "geometry/x.jsonl")
+    assert _read(tmp_path, "geometry") == ["geometry/x.jsonl"]
+    with pytest.raises(DataError, match=r"several splits \(test, train: algebra/test"):
+        _read(tmp_path, "algebra")
+
+
+def test_suffixes_are_read_in_any_case(tmp_path):
+    _folder(tmp_path, "a.jsonl", "b.JSONL", "no.TXT")
+    tables = {"c.CSV": b"question\nc.CSV\n", "d.Tsv": b"question\td\nd.Tsv\t1\n"}
+    for name, content in tables.items():
+        (tmp_path / name).write_bytes(content)
+    packed = gzip.compress(b'{\n"question":\n"e.Json.GZ"}')
+    (tmp_path / "e.Json.GZ").write_bytes(packed)
+    (tmp_path / "f.csv.GZ").write_bytes(gzip.compress(b"question\nf.csv.GZ\n"))
+    assert _read(tmp_path, "") == [
+        "a.jsonl",
+        "b.JSONL",
+        "c.CSV",
+        "d.Tsv",
+        "e.Json.GZ",
+        "f.csv.GZ",
+    ]
+    (tmp_path / "g.jsonl.GZ").write_text("{}")
+    with pytest.raises(DataError, match=r"named \.gz but holds no gzip data"):
+        _read(tmp_path, "")
