@@ -56,14 +56,16 @@ def given_to(config: Config, job: Job) -> list[Given]:
     reads = "problems" in job.needs or job.uses_problems(config)
     problems = reads and config.domain.name != "arithmetic"
     fields = (*job.given, *(DOMAIN_FILES if problems else ()))
-    return [*_named(config, fields), *_models(config, job)]
+    made = frozenset(job.sources(config))
+    return [*_named(config, fields, made), *_models(config, job)]
 
 
 def given_at_all(config: Config) -> list[Given]:
     """What any job would read of the files that a config names and that are there."""
-    return _named(
-        config, (*DOMAIN_FILES, *(f for j in jobs().values() for f in j.given))
-    )
+    found = _named(config, DOMAIN_FILES)
+    for job in jobs().values():
+        found += _named(config, job.given, frozenset(job.sources(config)))
+    return found
 
 
 def given_problems(config: Config) -> list[Given]:
@@ -97,8 +99,12 @@ def _places(source: str) -> list[str]:
     return [*parse_qs(query).get("data_files", []), name]
 
 
-def _named(config: Config, fields: Iterable[str]) -> list[Given]:
-    return [g for field in fields for g in _of_field(config, field)]
+def _named(
+    config: Config,
+    fields: Iterable[str],
+    made: frozenset[tuple[str, str]] = frozenset(),
+) -> list[Given]:
+    return [g for field in fields for g in _of_field(config, field, made)]
 
 
 def _models(config: Config, job: Job) -> Iterator[Given]:
@@ -115,13 +121,18 @@ def _models(config: Config, job: Job) -> Iterator[Given]:
                 yield Given(field, text, path)
 
 
-def _of_field(config: Config, field: str) -> Iterator[Given]:
-    """The files of a field's values, what a stage of the run makes left out."""
+def _of_field(
+    config: Config, field: str, made: frozenset[tuple[str, str]]
+) -> Iterator[Given]:
+    """The files of a field's values.
+
+    `made` are the fields and texts that stand for stages of the run (`Job.sources`):
+    what begins like a stage's name is a file where the field names no stage.
+    """
     value = flat(config).get(field, ())  # which a job that does not read it lacks
-    own = {name for name, _ in stages(config)}
     for text in value if isinstance(value, tuple) else (value,):
         if field.endswith(".verifiers") and not text.startswith(_SCORES):
             continue  # a model
-        path = None if text.partition("/")[0] in own else local_path(text)
+        path = None if (field, text) in made else local_path(text)
         if path is not None:
             yield Given(field, text, path)
