@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 from collections.abc import Iterable
 from typing import Unpack
@@ -118,7 +119,7 @@ def without_contamination(
     """The solutions whose questions overlap no evaluation set.
 
     Args:
-      index: the evaluation sets.
+      index: the evaluation sets; it learns what the questions of a source share.
       dropped: counted up.
       refuse: raise instead of dropping.
 
@@ -128,9 +129,14 @@ def without_contamination(
     Raises:
       DataError: a question overlaps, and `refuse` is set.
     """
+    listed, asked = list(solutions), collections.defaultdict[tuple, list[str]](list)
+    for solution in listed:
+        asked[solution.source, solution.split].append(solution.question)
+    for questions in asked.values():
+        index.note_training(questions)
     checked: dict[str, Overlap | None] = {}
     kept = []
-    for solution in solutions:
+    for solution in listed:
         question = solution.question
         if question not in checked:
             checked[question] = index.find(question)

@@ -7,7 +7,9 @@ import json
 
 import pytest
 
+from aprm_jax.data import selection
 from aprm_jax.data.contamination import ContaminationIndex
+from aprm_jax.data.labelled import from_labels
 from aprm_jax.data.readers import read_problems, read_steps
 
 QUESTION = (
@@ -103,3 +105,96 @@ def test_prm800k_against_the_benchmarks(shared_data):
     # 98 of its 101 questions have a rated step.
     assert equal == {"math500": len(test), "processbench": 28, "gsm8k": 0}
     assert len(test) == 98
+
+
+BEFORE = (
+    "Solve the following math problem step by step. The last line of your response "
+    "should be of the form Answer: $Answer (without quotes) where $Answer is the "
+    "answer to the problem."
+)
+AFTER = 'Remember to put your answer on its own line after "Answer:".'
+SHORT = (
+    "How many primes lie below 100?",
+    "What is the sum of the angles of a heptagon in degrees?",
+    "Find the largest prime factor of 9991.",
+    "Compute the remainder of 7^100 on division by 13.",
+    "How many ways are there to seat 5 people in a row?",
+    "What is the area of a triangle with sides 13, 14 and 15?",
+    "Evaluate the sum of the first 20 odd numbers.",
+    "How many diagonals has a convex polygon of 12 sides?",
+)
+OTHERS = (
+    "What is the units digit of 3^2024?",
+    "A fair die is thrown twice. How likely is a sum of 9?",
+    "Find the least common multiple of 84 and 120.",
+)
+
+
+def _asked(question: str) -> str:
+    return f"{BEFORE}\n\n{question}\n\n{AFTER}"
+
+
+def _found(index: ContaminationIndex, question: str):
+    found = index.find(question)
+    return found and (found.question, found.equal)
+
+
+def test_an_instruction_of_the_evaluation_sets_is_no_overlap():
+    index = ContaminationIndex()
+    index.add("set", map(_asked, SHORT))
+    for question in OTHERS:
+        assert index.find(_asked(question)) is None
+    # What is asked inside of it is found: equal, nearly so, or without it.
+    copies = {
+        _asked(SHORT[0]): (_asked(SHORT[0]), True),
+        _asked(f"{SHORT[4]} Give an integer."): (_asked(SHORT[4]), False),
+        SHORT[5]: (_asked(SHORT[5]), False),
+    }
+    assert {text: _found(index, text) for text in copies} == copies
+
+
+def test_an_instruction_of_the_training_set_is_no_overlap():
+    index = ContaminationIndex()
+    index.add("set", [_asked(SHORT[4]), QUESTION])
+    trained = [_asked(q) for q in (*SHORT[:4], *SHORT[5:], *OTHERS)]
+    near = _asked(f"{SHORT[4]} Give an integer.")
+    assert None not in map(index.find, trained)  # as long as nothing is known of them
+    index.note_training([*trained, near, near])
+    assert [index.find(text) for text in trained] == [None] * len(trained)
+    assert _found(index, near) == (_asked(SHORT[4]), False)
+    assert _found(index, _asked(QUESTION)) == (QUESTION, False)
+
+
+def test_few_questions_or_a_small_share_make_no_instruction():
+    index = ContaminationIndex()
+    index.add("set", map(_asked, SHORT[:4]))  # four questions prove nothing
+    assert index.find(_asked(OTHERS[0])) is not None
+    # Near copies of one question are most of what a part of the training set asks.
+    copies = [f"{QUESTION} Version {k}." for k in range(10)]
+    index = ContaminationIndex()
+    index.add("set", [QUESTION])
+    index.note_training([*copies, *(f"How much is {k} + {k}?" for k in range(11))])
+    assert all(index.find(copy) is not None for copy in copies)
+
+
+def test_where_all_is_shared_all_counts():
+    """Sets of variants: one that has nothing of its own is compared as it is."""
+    index = ContaminationIndex(ngram=5)
+    index.add("set", [QUESTION, *(f"{QUESTION} Version {k}." for k in range(6))])
+    assert _found(index, f"So: {QUESTION}") == (QUESTION, False)
+    assert _found(index, f"{QUESTION} version 3") == (f"{QUESTION} Version 3.", True)
+
+
+def test_a_source_with_an_instruction_is_prepared_without_losses():
+    dropped = selection.Dropped()
+    rows = [
+        from_labels(_asked(q), ["5"], [1.0], source="dapo")
+        for q in (*OTHERS, *SHORT[:7])
+    ]
+    copy = from_labels(_asked(f"{SHORT[7]} Hm."), ["54"], [1.0], source="other")
+    index = ContaminationIndex()
+    index.add("set", [_asked(SHORT[7])])
+    kept, found = selection.without_contamination(
+        [*rows, copy], index, dropped, refuse=False
+    )
+    assert kept == rows and list(found) == [copy.question]
