@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -139,6 +140,7 @@ def load_batches(
     batch_size: int,
     length: int,
     seed: int,
+    rows: Sequence[StepRow] | None = None,
     max_steps: int | None = None,
     epochs: int | None = None,
     window: int = WINDOW,
@@ -152,6 +154,7 @@ def load_batches(
       batch_size: B, packed rows of a batch.
       length: T, tokens of a packed row.
       seed: of the shuffle.
+      rows: what is read of the split's rows, see `learned`; None for all as they are.
       max_steps: S, most steps of a packed row; by default half as many again as a
         full row has on average, and those of the longest solution on top.
       epochs: passes over the data, each in another order; None for no end.
@@ -162,7 +165,7 @@ def load_batches(
       TooLongError: a row of it does not fit `length`.
     """
     metadata = check_builder(folder, builder)
-    source = open_split(folder, split)
+    source: Sequence[Any] = open_split(folder, split) if rows is None else rows
     counts = metadata["splits"][split]
     longest = counts["longest"]
     if longest > length:
@@ -173,9 +176,10 @@ def load_batches(
         )
     usual = length * counts["steps"] / counts["tokens"]
     enough = counts["most_steps"] + math.ceil(1.5 * usual)
-    rows = grain.MapDataset.source(source).seed(seed).shuffle().repeat(epochs)
+    drawn: grain.MapDataset[Any] = grain.MapDataset.source(source)
+    order = drawn.seed(seed).shuffle().repeat(epochs)
     return PackedBatches(
-        rows.map(to_row),
+        order.map(to_row) if rows is None else order,
         builder,
         batch_size=batch_size,
         length=length,

@@ -62,6 +62,7 @@ class Context:
       instructed: whether the role is a solver that follows a prompt in words: see
         `solver`.
       spent: what the stage has asked for to learn from, up to now.
+      left_out: what it does not learn of its data, by reason; `done.json` keeps it.
     """
 
     config: Config
@@ -70,6 +71,7 @@ class Context:
     role: str = "solver"
     instructed: bool = False
     spent: Spent = dataclasses.field(default_factory=Spent, compare=False)
+    left_out: dict[str, int] = dataclasses.field(default_factory=dict, compare=False)
 
     def of(self, role: str) -> Context:
         """The same stage for another role; this one where both are alike."""

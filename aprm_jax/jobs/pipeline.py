@@ -233,6 +233,7 @@ def _run(context: Context, record: Job, before: Took | None = None) -> Took:
         "job": record.name,
         **dataclasses.asdict(whole),
         "spent": context.spent.to_json(),
+        **({"left_out": context.left_out} if context.left_out else {}),
         **results,
     }
     if hosts.leader():

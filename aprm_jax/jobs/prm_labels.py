@@ -9,11 +9,13 @@ import numpy as np
 
 from aprm_jax.config import ConfigError
 from aprm_jax.data.epochs import PackedEpochs
-from aprm_jax.data.labelled import LabelledSolution, question_id
+from aprm_jax.data.jsonl import DataError
+from aprm_jax.data.labelled import LabelledSolution
 from aprm_jax.data.labelled_texts import read_labelled
 from aprm_jax.data.rows import StepRow
 from aprm_jax.data.trees import STEP_TOKENS, tree_rows
 from aprm_jax.jobs.context import Context, JobError, log
+from aprm_jax.jobs.held_out import note_held_out
 from aprm_jax.jobs.records.prm import VALUES
 from aprm_jax.jobs.tree_data import value_solutions
 from aprm_jax.tasks.labelled import LabelledDomain
@@ -137,7 +139,7 @@ def labelled_solutions(context: Context) -> list[LabelledSolution]:
 
     Of searches they are the whole solutions of the trees, with values.
 
-    Questions of the domain's dev split are left out wherever they come from.
+    Questions of the domain's evaluation splits are left out wherever they come from.
 
     Raises:
       ConfigError: the domain has no labels, and `prm.data` names none.
@@ -147,18 +149,19 @@ def labelled_solutions(context: Context) -> list[LabelledSolution]:
     if c.prm.negatives == VALUES:
         return value_solutions(context, c.prm.data)
     domain = context.domain
-    held: frozenset[str] = frozenset()
-    if isinstance(domain, LabelledDomain):
-        held = domain.held_out
-        if not c.prm.data:
+    if not c.prm.data:
+        if isinstance(domain, LabelledDomain):
             return list(domain.labelled)
-    elif not c.prm.data:
         raise ConfigError(
             f"prm.negatives='labels' needs prm.data: the domain {domain.name!r} has "
             "no labels of its own"
         )
-    out: list[LabelledSolution] = []
-    for text in c.prm.data:
-        read = read_labelled(text, **context.limits)
-        out += [row for row in read if question_id(row.question) not in held]
-    return out
+    read = [row for text in c.prm.data for row in read_labelled(text, **context.limits)]
+    kept = [row for row in read if not domain.is_held_out(row.question)]
+    note_held_out(context, "prm.data", len(read) - len(kept))
+    if not kept:
+        raise DataError(
+            f"prm.data: every question of {', '.join(c.prm.data)} is held out to "
+            "evaluate on: name other data"
+        )
+    return kept

@@ -101,6 +101,11 @@ def run(context: Context) -> dict[str, Any]:
     }
     numbers = by_name(records) | ends_by_name(more["training"])
     numbers |= {f"time.{k}.seconds": value for k, value in more["seconds"].items()}
+    numbers |= {
+        f"left_out.{name}.{reason}": count
+        for name, reasons in _left_out(context).items()
+        for reason, count in reasons.items()
+    }
     write_results(root / RESULTS, records, more)
     text = json.dumps(numbers, indent=1, sort_keys=True)
     atomic_write(root / "summary.json", text + "\n")
@@ -217,8 +222,18 @@ def _timed(
         yield part.get("of", part["name"]), part["seconds"]
 
 
+def _left_out(context: Context) -> dict[str, dict[str, int]]:
+    """Stage -> reason -> how much of its data it has not learned."""
+    done = [name for name, _ in stages(context.config) if is_done(context.root / name)]
+    known = {name: done_info(context.root / name).get("left_out", {}) for name in done}
+    return {name: reasons for name, reasons in known.items() if reasons}
+
+
 def _facts(context: Context, trained) -> list[tuple[str, str]]:
     facts = [("Version", __version__), ("Seed", str(context.config.seed))]
+    for name, reasons in _left_out(context).items():
+        told = (f"{n} {reason.replace('_', ' ')}" for reason, n in reasons.items())
+        facts.append((f"Not learned by {name}", ", ".join(told)))
     sizes = {
         name: _parameters(context.root / name / "model" / SPEC_FILE) for name in trained
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import flax.struct
@@ -14,9 +15,10 @@ import optax
 
 from aprm_jax.data.drawing import Epochs
 from aprm_jax.data.epochs import PackedEpochs
+from aprm_jax.data.learned import LearnedRows
 from aprm_jax.data.loader import PackedBatches, load_batches
 from aprm_jax.data.prefixes import PrefixTree
-from aprm_jax.data.prepared import read_metadata
+from aprm_jax.data.prepared import check_builder, open_split, read_metadata
 from aprm_jax.data.problem import Problem
 from aprm_jax.data.rows import StepBatch, StepRow, TooLongError, pack
 from aprm_jax.data.trees import tree_rows
@@ -24,6 +26,7 @@ from aprm_jax.game.rollouts import Situation, situations
 from aprm_jax.jobs import tree_data
 from aprm_jax.jobs.backbones import BACKBONE
 from aprm_jax.jobs.context import Context, JobError, log
+from aprm_jax.jobs.held_out import note_held_out
 from aprm_jax.jobs.prepare import prepared_folder
 from aprm_jax.jobs.prm_labels import branches, row_shape
 from aprm_jax.jobs.records.sft import SftConfig
@@ -236,14 +239,46 @@ def _prepared(context: Context) -> PackedBatches:
             f"sft.batch_size={c.sft.batch_size} packed rows cannot be shared by "
             f"{shards} shards and microbatches: set a multiple of {shards}"
         )
+    folder = prepared_folder(context)
     return load_batches(
-        prepared_folder(context),
+        folder,
         "train",
         context.builder,
+        rows=_learned(context, folder),
         batch_size=c.sft.batch_size,
         length=context.builder.buckets[-1],
         seed=c.seed,
     )
+
+
+def _learned(context: Context, folder: Path) -> LearnedRows:
+    """What of prepared rows is learned, and lines about the rest in the log.
+
+    Raises:
+      JobError: nothing is.
+    """
+    cut, held = context.config.domain.label_cut, context.domain.held_out
+    check_builder(folder, context.builder)
+    rows = LearnedRows(open_split(folder, "train"), held, cut)
+    note_held_out(context, "sft.data", rows.num_held_out)
+    wrong = f"that are wrong (below domain.label_cut={cut:g}) or follow a wrong one"
+    unlabelled = "at the ends of solutions that have no label"
+    for name, count, what in (
+        ("wrong_steps", rows.num_wrong, wrong),
+        ("unlabelled_steps", rows.num_unlabelled, unlabelled),
+    ):
+        if count:
+            context.left_out[name] = count
+            log.info(
+                "%s: sft.data: %d steps %s are not learned",
+                *(context.stage, count, what),
+            )
+    if not rows:
+        raise JobError(
+            f"sft.data: {folder} has no right step of a question that the domain does "
+            "not hold out: prepare other sources"
+        )
+    return rows
 
 
 def _texts(context: Context) -> PackedEpochs | None:

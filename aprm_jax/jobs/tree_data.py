@@ -11,6 +11,7 @@ from aprm_jax.data.labelled import LabelledSolution, from_labels, question_id
 from aprm_jax.data.problem import Problem
 from aprm_jax.files import damaged, unsealed
 from aprm_jax.jobs.context import Context, JobError, log
+from aprm_jax.jobs.held_out import note_held_out
 from aprm_jax.search.values import value_labels
 
 SOLUTIONS = "solutions.jsonl"  # what job=search writes into its stage's folder
@@ -131,9 +132,12 @@ def _trees(
 ) -> Iterator[tuple[str, list[Node]]]:
     """The question and the nodes of each tree that was kept and can be judged.
 
+    A search of an evaluation split teaches nothing: its questions are left out.
+
     Raises:
       DataError: there is no such file, or not a tree in it.
     """
+    held = total = 0
     for name in names:
         path = tree_file(context, name)
         if path is None:
@@ -147,7 +151,10 @@ def _trees(
                     place = f"{path}, line {number}"
                     raise damaged(place, "is not what was written", remedy)
                 if "tree" in row and row["reference"] is not None:
-                    found = True
+                    found, total = True, total + 1
+                    if context.domain.is_held_out(row["question"]):
+                        held += 1
+                        continue
                     yield row["question"], row["tree"]
         if not found:
             raise DataError(
@@ -155,6 +162,12 @@ def _trees(
                 "search with search.trees >= search.problems, on problems with answers "
                 "(a search that is there is not gone on with: name another stage)"
             )
+    if held == total:
+        raise DataError(
+            f"{field}: every tree of {', '.join(names)} is of a question that is held "
+            "out to evaluate on: search training problems (search.splits=train)"
+        )
+    note_held_out(context, field, held, "trees")
 
 
 def _verdicts(nodes: Sequence[Node]) -> list[bool | None]:

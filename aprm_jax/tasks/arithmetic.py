@@ -44,7 +44,12 @@ from aprm_jax.oracle.embedded.rewriting import (
     value,
     write,
 )
-from aprm_jax.oracle.embedded.wording import WORDS, write_story
+from aprm_jax.oracle.embedded.wording import (
+    WORDS,
+    MalformedStoryError,
+    read_story,
+    write_story,
+)
 
 MODULI = (0, 10)
 SPLITS = ("dev", "test", "longer", "larger", "worded")
@@ -208,6 +213,7 @@ class ArithmeticDomain:
 
     kinds = KINDS
     splits = SPLITS
+    held_out: frozenset[str] = frozenset()  # they have no end: see `is_held_out`
 
     def __init__(self, seed: int, config: ArithmeticConfig | None = None):
         if seed < 0:
@@ -288,6 +294,18 @@ class ArithmeticDomain:
     def same_answer(self, given: str | None, expected: str) -> bool:
         """Whether two numbers are written alike: `1 2` is not 2."""
         return given is not None and given.split() == expected.split()
+
+    def is_held_out(self, question: str) -> bool:
+        """Whether an expression, or a story of one, may be a question of a split."""
+        try:
+            tokens = parse(question)
+        except MalformedExpressionError:
+            try:
+                tokens = read_story(question)
+            except MalformedStoryError:
+                return False
+        enough = count_numbers(tokens) >= self.config.numbers[0]
+        return enough and hash_bucket(tokens) not in _TRAIN_BUCKETS
 
     def author(self, rng: np.random.Generator) -> Author:
         """Draws the author of one solution of the corpus."""

@@ -114,6 +114,10 @@ class LabelledDomain:
             raise ValueError(f"no split {split!r}; there is {', '.join(self.splits)}")
         return right_texts(self.dev, self._cut)[:count]
 
+    def is_held_out(self, question: str) -> bool:
+        """Whether a question is held out, however it is typed."""
+        return question_id(question) in self.held_out
+
     def corrupt(
         self, rng: np.random.Generator, question: str, prefix: Sequence[str], step: str
     ) -> None:

@@ -97,6 +97,15 @@ class Domain(Problems, Grader, Corruptor, Protocol):
         ...
 
     @property
+    def held_out(self) -> frozenset[str]:
+        """`question_id` of all that `is_held_out`; empty where these have no end."""
+        ...
+
+    def is_held_out(self, question: str) -> bool:
+        """Whether a question is one of an evaluation split: nothing may learn it."""
+        ...
+
+    @property
     def kinds(self) -> tuple[str, ...]:
         """Kinds of wrong step that the oracle tells apart."""
         ...

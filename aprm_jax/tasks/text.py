@@ -41,6 +41,9 @@ class TextDomain(AnswerGrader, WordCorruptor, abc.ABC):
       oracle: judges the steps; None reads calculator annotations and bare sums.
       limits: what is done about bad rows.
 
+    Attributes:
+      held_out: `question_id` of the questions of dev and test.
+
     Raises:
       DataError: a source cannot be used, or holds too few questions.
     """
@@ -70,6 +73,7 @@ class TextDomain(AnswerGrader, WordCorruptor, abc.ABC):
             kept, tests = hold_out(kept, dev_count, train)
         self._train = Epochs(kept, seed)
         self._evaluation = {"dev": dev, "test": tests}
+        self.held_out = frozenset(question_id(p.question) for p in (*dev, *tests))
         self.oracle: Oracle = oracle or CalculatorOracle()
         self.kinds = KINDS if oracle is None else TEXT_KINDS
         self.tokenizer: PreTrainedTokenizerFast = given_or_trained(
@@ -102,6 +106,10 @@ class TextDomain(AnswerGrader, WordCorruptor, abc.ABC):
         if split not in self._evaluation:
             raise ValueError(f"no split {split!r}; there are {', '.join(self.splits)}")
         return self._evaluation[split][:count]
+
+    def is_held_out(self, question: str) -> bool:
+        """Whether a question is one of dev or test, however it is typed."""
+        return question_id(question) in self.held_out
 
 
 def _others(

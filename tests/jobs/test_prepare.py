@@ -16,6 +16,7 @@ from aprm_jax.data.loader import load_batches
 from aprm_jax.jobs import prepare, sft
 from aprm_jax.jobs.context import Context
 from aprm_jax.training.metrics import read_metrics
+from aprm_jax.training.workdir import done_info
 
 CONFIG = """
 import json
@@ -189,6 +190,11 @@ def test_the_config_is_checked(config_file, field, value, message):
         validate(read_config_file(config_file, json.dumps({field: value})))
 
 
+def _rows(root: Path) -> int:
+    metadata = prepared.read_metadata(root / "data" / "prepared")
+    return metadata["splits"]["train"]["rows"]
+
+
 def test_a_solver_learns_from_it_and_resumes_to_the_bit(config_file, tmp_path):
     arguments = [f"--config={config_file}", command.CACHE, "--workdir=run"]
     code, output = command.call(tmp_path, *arguments)
@@ -198,7 +204,12 @@ def test_a_solver_learns_from_it_and_resumes_to_the_bit(config_file, tmp_path):
     assert [row["step"] for row in rows] == list(range(1, 7))
     assert rows[-1]["loss"] < rows[0]["loss"]
     # The first batch is the loader's first: every step token of it was learned from.
-    context = _context(config_file, root)
+    context = _context(config_file, root, "solver")
+    learned = sft._learned(context, root / "data" / "prepared")
+    # The domain's dev split is a part of the same file.
+    held = learned.num_held_out
+    assert held > 0 and len(learned) + held == _rows(root)
+    assert done_info(root / "solver")["left_out"] == {"held_out_solutions": held}
     batch = next(
         iter(
             load_batches(
@@ -208,6 +219,7 @@ def test_a_solver_learns_from_it_and_resumes_to_the_bit(config_file, tmp_path):
                 batch_size=8,
                 length=context.builder.buckets[-1],
                 seed=0,
+                rows=learned,
             )
         )
     )
