@@ -21,6 +21,40 @@ class RewardsConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class ExploreConfig:
+    """How G looks beyond what it writes by itself; docs/method.md."""
+
+    solver: str = setting("", "stage or directory of the solver that helps it")
+    plausible: float = setting(
+        0.0,
+        "paid besides for a wrong step that the solver would write; less, the less "
+        "likely its least likely token is",
+        least=0,
+    )
+    forced: float = setting(
+        0.0, "share of situations whose replies the solver begins", least=0, most=1
+    )
+    forced_tokens: int = setting(3, "of a reply: the most that it writes", least=1)
+    tempered: float = setting(
+        0.0,
+        "share of situations that are answered at another temperature, a round's "
+        "drawn from 0.5 to 2",
+        least=0,
+        most=1,
+    )
+    kinds: float = setting(
+        0.0,
+        "share of situations whose prompt asks for a kind of error; G imitates what it "
+        "wrote as if that had been asked for",
+        least=0,
+        most=1,
+    )
+    weight_cap: float = setting(
+        2.0, "forced, tempered: the largest importance weight of a token", above=0
+    )
+
+
+@dataclasses.dataclass(frozen=True)
 class GameConfig:
     """The game of the Generator G and the PRM R."""
 
@@ -102,3 +136,4 @@ class GameConfig:
         25, "rounds between logged perturbations; 0 = none", least=0
     )
     rewards: RewardsConfig = dataclasses.field(default_factory=RewardsConfig)
+    explore: ExploreConfig = dataclasses.field(default_factory=ExploreConfig)

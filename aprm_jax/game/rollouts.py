@@ -45,16 +45,27 @@ class Situation:
 
 @dataclasses.dataclass(frozen=True)
 class Prompt:
-    """A situation as G reads it: ids up to where its reply begins."""
+    """A situation as G reads it: ids up to where its reply begins.
+
+    `kind` is that of the error which is asked for, "" for any.
+    """
 
     situation: Situation
     ids: tuple[int, ...]
+    kind: str = ""
 
     @classmethod
-    def of(cls, builder: StepBuilder, point: Situation) -> Prompt:
-        """What `builder` makes of a situation."""
-        ids = builder.perturb_context(point.question, point.prefix, point.step)
-        return cls(point, tuple(ids))
+    def of(
+        cls,
+        builder: StepBuilder,
+        point: Situation,
+        kind: str = "",
+        kinds: Sequence[str] = (),
+    ) -> Prompt:
+        """What `builder` makes of a situation; `kind` is one of `kinds`, or ""."""
+        asked = (kinds.index(kind) + 1,) if kind else ()
+        ids = builder.perturb_context(point.question, point.prefix, point.step, *asked)
+        return cls(point, tuple(ids), kind)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -233,6 +244,7 @@ def generator_batch(
     size: BatchSize | None = None,
     branch: bool = True,
     imitated: Sequence[StepRow] | None = None,
+    bonus: Float32[np.ndarray, " N"] | None = None,
 ) -> GeneratorBatch:
     """Up to `most` distinct perturbations, uniformly among those that do not fit.
 
@@ -248,9 +260,12 @@ def generator_batch(
       branch: whether replies to one prompt share it; else each repeats it.
       imitated: rows of one reply each that G is to imitate besides; None for a game
         without.
+      bonus: paid besides; None for nothing.
     """
     labels = np.array([int(p.verdict.label) for p in perturbations])
     reward = generator_rewards(table, labels, p_correct)
+    if bonus is not None:
+        reward = reward + bonus
     no_step = np.array([bool(p.reply.reason) for p in perturbations])
     reward = np.where(no_step, table.generator_still_correct, reward)
     learnable = np.flatnonzero((labels != Label.UNDECIDABLE) | no_step)

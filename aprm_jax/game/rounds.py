@@ -20,6 +20,7 @@ from aprm_jax.data.rows import StepRow, TooLongError
 from aprm_jax.data.steps import RowFormat, StepBuilder
 from aprm_jax.game import rollouts
 from aprm_jax.game.archive import Archive
+from aprm_jax.game.explore import Explorer
 from aprm_jax.game.replay import ReplayBuffer
 from aprm_jax.game.update import (
     GameState,
@@ -106,6 +107,9 @@ class GameConfig(schema.GameConfig):
             train_prm=train_prm,
             lora=self.lora,
             microbatches=self.microbatches,
+            weight_cap=self.explore.weight_cap
+            if self.explore.forced or self.explore.tempered
+            else 0.0,
         )
 
 
@@ -210,6 +214,7 @@ class Rounds:
       train_generator: False freezes G.
       train_prm: False freezes R, as a fresh attacker meets it.
       sink: takes logged perturbations.
+      solver: parameters of the one that helps G explore; None: none does.
     """
 
     def __init__(
@@ -224,8 +229,12 @@ class Rounds:
         train_generator: bool = True,
         train_prm: bool = True,
         sink: Callable[[dict], None] | None = None,
+        solver: Any = None,
     ):
         self.arena, self.config, self.seed, self.sink = arena, config, seed, sink
+        self.explorer = Explorer(
+            config.explore, arena.builder, arena.decoder, arena.sampler, solver
+        )
         self.train_prm = train_prm
         if train_prm and arena.judge is not None:
             raise ValueError("a judge scores text, and does not learn")
@@ -301,6 +310,7 @@ class Rounds:
                 played.p_correct,
                 self.arena.kinds,
                 self.arena.builder,
+                hindsight=self.config.explore.kinds > 0,
             )
         every = self.config.sample_log
         if self.sink is not None and every and step % every == 0:
@@ -323,6 +333,10 @@ class Rounds:
         rng = np.random.default_rng([self.seed, 41, step])
         with timer("data"):
             prompts = self._prompts(step)
+            asked = self.explorer.asked(
+                prompts[: c.groups], arena.kinds, state.archive, self._rng(42, step)
+            )
+            prompts = [*asked, *prompts[c.groups :]]
             points = (prompt.situation for prompt in prompts)
             static = rollouts.static_rows(
                 points,
@@ -336,14 +350,15 @@ class Rounds:
             prompts, arena.oracle, arena.builder.replies, arena.prm_player.builder
         )
         with timer("sample"):  # and verify what has been drawn
-            groups = rollouts.perturb(
-                arena.sampler,
-                self.players(state)[0]["backbone"],
-                prompts[: c.groups],
-                group_size or c.group_size,
-                self._key(8, step),
-                queries,
-            )
+            drawn = (prompts[: c.groups], group_size or c.group_size)
+            backbone, key = self.players(state)[0]["backbone"], self._key(8, step)
+            if c.explore.forced or c.explore.tempered:
+                rng_draw = self._rng(43, step)
+                groups = self.explorer.draw(backbone, *drawn, key, rng_draw)
+            else:
+                groups = rollouts.perturb(
+                    arena.sampler, backbone, *drawn, key, queries
+                )
         with timer("verify"):
             perturbations = rollouts.verify(groups, prompts, queries)
             rows = rollouts.prm_rows(perturbations, arena.prm_player.builder)
@@ -412,6 +427,9 @@ class Rounds:
             lora.merged(refs.prm, state.game.prm.params, adapted),
         )
 
+    def _rng(self, *path: int) -> np.random.Generator:
+        return np.random.default_rng([self.seed, *path])
+
     def _key(self, *path: int) -> Any:
         key = jax.random.key(self.seed)
         for part in path:
@@ -474,7 +492,7 @@ class Rounds:
         imitated = archive and archive.sample(played.rng, c.generator_replay)
         generator_batch = rollouts.generator_batch(
             played.perturbations,
-            played.p_correct,
+            self.explorer.paid(played.perturbations, played.p_correct),
             c.rewards,
             arena.builder,
             played.rng,
@@ -483,6 +501,7 @@ class Rounds:
             size=sizes[0],
             branch=arena.decoder.config.reads_branches,
             imitated=imitated,
+            bonus=self.explorer.bonus(played.perturbations),
         )
         return generator_batch, rollouts.prm_batch(
             *mixture, arena.prm_player.builder, sizes[1]

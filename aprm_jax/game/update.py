@@ -23,7 +23,11 @@ from aprm_jax.models.decoder import Decoder
 from aprm_jax.models.lora import LoraConfig, materialise
 from aprm_jax.policy.advantages import gae, group_advantages
 from aprm_jax.policy.logprobs import PolicyTokens, read_replies
-from aprm_jax.policy.losses import clipped_surrogate, value_loss
+from aprm_jax.policy.losses import (
+    clipped_surrogate,
+    importance_weights,
+    value_loss,
+)
 from aprm_jax.policy.rewards import regularised
 from aprm_jax.training.learner import (
     LearnerState,
@@ -114,6 +118,8 @@ class UpdateConfig:
     train_prm: bool = True
     lora: LoraConfig | None = None  # None: players are full parameters
     microbatches: int = 1  # parts of each batch, for memory; see training/learner.py
+    # The largest importance weight of G's tokens; 0 where G alone drew them.
+    weight_cap: float = 0.0
 
 
 def generator_loss(
@@ -154,6 +160,9 @@ def _plan(
     """Rewards with both players' kind of regulariser, and the advantages of tokens."""
     reply, weight = batch.mask, jnp.asarray(batch.weight)
     old = here if batch.old_logprobs is None else jnp.asarray(batch.old_logprobs)
+    weights = importance_weights(
+        here, jnp.asarray(batch.sampler_logprobs), config.weight_cap
+    )
     rewards = regularised(
         jnp.asarray(batch.rewards),
         old,
@@ -162,6 +171,9 @@ def _plan(
         beta=config.beta_generator,
         eta=config.eta_generator,
     )
+    if config.weight_cap:  # a token that G would not write says nothing of its KL
+        paid = jnp.asarray(batch.rewards)
+        rewards = paid + weights * (rewards - paid)
     returns = None
     if config.advantage == "gae":
         assert values is not None
@@ -182,7 +194,7 @@ def _plan(
         mean = masked_mean(advantages, mask)
         spread = jnp.sqrt(masked_mean(jnp.square(advantages - mean), mask))
         advantages = advantages / (spread + 1e-6)
-    return _Plan(batch, ref_logprobs, old, advantages, returns)
+    return _Plan(batch, ref_logprobs, old, weights * advantages, returns)
 
 
 def _planned_loss(tokens: PolicyTokens, plan: _Plan, config: UpdateConfig) -> Loss:

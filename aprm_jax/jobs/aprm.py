@@ -55,6 +55,7 @@ def run(context: Context) -> dict[str, float]:
         seed=c.seed,
         train_generator=not c.game.freeze_generator,
         sink=lambda row: samples.append(json.dumps(row)),
+        solver=_solver(context),
     )
     state = run_loop(
         rounds.state,
@@ -74,6 +75,15 @@ def run(context: Context) -> dict[str, float]:
     if config.lora is not None:  # alone too, for `export.format="peft"`
         _save_adapters(context, state.game, reads)
     return {}
+
+
+def _solver(context: Context) -> Any:
+    """The parameters of the solver that helps G explore; None where none does."""
+    explore = context.config.game.explore
+    if not (explore.plausible or explore.forced):
+        return None
+    role, field = context.of("solver"), "game.explore.solver"
+    return role.load(explore.solver, field, "solver")[0]
 
 
 def _check_targets(game: schema.GameConfig, spec: ModelSpec) -> None:

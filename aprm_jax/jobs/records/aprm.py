@@ -36,6 +36,9 @@ def _validate(config: Config) -> None:
 def _sources(config: Config) -> Iterator[tuple[str, str]]:
     yield "game.generator_from", config.game.generator_from
     yield "game.prm_from", config.game.prm_from
+    explore = config.game.explore
+    if explore.plausible or explore.forced:
+        yield "game.explore.solver", explore.solver
 
 
 _REPLIES = (  # data/prompts.py says what each is
