@@ -20,6 +20,7 @@ WAYS = {
     "kinds": {"game.explore.kinds": 0.5},
     "plausible": {"game.explore.plausible": 1.0},
     "tempered": {"game.explore.tempered": 0.5},
+    "population": {"game.explore.population": 3},
     "frozen_forced": {"game.explore.forced": 0.5} | FROZEN,
     "frozen_tempered": {"game.explore.tempered": 0.5} | FROZEN,
 }

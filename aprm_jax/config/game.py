@@ -49,6 +49,9 @@ class ExploreConfig:
         least=0,
         most=1,
     )
+    population: int = setting(
+        1, "Generators that share a round's situations; R meets all of them", least=1
+    )
     weight_cap: float = setting(
         2.0, "forced, tempered: the largest importance weight of a token", above=0
     )

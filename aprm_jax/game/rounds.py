@@ -251,7 +251,11 @@ class Rounds:
         self._adapted = config.lora, None if arena.judge is not None else config.lora
         fresh = ((generator, generator_tx), (prm, prm_tx))
         players = (
-            start(lora.player(self._key(10, i), full, adapted), tx, arena.mesh)
+            start(
+                self._population(lora.player(self._key(10, i), full, adapted), i),
+                tx,
+                arena.mesh,
+            )
             for i, ((full, tx), adapted) in enumerate(
                 zip(fresh, self._adapted, strict=True)
             )
@@ -292,11 +296,30 @@ class Rounds:
         # Rows of both batches are dealt out to devices and microbatches.
         self.multiple = batch_shards(arena.mesh) * config.microbatches
 
+    def _population(self, player: Any, i: int) -> Any:
+        if i or self.config.explore.population == 1:
+            return player
+        names = map(str, range(self.config.explore.population))
+        return {"members": {m: jax.tree.map(jnp.copy, player) for m in names}}
+
+    def _members(self, state: LoopState) -> list[Any]:
+        params = state.game.generator.params
+        return list(params["members"].values()) if "members" in params else [params]
+
+    def _parts(self) -> list[range]:
+        """The situations of each member of the population."""
+        count = self.config.explore.population
+        ends = [self.config.groups * m // count for m in range(count + 1)]
+        return [range(a, b) for a, b in zip(ends, ends[1:], strict=False)]
+
     def step_fn(self, state: LoopState, step: int, timer: PhaseTimer) -> StepOutput:
         """One round: both players play it, then learn from it."""
         played = self.play(state, step, timer)
         with timer("data"):
             generator_batch, prm_batch = self._batches(played, state)
+        first = generator_batch
+        if self.config.explore.population > 1:
+            first = generator_batch[0]
         with timer("update") as phase:
             game, updated = self._update(state.game, generator_batch, prm_batch, step)
             phase.wait(game)  # the next round samples from it: waiting costs nothing
@@ -317,9 +340,9 @@ class Rounds:
             for row in logged(step, played.perturbations, played.p_correct):
                 self.sink(row)
         return StepOutput(
-            LoopState(game, replay, archive, _row_counts(generator_batch, prm_batch)),
+            LoopState(game, replay, archive, _row_counts(first, prm_batch)),
             played.metrics | dict(updated),
-            {"generator": generator_batch, "prm": prm_batch},
+            {"generator": first, "prm": prm_batch},
         )
 
     def play(
@@ -352,7 +375,21 @@ class Rounds:
         with timer("sample"):  # and verify what has been drawn
             drawn = (prompts[: c.groups], group_size or c.group_size)
             backbone, key = self.players(state)[0]["backbone"], self._key(8, step)
-            if c.explore.forced or c.explore.tempered:
+            if c.explore.population > 1:
+                groups = []
+                for m, (member, part) in enumerate(
+                    zip(self._members(state), self._parts(), strict=True)
+                ):
+                    mine = [prompts[i] for i in part]
+                    rng_draw = self._rng(43, step, m)
+                    groups += self.explorer.draw(
+                        member["backbone"],
+                        mine,
+                        drawn[1],
+                        self._key(8, step, m),
+                        rng_draw,
+                    )
+            elif c.explore.forced or c.explore.tempered:
                 rng_draw = self._rng(43, step)
                 groups = self.explorer.draw(backbone, *drawn, key, rng_draw)
             else:
@@ -401,7 +438,7 @@ class Rounds:
         """G and R as models, adapters applied."""
         (of_generator, of_prm), refs = self._adapted, self.refs
         return (
-            lora.materialise(refs.generator, state.game.generator.params, of_generator),
+            lora.materialise(refs.generator, self._members(state)[0], of_generator),
             lora.materialise(refs.prm, state.game.prm.params, of_prm),
         )
 
@@ -423,7 +460,7 @@ class Rounds:
         """G and R as models in plain kernels, as folders of models hold them."""
         adapted, refs = self.config.lora, self.refs
         return (
-            lora.merged(refs.generator, state.game.generator.params, adapted),
+            lora.merged(refs.generator, self._members(state)[0], adapted),
             lora.merged(refs.prm, state.game.prm.params, adapted),
         )
 
@@ -488,21 +525,34 @@ class Rounds:
             for rows in np.asarray(state.batch_rows)
         ]
         mixture = self._mixture(played, state.replay)
-        archive = state.archive
-        imitated = archive and archive.sample(played.rng, c.generator_replay)
-        generator_batch = rollouts.generator_batch(
-            played.perturbations,
-            self.explorer.paid(played.perturbations, played.p_correct),
-            c.rewards,
-            arena.builder,
-            played.rng,
-            c.generator_rows,
-            width=arena.sampler.max_new_tokens,
-            size=sizes[0],
-            branch=arena.decoder.config.reads_branches,
-            imitated=imitated,
-            bonus=self.explorer.bonus(played.perturbations),
-        )
+        paid = self.explorer.paid(played.perturbations, played.p_correct)
+        bonus = self.explorer.bonus(played.perturbations)
+        count, archive = c.explore.population, state.archive
+
+        def batch(part: range, size: rollouts.BatchSize) -> GeneratorBatch:
+            mine = [i for i, p in enumerate(played.perturbations) if p.group in part]
+            return rollouts.generator_batch(
+                [played.perturbations[i] for i in mine],
+                paid[mine],
+                c.rewards,
+                arena.builder,
+                played.rng,
+                c.generator_rows // count,
+                width=arena.sampler.max_new_tokens,
+                size=size,
+                branch=arena.decoder.config.reads_branches,
+                imitated=archive
+                and archive.sample(played.rng, c.generator_replay // count),
+                bonus=None if bonus is None else bonus[mine],
+            )
+
+        if count == 1:
+            generator_batch: Any = batch(range(c.groups), sizes[0])
+        else:
+            made = [batch(part, sizes[0]) for part in self._parts()]
+            most = max(len(b.rows.tokens) for b in made)
+            alike = rollouts.BatchSize(most, self.multiple)
+            generator_batch = tuple(batch(part, alike) for part in self._parts())
         return generator_batch, rollouts.prm_batch(
             *mixture, arena.prm_player.builder, sizes[1]
         )

@@ -242,6 +242,9 @@ def _learn_generator(
 ):
     """G's step; in parts, its advantages are those of the whole round all the same."""
 
+    if "members" in state.params:
+        return _learn_members(state, ref, batch, decoder, config, tx)
+
     def read(params) -> PolicyTokens:
         return by_microbatch(
             lambda part: read_replies(decoder, params, *part),
@@ -269,6 +272,21 @@ def _learn_generator(
         return _planned_loss(tokens, plan, config)
 
     return learn(tx, state, part, plan, config.microbatches)
+
+
+def _learn_members(state, ref, batches, decoder, config, tx):
+    """The step of a population, each of which learns from a batch of its own."""
+
+    def whole(trained, batches):
+        loss, metrics = None, {}
+        for member, batch in zip(trained["members"].values(), batches, strict=True):
+            said = read_replies(decoder, ref, batch.rows, batch.columns).logprobs
+            found, also = generator_loss(member, said, batch, decoder, config)
+            loss = found if loss is None else loss + found
+            metrics = {k: metrics[k] + v if metrics else v for k, v in also.items()}
+        return loss, metrics
+
+    return learn(tx, state, whole, batches)
 
 
 def _learn_prm(
