@@ -19,6 +19,8 @@ WAYS = {
     "forced": {"game.explore.forced": 0.5},
     "kinds": {"game.explore.kinds": 0.5},
     "plausible": {"game.explore.plausible": 1.0},
+    "plausible_2": {"game.explore.plausible": 2.0},
+    "forced_plausible": {"game.explore.forced": 0.5, "game.explore.plausible": 1.0},
     "tempered": {"game.explore.tempered": 0.5},
     "population": {"game.explore.population": 3},
     "frozen_forced": {"game.explore.forced": 0.5} | FROZEN,
