@@ -15,16 +15,14 @@ from pathlib import Path
 from aprm_jax.config import override, read_config_file, run_local, set_stages
 
 FROZEN = {"game.freeze_generator": True}
-WAYS = {
-    "forced": {"game.explore.forced": 0.5},
-    "kinds": {"game.explore.kinds": 0.5},
-    "plausible": {"game.explore.plausible": 1.0},
-    "plausible_2": {"game.explore.plausible": 2.0},
-    "forced_plausible": {"game.explore.forced": 0.5, "game.explore.plausible": 1.0},
-    "tempered": {"game.explore.tempered": 0.5},
-    "population": {"game.explore.population": 3},
-    "frozen_forced": {"game.explore.forced": 0.5} | FROZEN,
-    "frozen_tempered": {"game.explore.tempered": 0.5} | FROZEN,
+FORCED, PLAUSIBLE = {"game.explore.forced": 0.5}, {"game.explore.plausible": 1.0}
+GAMES = {
+    "frozen": FROZEN,
+    "frozen_forced": FROZEN | FORCED,
+    "alone": {},
+    "forced": FORCED,
+    "plausible": PLAUSIBLE,
+    "both": FORCED | PLAUSIBLE,
 }
 
 
@@ -33,15 +31,14 @@ def get_config(arg: str = ""):
     c = read_config_file(Path(__file__).with_name("naive_pressure.py"), arg)
     c.name = "explore"
     before = [s for s in c.stages if s.split(":")[0] in ("solver", "prm_warmup")]
-    games = (f"{name}:aprm" for name in WAYS)
+    games = (f"{name}:aprm" for name in GAMES)
     c.overrides = {"generator": c.overrides["generator"]}
     set_stages(c, (*before, "generator:sft", *games, "evaluate"))
     c.game.generator_replay = 48
     c.game.explore.solver = c.evaluate.solver
-    for name, fields in WAYS.items():
+    for name, fields in GAMES.items():
         override(c, name, fields)
-    c.evaluate.prms = tuple(WAYS)
-    c.evaluate.splits = ("dev",)
+    c.evaluate.prms = tuple(GAMES)
     if arg == "runlocal":
         run_local(c)
     return c

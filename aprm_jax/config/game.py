@@ -22,39 +22,29 @@ class RewardsConfig:
 
 @dataclasses.dataclass(frozen=True)
 class ExploreConfig:
-    """How G looks beyond what it writes by itself; docs/method.md."""
+    """How a solver helps G to what it would not write by itself; docs/method.md."""
 
-    solver: str = setting("", "stage or directory of the solver that helps it")
+    solver: str = setting("", "stage or directory of the solver")
+    forced: float = setting(
+        0.0,
+        "share of situations whose replies begin with what the solver writes there",
+        least=0,
+        most=1,
+    )
+    forced_tokens: int = setting(
+        3, "of a reply, at most: from one to this many, drawn", least=1
+    )
     plausible: float = setting(
         0.0,
-        "paid besides for a wrong step that the solver would write; less, the less "
-        "likely its least likely token is",
+        "paid besides for a wrong step all of whose tokens the solver expects; the "
+        "less it expects one, the less",
         least=0,
     )
-    forced: float = setting(
-        0.0, "share of situations whose replies the solver begins", least=0, most=1
-    )
-    forced_tokens: int = setting(3, "of a reply: the most that it writes", least=1)
-    tempered: float = setting(
-        0.0,
-        "share of situations that are answered at another temperature, a round's "
-        "drawn from 0.5 to 2",
-        least=0,
-        most=1,
-    )
-    kinds: float = setting(
-        0.0,
-        "share of situations whose prompt asks for a kind of error; G imitates what it "
-        "wrote as if that had been asked for",
-        least=0,
-        most=1,
-    )
-    population: int = setting(
-        1, "Generators that share a round's situations; R meets all of them", least=1
-    )
-    weight_cap: float = setting(
-        2.0, "forced, tempered: the largest importance weight of a token", above=0
-    )
+
+    @property
+    def helped(self) -> bool:
+        """Whether the solver has anything to do."""
+        return self.forced > 0 or self.plausible > 0
 
 
 @dataclasses.dataclass(frozen=True)

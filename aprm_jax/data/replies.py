@@ -20,6 +20,7 @@ class Reply:
       stopped: whether a stop token ended it, not the room for it.
       text: what it says, without the stop token; "" until a `ReplyFormat` has read it.
       reason: why it is no step, of the format's `reasons`; "" for a step.
+      forced: tokens at its beginning that another model drew.
     """
 
     ids: tuple[int, ...]
@@ -27,6 +28,7 @@ class Reply:
     stopped: bool
     text: str = ""
     reason: str = ""
+    forced: int = dataclasses.field(default=0, compare=False)
 
 
 class ReplyFormat:

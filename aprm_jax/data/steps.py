@@ -232,7 +232,7 @@ class StepBuilder(RowFormat):
         return lines if self.window is None else lines[-self.window :]
 
     def perturb_context(
-        self, question: str, prefix: Sequence[str], step: str, kind: int = 0
+        self, question: str, prefix: Sequence[str], step: str
     ) -> list[int]:
         """The Generator's prompt: the correct step, `<perturb>`, then the context.
 
@@ -240,8 +240,7 @@ class StepBuilder(RowFormat):
         reply follows the same lines at the same distances as a solver's next step.
         """
         context = self.context(question, prefix)
-        asked = [*self.encode(str(kind)), self.perturb_id] if kind else []
-        return [self.bos_id, *asked, *self.encode(step), self.perturb_id, *context[1:]]
+        return [self.bos_id, *self.encode(step), self.perturb_id, *context[1:]]
 
     def _lay_out(
         self,

@@ -18,7 +18,7 @@ from jaxtyping import Float32
 from aprm_jax.data.rows import StepRow
 from aprm_jax.data.steps import StepBuilder
 from aprm_jax.game.replay import ReplayBuffer
-from aprm_jax.game.rollouts import THRESHOLD, Perturbation, Prompt
+from aprm_jax.game.rollouts import THRESHOLD, Perturbation
 from aprm_jax.oracle.verdict import Label
 
 DECAY = 0.9  # of a kind's fool rate, a round in which it was written
@@ -48,7 +48,6 @@ class Archive:
         p_correct: Float32[np.ndarray, " N"],
         kinds: Sequence[str],
         builder: StepBuilder,
-        hindsight: bool = False,
     ) -> Archive:
         """A new archive with those of a round that fooled R.
 
@@ -57,8 +56,6 @@ class Archive:
           p_correct: R's probability of correct for each.
           kinds: names of the K kinds; others are passed over.
           builder: G's.
-          hindsight: all that are wrong, as replies to a prompt that asks for the kind
-            of error that they have.
         """
         rates, buffers = self.fool_rates.copy(), list(self.buffers)
         for k, kind in enumerate(kinds):
@@ -72,11 +69,9 @@ class Archive:
             fooled = [i for i in of_kind if p_correct[i] >= THRESHOLD]
             rate = len(fooled) / len(of_kind)
             rates[k] = DECAY * rates[k] + (1 - DECAY) * rate
-            kept = of_kind if hindsight else fooled
-            if kept:
-                asked = (kind, kinds) if hindsight else ()
+            if fooled:
                 buffers[k] = buffers[k].add(
-                    [_row(perturbations[i], builder, *asked) for i in kept]
+                    [_row(perturbations[i], builder) for i in fooled]
                 )
         return Archive(tuple(buffers), rates)
 
@@ -94,6 +89,5 @@ class Archive:
         ]
 
 
-def _row(perturbation: Perturbation, builder: StepBuilder, *asked) -> StepRow:
-    prompt = Prompt.of(builder, perturbation.situation, *asked)
-    return builder.continuation(prompt.ids, perturbation.reply.ids)
+def _row(perturbation: Perturbation, builder: StepBuilder) -> StepRow:
+    return builder.continuation(perturbation.prompt.ids, perturbation.reply.ids)

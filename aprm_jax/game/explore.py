@@ -1,170 +1,121 @@
-"""How G looks beyond what it writes by itself: see docs/method.md."""
+"""A solver helps G to errors that it would not write by itself.
+
+A Generator that starts naive hardly ever writes what its solver gets wrong most, and
+what it does not write it cannot learn to write more of. A solver is asked for two
+things, neither of which is in the papers: to begin some of the replies, so that G goes
+on from where the solver would go (what the solver drew counts by its importance), and
+how plausible it finds a wrong step, which is paid besides.
+"""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-import jax
 import numpy as np
 from jaxtyping import Float32
 
 from aprm_jax.config.game import ExploreConfig
-from aprm_jax.data.replies import Reply
 from aprm_jax.data.rows import StepRow
 from aprm_jax.data.steps import StepBuilder
-from aprm_jax.game.archive import Archive
-from aprm_jax.game.rollouts import Perturbation, Prompt
+from aprm_jax.game.rollouts import Opening, Perturbation, Prompt
 from aprm_jax.models.decoder import Decoder
 from aprm_jax.oracle.verdict import Label
 from aprm_jax.sampling.sampler import Sampler
 from aprm_jax.verifiers.scoring import Scorer, likelihood_scorer
 
-_TEMPERATURES = (0.5, 2.0)
-_NATS = 6.0  # a step with a token less likely than this is not plausible at all
+NATS = 6.0  # a step with a token that is less likely than e^-6 is not plausible at all
 
 
 class Explorer:
-    """Explores for G, with the help of a solver where the config says so.
+    """What a solver does for G in a game. N perturbations.
 
     Args:
-      config: what is done.
-      builder: of G, and of the solver.
-      decoder: likewise.
-      sampler: likewise.
-      solver: its parameters; None where it does not help.
+      config: what it is asked for.
+      solver: its parameters.
+      builder: its prompts and rows.
+      decoder: its architecture.
+      sampler: draws from it; of G's tokens, where it begins replies.
     """
 
     def __init__(
         self,
         config: ExploreConfig,
+        solver: Any,
         builder: StepBuilder,
         decoder: Decoder,
         sampler: Sampler,
-        solver: Any = None,
     ):
-        self.config, self.builder, self.sampler = config, builder, sampler
-        self.solver = solver
-        self.scorer = Scorer(
+        self.config, self._solver = config, solver
+        self._builder, self._sampler = builder, sampler
+        self._scorer = Scorer(
             likelihood_scorer(decoder), builder, max_steps=1, batch_sizes=(16, 128)
         )
 
-    def asked(
-        self,
-        prompts: Sequence[Prompt],
-        kinds: Sequence[str],
-        archive: Archive | None,
-        rng: np.random.Generator,
-    ) -> list[Prompt]:
-        """Some of the prompts ask for a kind of error: one that R is fooled by."""
-        if archive is None or not self.config.kinds:
-            return list(prompts)
-        weights = archive.fool_rates * [b.size > 0 for b in archive.buffers]
-        if not weights.sum():
-            return list(prompts)
-        shares = weights.astype(np.float64) / weights.sum(dtype=np.float64)
-        count = round(self.config.kinds * len(prompts))
-        chosen = rng.choice(len(kinds), size=count, p=shares)
-        first = [
-            Prompt.of(self.builder, p.situation, kinds[k], kinds)
-            for p, k in zip(prompts, chosen, strict=False)
-        ]
-        return [*first, *prompts[count:]]
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest opening."""
+        return self.config.forced_tokens if self.config.forced else 0
 
-    def draw(
+    def openings(
         self,
-        backbone: Any,
         prompts: Sequence[Prompt],
         group_size: int,
         key: Any,
         rng: np.random.Generator,
-    ) -> list[list[Reply]]:
-        """Replies to each prompt, with the log-probabilities of what drew them."""
-        c, n = self.config, len(prompts)
-        tempered = round(c.tempered * n)
-        forced = min(round(c.forced * n), n - tempered)
-        temperature = float(rng.uniform(*_TEMPERATURES))
-        ids = [p.ids for p in prompts for _ in range(group_size)]
-        ends = [tempered * group_size, (tempered + forced) * group_size, len(ids)]
-        replies: list[Reply] = []
-        start = 0
-        for end, how in zip(ends, ("tempered", "forced", ""), strict=True):
-            numbers = range(start, end)
-            if len(numbers):
-                own = [ids[i] for i in numbers]
-                if how == "forced":
-                    asked = [prompts[i // group_size] for i in numbers]
-                    replies += self._forced(backbone, asked, own, key, numbers, rng)
-                else:
-                    samples = self.sampler.sample(
-                        backbone,
-                        own,
-                        key,
-                        draws=numbers,
-                        temperature=temperature if how else 1.0,
-                    )
-                    replies += [samples.reply(k) for k in range(len(own))]
-            start = end
-        return [
-            replies[i : i + group_size] for i in range(0, len(replies), group_size)
-        ]
+    ) -> list[Opening]:
+        """One for each of `group_size` replies to each prompt; most may be empty.
 
-    def _forced(self, backbone, prompts, ids, key, numbers, rng) -> list[Reply]:
-        contexts = [
-            tuple(self.builder.context(p.situation.question, p.situation.prefix))
-            for p in prompts
-        ]
-        solved = self.sampler.sample(
-            self.solver["backbone"], contexts, jax.random.fold_in(key, 1), draws=numbers
+        The first situations of a round are opened, which are drawn like all others, if
+        the solver has room for them. The token that ends its step is left to G.
+
+        Args:
+          prompts: of the round.
+          group_size: replies to each.
+          key: of the solver's draws.
+          rng: says how long each opening is.
+        """
+        count = round(self.config.forced * len(prompts)) * group_size
+        points = [prompts[i // group_size].situation for i in range(count)]
+        contexts = [self._builder.context(p.question, p.prefix) for p in points]
+        longest = self._sampler.prompt_buckets[-1]
+        fitting = [i for i, ids in enumerate(contexts) if len(ids) <= longest]
+        asked = [contexts[i] for i in fitting]
+        samples = self._sampler.sample(
+            self._solver["backbone"], asked, key, draws=fitting
         )
-        openings = []
-        for k in range(len(prompts)):
-            reply = solved.reply(k)
-            most = len(reply.ids) - 1  # G at least ends it
-            n = min(int(rng.integers(1, self.config.forced_tokens + 1)), most)
-            openings.append((reply.ids[:n], reply.logprobs[:n]))
-        asked = [
-            (*prompt, *opening)
-            for prompt, (opening, _) in zip(ids, openings, strict=True)
-        ]
-        samples = self.sampler.sample(backbone, asked, key, draws=numbers)
-        room, out = self.sampler.max_new_tokens, []
-        for k, (opening, logprobs) in enumerate(openings):
-            rest = samples.reply(k)
-            whole = (*opening, *rest.ids)
-            out.append(
-                Reply(
-                    whole[:room],
-                    np.concatenate([logprobs, rest.logprobs])[:room],
-                    rest.stopped and len(whole) <= room,
-                )
-            )
-        return out
+        wanted = rng.integers(1, self.config.forced_tokens + 1, size=count)
+        opened = [Opening()] * (len(prompts) * group_size)
+        for k, i in enumerate(fitting):
+            reply = samples.reply(k)
+            n = min(int(wanted[i]), len(reply.ids) - 1)
+            opened[i] = Opening(reply.ids[:n], reply.logprobs[:n])
+        return opened
 
     def bonus(
         self, perturbations: Sequence[Perturbation]
     ) -> Float32[np.ndarray, " N"] | None:
-        """What each is paid besides; None for nothing."""
+        """What each is paid besides; None where nothing is.
+
+        A wrong step whose least likely token has the log-probability l under the
+        solver gets `plausible` * max(0, 1 + l / NATS); any other, 0.
+        """
         if not self.config.plausible:
             return None
-        rows: dict[int, StepRow] = {}
-        for i, p in enumerate(perturbations):
-            if p.verdict.label != Label.INCORRECT:
-                continue
-            point = p.situation
-            rows[i] = self.builder.step(point.question, point.prefix, p.reply.text)
-        said = self.scorer.rows(self.solver, rows)
+        rows = self._wrong(perturbations)
+        said = self._scorer.rows(self._solver, rows)
         out = np.zeros(len(perturbations), np.float32)
         for i in rows:
-            out[i] = max(0.0, 1.0 + float(said[i][0]) / _NATS)
+            out[i] = max(0.0, 1.0 + float(said[i][0]) / NATS)
         return self.config.plausible * out
 
-    def paid(
-        self,
-        perturbations: Sequence[Perturbation],
-        p_correct: Float32[np.ndarray, " N"],
-    ) -> Float32[np.ndarray, " N"]:
-        """R's probabilities that G is paid by: 0 for another kind than was asked for."""
-        missed = [p.prompt.kind not in ("", p.verdict.kind) for p in perturbations]
-        return np.where(missed, 0.0, p_correct)
+    def _wrong(self, perturbations: Sequence[Perturbation]) -> dict[int, StepRow]:
+        """Wrong steps as the solver reads them, by their index; those that fit."""
+        rows = {
+            i: self._builder.step(
+                p.situation.question, p.situation.prefix, p.reply.text
+            )
+            for i, p in enumerate(perturbations)
+            if p.verdict.label == Label.INCORRECT
+        }
+        return {i: row for i, row in rows.items() if self._builder.fits(row)}

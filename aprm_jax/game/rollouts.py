@@ -45,27 +45,41 @@ class Situation:
 
 @dataclasses.dataclass(frozen=True)
 class Prompt:
-    """A situation as G reads it: ids up to where its reply begins.
-
-    `kind` is that of the error which is asked for, "" for any.
-    """
+    """A situation as G reads it: ids up to where its reply begins."""
 
     situation: Situation
     ids: tuple[int, ...]
-    kind: str = ""
 
     @classmethod
-    def of(
-        cls,
-        builder: StepBuilder,
-        point: Situation,
-        kind: str = "",
-        kinds: Sequence[str] = (),
-    ) -> Prompt:
-        """What `builder` makes of a situation; `kind` is one of `kinds`, or ""."""
-        asked = (kinds.index(kind) + 1,) if kind else ()
-        ids = builder.perturb_context(point.question, point.prefix, point.step, *asked)
-        return cls(point, tuple(ids), kind)
+    def of(cls, builder: StepBuilder, point: Situation) -> Prompt:
+        """What `builder` makes of a situation."""
+        ids = builder.perturb_context(point.question, point.prefix, point.step)
+        return cls(point, tuple(ids))
+
+
+@dataclasses.dataclass(frozen=True)
+class Opening:
+    """What a reply begins with that another model drew.
+
+    Attributes:
+      ids: of the tokens.
+      logprobs: that model's.
+    """
+
+    ids: tuple[int, ...] = ()
+    logprobs: Float32[np.ndarray, " T"] = dataclasses.field(
+        default_factory=lambda: np.zeros(0, np.float32), compare=False
+    )
+
+    def reply(self, rest: Reply, room: int) -> Reply:
+        """The whole reply, of at most `room` tokens, from what G went on with."""
+        ids = (*self.ids, *rest.ids)
+        return Reply(
+            ids[:room],
+            np.concatenate([self.logprobs, rest.logprobs])[:room],
+            rest.stopped and len(ids) <= room,
+            forced=min(len(self.ids), room),
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,19 +145,27 @@ def perturb(
     group_size: int,
     key: Any,
     queries: OracleQueries,
+    openings: Sequence[Opening] | None = None,
 ) -> list[list[Reply]]:
     """Draws `group_size` replies to each prompt, at temperature 1, untruncated.
 
-    `queries` asks the oracle about each reply while others are still sampled.
+    `queries` asks the oracle about each reply while others are still sampled. Each
+    goes on from its opening, where there are `openings`.
     """
-    ids = [prompt.ids for prompt in prompts for _ in range(group_size)]
+    count = group_size * len(prompts)
+    opened = openings or [Opening()] * count
+    ids = [(*prompts[i // group_size].ids, *opened[i].ids) for i in range(count)]
+
+    def reply(samples: Samples, i: int) -> Reply:
+        drawn = samples.reply(i)
+        return opened[i].reply(drawn, sampler.max_new_tokens) if openings else drawn
 
     def submit(samples: Samples, rows: Sequence[int]) -> None:
         for i in rows:
-            queries.submit(i // group_size, samples.reply(i))
+            queries.submit(i // group_size, reply(samples, i))
 
     samples = sampler.sample(generator_backbone, ids, key, stored=submit)
-    replies = [samples.reply(i) for i in range(len(ids))]
+    replies = [reply(samples, i) for i in range(count)]
     return [replies[i : i + group_size] for i in range(0, len(ids), group_size)]
 
 
@@ -245,6 +267,7 @@ def generator_batch(
     branch: bool = True,
     imitated: Sequence[StepRow] | None = None,
     bonus: Float32[np.ndarray, " N"] | None = None,
+    opened: bool = False,
 ) -> GeneratorBatch:
     """Up to `most` distinct perturbations, uniformly among those that do not fit.
 
@@ -260,7 +283,8 @@ def generator_batch(
       branch: whether replies to one prompt share it; else each repeats it.
       imitated: rows of one reply each that G is to imitate besides; None for a game
         without.
-      bonus: paid besides; None for nothing.
+      bonus: what each is paid besides; None for nothing.
+      opened: whether replies may begin with what another model drew.
     """
     labels = np.array([int(p.verdict.label) for p in perturbations])
     reward = generator_rewards(table, labels, p_correct)
@@ -278,7 +302,9 @@ def generator_batch(
         rows = [builder.continuation([builder.bos_id], [builder.step_id])]
     batch, parts = _packed(rows, builder, size or BatchSize())
     columns = _columns(batch, width)
-    rewards, sampler_logprobs = (np.zeros(columns.shape, np.float32) for _ in range(2))
+    rewards, sampler_logprobs, forced = (
+        np.zeros(columns.shape, np.float32) for _ in range(3)
+    )
     weight, imitation = (np.zeros(columns.shape[:2], np.float32) for _ in range(2))
     group = np.zeros(columns.shape[:2], np.int32)
     # Of those in the batch: a round may have more groups than it has places.
@@ -294,6 +320,7 @@ def generator_batch(
             p = perturbations[i]
             end = len(p.reply.ids)
             sampler_logprobs[b, s, :end] = p.reply.logprobs
+            forced[b, s, : p.reply.forced] = 1.0
             weight[b, s], group[b, s] = p.count, numbers[p.group]
             rewards[b, s, end - 1] = reward[i]
     return GeneratorBatch(
@@ -305,6 +332,7 @@ def generator_batch(
         group=group,
         sampler_logprobs=sampler_logprobs,
         old_logprobs=None,
+        forced=forced if opened else None,
     )
 
 

@@ -107,9 +107,6 @@ class GameConfig(schema.GameConfig):
             train_prm=train_prm,
             lora=self.lora,
             microbatches=self.microbatches,
-            weight_cap=self.explore.weight_cap
-            if self.explore.forced or self.explore.tempered
-            else 0.0,
         )
 
 
@@ -186,6 +183,7 @@ class Played:
       log_odds: R's, that each is correct; 0 where R must not see it.
       metrics: rates of the round.
       rng: chooses what the batches leave out.
+      bonus: what G is paid for each besides; None for nothing.
     """
 
     prompts: Sequence[rollouts.Prompt]
@@ -194,6 +192,7 @@ class Played:
     log_odds: np.ndarray
     metrics: dict[str, float]
     rng: np.random.Generator
+    bonus: Float32[np.ndarray, " N"] | None = None
 
     @property
     def p_correct(self) -> np.ndarray:
@@ -214,7 +213,7 @@ class Rounds:
       train_generator: False freezes G.
       train_prm: False freezes R, as a fresh attacker meets it.
       sink: takes logged perturbations.
-      solver: parameters of the one that helps G explore; None: none does.
+      explorer: helps G; None where it is on its own.
     """
 
     def __init__(
@@ -229,12 +228,10 @@ class Rounds:
         train_generator: bool = True,
         train_prm: bool = True,
         sink: Callable[[dict], None] | None = None,
-        solver: Any = None,
+        explorer: Explorer | None = None,
     ):
+        self.explorer = explorer
         self.arena, self.config, self.seed, self.sink = arena, config, seed, sink
-        self.explorer = Explorer(
-            config.explore, arena.builder, arena.decoder, arena.sampler, solver
-        )
         self.train_prm = train_prm
         if train_prm and arena.judge is not None:
             raise ValueError("a judge scores text, and does not learn")
@@ -251,11 +248,7 @@ class Rounds:
         self._adapted = config.lora, None if arena.judge is not None else config.lora
         fresh = ((generator, generator_tx), (prm, prm_tx))
         players = (
-            start(
-                self._population(lora.player(self._key(10, i), full, adapted), i),
-                tx,
-                arena.mesh,
-            )
+            start(lora.player(self._key(10, i), full, adapted), tx, arena.mesh)
             for i, ((full, tx), adapted) in enumerate(
                 zip(fresh, self._adapted, strict=True)
             )
@@ -296,30 +289,11 @@ class Rounds:
         # Rows of both batches are dealt out to devices and microbatches.
         self.multiple = batch_shards(arena.mesh) * config.microbatches
 
-    def _population(self, player: Any, i: int) -> Any:
-        if i or self.config.explore.population == 1:
-            return player
-        names = map(str, range(self.config.explore.population))
-        return {"members": {m: jax.tree.map(jnp.copy, player) for m in names}}
-
-    def _members(self, state: LoopState) -> list[Any]:
-        params = state.game.generator.params
-        return list(params["members"].values()) if "members" in params else [params]
-
-    def _parts(self) -> list[range]:
-        """The situations of each member of the population."""
-        count = self.config.explore.population
-        ends = [self.config.groups * m // count for m in range(count + 1)]
-        return [range(a, b) for a, b in zip(ends, ends[1:], strict=False)]
-
     def step_fn(self, state: LoopState, step: int, timer: PhaseTimer) -> StepOutput:
         """One round: both players play it, then learn from it."""
         played = self.play(state, step, timer)
         with timer("data"):
             generator_batch, prm_batch = self._batches(played, state)
-        first = generator_batch
-        if self.config.explore.population > 1:
-            first = generator_batch[0]
         with timer("update") as phase:
             game, updated = self._update(state.game, generator_batch, prm_batch, step)
             phase.wait(game)  # the next round samples from it: waiting costs nothing
@@ -333,16 +307,15 @@ class Rounds:
                 played.p_correct,
                 self.arena.kinds,
                 self.arena.builder,
-                hindsight=self.config.explore.kinds > 0,
             )
         every = self.config.sample_log
         if self.sink is not None and every and step % every == 0:
             for row in logged(step, played.perturbations, played.p_correct):
                 self.sink(row)
         return StepOutput(
-            LoopState(game, replay, archive, _row_counts(first, prm_batch)),
+            LoopState(game, replay, archive, _row_counts(generator_batch, prm_batch)),
             played.metrics | dict(updated),
-            {"generator": first, "prm": prm_batch},
+            {"generator": generator_batch, "prm": prm_batch},
         )
 
     def play(
@@ -356,10 +329,6 @@ class Rounds:
         rng = np.random.default_rng([self.seed, 41, step])
         with timer("data"):
             prompts = self._prompts(step)
-            asked = self.explorer.asked(
-                prompts[: c.groups], arena.kinds, state.archive, self._rng(42, step)
-            )
-            prompts = [*asked, *prompts[c.groups :]]
             points = (prompt.situation for prompt in prompts)
             static = rollouts.static_rows(
                 points,
@@ -373,35 +342,22 @@ class Rounds:
             prompts, arena.oracle, arena.builder.replies, arena.prm_player.builder
         )
         with timer("sample"):  # and verify what has been drawn
-            drawn = (prompts[: c.groups], group_size or c.group_size)
-            backbone, key = self.players(state)[0]["backbone"], self._key(8, step)
-            if c.explore.population > 1:
-                groups = []
-                for m, (member, part) in enumerate(
-                    zip(self._members(state), self._parts(), strict=True)
-                ):
-                    mine = [prompts[i] for i in part]
-                    rng_draw = self._rng(43, step, m)
-                    groups += self.explorer.draw(
-                        member["backbone"],
-                        mine,
-                        drawn[1],
-                        self._key(8, step, m),
-                        rng_draw,
-                    )
-            elif c.explore.forced or c.explore.tempered:
-                rng_draw = self._rng(43, step)
-                groups = self.explorer.draw(backbone, *drawn, key, rng_draw)
-            else:
-                groups = rollouts.perturb(
-                    arena.sampler, backbone, *drawn, key, queries
-                )
+            groups = rollouts.perturb(
+                arena.sampler,
+                self.players(state)[0]["backbone"],
+                prompts[: c.groups],
+                group_size or c.group_size,
+                self._key(8, step),
+                queries,
+                self._openings(prompts[: c.groups], group_size or c.group_size, step),
+            )
         with timer("verify"):
             perturbations = rollouts.verify(groups, prompts, queries)
             rows = rollouts.prm_rows(perturbations, arena.prm_player.builder)
         with timer("score"):
             log_odds, of_static = self._scores(state, perturbations, rows, static)
             rows = self.targeted(rows)
+            bonus = self.explorer and self.explorer.bonus(perturbations)
         p_correct = scipy.special.expit(log_odds)
         metrics = rollouts.round_metrics(
             perturbations,
@@ -416,7 +372,19 @@ class Rounds:
             p_static = scipy.special.expit(of_static)
             caught = p_static < rollouts.THRESHOLD
             metrics["prm/accuracy_static"] = float(np.mean(caught))
-        return Played(prompts, perturbations, rows, log_odds, metrics, rng)
+        if bonus is not None:
+            metrics["game/bonus"] = float(bonus.mean())
+        return Played(prompts, perturbations, rows, log_odds, metrics, rng, bonus)
+
+    def _openings(
+        self, prompts: Sequence[rollouts.Prompt], group_size: int, step: int
+    ) -> list[rollouts.Opening] | None:
+        """What the solver begins the replies with; None where it begins none."""
+        if self.explorer is None or not self.explorer.config.forced:
+            return None
+        rng = np.random.default_rng([self.seed, 43, step])
+        key = self._key(8, step, 1)
+        return self.explorer.openings(prompts, group_size, key, rng)
 
     def targeted(self, rows: Sequence[StepRow | None]) -> list[Any]:
         """Rows with the labels that R learns by, see `config.right_targets`.
@@ -438,7 +406,7 @@ class Rounds:
         """G and R as models, adapters applied."""
         (of_generator, of_prm), refs = self._adapted, self.refs
         return (
-            lora.materialise(refs.generator, self._members(state)[0], of_generator),
+            lora.materialise(refs.generator, state.game.generator.params, of_generator),
             lora.materialise(refs.prm, state.game.prm.params, of_prm),
         )
 
@@ -460,12 +428,9 @@ class Rounds:
         """G and R as models in plain kernels, as folders of models hold them."""
         adapted, refs = self.config.lora, self.refs
         return (
-            lora.merged(refs.generator, self._members(state)[0], adapted),
+            lora.merged(refs.generator, state.game.generator.params, adapted),
             lora.merged(refs.prm, state.game.prm.params, adapted),
         )
-
-    def _rng(self, *path: int) -> np.random.Generator:
-        return np.random.default_rng([self.seed, *path])
 
     def _key(self, *path: int) -> Any:
         key = jax.random.key(self.seed)
@@ -478,6 +443,8 @@ class Rounds:
         builder, prm, c = self.arena.builder, self.arena.prm_player.builder, self.config
         wanted = max(c.groups, c.prm_clean, c.static_probe)
         room = builder.buckets[-1] - self.arena.sampler.max_new_tokens
+        if self.explorer is not None:
+            room -= self.explorer.longest
         start = step * 2 * wanted
         points = rollouts.situations(
             self.arena.problems, range(start, start + 2 * wanted), self.seed
@@ -525,34 +492,22 @@ class Rounds:
             for rows in np.asarray(state.batch_rows)
         ]
         mixture = self._mixture(played, state.replay)
-        paid = self.explorer.paid(played.perturbations, played.p_correct)
-        bonus = self.explorer.bonus(played.perturbations)
-        count, archive = c.explore.population, state.archive
-
-        def batch(part: range, size: rollouts.BatchSize) -> GeneratorBatch:
-            mine = [i for i, p in enumerate(played.perturbations) if p.group in part]
-            return rollouts.generator_batch(
-                [played.perturbations[i] for i in mine],
-                paid[mine],
-                c.rewards,
-                arena.builder,
-                played.rng,
-                c.generator_rows // count,
-                width=arena.sampler.max_new_tokens,
-                size=size,
-                branch=arena.decoder.config.reads_branches,
-                imitated=archive
-                and archive.sample(played.rng, c.generator_replay // count),
-                bonus=None if bonus is None else bonus[mine],
-            )
-
-        if count == 1:
-            generator_batch: Any = batch(range(c.groups), sizes[0])
-        else:
-            made = [batch(part, sizes[0]) for part in self._parts()]
-            most = max(len(b.rows.tokens) for b in made)
-            alike = rollouts.BatchSize(most, self.multiple)
-            generator_batch = tuple(batch(part, alike) for part in self._parts())
+        archive = state.archive
+        imitated = archive and archive.sample(played.rng, c.generator_replay)
+        generator_batch = rollouts.generator_batch(
+            played.perturbations,
+            played.p_correct,
+            c.rewards,
+            arena.builder,
+            played.rng,
+            c.generator_rows,
+            width=arena.sampler.max_new_tokens,
+            size=sizes[0],
+            branch=arena.decoder.config.reads_branches,
+            imitated=imitated,
+            bonus=played.bonus,
+            opened=self.explorer is not None and self.explorer.config.forced > 0,
+        )
         return generator_batch, rollouts.prm_batch(
             *mixture, arena.prm_player.builder, sizes[1]
         )

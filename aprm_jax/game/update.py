@@ -93,11 +93,17 @@ class GeneratorBatch:
     old_logprobs: Float32[Array | np.ndarray, "B S R"] | None
     # 1 for replies of earlier rounds that are to be imitated; None: none are.
     imitation: Float32[Array | np.ndarray, "B S"] | None = None
+    # 1 on tokens that another model drew, whose log-probabilities the sampler's are
+    # there; None: none are.
+    forced: Float32[Array | np.ndarray, "B S R"] | None = None
 
     @property
     def mask(self) -> Float32[Array, "B S R"]:
         """1 on the tokens of replies."""
         return (jnp.asarray(self.columns) >= 0).astype(jnp.float32)
+
+
+_WEIGHT_CAP = 2.0  # the largest importance weight of a token that G did not draw
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,8 +124,6 @@ class UpdateConfig:
     train_prm: bool = True
     lora: LoraConfig | None = None  # None: players are full parameters
     microbatches: int = 1  # parts of each batch, for memory; see training/learner.py
-    # The largest importance weight of G's tokens; 0 where G alone drew them.
-    weight_cap: float = 0.0
 
 
 def generator_loss(
@@ -160,9 +164,6 @@ def _plan(
     """Rewards with both players' kind of regulariser, and the advantages of tokens."""
     reply, weight = batch.mask, jnp.asarray(batch.weight)
     old = here if batch.old_logprobs is None else jnp.asarray(batch.old_logprobs)
-    weights = importance_weights(
-        here, jnp.asarray(batch.sampler_logprobs), config.weight_cap
-    )
     rewards = regularised(
         jnp.asarray(batch.rewards),
         old,
@@ -171,7 +172,10 @@ def _plan(
         beta=config.beta_generator,
         eta=config.eta_generator,
     )
-    if config.weight_cap:  # a token that G would not write says nothing of its KL
+    weights = jnp.asarray(1.0)
+    if batch.forced is not None:
+        weights = _forced_weights(batch.forced, here, batch.sampler_logprobs)
+        # A token that G would not write says little of its distance to the reference.
         paid = jnp.asarray(batch.rewards)
         rewards = paid + weights * (rewards - paid)
     returns = None
@@ -195,6 +199,12 @@ def _plan(
         spread = jnp.sqrt(masked_mean(jnp.square(advantages - mean), mask))
         advantages = advantages / (spread + 1e-6)
     return _Plan(batch, ref_logprobs, old, weights * advantages, returns)
+
+
+def _forced_weights(forced: Any, here: Array, drawn_by: Any) -> Array:
+    """Truncated importance weights of the tokens that another model drew, else 1."""
+    weights = importance_weights(here, jnp.asarray(drawn_by), _WEIGHT_CAP)
+    return jnp.where(jnp.asarray(forced) > 0, weights, 1.0)
 
 
 def _planned_loss(tokens: PolicyTokens, plan: _Plan, config: UpdateConfig) -> Loss:
@@ -222,13 +232,14 @@ def _planned_loss(tokens: PolicyTokens, plan: _Plan, config: UpdateConfig) -> Lo
     here = jax.lax.stop_gradient(tokens.logprobs)
     kl = here - plan.ref_logprobs
     gap = jnp.abs(here - batch.sampler_logprobs)
+    own = mask if batch.forced is None else mask * (1.0 - batch.forced)
     return loss, metrics | {
         "reward": MeanMetric.of(jnp.sum(batch.rewards * reply, axis=-1), weight),
         "kl_sequence": MeanMetric.of(jnp.sum(kl * reply, axis=-1), weight),
         "kl_token": MeanMetric.of(kl, mask),
         "entropy_token": MeanMetric.of(tokens.entropy, mask),
-        "sampler_gap_mean": MeanMetric.of(gap, mask),
-        "sampler_gap_max": MaxMetric.of(gap, mask),
+        "sampler_gap_mean": MeanMetric.of(gap, own),
+        "sampler_gap_max": MaxMetric.of(gap, own),
     }
 
 
@@ -241,9 +252,6 @@ def _learn_generator(
     tx: optax.GradientTransformation,
 ):
     """G's step; in parts, its advantages are those of the whole round all the same."""
-
-    if "members" in state.params:
-        return _learn_members(state, ref, batch, decoder, config, tx)
 
     def read(params) -> PolicyTokens:
         return by_microbatch(
@@ -272,21 +280,6 @@ def _learn_generator(
         return _planned_loss(tokens, plan, config)
 
     return learn(tx, state, part, plan, config.microbatches)
-
-
-def _learn_members(state, ref, batches, decoder, config, tx):
-    """The step of a population, each of which learns from a batch of its own."""
-
-    def whole(trained, batches):
-        loss, metrics = None, {}
-        for member, batch in zip(trained["members"].values(), batches, strict=True):
-            said = read_replies(decoder, ref, batch.rows, batch.columns).logprobs
-            found, also = generator_loss(member, said, batch, decoder, config)
-            loss = found if loss is None else loss + found
-            metrics = {k: metrics[k] + v if metrics else v for k, v in also.items()}
-        return loss, metrics
-
-    return learn(tx, state, whole, batches)
 
 
 def _learn_prm(

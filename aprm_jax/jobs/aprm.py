@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from aprm_jax.config import ConfigError
 from aprm_jax.config import game as schema
 from aprm_jax.data.steps import RowFormat
+from aprm_jax.game.explore import Explorer
 from aprm_jax.game.rounds import GameConfig, Rounds
 from aprm_jax.game.update import GameState
 from aprm_jax.jobs.context import Context, log
@@ -55,7 +57,7 @@ def run(context: Context) -> dict[str, float]:
         seed=c.seed,
         train_generator=not c.game.freeze_generator,
         sink=lambda row: samples.append(json.dumps(row)),
-        solver=_solver(context),
+        explorer=_explorer(context),
     )
     state = run_loop(
         rounds.state,
@@ -77,13 +79,28 @@ def run(context: Context) -> dict[str, float]:
     return {}
 
 
-def _solver(context: Context) -> Any:
-    """The parameters of the solver that helps G explore; None where none does."""
+def check(context: Context, stages: Mapping[str, str]) -> None:
+    """Raises a ConfigError where the solver of `game.explore` cannot begin replies."""
     explore = context.config.game.explore
-    if not (explore.plausible or explore.forced):
+    if not explore.forced:
+        return
+    solver, generator = context.solver(explore.solver), context.of("generator")
+    if solver.tokenizer.get_vocab() != generator.tokenizer.get_vocab():
+        raise ConfigError(
+            f"game.explore.forced={explore.forced}: replies of G begin with tokens "
+            f"of game.explore.solver={explore.solver!r}, which has another "
+            "tokenizer; name a solver with the Generator's, or set it to 0 and use "
+            "game.explore.plausible, which asks for text alone"
+        )
+
+
+def _explorer(context: Context) -> Explorer | None:
+    explore = context.config.game.explore
+    if not explore.helped:
         return None
-    role, field = context.of("solver"), "game.explore.solver"
-    return role.load(explore.solver, field, "solver")[0]
+    solver = context.solver(explore.solver)
+    params, _ = solver.load(explore.solver, "game.explore.solver", "solver")
+    return Explorer(explore, params, solver.writer, solver.decoder, solver.sampler)
 
 
 def _check_targets(game: schema.GameConfig, spec: ModelSpec) -> None:

@@ -64,10 +64,10 @@ def token_objective(
 
 
 def importance_weights(
-    logprobs: Float32[Array, "B T"],
-    sampler_logprobs: Float32[Array, "B T"],
+    logprobs: Float32[Array, "*b T"],
+    sampler_logprobs: Float32[Array, "*b T"],
     cap: float,
-) -> Float32[Array, "B T"]:
+) -> Float32[Array, "*b T"]:
     """Truncated importance weights of tokens, from the sampler to a policy.
 
     Token by token, because the ratio of a whole sequence falls with its length. They

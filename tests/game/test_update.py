@@ -246,6 +246,42 @@ def test_replies_of_weight_zero_have_no_influence(advantage, normalise):
     _close(gradient, gradient_2)
 
 
+def test_tokens_that_a_solver_drew_count_by_their_truncated_importance():
+    """G's gradient beside one of weighted log-probabilities, written down anew."""
+    config = tiny_game.update_config()
+    batch, params, ref = _generator_batch(), tiny_game.generator(), _refs().generator
+    forced = np.zeros(batch.columns.shape, np.float32)
+    forced[batch.columns >= 0] = np.tile([1, 0, 0], 99)[: (batch.columns >= 0).sum()]
+    batch = batch.replace(forced=forced)
+
+    def logprobs(params):
+        return read_replies(DECODER, params, batch.rows, batch.columns).logprobs
+
+    here, of_ref = (np.asarray(jax.jit(logprobs)(x), np.float64) for x in (params, ref))
+    noise = np.random.default_rng(0).normal(size=here.shape)
+    batch = batch.replace(sampler_logprobs=(here + noise).astype(np.float32))
+    ratio = np.exp(here - batch.sampler_logprobs)
+    weights = np.where(forced > 0, np.minimum(ratio, 2.0), 1.0)
+    assert (ratio[forced > 0] > 2).any() and (ratio[forced > 0] < 1).any()
+    mask = (batch.columns >= 0) * batch.weight[..., None]
+    # Both regularisers of a forced token count by its importance too.
+    paid = batch.rewards + weights * (0.1 * of_ref - (0.1 + 0.03) * here)
+    totals = (paid * (batch.columns >= 0)).sum(-1)
+    advantages = np.zeros_like(totals)
+    for group in np.unique(batch.group):
+        of_group = (batch.group == group) & (batch.weight > 0)
+        mean = np.average(totals[of_group], weights=batch.weight[of_group])
+        advantages[of_group] = totals[of_group] - mean
+    by_token = mask * weights * advantages[..., None] / mask.sum()
+    expected = jax.grad(lambda params: -jnp.sum(logprobs(params) * by_token))(params)
+    (_, metrics), gradient = _generator_loss(config)(params, ref, batch)
+    _close(gradient["backbone"], expected["backbone"], rtol=1e-3)
+    # How far sampler and trainer are apart is said of tokens that G drew.
+    gap = np.abs(here - batch.sampler_logprobs)
+    own = np.average(gap, weights=mask * (1 - forced))
+    np.testing.assert_allclose(metrics["sampler_gap_mean"], own, rtol=1e-4)
+
+
 def test_generator_metrics_on_a_hand_checked_batch():
     batch, params, refs = _generator_batch(), tiny_game.generator(), _refs()
     config = tiny_game.update_config(advantage="gae")

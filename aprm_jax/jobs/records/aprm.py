@@ -24,6 +24,12 @@ def _validate(config: Config) -> None:
             "game.right_targets='reference' are values: set "
             "game.prm_objective='cross_entropy'"
         )
+    explore = config.game.explore
+    if explore.helped and not explore.solver:
+        raise ConfigError(
+            "game.explore.solver must name the solver that game.explore.forced and "
+            "game.explore.plausible ask: a stage, or a folder"
+        )
     if config.game.moments == "factored" and (
         config.game.b1 or not config.game.optimistic
     ):
@@ -36,9 +42,8 @@ def _validate(config: Config) -> None:
 def _sources(config: Config) -> Iterator[tuple[str, str]]:
     yield "game.generator_from", config.game.generator_from
     yield "game.prm_from", config.game.prm_from
-    explore = config.game.explore
-    if explore.plausible or explore.forced:
-        yield "game.explore.solver", explore.solver
+    if config.game.explore.helped:
+        yield "game.explore.solver", config.game.explore.solver
 
 
 _REPLIES = (  # data/prompts.py says what each is
@@ -86,6 +91,7 @@ JOB = Job(
     group="game",
     settings=GameConfig,
     run=Lazy("aprm:run"),
+    check=Lazy("aprm:check"),
     beside=True,
     together=True,
     validate=_validate,
