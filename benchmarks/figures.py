@@ -269,6 +269,15 @@ FIGURES = {
         needs="pressure",
         **_a_seed("naive_pressure.py"),
     ),
+    "explore": Figure(
+        "the same with a solver that helps G to errors",
+        config="configs/explore.py:{needs}",
+        results="explore/seed_{seed}.json",
+        arms=_staged(r"(frozen_forced|forced|both)"),
+        found="test|{arm}@*",
+        needs="pressure",
+        **_a_seed("explore.py"),
+    ),
     "ablation": Figure(
         "APRM with one thing changed at a time",
         config="configs/ablation.py:{needs}",

@@ -9,7 +9,7 @@ accuracies of every problem in thousandths; `tables` pools whichever seeds are t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,13 +48,31 @@ def main() -> None:
 
 def collect(run: Path, results: Path = RESULTS) -> Path:
     """Writes what a finished run found."""
-    config, found = of_run(run, "configs/naive_pressure.py:RUN")
+    return collect_arms(run, results, "naive_pressure", TITLES)
+
+
+def collect_arms(
+    run: Path, results: Path, config_name: str, arms: Iterable[str]
+) -> Path:
+    """Writes what a finished run of a config found of its games.
+
+    Args:
+      run: its folder.
+      results: the folder of the file that is written.
+      config_name: of `configs/`.
+      arms: stages of the run.
+
+    Returns:
+      The file.
+    """
+    arms = list(arms)
+    config, found = of_run(run, f"configs/{config_name}.py:RUN")
     sizes, splits = config["evaluate"]["samples"], config["evaluate"]["splits"]
     found |= {
         "sizes": sizes,
         "splits": splits,
         "illegal_contractions": {
-            arm: last_rounds(run / arm, f"kind_share/{HARD}") for arm in TITLES
+            arm: last_rounds(run / arm, f"kind_share/{HARD}") for arm in arms
         },
     }
     for split in splits:
@@ -63,7 +81,7 @@ def collect(run: Path, results: Path = RESULTS) -> Path:
                 f"{arm}@{n}": np.round(1000 * arrays[f"{arm}.min@{n}"])
                 .astype(int)
                 .tolist()
-                for arm in TITLES
+                for arm in arms
                 for n in sizes
             }
     return write(found, results, one_line_each(found))
@@ -71,20 +89,37 @@ def collect(run: Path, results: Path = RESULTS) -> Path:
 
 def render(seeds: Sequence[dict[str, Any]]) -> str:
     """The tables as Markdown."""
+    return render_arms(seeds, TITLES, GAPS, "naive_pressure")
+
+
+def render_arms(
+    seeds: Sequence[dict[str, Any]],
+    titles: Mapping[str, str],
+    pairs: Mapping[str, tuple[str, str]],
+    script: str,
+) -> str:
+    """Tables of games as Markdown.
+
+    Args:
+      seeds: what was collected.
+      titles: of the games, by their stages.
+      pairs: title to (stage, the stage that is taken from it).
+      script: in benchmarks/, with results of its name.
+    """
     sizes, splits = seeds[0]["sizes"], seeds[0]["splits"]
     if any((s["sizes"], s["splits"]) != (sizes, splits) for s in seeds):
         raise ValueError("the seeds were not measured alike")
     little, much = sizes[0], sizes[-1]
     at = [(split, n) for split in splits for n in (little, much)]
     rows = []
-    for arm, title in TITLES.items():
+    for arm, title in titles.items():
         cells = [f"{100 * _values(seeds, place, arm).mean():.1f}" for place in at]
         shares = [s["illegal_contractions"][arm] or 0.0 for s in seeds]
         each = ", ".join(f"{100 * share:.1f}" for share in shares)
         rows.append((title, [*cells, each]))
     header = ["G", *(f"{split}: {n}" for split, n in at)]
     gaps = []
-    for title, (ours, theirs) in GAPS.items():
+    for title, (ours, theirs) in pairs.items():
         cells = []
         for place in at:
             row = pooled_row(
@@ -93,7 +128,7 @@ def render(seeds: Sequence[dict[str, Any]]) -> str:
             each = ", ".join(f"{100 * v:+.1f}" for v in row["by_seed"])
             cells.append(f"{100 * row['mean']:+.1f} ({each})")
         gaps.append((title, cells))
-    problems = len(seeds[0][splits[0]][f"{next(iter(TITLES))}@{much}"])
+    problems = len(seeds[0][splits[0]][f"{next(iter(titles))}@{much}"])
     names = ", ".join(str(s["seed"]) for s in seeds)
     return "\n\n".join(
         [
@@ -101,7 +136,7 @@ def render(seeds: Sequence[dict[str, Any]]) -> str:
             table(["points", *header[1:]], gaps),
             f"Seeds {names}; {problems} problems a split; best of {little} and {much} "
             "by the least step score, in %; in brackets each seed. Made by "
-            "`benchmarks/naive_pressure.py` from `benchmarks/results/naive_pressure/`.",
+            f"`benchmarks/{script}.py` from `benchmarks/results/{script}/`.",
         ]
     )
 

@@ -452,7 +452,14 @@ def test_a_config_takes_the_models_of_a_finished_run(name, tmp_path):
 
 @pytest.mark.parametrize(
     "name",
-    ["attack", "naive_pressure", "rl_pav", "rl_verifiers", "search_pressure"],
+    [
+        "attack",
+        "explore",
+        "naive_pressure",
+        "rl_pav",
+        "rl_verifiers",
+        "search_pressure",
+    ],
 )
 def test_a_config_goes_on_from_a_pressure_run(name, tmp_path):
     path = command.REPOSITORY / "configs" / f"{name}.py"

@@ -18,7 +18,15 @@ PAGE = command.REPOSITORY / "docs/results.md"
 sys.path.insert(0, str(BENCHMARKS))
 seed_files = importlib.import_module("seed_files")
 FIGURES = ("pressure", "rl", "search_pressure")  # draw one beside their tables
-SCRIPTS = ("attack", "naive_pressure", "pav", "pressure", "rl", "search_pressure")
+SCRIPTS = (
+    "attack",
+    "explore",
+    "naive_pressure",
+    "pav",
+    "pressure",
+    "rl",
+    "search_pressure",
+)
 
 
 def results(name: str) -> dict[str, Any]:
