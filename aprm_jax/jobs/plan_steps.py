@@ -103,6 +103,8 @@ def _beside_game(c: Config) -> Iterator[str]:
         yield "log-probabilities of replies before the first epoch"
     if c.game.static_probe:
         yield "the probe of static corruptions, as large as a score at most"
+    if c.game.explore.helped:
+        yield f"game.explore.solver={c.game.explore.solver!r}, which is held besides"
 
 
 def _beside_teaching(c: Config) -> Iterator[str]:

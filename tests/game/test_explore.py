@@ -100,6 +100,7 @@ def test_a_wrong_step_is_paid_by_the_least_likely_of_its_tokens():
         Label.CORRECT,
     ]
     bonus = _explorer(plausible=0.5).bonus(found)
+    assert bonus is not None
     context = BUILDER.context(EASY.question, EASY.prefix)
     for p, got in zip(found, bonus, strict=True):
         ids = (*BUILDER.encode(p.reply.text), BUILDER.step_id)
@@ -133,10 +134,12 @@ def test_in_a_round_the_solver_begins_what_it_should_and_the_batch_says_so():
     explorer = _explorer(forced=0.67, forced_tokens=2, plausible=1.0)
     rounds = _rounds(place, explorer, generator_rows=99)
     played = rounds.play(rounds.state, 0, PhaseTimer())
+    assert played.bonus is not None
     groups = {p.group for p in played.perturbations if p.reply.forced}
     assert groups == {0, 1}  # of three
     assert played.metrics["game/bonus"] == pytest.approx(played.bonus.mean())
     batch, _ = rounds._batches(played, rounds.state)
+    assert isinstance(batch.forced, np.ndarray)
     learned = [
         p
         for p in played.perturbations

@@ -10,6 +10,7 @@ import tiny_run
 
 from aprm_jax.config import ConfigError
 from aprm_jax.jobs import aprm
+from aprm_jax.jobs.plan_steps import left_out
 from aprm_jax.testing.tiny import write_tiny
 from aprm_jax.training.metrics import read_metrics
 
@@ -73,3 +74,10 @@ def test_tokens_of_another_tokenizer_begin_no_reply(tmp_path):
         aprm.check(context, {})
     told = HELP | other | {"game.explore.forced": 0.0}  # text is enough
     aprm.check(tiny_run.at("aprm", tiny_run.small(told), tmp_path), {})
+
+
+def test_a_solver_that_helps_is_named_where_it_is_not_planned():
+    alone, helped = tiny_run.config(), tiny_run.config(HELP)
+    said = left_out(helped, "aprm")
+    assert said[:-1] == left_out(alone, "aprm")
+    assert said[-1].startswith("game.explore.solver='solver'")
