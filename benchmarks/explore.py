@@ -6,17 +6,20 @@
 `collect` keeps what a run of `configs/explore.py` found in
 `benchmarks/results/explore/seed_K.json`, accuracies of every problem in thousandths;
 `tables` pools whichever seeds are there. Games without help are those of
-`benchmarks/results/naive_pressure/`; that config plays them again, bit for bit.
+`benchmarks/results/naive_pressure/`; that config plays them again, bit for bit. What
+was tried on dev before, and is not in the code any more, is in `tried.json` there, with
+the commit that has it.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import naive_pressure
-from compare_table import ROOT, replace_between
+from compare_table import ROOT, replace_between, table
 from seed_files import read, tables_wanted
 
 RESULTS = ROOT / "benchmarks/results/explore"
@@ -54,7 +57,20 @@ def render(seeds: Sequence[dict[str, Any]]) -> str:
     """The tables as Markdown."""
     alone = {s["seed"]: s for s in read(naive_pressure.RESULTS)}
     whole = [_with_alone(s, alone[s["seed"]]) for s in seeds]
-    return naive_pressure.render_arms(whole, TITLES, GAPS, "explore")
+    tables = naive_pressure.render_arms(whole, TITLES, GAPS, "explore")
+    return f"{tables}\n\n{_tried(json.loads((RESULTS / 'tried.json').read_text()))}"
+
+
+def _tried(found: dict[str, Any]) -> str:
+    """What was tried on some seeds, as Markdown."""
+    seeds = [str(seed) for seed in found["seeds"]]
+    rows = [
+        (way, [f"{by_seed[s]:.1f}" if s in by_seed else "–" for s in seeds])
+        for way, by_seed in found["percent"].items()
+    ]
+    header = [f"tried on {found['split']}, best of {found['n']}"]
+    told = f"Commit {found['commit'][:7]}; `benchmarks/results/explore/tried.json`."
+    return table([*header, *(f"seed {s}" for s in seeds)], rows) + f"\n\n{told}"
 
 
 def _with_alone(seed: dict[str, Any], before: dict[str, Any]) -> dict[str, Any]:
