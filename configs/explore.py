@@ -40,10 +40,9 @@ def get_config(arg: str = ""):
     games = (f"{name}:aprm" for name in GAMES)
     c.overrides = {"generator": c.overrides["generator"]}
     set_stages(c, (*before, "generator:sft", *games, "evaluate"))
-    c.game.generator_replay = 48
     c.game.explore.solver = c.evaluate.solver
     for name, fields in GAMES.items():
-        override(c, name, fields)
+        override(c, name, {"game.generator_replay": 48} | fields)
     c.evaluate.prms = tuple(GAMES)
     if arg == "runlocal":
         run_local(c)
