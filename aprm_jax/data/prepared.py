@@ -25,6 +25,7 @@ import numpy as np
 from transformers import PreTrainedTokenizerFast
 
 from aprm_jax.data.jsonl import DataError
+from aprm_jax.data.labelled import question_id
 from aprm_jax.data.rows import StepRow
 from aprm_jax.data.steps import RowFormat
 from aprm_jax.files import (
@@ -40,6 +41,8 @@ VERSION = "1.0.0"
 _ARRAYS = ("tokens", "positions", "segment_ids", "step_ids", "labels")
 _COUNTS = ("rows", "tokens", "steps", "labelled_steps", "longest", "most_steps")
 _REMEDY = "Prepare the data again: delete the folder, then job=prepare, or copy it anew"
+# What kinds of `question_id` may differ in: case, signs, layout.
+_TELLING = r"Is $A = a$ mW, # @ (of) \{x^{2}\} .5 \gamma, $\Gamma$ or f'(|x|)?"
 _CHUNK = 1024  # rows between two calls of the writer, which rewrites its metadata
 
 
@@ -62,8 +65,12 @@ def tokenizer_hash(tokenizer: PreTrainedTokenizerFast) -> str:
 
 
 def builder_settings(builder: RowFormat) -> dict[str, Any]:
-    """What a reader's step builder must agree on."""
+    """What a reader must agree on: its step builder, and by what it knows questions.
+
+    Ids of another kind would be nobody's, and no question could be left out by them.
+    """
     return {
+        "question_id": question_id(_TELLING),
         "tokenizer": tokenizer_hash(builder.tokenizer),
         "window": builder.window,
         "line_stride": builder.line_stride,
@@ -177,16 +184,16 @@ def check_builder(folder: str | Path, builder: RowFormat) -> dict[str, Any]:
     """The metadata, once it is sure that the ids in the data set mean the same here.
 
     Raises:
-      DataError: see `read_metadata`; or the data set was made with another tokenizer
-        or another layout of rows.
+      DataError: see `read_metadata`; or the data set was made with another tokenizer,
+        another layout of rows or other ids of questions.
     """
     metadata = read_metadata(folder)
-    here = builder_settings(builder)
-    for name, value in metadata["builder"].items():
-        if here.get(name) != value:
+    for name, here in builder_settings(builder).items():
+        there = metadata["builder"].get(name)
+        if there != here:
             raise DataError(
-                f"{folder} was prepared with another {name}: {_short(value)} there, "
-                f"{_short(here.get(name))} here. Prepare it again with this config"
+                f"{folder} was prepared with another {name}: {_short(there)} there, "
+                f"{_short(here)} here. Prepare it again with this config"
             )
     return metadata
 

@@ -115,6 +115,26 @@ def test_another_tokenizer_or_layout_is_refused(tmp_path):
     prepared.check_builder(folder, StepBuilder(tiny.tokenizer(), 1, (32, 64), 16))
 
 
+def test_other_ids_of_questions_are_refused(tmp_path, monkeypatch):
+    """By them held-out questions are left out: of stale ones none would be."""
+    folder = tmp_path / "prepared"
+    settings = prepared.builder_settings(BUILDER)
+    for known in (settings | {"question_id": "0" * 16}, dict(settings)):
+        if known == settings:  # of a version that kept none
+            del known["question_id"]
+        metadata = {"builder": known}
+        prepared.write_prepared(folder, {"train": _rows()}, lambda m=metadata: m)
+        with pytest.raises(
+            DataError, match=r"another question_id: .* Prepare it again"
+        ):
+            prepared.check_builder(folder, BUILDER)
+    prepared.write_prepared(folder, {"train": _rows()}, _metadata)
+    prepared.check_builder(folder, BUILDER)
+    monkeypatch.setattr(prepared, "question_id", lambda text: text)
+    with pytest.raises(DataError, match="another question_id"):
+        prepared.check_builder(folder, BUILDER)
+
+
 def test_a_tokenizer_keeps_its_hash_on_disk(tmp_path):
     tokenizer = train_bpe(["to be or not to be, that is the question"] * 3, 280)
     before = prepared.tokenizer_hash(tokenizer)
