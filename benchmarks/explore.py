@@ -36,7 +36,7 @@ INFORMED_FIELDS = (
     "--config.evaluate.solvers=RUN/foreign/model --config.evaluate.solver_splits=test"
 )
 INFORMED_ALONE = {"frozen": "prm_frozen", "alone": "aprm"}  # in pressure.py
-FOOLED = "robustness///searched_fool_rate"
+FOOLED = ("robustness", "searched_fool_rate")
 # Its games without help, as naive_pressure.py names them.
 ALONE = {"frozen": "prm_frozen", "alone": "aprm_replay"}
 TITLES = {
@@ -88,8 +88,12 @@ def _collect_informed(run: Path, results: Path) -> Path:
     config, found = of_run(run, "configs/explore.py:RUN")
     found["command"] += f" {INFORMED_FIELDS}"
     sizes = (config["evaluate"]["samples"][0], config["evaluate"]["samples"][-1])
+    folder = run / "evaluate/per_problem"
     for place in pressure.PLACES:
-        with np.load(run / "evaluate/per_problem" / f"{place}.npz") as arrays:
+        split, at, _ = place.partition("@")
+        # The foreign solver's folder stands in the name of its file.
+        [file] = folder.glob(f"{split}@*.npz" if at else f"{split}.npz")
+        with np.load(file) as arrays:
             found[place] = {
                 f"both@{n}": np.round(1000 * arrays[f"both.min@{n}"])
                 .astype(int)
@@ -97,8 +101,8 @@ def _collect_informed(run: Path, results: Path) -> Path:
                 for n in sizes
             }
     records, _ = read_results(run / "evaluate/results.json", "Run it again.")
-    values = {f"{r.set}/{r.split}/{r.part}/{r.metric}": r.value for r in records}
-    found["fooled"] = {"both": values[FOOLED]}
+    [rate] = [r.value for r in records if (r.set, r.metric) == FOOLED]
+    found["fooled"] = {"both": rate}
     return write(found, results, one_line_each(found), INFORMED)
 
 
@@ -142,7 +146,7 @@ def _with_pressure(seed: dict[str, Any], before: dict[str, Any]) -> dict[str, An
     rates = {
         r["verifier"]: r["value"]
         for r in before["records"]
-        if (r["set"], r["metric"]) == ("robustness", "searched_fool_rate")
+        if (r["set"], r["metric"]) == FOOLED
     }
     alone = {arm: rates[name] for arm, name in INFORMED_ALONE.items()}
     out = {"n": n, "fooled": alone | seed["fooled"]}

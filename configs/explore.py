@@ -38,7 +38,6 @@ def get_config(arg: str = ""):
     c.name = "explore"
     before = [s for s in c.stages if s.split(":")[0] in ("solver", "prm_warmup")]
     games = (f"{name}:aprm" for name in GAMES)
-    c.overrides = {"generator": c.overrides["generator"]}
     set_stages(c, (*before, "generator:sft", *games, "evaluate"))
     c.game.explore.solver = c.evaluate.solver
     for name, fields in GAMES.items():
