@@ -173,7 +173,9 @@ def _with_alone(seed: dict[str, Any], before: dict[str, Any]) -> dict[str, Any]:
     """A seed's results with the games that were played without help."""
     shares = {arm: before["illegal_contractions"][name] for arm, name in ALONE.items()}
     shares |= seed["illegal_contractions"]
-    out = seed | {"illegal_contractions": shares}
+    calls = {arm: before["oracle_calls"][name] for arm, name in ALONE.items()}
+    calls |= seed["oracle_calls"]
+    out = seed | {"illegal_contractions": shares, "oracle_calls": calls}
     for split in seed["splits"]:
         games = {
             f"{arm}@{n}": before[split][f"{name}@{n}"]

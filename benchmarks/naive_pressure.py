@@ -25,6 +25,8 @@ from compare_table import (
 )
 from seed_files import of_run, read, tables_wanted, write
 
+from aprm_jax.training.metrics import read_metrics
+
 RESULTS = ROOT / "benchmarks/results/naive_pressure"
 TITLES = {
     "prm_frozen_drawn": "frozen, as drawn",
@@ -33,6 +35,7 @@ TITLES = {
     "aprm": "learning, hard rows",
     "aprm_replay": "learning and imitating, hard rows",
 }
+CALLS = "verdicts, thousands"
 GAPS = {
     "learning − frozen, as drawn": ("aprm_drawn", "prm_frozen_drawn"),
     "learning − frozen, hard rows": ("aprm", "prm_frozen"),
@@ -74,6 +77,7 @@ def collect_arms(
         "illegal_contractions": {
             arm: last_rounds(run / arm, f"kind_share/{HARD}") for arm in arms
         },
+        "oracle_calls": {arm: _oracle_calls(run / arm) for arm in arms},
     }
     for split in splits:
         with np.load(run / "evaluate/per_problem" / f"{split}.npz") as arrays:
@@ -85,6 +89,11 @@ def collect_arms(
                 for n in sizes
             }
     return write(found, results, one_line_each(found))
+
+
+def _oracle_calls(stage: Path) -> int:
+    """How many verdicts a game asked for: one for each distinct step of a round."""
+    return int(sum(row["game/oracle_calls"] for row in read_metrics(stage)))
 
 
 def render(seeds: Sequence[dict[str, Any]]) -> str:
@@ -116,7 +125,8 @@ def render_arms(
         cells = [f"{100 * _values(seeds, place, arm).mean():.1f}" for place in at]
         shares = [s["illegal_contractions"][arm] or 0.0 for s in seeds]
         each = ", ".join(f"{100 * share:.1f}" for share in shares)
-        rows.append((title, [*cells, each]))
+        calls = np.mean([s["oracle_calls"][arm] for s in seeds]) / 1000
+        rows.append((title, [*cells, each, f"{calls:.0f}"]))
     header = ["G", *(f"{split}: {n}" for split, n in at)]
     gaps = []
     for title, (ours, theirs) in pairs.items():
@@ -132,7 +142,7 @@ def render_arms(
     names = ", ".join(str(s["seed"]) for s in seeds)
     return "\n\n".join(
         [
-            table([*header, "illegal contractions at the end, %"], rows),
+            table([*header, "illegal contractions at the end, %", CALLS], rows),
             table(["points", *header[1:]], gaps),
             f"Seeds {names}; {problems} problems a split; best of {little} and {much} "
             "by the least step score, in %; in brackets each seed. Made by "

@@ -2,8 +2,9 @@
 
 The question of configs/naive_pressure.py with `game.explore`: the solver begins half of
 the replies, and a wrong step is paid for being plausible to it. A frozen Generator
-whose replies the solver begins alike stands beside it, at as many calls of the oracle
-and updates. `frozen` and `alone` are games of that config, without help, bit for bit.
+whose replies the solver begins alike stands beside it, at as many replies and updates;
+the oracle is asked about distinct ones, of which it has more. `frozen` and `alone` are
+games of that config, without help, bit for bit.
 
     for seed in 0 1 2 3 4; do
       python -m aprm_jax.main --config=configs/explore.py:runs/pressure-$seed \\
