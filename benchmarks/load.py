@@ -27,7 +27,7 @@ import ml_dtypes
 import numpy as np
 from compare_table import ROOT, commit, replace_between, table
 
-from aprm_jax.hf.config import hf_config
+from aprm_jax.hf.config_writer import hf_config
 from aprm_jax.hf.safetensors_io import write_sharded
 from aprm_jax.hf.tables import entries
 from aprm_jax.models.architecture import DecoderConfig

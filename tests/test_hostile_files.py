@@ -23,7 +23,7 @@ from aprm_jax.data.loader import PackedBatches
 from aprm_jax.data.sources import read_source
 from aprm_jax.files import DamagedFileError
 from aprm_jax.hf.adapters import AdapterMismatchError
-from aprm_jax.hf.config import UnsupportedModelError
+from aprm_jax.hf.architectures import UnsupportedModelError
 from aprm_jax.hf.load import load_tokenizer, read_architecture
 from aprm_jax.hf.locate import load_any
 from aprm_jax.hf.peft import load_adapter

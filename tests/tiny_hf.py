@@ -39,7 +39,7 @@ def hf_model(family: str, *, seed: int = 0, **changes: Any) -> Any:
     torch = pytest.importorskip("torch")
     import transformers
 
-    from aprm_jax.hf.config import FAMILIES as NAMES
+    from aprm_jax.hf.architectures import FAMILIES as NAMES
 
     kind, prefix = NAMES[family]
     config = transformers.CONFIG_MAPPING[kind](

@@ -22,9 +22,9 @@ from aprm_jax.config.errors import UserError
 from aprm_jax.data.prompts import GENERATOR_CUE, GENERATOR_PROMPT
 from aprm_jax.data.steps import RowFormat, StepBuilder
 from aprm_jax.hf import prm_layouts, save
+from aprm_jax.hf.architectures import LANGUAGE_HEAD
 from aprm_jax.hf.builders import open_builder
 from aprm_jax.hf.card import TEMPLATES, Provenance, is_repository, write_card
-from aprm_jax.hf.config import LANGUAGE_HEAD
 from aprm_jax.hf.load import tokenizer_rows
 from aprm_jax.hf.peft import to_peft
 from aprm_jax.hf.record import Record, write_record

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from aprm_jax.hf.architectures import UnsupportedModelError
 from aprm_jax.hf.gguf_file import GgufFile, GgufTensor, dequantise, read_gguf
 from aprm_jax.hf.safetensors_io import Checkpoint, Slices, empty
 from aprm_jax.models.io import ModelFileError
@@ -202,8 +203,6 @@ class _Fields:
         return {} if self.family == "qwen2" else {"attention_bias": there}
 
     def unsupported(self, what: str) -> Exception:
-        from aprm_jax.hf.config import UnsupportedModelError  # it asks this module
-
         return UnsupportedModelError(
             f"{self.file.path}: {what} is not supported; {', '.join(_PREFIXES)} are "
             "read, without experts and windows"

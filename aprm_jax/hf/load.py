@@ -22,13 +22,12 @@ from transformers import PreTrainedTokenizerFast
 
 from aprm_jax.hf import gguf, tables
 from aprm_jax.hf.adapters import Adapted, Adapter, adapted
-from aprm_jax.hf.config import (
+from aprm_jax.hf.architectures import (
     UnsupportedModelError,
-    decoder_config,
     family_of,
     has_language_head,
-    read_config,
 )
+from aprm_jax.hf.config import decoder_config, read_config
 from aprm_jax.hf.copying import assign
 from aprm_jax.hf.families import AXES
 from aprm_jax.hf.gguf_tokenizer import read_tokenizer

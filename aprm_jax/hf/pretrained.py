@@ -20,7 +20,8 @@ from transformers import PreTrainedTokenizerFast
 from aprm_jax.data.prompts import prepare_tokenizer
 from aprm_jax.hf import hub, prm_layouts
 from aprm_jax.hf.adapters import Adapter, AdapterMismatchError
-from aprm_jax.hf.config import UnsupportedModelError, has_logits, read_config
+from aprm_jax.hf.architectures import UnsupportedModelError
+from aprm_jax.hf.config import has_logits, read_config
 from aprm_jax.hf.export import Origin
 from aprm_jax.hf.load import (
     check_tokenizer,

@@ -12,7 +12,8 @@ import jax
 import numpy as np
 from transformers import PreTrainedTokenizerFast
 
-from aprm_jax.hf.config import LANGUAGE_HEAD, hf_config
+from aprm_jax.hf.architectures import LANGUAGE_HEAD
+from aprm_jax.hf.config_writer import hf_config
 from aprm_jax.hf.peft import ADAPTER_FILE
 from aprm_jax.hf.safetensors_io import write_sharded
 from aprm_jax.hf.tables import tensors_from_params

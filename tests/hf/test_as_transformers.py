@@ -23,17 +23,20 @@ from tiny_decoder import forward
 from transformers import CONFIG_MAPPING
 
 from aprm_jax.config.groups import MeshConfig
-from aprm_jax.hf import config as hf_config
-from aprm_jax.hf.config import FAMILIES, UnsupportedModelError, decoder_config
+from aprm_jax.hf import config_fields
+from aprm_jax.hf.architectures import FAMILIES, UnsupportedModelError
+from aprm_jax.hf.config import decoder_config
+from aprm_jax.hf.config_writer import hf_config
 from aprm_jax.hf.load import load_backbone
 from aprm_jax.training.mesh import make_mesh
 
 T = 48
 SLIDING, FULL = "sliding_attention", "full_attention"
-LISTED = hf_config._READ | hf_config._INERT | {*hf_config._OPTIONS, *hf_config._NEEDED}
+LISTED = config_fields.READ | config_fields.INERT
+LISTED |= {*config_fields.OPTIONS, *config_fields.NEEDED}
 ADVICE = (
-    "If it changes logits, read it in decoder_config or name it in _OPTIONS (refused "
-    "where it is set) or _NEEDED (where it is off); if not, in _INERT or below."
+    "If it changes logits, read it in decoder_config or name it in OPTIONS (refused "
+    "where it is set) or NEEDED (where it is off); if not, in INERT or below."
 )
 
 
@@ -134,7 +137,7 @@ def test_types_of_a_mistrals_layers_survive_an_export(tmp_path):
         | {"architectures": ["MistralForCausalLM"], "layer_types": [FULL, SLIDING]}
     )
     assert (config.layer_pattern, config.sliding_window) == ("gl", 8)
-    written = hf_config.hf_config(config, "mistral", max_position_embeddings=256)
+    written = hf_config(config, "mistral", max_position_embeddings=256)
     assert decoder_config(written) == config
     (tmp_path / "config.json").write_text(json.dumps(written))
     theirs = transformers.AutoConfig.from_pretrained(tmp_path)
@@ -218,7 +221,7 @@ def test_a_field_that_is_not_listed_is_refused_where_it_is_set(monkeypatch, fold
     class Newer(known):
         residual_share: float = 1.0
 
-    monkeypatch.setattr(hf_config, "_config_class", lambda kind: Newer)
+    monkeypatch.setattr(config_fields, "config_class", lambda kind: Newer)
     fields = json.loads((folders("llama") / "config.json").read_text())
     assert decoder_config(fields | {"residual_share": 1.0}) == decoder_config(fields)
     with pytest.raises(UnsupportedModelError, match=r"residual_share=0\.5: a field"):

@@ -8,14 +8,9 @@ import json
 import pytest
 import transformers
 
-from aprm_jax.hf.config import (
-    FAMILIES,
-    UnsupportedModelError,
-    decoder_config,
-    family_of,
-    hf_config,
-    read_config,
-)
+from aprm_jax.hf.architectures import FAMILIES, UnsupportedModelError, family_of
+from aprm_jax.hf.config import decoder_config, read_config
+from aprm_jax.hf.config_writer import hf_config
 from aprm_jax.models.architecture import DecoderConfig, RopeScaling
 
 LLAMA = {

@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerFast
 from aprm_jax.config.groups import MeshConfig
 from aprm_jax.data.prompts import encode
 from aprm_jax.hf import gguf, gguf_file, hub
-from aprm_jax.hf.config import UnsupportedModelError
+from aprm_jax.hf.architectures import UnsupportedModelError
 from aprm_jax.hf.load import load_backbone, load_tokenizer, open_checkpoint
 from aprm_jax.hf.locate import load_any
 from aprm_jax.hf.pretrained import load_weights, open_source

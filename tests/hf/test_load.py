@@ -19,7 +19,8 @@ import tiny_hf
 from transformers import AutoConfig
 
 from aprm_jax.config.groups import MeshConfig
-from aprm_jax.hf.config import UnsupportedModelError, decoder_config
+from aprm_jax.hf.architectures import UnsupportedModelError
+from aprm_jax.hf.config import decoder_config
 from aprm_jax.hf.load import (
     load_backbone,
     load_params,

@@ -13,7 +13,7 @@ import pytest
 import aprm_jax
 from aprm_jax.config.groups import MeshConfig
 from aprm_jax.hf import hub
-from aprm_jax.hf.config import UnsupportedModelError
+from aprm_jax.hf.architectures import UnsupportedModelError
 from aprm_jax.hf.pretrained import load_weights, open_source
 from aprm_jax.hf.safetensors_io import Checkpoint, write_sharded
 from aprm_jax.hf.stamps import files_stamp

@@ -11,7 +11,8 @@ import pytest
 from tiny_decoder import forward
 from tiny_hf import hf_model, state
 
-from aprm_jax.hf.config import decoder_config, hf_config
+from aprm_jax.hf.config import decoder_config
+from aprm_jax.hf.config_writer import hf_config
 from aprm_jax.hf.tables import params_from_tensors
 from aprm_jax.models.architecture import DecoderConfig, RopeScaling
 from aprm_jax.sampling.sampler import Sampler

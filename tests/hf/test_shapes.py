@@ -10,7 +10,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from aprm_jax.hf.config import FAMILIES, decoder_config, family_of
+from aprm_jax.hf.architectures import FAMILIES, family_of
+from aprm_jax.hf.config import decoder_config
 from aprm_jax.hf.tables import entries, parameter_shapes
 from aprm_jax.models.decoder import Decoder
 

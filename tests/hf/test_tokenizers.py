@@ -22,7 +22,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from aprm_jax.data.bpe import train_bpe
 from aprm_jax.data.prompts import prepare_tokenizer
-from aprm_jax.hf.config import FAMILIES
+from aprm_jax.hf.architectures import FAMILIES
 from aprm_jax.hf.export import export_model
 from aprm_jax.hf.load import load_tokenizer, tokenizer_rows
 from aprm_jax.models.io import ModelSpec

@@ -25,7 +25,7 @@ from aprm_jax.config import (
 from aprm_jax.data.prompted import PromptedGenerator, PromptedSolver
 from aprm_jax.data.prompts import REASONS
 from aprm_jax.data.steps import StepBuilder
-from aprm_jax.hf.config import UnsupportedModelError
+from aprm_jax.hf.architectures import UnsupportedModelError
 from aprm_jax.hf.peft import to_peft
 from aprm_jax.hf.safetensors_io import ModelFileError
 from aprm_jax.hf.save import write_adapter
