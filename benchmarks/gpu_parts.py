@@ -19,8 +19,10 @@ from gpu_setting import SEED, Setting, spread
 
 from aprm_jax.config.groups import MeshConfig
 from aprm_jax.data.steps import StepBuilder
-from aprm_jax.game import rollouts
-from aprm_jax.game.rounds import Arena, GameConfig, Rounds
+from aprm_jax.game import batches, rollouts
+from aprm_jax.game.arena import Arena
+from aprm_jax.game.config import GameConfig
+from aprm_jax.game.rounds import Rounds
 from aprm_jax.game.update import GameState
 from aprm_jax.hf.config import decoder_config
 from aprm_jax.models import heads
@@ -244,8 +246,8 @@ class Round:
         """What either player learns from, on the device."""
         rounds, mesh = self.rounds, self.rounds.arena.mesh
         builder, rng = rounds.arena.builder, np.random.default_rng(SEED)
-        size = rollouts.BatchSize(0, rounds.multiple)
-        generator = rollouts.generator_batch(
+        size = batches.BatchSize(0, rounds.multiple)
+        generator = batches.generator_batch(
             replies,
             p_correct,
             rounds.config.rewards,
@@ -255,7 +257,7 @@ class Round:
             width=self.setting.new,
             size=size,
         )
-        prm = rollouts.prm_batch((), rows, (), builder, size)
+        prm = batches.prm_batch((), rows, (), builder, size)
         return shard_batch(mesh, generator), shard_batch(mesh, prm)
 
     def _compile(self, args: tuple) -> Any:

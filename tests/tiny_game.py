@@ -14,6 +14,8 @@ from aprm_jax.config.game import RewardsConfig
 from aprm_jax.config.groups import MeshConfig
 from aprm_jax.data.replies import Reply
 from aprm_jax.data.steps import RowFormat, StepBuilder
+from aprm_jax.game.arena import Arena
+from aprm_jax.game.config import GameConfig
 from aprm_jax.game.rollouts import (
     OracleQueries,
     Perturbation,
@@ -22,7 +24,7 @@ from aprm_jax.game.rollouts import (
     situations,
     verify,
 )
-from aprm_jax.game.rounds import Arena, GameConfig, Rounds
+from aprm_jax.game.rounds import Rounds
 from aprm_jax.game.update import UpdateConfig
 from aprm_jax.models import heads
 from aprm_jax.models.decoder import Decoder

@@ -21,8 +21,11 @@ from aprm_jax.evals.intervals import (
     harmonic,
     share,
 )
+from aprm_jax.game.arena import Arena
+from aprm_jax.game.config import GameConfig
+from aprm_jax.game.metrics import logged
 from aprm_jax.game.rollouts import Situation
-from aprm_jax.game.rounds import Arena, GameConfig, LoopState, Rounds, logged
+from aprm_jax.game.rounds import LoopState, Rounds
 from aprm_jax.oracle.verdict import Label
 from aprm_jax.training.metrics import to_scalar
 from aprm_jax.training.timing import PhaseTimer
@@ -141,10 +144,11 @@ def attack(
     """Trains a fresh attacker for `config.updates` rounds against a frozen R.
 
     Args:
-      arena: where it is played; its judge, where it has one, is the R under attack.
+      arena: where it is played; its verifier, where it has one, is the R under
+        attack.
       config: the attacker's game; its `updates` is the budget.
       generator: the attacker's start, the same for every R that is compared.
-      prm: the R under attack, {} for a judge; it does not learn.
+      prm: the R under attack, {} for a verifier; it does not learn.
       head: R's, of `heads.HEADS`.
       seed: of the attack; one that R was not trained with.
       progress: called with each round's number and rates.

@@ -10,32 +10,26 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import scipy.special
 from jaxtyping import Float32, Int32
 
-from aprm_jax.config import game as schema
-from aprm_jax.config.typed import extended
 from aprm_jax.data.rows import StepRow, TooLongError
-from aprm_jax.data.steps import RowFormat, StepBuilder
-from aprm_jax.game import rollouts
+from aprm_jax.game import batches, rollouts
 from aprm_jax.game.archive import Archive
+from aprm_jax.game.arena import Arena, stated_log_odds
+from aprm_jax.game.config import GameConfig
 from aprm_jax.game.explore import Explorer
+from aprm_jax.game.metrics import logged, round_metrics
 from aprm_jax.game.replay import ReplayBuffer
 from aprm_jax.game.update import (
     GameState,
     GeneratorBatch,
     References,
-    UpdateConfig,
-    game_optimiser,
     make_update,
 )
 from aprm_jax.models import lora
-from aprm_jax.models.decoder import Decoder
 from aprm_jax.oracle.verdict import Label
 from aprm_jax.policy.logprobs import read_replies
-from aprm_jax.sampling.sampler import Sampler
-from aprm_jax.tasks.protocols import Corruptor, Problems, StepOracle
 from aprm_jax.training.learner import start
 from aprm_jax.training.loop import StepOutput
 from aprm_jax.training.mesh import (
@@ -45,69 +39,11 @@ from aprm_jax.training.mesh import (
 )
 from aprm_jax.training.timing import PhaseTimer
 from aprm_jax.verifiers.hard import hardest
-from aprm_jax.verifiers.objective import PrmObjective
-from aprm_jax.verifiers.protocol import Verifier, ends, logit
 from aprm_jax.verifiers.scoring import Scorer, prm_scorer
 from aprm_jax.verifiers.step_loss import PrmBatch
 
 _LONG = 256  # tokens of a row
 _ARCHIVE = 8  # a kind of error has this part of the replay buffer's capacity for G
-
-
-@dataclasses.dataclass(frozen=True)
-class GameConfig(schema.GameConfig):
-    """`config.game` and `config.lora`, where None trains full parameters."""
-
-    lora: lora.LoraConfig | None = None
-
-    @classmethod
-    def of(cls, fields: schema.GameConfig, **changes: Any) -> GameConfig:
-        """From `config.game`; `changes` win."""
-        return extended(cls, fields, **changes)
-
-    def optimisers(
-        self,
-    ) -> tuple[optax.GradientTransformation, optax.GradientTransformation]:
-        """OGDA of G and of R."""
-        common: dict[str, Any] = {
-            "warmup": self.warmup * self.epochs,  # of updates, as its total
-            "total": self.updates * self.epochs,
-            "b1": self.b1,
-            "b2": self.b2,
-            "clip_norm": self.clip_norm,
-            "optimistic": self.optimistic,
-            "factored": self.moments == "factored",
-        }
-        return (
-            game_optimiser(self.generator_learning_rate, **common),
-            game_optimiser(self.prm_learning_rate, **common),
-        )
-
-    def update(self, head: str, train_generator: bool, train_prm: bool) -> UpdateConfig:
-        """The joint update's share."""
-        return UpdateConfig(
-            head=head,
-            advantage=self.advantage,
-            normalise_advantage=self.normalise_advantage,
-            gae_lambda=self.gae_lambda,
-            gamma=self.gamma,
-            value_weight=self.value_weight,
-            clip_ratio=self.clip_ratio,
-            beta_generator=self.beta_generator,
-            eta_generator=self.eta_generator,
-            prm=PrmObjective(
-                self.prm_objective,
-                beta=self.beta_prm,
-                eta=self.eta_prm,
-                right=self.rewards.prm_right,
-                wrong=self.rewards.prm_wrong,
-                clip_ratio=self.clip_ratio,
-            ),
-            train_generator=train_generator,
-            train_prm=train_prm,
-            lora=self.lora,
-            microbatches=self.microbatches,
-        )
 
 
 @flax.struct.dataclass
@@ -118,58 +54,13 @@ class LoopState:
       game: the players.
       replay: perturbations of earlier rounds.
       archive: those that fooled R, for G; None where it imitates none.
-      batch_rows: of G's and R's batches, the most so far: see `rollouts.BatchSize`.
+      batch_rows: of G's and R's batches, the most so far: see `batches.BatchSize`.
     """
 
     game: GameState
     replay: ReplayBuffer
     archive: Archive | None
     batch_rows: Int32[np.ndarray, " 2"]
-
-
-@dataclasses.dataclass(frozen=True)
-class Player:
-    """How a player reads text, and its architecture."""
-
-    builder: RowFormat
-    decoder: Decoder
-
-
-@dataclasses.dataclass(frozen=True)
-class Arena:
-    """Where a game is played: the problems, the architecture, the devices.
-
-    Attributes:
-      problems: what is perturbed.
-      corruptor: makes static negatives, for a probe of R.
-      oracle: judges the steps.
-      kinds: of wrong step that it tells apart.
-      builder: G's; R's too, unless `prm` says otherwise.
-      decoder: likewise.
-      sampler: draws G's replies.
-      mesh: the devices.
-      prm: R's, where it reads with another tokenizer or is another model. The players
-        share nothing but text.
-      judge: R where it is no model of this process, but scores text. It cannot learn,
-        and a step that it has not read it does not believe; what fits G's rows reaches
-        it.
-    """
-
-    problems: Problems
-    corruptor: Corruptor
-    oracle: StepOracle
-    kinds: tuple[str, ...]
-    builder: StepBuilder
-    decoder: Decoder
-    sampler: Sampler
-    mesh: jax.sharding.Mesh
-    prm: Player | None = None
-    judge: Verifier | None = None
-
-    @property
-    def prm_player(self) -> Player:
-        """R's builder and decoder."""
-        return self.prm or Player(self.builder, self.decoder)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -207,8 +98,8 @@ class Rounds:
       arena: where it is played.
       config: how.
       generator: G's parameters and reference; with LoRA the base of its adapter.
-      prm: R's, likewise; {} where the arena has a judge.
-      head: R's, of `heads.HEADS`; of a judge any.
+      prm: R's, likewise; {} where the arena has a verifier.
+      head: R's, of `heads.HEADS`; of a verifier any.
       seed: of the problems, the sampling and the batches.
       train_generator: False freezes G.
       train_prm: False freezes R, as a fresh attacker meets it.
@@ -233,8 +124,8 @@ class Rounds:
         self.explorer = explorer
         self.arena, self.config, self.seed, self.sink = arena, config, seed, sink
         self.train_prm = train_prm
-        if train_prm and arena.judge is not None:
-            raise ValueError("a judge scores text, and does not learn")
+        if train_prm and arena.verifier is not None:
+            raise ValueError("a verifier scores text, and does not learn")
         generator_tx, prm_tx = config.optimisers()
         self.update = make_update(
             arena.decoder,
@@ -245,7 +136,7 @@ class Rounds:
             prm_decoder=arena.prm_player.decoder,
         )
         self.refs = References(generator=generator, prm=prm)
-        self._adapted = config.lora, None if arena.judge is not None else config.lora
+        self._adapted = config.lora, None if arena.verifier is not None else config.lora
         fresh = ((generator, generator_tx), (prm, prm_tx))
         players = (
             start(lora.player(self._key(10, i), full, adapted), tx, arena.mesh)
@@ -359,7 +250,7 @@ class Rounds:
             rows = self.targeted(rows)
             bonus = self.explorer and self.explorer.bonus(perturbations)
         p_correct = scipy.special.expit(log_odds)
-        metrics = rollouts.round_metrics(
+        metrics = round_metrics(
             perturbations,
             p_correct,
             rollouts.THRESHOLD,
@@ -392,7 +283,7 @@ class Rounds:
         A value model's target of a right step is its value, which the oracle does not
         know: the R that the game starts from says it.
         """
-        if self.config.right_targets == "correct" or self.arena.judge is not None:
+        if self.config.right_targets == "correct" or self.arena.verifier is not None:
             return list(rows)
         right = {i: r for i, r in enumerate(rows) if r is not None and r.labels[0] == 1}
         said = self.scorer.rows(self.refs.prm, right)
@@ -414,8 +305,8 @@ class Rounds:
         self, state: LoopState, points: Sequence[rollouts.Situation]
     ) -> Float32[np.ndarray, " N"]:
         """R's log-odds that the steps of situations are correct."""
-        if self.arena.judge is not None:
-            return judged(self.arena.judge, points)
+        if self.arena.verifier is not None:
+            return stated_log_odds(self.arena.verifier, points)
         builder = self.arena.prm_player.builder
         rows = {
             k: builder.step(point.question, point.prefix, point.step)
@@ -467,13 +358,13 @@ class Rounds:
 
     def _scores(self, state: LoopState, perturbations, rows, static: list[StepRow]):
         keyed = {i: row for i, row in enumerate(rows) if row is not None}
-        if self.arena.judge is not None:
+        if self.arena.verifier is not None:
             written = (perturbations[i] for i in keyed)
             points = [
                 dataclasses.replace(p.situation, step=p.reply.text) for p in written
             ]
             log_odds = np.zeros(len(rows), np.float32)
-            log_odds[list(keyed)] = judged(self.arena.judge, points)
+            log_odds[list(keyed)] = stated_log_odds(self.arena.verifier, points)
             return log_odds, np.zeros(0, np.float32)
         prm = self.players(state)[1]
         keyed |= {-1 - i: row for i, row in enumerate(static)}
@@ -488,13 +379,13 @@ class Rounds:
         """What either player learns from."""
         c, arena = self.config, self.arena
         sizes = [
-            rollouts.BatchSize(int(rows), self.multiple)
+            batches.BatchSize(int(rows), self.multiple)
             for rows in np.asarray(state.batch_rows)
         ]
         mixture = self._mixture(played, state.replay)
         archive = state.archive
         imitated = archive and archive.sample(played.rng, c.generator_replay)
-        generator_batch = rollouts.generator_batch(
+        generator_batch = batches.generator_batch(
             played.perturbations,
             played.p_correct,
             c.rewards,
@@ -508,7 +399,7 @@ class Rounds:
             bonus=played.bonus,
             opened=self.explorer is not None and self.explorer.config.forced > 0,
         )
-        return generator_batch, rollouts.prm_batch(
+        return generator_batch, batches.prm_batch(
             *mixture, arena.prm_player.builder, sizes[1]
         )
 
@@ -529,13 +420,13 @@ class Rounds:
         rest = [None if i in set(hard) else r for i, r in enumerate(played.rows)]
         fresh = [
             *(row for i in hard if (row := played.rows[i]) is not None),
-            *rollouts.fresh_rows(
+            *batches.fresh_rows(
                 played.perturbations, rest, played.rng, wanted - len(hard)
             ),
         ]
         # A G that says few things leaves too few rows: those again, as often as drawn.
         missing = wanted - len(fresh)
-        fresh += rollouts.fresh_rows(
+        fresh += batches.fresh_rows(
             played.perturbations, played.rows, played.rng, missing
         )
         return clean, fresh, replayed
@@ -567,47 +458,6 @@ class Rounds:
         # An update that was skipped, in whichever epoch, is one of the round.
         skipped = jnp.max(jnp.stack([found["nonfinite"] for found in metrics]))
         return game, dict(metrics[-1]) | {"nonfinite": skipped}
-
-
-def logged(step: int, perturbations, p_correct, count: int = 8) -> list[dict[str, Any]]:
-    """A few of a round's perturbations, spread over its groups, as plain rows."""
-    order = sorted(
-        range(len(perturbations)),
-        key=lambda i: (perturbations[i].group, -perturbations[i].count),
-    )
-    rows = []
-    for i in order[:: max(1, len(order) // count)][:count]:
-        p = perturbations[i]
-        decided = p.verdict.label != Label.UNDECIDABLE
-        rows.append(
-            {
-                "step": step,
-                "question": p.situation.question,
-                "prefix": list(p.situation.prefix),
-                "correct_step": p.situation.step,
-                "perturbed_step": p.reply.text,
-                "label": p.verdict.label.name.lower(),
-                "kind": p.verdict.kind,
-                "reason": p.verdict.reason,
-                "count": p.count,
-                "p_correct": _shown(float(p_correct[i])) if decided else None,
-            }
-        )
-    return rows
-
-
-def _shown(p_correct: float) -> float:
-    """With four digits, on the side of one half that it is on."""
-    return round(p_correct, 4) if p_correct >= 0.5 else min(round(p_correct, 4), 0.4999)
-
-
-def judged(
-    judge: Verifier, points: Sequence[rollouts.Situation]
-) -> Float32[np.ndarray, " N"]:
-    """A judge's log-odds that steps are correct; least for one that it has not read."""
-    pairs = [(point.question, (*point.prefix, point.step)) for point in points]
-    stated = judge.scale.probability(ends(judge, pairs))
-    return logit(np.nan_to_num(stated, nan=0.0)).astype(np.float32)
 
 
 def _row_counts(*batches: GeneratorBatch | PrmBatch) -> Int32[np.ndarray, " N"]:

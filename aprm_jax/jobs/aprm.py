@@ -9,8 +9,9 @@ from typing import Any
 from aprm_jax.config import ConfigError
 from aprm_jax.config import game as schema
 from aprm_jax.data.steps import RowFormat
+from aprm_jax.game.config import GameConfig
 from aprm_jax.game.explore import Explorer
-from aprm_jax.game.rounds import GameConfig, Rounds
+from aprm_jax.game.rounds import Rounds
 from aprm_jax.game.update import GameState
 from aprm_jax.jobs.context import Context, log
 from aprm_jax.jobs.prm import initial_prm

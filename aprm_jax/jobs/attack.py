@@ -26,7 +26,8 @@ from aprm_jax.evals.records import (
 )
 from aprm_jax.evals.robustness import SCORE, SEARCHED, SEARCHED_RATE, SET, Siege
 from aprm_jax.files import atomic_write, fingerprint, to_json
-from aprm_jax.game.rounds import Arena, GameConfig, Player
+from aprm_jax.game.arena import Arena, Player
+from aprm_jax.game.config import GameConfig
 from aprm_jax.hf.builders import open_builder
 from aprm_jax.hf.locate import load_any
 from aprm_jax.jobs import charts
@@ -216,8 +217,8 @@ def _besieged(context: Context, name: str, place: str) -> Part:
 def _attacked(context: Context, place: str) -> tuple[Arena, Any, str]:
     """Where a verifier is attacked, its parameters and its head; {} of a server."""
     if is_address(place):
-        judge = served_verifier(context, place)
-        return dataclasses.replace(context.arena, judge=judge), {}, ""
+        served = served_verifier(context, place)
+        return dataclasses.replace(context.arena, verifier=served), {}, ""
     params, spec, tokenizer = load_any(place, "prm", **published(context.config))
     assert spec.head is not None
     player = Player(open_builder(spec, tokenizer), Decoder(spec.decoder))

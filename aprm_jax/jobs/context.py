@@ -15,7 +15,7 @@ from aprm_jax.config import Config, ConfigError, Job, jobs, stages
 from aprm_jax.config.errors import UserError
 from aprm_jax.data.jsonl import Limits
 from aprm_jax.data.steps import RowFormat, StepBuilder
-from aprm_jax.game.rounds import Arena, Player
+from aprm_jax.game.arena import Arena, Player
 from aprm_jax.hf.builders import open_builder
 from aprm_jax.hf.export import Origin
 from aprm_jax.jobs import backbones

@@ -19,7 +19,7 @@ import numpy as np
 from aprm_jax.config import Config
 from aprm_jax.config.addresses import is_address
 from aprm_jax.config.groups import BuilderConfig
-from aprm_jax.game.rounds import GameConfig
+from aprm_jax.game.config import GameConfig
 from aprm_jax.game.update import (
     GameState,
     GeneratorBatch,

@@ -12,12 +12,8 @@ import optax
 from aprm_jax.config import ConfigError
 from aprm_jax.data.rows import StepRow, TooLongError
 from aprm_jax.data.steps import RowFormat
-from aprm_jax.game.rollouts import (
-    BatchSize,
-    prm_batch,
-    situations,
-    static_rows,
-)
+from aprm_jax.game.batches import BatchSize, prm_batch
+from aprm_jax.game.rollouts import situations, static_rows
 from aprm_jax.game.update import game_optimiser
 from aprm_jax.jobs.context import Context, JobError, log
 from aprm_jax.jobs.prm_labels import label_batches

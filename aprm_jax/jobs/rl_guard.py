@@ -6,7 +6,8 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-from aprm_jax.game.rounds import GameConfig, LoopState, Rounds
+from aprm_jax.game.config import GameConfig
+from aprm_jax.game.rounds import LoopState, Rounds
 from aprm_jax.hf.builders import open_builder
 from aprm_jax.jobs.aprm import kept_of
 from aprm_jax.jobs.context import Context

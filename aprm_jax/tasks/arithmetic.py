@@ -18,10 +18,8 @@ that is long enough to be a question itself.
 from __future__ import annotations
 
 import dataclasses
-import functools
 import hashlib
-import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -31,16 +29,11 @@ from aprm_jax.data.word_tokenizer import build_word_tokenizer
 from aprm_jax.oracle.embedded.arithmetic import KINDS, ArithmeticOracle
 from aprm_jax.oracle.embedded.rewriting import (
     OPERATORS,
-    Contraction,
     MalformedExpressionError,
     Tokens,
-    apply,
-    contractions_of,
     count_numbers,
-    is_number,
     is_single_number,
     parse,
-    simplify,
     value,
     write,
 )
@@ -50,13 +43,14 @@ from aprm_jax.oracle.embedded.wording import (
     read_story,
     write_story,
 )
+from aprm_jax.tasks.arithmetic_authors import CLEAN, Author, solve, wrong_facts
+from aprm_jax.tasks.arithmetic_corruption import corrupt
 
 MODULI = (0, 10)
 SPLITS = ("dev", "test", "longer", "larger", "worded")
 
-# Every seed of a run is evaluated on the same problems and meets the same wrong facts.
+# Every seed of a run is evaluated on the same problems.
 _EVALUATION_SEED = 2511_22888
-_FACTS_SEED = 2410_08146
 _CORPUS_STREAM, _TRAIN_STREAM, _EVALUATION_STREAM = 0, 1, 2
 _HASH_BUCKETS = 10
 _SOLUTION_DRAWS = 8  # for one expression, before another is drawn
@@ -156,52 +150,6 @@ class ArithmeticConfig:
         return config
 
 
-Facts = dict[tuple[str, int, int], int]  # (operator, x, y), digits -> believed result
-
-
-@dataclasses.dataclass(frozen=True)
-class Author:
-    """How one solution of the corpus is written.
-
-    Attributes:
-      habit: "clean", "careless" or "add_first".
-      facts: the wrong facts that the author believes.
-    """
-
-    habit: str
-    facts: Facts
-
-    def next_lines(self, tokens: Tokens, largest: int, modulus: int) -> list[Tokens]:
-        """The lines that the author could write next, no number above `largest`."""
-        results = [(c, self.result(c, modulus)) for c in self._options(tokens, modulus)]
-        return [c.tokens(result) for c, result in results if 0 <= result <= largest]
-
-    def _options(self, tokens: Tokens, modulus: int) -> Sequence[Contraction]:
-        """The contractions that the author would do next."""
-        contractions = contractions_of(tokens, modulus)
-        if self.habit == "clean":
-            return [c for c in contractions if c.legal]
-        if self.habit == "add_first":
-            return [c for c in contractions if c.operator != "*"] or contractions
-        return contractions
-
-    def result(self, c: Contraction, modulus: int) -> int:
-        """What the author takes for the contraction's value.
-
-        A wrong fact about digits is used on the last ones of longer numbers too: who
-        believes that 7 + 8 is 14 writes 24 for 17 + 8.
-        """
-        x, y = int(c.x) % 10, int(c.y) % 10
-        believed = self.facts.get((c.operator, x, y))
-        if believed is None:
-            return c.value
-        error = believed - apply(c.operator, str(x), str(y), modulus)
-        return (c.value + error) % modulus if modulus else c.value + error
-
-
-CLEAN = Author("clean", {})
-
-
 class ArithmeticDomain:
     """The embedded problems as a `Domain`; everything is a function of the seed.
 
@@ -226,7 +174,7 @@ class ArithmeticDomain:
         words = (*"0123456789", *OPERATORS, "(", ")", *WORDS)
         self.tokenizer = build_word_tokenizer(words)
         self.oracle = ArithmeticOracle(modulus)
-        self.facts = _wrong_facts(
+        self.facts = wrong_facts(
             self.config.wrong_facts, modulus, AUTHORS.index(self.config.authors)
         )
         self._drawn: dict[str, dict[str, Problem]] = {split: {} for split in SPLITS}
@@ -271,15 +219,7 @@ class ArithmeticDomain:
     ) -> str | None:
         """A random mechanical corruption of a step, knowing nothing of the rules."""
         del question, prefix
-        try:
-            tokens = parse(step)
-        except MalformedExpressionError:
-            return None
-        for k in rng.permutation(len(_CORRUPTIONS)):
-            corrupted = _CORRUPTIONS[k](rng, tokens)
-            if corrupted is not None:
-                return write(corrupted)
-        return None
+        return corrupt(rng, step)
 
     def is_final(self, step: str) -> bool:
         """Whether a step is a single number."""
@@ -337,7 +277,7 @@ class ArithmeticDomain:
             if form == "worded" and story is None:
                 continue
             for _ in range(_SOLUTION_DRAWS):
-                lines = _solve(rng, tokens, author, largest, c.modulus)
+                lines = solve(rng, tokens, author, largest, c.modulus)
                 if not lines:
                     continue
                 if buckets != _TRAIN_BUCKETS or self._keeps_off_evaluation(lines):
@@ -387,132 +327,3 @@ def hash_bucket(tokens: Tokens) -> int:
     text = " ".join("".join(tokens))
     digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") % _HASH_BUCKETS
-
-
-def _solve(
-    rng: np.random.Generator, tokens: Tokens, author: Author, largest: int, modulus: int
-) -> list[Tokens]:
-    """The lines after the first, to a single number, in the author's random order.
-
-    None where the author gets to a line that has no next one below `largest`.
-    """
-    lines = []
-    while len(tokens) > 1:
-        options = author.next_lines(tokens, largest, modulus)
-        if not options:
-            return []
-        tokens = options[int(rng.integers(len(options)))]
-        lines.append(tokens)
-    return lines
-
-
-@functools.lru_cache(maxsize=8)
-def _wrong_facts(count: int, modulus: int, population: int) -> Facts:
-    """The same wrong sums and products in every run; operands from 2 to 9.
-
-    Populations of authors are numbered from 0; no two believe the same one.
-    """
-    rng = np.random.default_rng(_FACTS_SEED)
-    pairs = [(op, x, y) for op in "+*" for x in range(2, 10) for y in range(x, 10)]
-    found: list[tuple[tuple[str, int, int], int]] = []
-    for k in rng.permutation(len(pairs))[: (population + 1) * count]:
-        op, x, y = pairs[k]
-        right = apply(op, str(x), str(y), modulus)
-        if modulus:
-            believed = (right + int(rng.integers(1, 10))) % modulus
-        else:
-            slips = _slips(op, x, y)
-            believed = slips[int(rng.integers(len(slips)))]
-        found.append((pairs[k], believed))
-    facts: Facts = {}
-    for (op, x, y), believed in found[population * count :]:
-        facts[op, x, y] = facts[op, y, x] = believed
-    return facts
-
-
-def _slips(operator: str, x: int, y: int) -> list[int]:
-    """What people take for a sum or product of digits."""
-    if operator == "*":
-        return [x * (y - 1), x * (y + 1), (x - 1) * y, (x + 1) * y]  # its neighbours
-    right = x + y
-    carry = [right - 10] if right >= 10 else []  # forgotten
-    return [right - 1, right + 1, *carry]
-
-
-def _change_number(rng: np.random.Generator, tokens: Tokens) -> Tokens | None:
-    """Another digit in the place of one digit."""
-    at = _pick(rng, [i for i, t in enumerate(tokens) if is_number(t)])
-    digits = list(tokens[at])
-    k = int(rng.integers(len(digits)))
-    digits[k] = str((int(digits[k]) + int(rng.integers(1, 10))) % 10)
-    changed = str(int("".join(digits)))  # without a zero in front
-    return (*tokens[:at], changed, *tokens[at + 1 :])
-
-
-def _change_operator(rng: np.random.Generator, tokens: Tokens) -> Tokens | None:
-    places = [i for i, t in enumerate(tokens) if t in OPERATORS]
-    if not places:
-        return None
-    at = _pick(rng, places)
-    others = [operator for operator in OPERATORS if operator != tokens[at]]
-    return (*tokens[:at], others[int(rng.integers(2))], *tokens[at + 1 :])
-
-
-def _drop_term(rng: np.random.Generator, tokens: Tokens) -> Tokens | None:
-    """An operator and the number after it are left out."""
-    places = _terms(tokens)
-    if not places:
-        return None
-    at = _pick(rng, places)
-    return simplify((*tokens[:at], *tokens[at + 2 :]))
-
-
-def _duplicate_term(rng: np.random.Generator, tokens: Tokens) -> Tokens | None:
-    """An operator and the number after it are written twice."""
-    places = _terms(tokens)
-    if not places:
-        return None
-    at = _pick(rng, places)
-    return (*tokens[: at + 2], *tokens[at : at + 2], *tokens[at + 2 :])
-
-
-def _swap_numbers(rng: np.random.Generator, tokens: Tokens) -> Tokens | None:
-    """Two different numbers change places."""
-    numbers = [i for i, t in enumerate(tokens) if is_number(t)]
-    pairs = [(i, j) for i in numbers for j in numbers if i < j]
-    pairs = [(i, j) for i, j in pairs if tokens[i] != tokens[j]]
-    if not pairs:
-        return None
-    i, j = pairs[int(rng.integers(len(pairs)))]
-    swapped = list(tokens)
-    swapped[i], swapped[j] = swapped[j], swapped[i]
-    return tuple(swapped)
-
-
-def _drop_brackets(rng: np.random.Generator, tokens: Tokens) -> Tokens | None:
-    del rng
-    bare = tuple(t for t in tokens if t not in ("(", ")"))
-    return bare if bare != tokens else None
-
-
-def _pick(rng: np.random.Generator, places: Sequence[int]) -> int:
-    return places[int(rng.integers(len(places)))]
-
-
-def _terms(tokens: Tokens) -> list[int]:
-    """Places of operators that have a number after them."""
-    return [
-        i
-        for i, (operator, after) in enumerate(itertools.pairwise(tokens))
-        if operator in OPERATORS and is_number(after)
-    ]
-
-
-_CORRUPTIONS: tuple[Callable[[np.random.Generator, Tokens], Tokens | None], ...] = (
-    _change_number,
-    _change_operator,
-    _drop_term,
-    _duplicate_term,
-    _swap_numbers,
-    _drop_brackets,
-)

@@ -8,7 +8,7 @@ import pytest
 import tiny_game
 from tiny_game import EASY
 
-from aprm_jax.game import rollouts
+from aprm_jax.game import batches
 from aprm_jax.game.archive import DECAY, Archive
 
 BUILDER = tiny_game.builder(line_stride=16)
@@ -80,7 +80,7 @@ def test_kinds_are_drawn_in_proportion_to_how_often_they_fool_r():
 
 def _batch(imitated):
     p = np.linspace(0.1, 0.9, len(FOUND), dtype=np.float32)
-    return rollouts.generator_batch(
+    return batches.generator_batch(
         FOUND, p, tiny_game.TABLE, BUILDER, _rng(), 99, width=10, imitated=imitated
     )
 

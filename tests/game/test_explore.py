@@ -15,7 +15,7 @@ from tiny_game import CONFIG, DECODER, EASY
 
 from aprm_jax.config.game import ExploreConfig
 from aprm_jax.data.replies import Reply
-from aprm_jax.game import rollouts
+from aprm_jax.game import batches
 from aprm_jax.game.explore import NATS, Explorer
 from aprm_jax.game.rollouts import Opening, Prompt
 from aprm_jax.models.decoder import Decoder
@@ -117,7 +117,7 @@ def test_the_bonus_is_added_to_what_the_verdicts_pay():
     found = tiny_game.verified(draws, [EASY], BUILDER)
     table, p = tiny_game.TABLE, np.array([0.25, 0.75], np.float32)
     rng, bonus = np.random.default_rng(0), np.array([0.5, 0.0], np.float32)
-    batch = rollouts.generator_batch(
+    batch = batches.generator_batch(
         found, p, table, BUILDER, rng, 9, width=ROOM, bonus=bonus
     )
     paid = np.sort(batch.rewards.sum(-1)[batch.weight > 0])

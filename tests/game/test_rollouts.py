@@ -17,9 +17,10 @@ from aprm_jax.config.game import RewardsConfig
 from aprm_jax.data.replies import Reply
 from aprm_jax.data.rows import TooLongError
 from aprm_jax.data.steps import StepBuilder
-from aprm_jax.game import rollouts
+from aprm_jax.game import batches, rollouts
+from aprm_jax.game.batches import BatchSize
+from aprm_jax.game.metrics import round_metrics
 from aprm_jax.game.rollouts import (
-    BatchSize,
     OracleQueries,
     Perturbation,
     Prompt,
@@ -151,7 +152,7 @@ def _perturbation(text: str, label: Label, **changes) -> Perturbation:
 def _generator_batch(found, p_correct, table=tiny_game.TABLE, **changes):
     rng = changes.pop("rng", np.random.default_rng(0))
     fields = {"most": 6, "width": 12} | changes
-    return rollouts.generator_batch(found, p_correct, table, BUILDER, rng, **fields)
+    return batches.generator_batch(found, p_correct, table, BUILDER, rng, **fields)
 
 
 HAND = [
@@ -238,9 +239,9 @@ def test_replies_share_their_prompt_as_far_as_a_row_holds_them():
     batch = _generator_batch(many, p_correct, most=40)
     assert (batch.weight > 0).sum() == 40
     assert batch.rows.tokens.shape[1] == BUILDER.buckets[-1]
-    assert batch.weight.shape[1] == rollouts.STEPS_A_ROW
+    assert batch.weight.shape[1] == batches.STEPS_A_ROW
     prompt, reply = len(many[0].prompt.ids), len(many[0].reply.ids)
-    fit = min((BUILDER.buckets[-1] - prompt) // reply, rollouts.STEPS_A_ROW)
+    fit = min((BUILDER.buckets[-1] - prompt) // reply, batches.STEPS_A_ROW)
     held = (batch.weight > 0).sum(axis=1)
     assert held.tolist() == [*[fit] * (40 // fit), 40 % fit][: len(held)]
     # Nothing of the prompt stands twice in a row.
@@ -273,19 +274,19 @@ def test_fresh_rows_are_distinct_first_then_as_often_as_drawn():
     one_or_two = Counter()
     for seed in range(300):
         rng = np.random.default_rng(seed)
-        chosen = [name[id(r)] for r in rollouts.fresh_rows(HAND, rows, rng, 4)]
+        chosen = [name[id(r)] for r in batches.fresh_rows(HAND, rows, rng, 4)]
         assert set(chosen[:3]) == {0, 1, 3} and len(chosen) == 4
         one_or_two[chosen[3]] += 1
-        assert len(rollouts.fresh_rows(HAND, rows, rng, 2)) == 2
+        assert len(batches.fresh_rows(HAND, rows, rng, 2)) == 2
     # The fourth is drawn by count: 3, 2 and 1 of 6.
     for i, share in ((0, 1 / 2), (1, 1 / 3), (3, 1 / 6)):
         assert abs(one_or_two[i] / 300 - share) < 0.1
-    assert rollouts.fresh_rows([HAND[2]], [None], np.random.default_rng(0), 3) == []
+    assert batches.fresh_rows([HAND[2]], [None], np.random.default_rng(0), 3) == []
 
 
 def test_prm_batch_says_where_its_steps_come_from():
     rows = [row for row in rollouts.prm_rows(HAND, BUILDER) if row]
-    batch = rollouts.prm_batch(
+    batch = batches.prm_batch(
         rows[1:2], rows[:1], rows[2:], BUILDER, BatchSize(multiple=2)
     )
     known = batch.rows.label_mask > 0
@@ -349,7 +350,7 @@ def test_correct_corruptions_are_no_static_negatives(monkeypatch):
 def test_round_metrics_of_a_case_made_by_hand():
     """Counts 3 wrong, 2 copied, 5 undecidable, 1 wrong that passes, 1 unfinished."""
     reasons = ("unfinished", "empty", "too_long")
-    metrics = rollouts.round_metrics(HAND, P_CORRECT, 0.5, KINDS, reasons)
+    metrics = round_metrics(HAND, P_CORRECT, 0.5, KINDS, reasons)
     expected = {
         "game/incorrect_rate": 4 / 12,
         "game/still_correct_rate": 2 / 12,
@@ -378,7 +379,7 @@ def test_round_metrics_of_a_case_made_by_hand():
 
 
 def test_rates_of_nothing_are_left_out():
-    metrics = rollouts.round_metrics(HAND[1:3], P_CORRECT[1:3], 0.5, KINDS, ())
+    metrics = round_metrics(HAND[1:3], P_CORRECT[1:3], 0.5, KINDS, ())
     assert metrics["game/incorrect_rate"] == metrics["game/success_rate"] == 0.0
     assert not any(
         name.startswith("kind_") or name in ("game/fool_rate", "game/caught_rate")
@@ -501,7 +502,7 @@ def test_the_batches_of_300_rounds_have_few_shapes():
         sizes = [BatchSize(least, 2) for least in rows_so_far]
         batch = _generator_batch(found, p_correct, most=48, rng=rng, size=sizes[0])
         rows = [row for row in rollouts.prm_rows(found, BUILDER) if row][:32]
-        prm = rollouts.prm_batch(rows, (), (), BUILDER, sizes[1])
+        prm = batches.prm_batch(rows, (), (), BUILDER, sizes[1])
         rows_so_far = len(batch.rows.tokens), len(prm.rows.tokens)
         seen.add((batch.rows.tokens.shape, prm.rows.tokens.shape))
     assert len(seen) <= 3, seen

@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 import tiny_game
 
-from aprm_jax.game import rollouts
-from aprm_jax.game import rounds as rounds_of_a_game
-from aprm_jax.game.rounds import LoopState, Played, Player
+from aprm_jax.game import batches, rollouts
+from aprm_jax.game import config as game_config
+from aprm_jax.game import metrics as game_metrics
+from aprm_jax.game.arena import Player
+from aprm_jax.game.rounds import LoopState, Played
 from aprm_jax.models import heads
 from aprm_jax.oracle.verdict import Label, Verdict
 from aprm_jax.sampling.sampler import Samples
@@ -38,13 +40,13 @@ def _play(rounds, state: LoopState, steps) -> tuple[LoopState, list[dict]]:
 
 
 def test_the_learning_rates_of_a_game_count_its_epochs(monkeypatch):
-    given, make = [], rounds_of_a_game.game_optimiser
+    given, make = [], game_config.game_optimiser
 
     def spy(rate, **fields):
         given.append((fields["warmup"], fields["total"]))
         return make(rate, **fields)
 
-    monkeypatch.setattr(rounds_of_a_game, "game_optimiser", spy)
+    monkeypatch.setattr(game_config, "game_optimiser", spy)
     tiny_game.game_config(epochs=3, warmup=2, updates=20).optimisers()
     assert given == [(6, 60)] * 2
 
@@ -287,7 +289,7 @@ def test_without_a_hard_share_the_fresh_rows_are_those_that_g_drew():
     played, fresh, wanted = _mixture(0.0)
     rng = np.random.default_rng(5)
     rng.permutation(0)  # the empty replay buffer's draw
-    expected = rollouts.fresh_rows(played.perturbations, played.rows, rng, wanted)
+    expected = batches.fresh_rows(played.perturbations, played.rows, rng, wanted)
     assert [id(row) for row in fresh] == [id(row) for row in expected]
 
 
@@ -369,4 +371,4 @@ def test_right_replies_are_learned_by_their_value_and_are_no_hard_rows():
     [(0.49996, 0.4999), (0.5, 0.5), (0.50004, 0.5), (0.12344, 0.1234)],
 )
 def test_a_logged_score_stays_on_its_side_of_one_half(p_correct, shown):
-    assert rounds_of_a_game._shown(p_correct) == shown
+    assert game_metrics._shown(p_correct) == shown

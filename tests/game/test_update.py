@@ -14,9 +14,10 @@ import pytest
 import tiny_game
 from tiny_game import DECODER, EASY
 
-from aprm_jax.game import rollouts
+from aprm_jax.game import batches
+from aprm_jax.game.batches import BatchSize
 from aprm_jax.game.ogda import ogda
-from aprm_jax.game.rollouts import BatchSize, Situation
+from aprm_jax.game.rollouts import Situation
 from aprm_jax.game.update import (
     GameState,
     GeneratorBatch,
@@ -75,7 +76,7 @@ def _generator_batch(number: int = 0, **changes: Any) -> GeneratorBatch:
 def _batch_of(found: list, **changes: Any) -> GeneratorBatch:
     p = np.array([0.1 + 0.07 * len(x.reply.ids) for x in found], np.float32)
     rng, width = np.random.default_rng(0), 10
-    return rollouts.generator_batch(
+    return batches.generator_batch(
         found, p, tiny_game.TABLE, BUILDER, rng, 99, width=width, **changes
     )
 
@@ -83,7 +84,7 @@ def _batch_of(found: list, **changes: Any) -> GeneratorBatch:
 def _prm_batch(number: int = 0, size: BatchSize | None = None) -> PrmBatch:
     clean = [BUILDER.step(p.question, p.prefix, p.step, 1.0) for p in POINTS]
     wrong = [BUILDER.step(EASY.question, (), f"2 + {n}", 0.0) for n in (3, 4 + number)]
-    return rollouts.prm_batch(clean, wrong, wrong[:1], BUILDER, size)
+    return batches.prm_batch(clean, wrong, wrong[:1], BUILDER, size)
 
 
 def _state(head: str = "token") -> GameState:

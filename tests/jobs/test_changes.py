@@ -23,7 +23,7 @@ from aprm_jax.config import (
     validate,
 )
 from aprm_jax.files import DamagedFileError
-from aprm_jax.game.rounds import GameConfig
+from aprm_jax.game.config import GameConfig
 from aprm_jax.jobs import changes, data_record, of_run, start
 from aprm_jax.jobs.changes import FREE
 from aprm_jax.jobs.of_run import get_config

@@ -14,7 +14,8 @@ import tiny_run
 import aprm_jax
 from aprm_jax.config import ConfigError, validate, with_fields
 from aprm_jax.data.rows import TooLongError
-from aprm_jax.game.rollouts import BatchSize, situations, static_rows
+from aprm_jax.game.batches import BatchSize
+from aprm_jax.game.rollouts import situations, static_rows
 from aprm_jax.jobs import prm
 from aprm_jax.jobs.context import Context, JobError
 from aprm_jax.solvers.protocol import Solution

@@ -16,7 +16,7 @@ import tiny_decoder
 import tiny_game
 from tiny_decoder import CONFIGS, SMALL
 
-from aprm_jax.game import rollouts
+from aprm_jax.game import batches
 from aprm_jax.game.ogda import ogda_adam
 from aprm_jax.game.update import (
     GameState,
@@ -166,12 +166,12 @@ def _batches():
         draws += [(0, tiny_game.reply(builder, reply, logprobs=logprobs))] * count
     found = tiny_game.verified(draws, (tiny_game.EASY,), builder)
     rng, p = np.random.default_rng(0), np.linspace(0.2, 0.8, 3, dtype=np.float32)
-    generator = rollouts.generator_batch(
+    generator = batches.generator_batch(
         found, p, tiny_game.TABLE, builder, rng, 4, width=10
     )
     clean = [builder.step(tiny_game.EASY.question, (), "2 + 2", 1.0)]
     wrong = [builder.step(tiny_game.EASY.question, (), "2 + 3", 0.0)]
-    return generator, rollouts.prm_batch(clean, wrong, (), builder)
+    return generator, batches.prm_batch(clean, wrong, (), builder)
 
 
 # Without a warm-up, whose first step is zero.

@@ -12,7 +12,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from aprm_jax.config.groups import MeshConfig
 from aprm_jax.data.rows import pack
-from aprm_jax.game import rollouts
+from aprm_jax.game import batches, rollouts
 from aprm_jax.game.update import GameState, References, game_optimiser
 from aprm_jax.game.update import make_update as make_game_update
 from aprm_jax.jobs.sft import language_loss
@@ -27,7 +27,7 @@ from aprm_jax.training.mesh import (
 
 assert jax.device_count() == 8
 jax.config.update("jax_disable_most_optimizations", True)  # halves the compile time
-STEPS, ROWS = 5, rollouts.BatchSize(multiple=8)
+STEPS, ROWS = 5, batches.BatchSize(multiple=8)
 # Heads, feed-forward and vocabulary divide by eight, KV heads by four only.
 CONFIG = tiny.decoder(
     len(tiny_game.DOMAIN.tokenizer),
@@ -78,7 +78,7 @@ def perturbations(step):
             draws += [(group, reply)] * (1 + number)
     found = tiny_game.verified(draws, points, BUILDER)
     p_correct = rng.random(len(found)).astype(np.float32)
-    generator = rollouts.generator_batch(
+    generator = batches.generator_batch(
         found,
         p_correct,
         tiny_game.TABLE,
@@ -91,8 +91,8 @@ def perturbations(step):
     assert 8 < (generator.weight > 0).sum() <= 16
     rows = rollouts.prm_rows(found, BUILDER)
     clean = [BUILDER.step(p.question, p.prefix, p.step, 1.0) for p in points]
-    fresh = rollouts.fresh_rows(found, rows, rng, 8)
-    return generator, rollouts.prm_batch(clean, fresh, (), BUILDER, ROWS)
+    fresh = batches.fresh_rows(found, rows, rng, 8)
+    return generator, batches.prm_batch(clean, fresh, (), BUILDER, ROWS)
 
 
 BATCHES = [(solutions(i), *perturbations(i)) for i in range(STEPS)]
