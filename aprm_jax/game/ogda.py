@@ -148,15 +148,7 @@ def ogda(learning_rate: optax.ScalarOrSchedule) -> optax.GradientTransformation:
       True
 
     References:
-      Popov, "A modification of the Arrow-Hurwicz method for search of saddle points",
-      Mathematical Notes 28, 1980.
-
-      Daskalakis et al., `Training GANs with Optimism
-      <https://arxiv.org/abs/1711.00141>`_, ICLR 2018.
-
-      Mokhtari et al., `A Unified Analysis of Extra-gradient and Optimistic Gradient
-      Methods for Saddle Point Problems <https://arxiv.org/abs/1901.08511>`_, AISTATS
-      2020.
+      Those of `scale_by_ogda`.
     """
     return optax.chain(scale_by_ogda(), optax.scale_by_learning_rate(learning_rate))
 
@@ -241,21 +233,25 @@ def ogda_adam(
 
       Shazeer and Stern, `Adafactor <https://arxiv.org/abs/1804.04235>`_, ICML 2018.
     """
-    if factored and not _is_plain_zero(b1):
-        raise ValueError(f"factored moments have no first one: b1 is 0, not {b1}")
     stages = [] if clip_norm is None else [optax.clip_by_global_norm(clip_norm)]
-    if factored:
-        scale = optax.scale_by_factored_rms(
-            decay_rate=b2, decay_rate_fn=_unbiased_decay
-        )
-    elif _is_plain_zero(b1):
-        scale = optax.scale_by_rms(b2, eps, eps_in_sqrt=False, bias_correction=True)
-    else:
-        scale = optax.scale_by_adam(b1=b1, b2=b2, eps=eps)
-    stages += [scale, scale_by_ogda(jnp.bfloat16 if factored else None)]
+    stages.append(_preconditioner(b1, b2, eps, factored))
+    stages.append(scale_by_ogda(jnp.bfloat16 if factored else None))
     if not _is_plain_zero(weight_decay):
         stages.append(optax.add_decayed_weights(weight_decay))
     return optax.chain(*stages, optax.scale_by_learning_rate(learning_rate))
+
+
+def _preconditioner(
+    b1: Scalar, b2: Scalar, eps: Scalar, factored: bool
+) -> optax.GradientTransformation:
+    """What makes :math:`p_t` of the clipped gradient, see `ogda_adam`."""
+    if factored and not _is_plain_zero(b1):
+        raise ValueError(f"factored moments have no first one: b1 is 0, not {b1}")
+    if factored:
+        return optax.scale_by_factored_rms(decay_rate=b2, decay_rate_fn=_unbiased_decay)
+    if _is_plain_zero(b1):
+        return optax.scale_by_rms(b2, eps, eps_in_sqrt=False, bias_correction=True)
+    return optax.scale_by_adam(b1=b1, b2=b2, eps=eps)
 
 
 def _unbiased_decay(step: Any, b2: Any) -> Any:

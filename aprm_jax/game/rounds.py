@@ -31,12 +31,12 @@ from aprm_jax.models import lora
 from aprm_jax.oracle.verdict import Label
 from aprm_jax.policy.logprobs import read_replies
 from aprm_jax.training.learner import start
-from aprm_jax.training.loop import StepOutput
 from aprm_jax.training.mesh import (
     batch_shards,
     on_mesh,
     shard_batch,
 )
+from aprm_jax.training.step_log import StepOutput
 from aprm_jax.training.timing import PhaseTimer
 from aprm_jax.verifiers.hard import hardest
 from aprm_jax.verifiers.scoring import Scorer, prm_scorer

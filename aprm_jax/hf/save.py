@@ -46,7 +46,7 @@ def write_folder(
       tokenizer: with its chat template, if it has one.
       vocab_rows: rows of the vocabulary that are written; those behind are padding.
       max_shard_bytes: of one file of weights.
-      head: what sits on the backbone, see `config.hf_config`.
+      head: what sits on the backbone, see `config_writer.hf_config`.
       head_tensors: of that head, by the checkpoint's keys.
       fields: more of config.json.
       generation: generation_config.json; None for none.

@@ -26,8 +26,9 @@ from aprm_jax.models.io import ModelSpec
 from aprm_jax.tasks.protocols import StepOracle
 from aprm_jax.training.ahead import Ahead
 from aprm_jax.training.learner import LearnerState, start
-from aprm_jax.training.loop import StepFn, StepOutput, run_loop
+from aprm_jax.training.loop import StepFn, run_loop
 from aprm_jax.training.mesh import batch_shards, shard_batch
+from aprm_jax.training.step_log import StepOutput
 from aprm_jax.training.timing import PhaseTimer
 from aprm_jax.verifiers.hard import hard_rows
 from aprm_jax.verifiers.monte_carlo import (

@@ -38,10 +38,11 @@ from aprm_jax.tasks.labelled import LabelledDomain
 from aprm_jax.tasks.protocols import StepOracle
 from aprm_jax.training.ahead import Ahead
 from aprm_jax.training.learner import LearnerState, Loss, make_update, start
-from aprm_jax.training.loop import StepOutput, run_loop
+from aprm_jax.training.loop import run_loop
 from aprm_jax.training.masked import MeanMetric, SumMetric
 from aprm_jax.training.mesh import batch_shards, init_sharded, shard_batch
 from aprm_jax.training.schedules import warmup_cosine
+from aprm_jax.training.step_log import StepOutput
 
 # A batch, how many rows did not fit it, and where prepared data go on.
 Drawn = tuple[StepBatch, int, np.ndarray]

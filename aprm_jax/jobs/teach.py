@@ -33,8 +33,9 @@ from aprm_jax.models.decoder import Decoder
 from aprm_jax.oracle.verdict import Label
 from aprm_jax.training.ahead import Ahead
 from aprm_jax.training.learner import LearnerState, make_update, start
-from aprm_jax.training.loop import StepOutput, run_loop
+from aprm_jax.training.loop import run_loop
 from aprm_jax.training.mesh import shard_batch
+from aprm_jax.training.step_log import StepOutput
 from aprm_jax.verifiers.scoring import Scorer, prm_scorer
 
 ROUNDS = "rounds"  # the folder of what they found

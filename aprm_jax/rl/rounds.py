@@ -37,12 +37,12 @@ from aprm_jax.rl.update import (
 )
 from aprm_jax.training import hosts
 from aprm_jax.training.learner import LearnerState, by_microbatch, make_update, start
-from aprm_jax.training.loop import StepOutput
 from aprm_jax.training.mesh import (
     batch_shards,
     on_mesh,
     shard_batch,
 )
+from aprm_jax.training.step_log import StepOutput
 from aprm_jax.training.timing import PhaseTimer
 from aprm_jax.verifiers.protocol import Verifier
 

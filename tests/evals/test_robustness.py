@@ -13,7 +13,7 @@ import tiny_game
 from aprm_jax.evals import robustness
 from aprm_jax.game.rounds import Rounds
 from aprm_jax.oracle.verdict import Label
-from aprm_jax.training.loop import StepOutput
+from aprm_jax.training.step_log import StepOutput
 
 WRONG, RIGHT = Label.INCORRECT, Label.CORRECT
 POINT = SimpleNamespace(situation=None)

@@ -19,9 +19,10 @@ from training import toy_job
 from aprm_jax.training import loop
 from aprm_jax.training.checkpoints import Checkpointer, CheckpointError
 from aprm_jax.training.lock import locked
-from aprm_jax.training.loop import LoopConfig, NonFiniteError, StepOutput, run_loop
+from aprm_jax.training.loop import LoopConfig, run_loop
 from aprm_jax.training.metrics import MeanMetric, read_metrics
 from aprm_jax.training.signals import Interrupted, deferred_stop, prompt_stop
+from aprm_jax.training.step_log import NonFiniteError, StepOutput
 from aprm_jax.training.workdir import WorkdirError
 
 

@@ -10,7 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from aprm_jax.training.loop import LoopConfig, StepOutput, run_loop
+from aprm_jax.training.loop import LoopConfig, run_loop
+from aprm_jax.training.step_log import StepOutput
 from aprm_jax.training.timing import PhaseTimer
 
 STEPS = 40
