@@ -99,22 +99,6 @@ def weighted_majority(
     return np.array(out)
 
 
-def best_of_n(
-    log_scores: Sequence[Sequence[StepScores]],
-    solutions: Sequence[Sequence[Solution]],
-    correct: Bool[np.ndarray, "P M"],
-    aggregation: str,
-    n: int,
-) -> Float[np.ndarray, " P"]:
-    """Expected accuracy of best-of-n for each problem.
-
-    What may never win, see `solution_scores`, is not chosen: where a subset has nothing
-    else, the problem is missed.
-    """
-    totals = solution_scores(log_scores, solutions, aggregation)
-    return expected_best_of_n(totals, correct, n)
-
-
 def solution_scores(
     log_scores: Sequence[Sequence[StepScores]],
     solutions: Sequence[Sequence[Solution]],

@@ -11,12 +11,13 @@ import dataclasses
 import functools
 import math
 import os
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.sharding import Sharding
 from transformers import PreTrainedTokenizerFast
 
@@ -272,14 +273,18 @@ def load_params(
     wanted = dataclasses.replace(config, vocab_size=vocab_size or config.vocab_size)
     shapes = tables.parameter_shapes(wanted)
     placed = tables.sources(table)
-    tree = _nested({k: jax.ShapeDtypeStruct(s, dtype) for k, s in shapes.items()})
+    tree = unflatten_dict(
+        {k: jax.ShapeDtypeStruct(s, dtype) for k, s in shapes.items()}, sep="/"
+    )
     # The rules name a decoder's LM head by the tree that it stands in.
-    places = _flat(param_shardings(mesh, {"backbone": tree})["backbone"])
+    places = flatten_dict(
+        param_shardings(mesh, {"backbone": tree})["backbone"], sep="/"
+    )
     params = {}
     for path in sorted(shapes, key=lambda p: -math.prod(shapes[p])):
         source = _Source(checkpoint, names, placed[path], path, config.vocab_size)
         params[path] = _build(shapes[path], dtype, places[path], source.read)
-    return _nested(params)
+    return unflatten_dict(dict(sorted(params.items())), sep="/")
 
 
 @dataclasses.dataclass
@@ -371,24 +376,3 @@ def _build(
         # Until it is there the transfer needs `part`.
         arrays += jax.block_until_ready(made)
     return jax.make_array_from_single_device_arrays(shape, sharding, arrays)
-
-
-def _nested(flat: dict[str, Any]) -> dict[str, Any]:
-    tree: dict[str, Any] = {}
-    for path, leaf in sorted(flat.items()):
-        *folders, name = path.split("/")
-        node = tree
-        for folder in folders:
-            node = node.setdefault(folder, {})
-        node[name] = leaf
-    return tree
-
-
-def _flat(tree: Any, prefix: Sequence[str] = ()) -> dict[str, Any]:
-    if not isinstance(tree, dict):
-        return {"/".join(prefix): tree}
-    return {
-        path: leaf
-        for name, inner in tree.items()
-        for path, leaf in _flat(inner, (*prefix, name)).items()
-    }

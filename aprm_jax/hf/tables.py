@@ -15,6 +15,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from flax.traverse_util import unflatten_dict
 
 from aprm_jax.config.errors import UserError
 from aprm_jax.hf.copying import contiguous
@@ -339,12 +340,8 @@ def params_from_tensors(
             for entry, part in placed
         ]
         value = np.stack(pieces) if placed[0][1].layer is not None else pieces[0]
-        *folders, leaf = path.split("/")
-        node = params
-        for folder in folders:
-            node = node.setdefault(folder, {})
-        node[leaf] = np.ascontiguousarray(value)
-    return params
+        params[path] = np.ascontiguousarray(value)
+    return unflatten_dict(params, sep="/")
 
 
 def tensors_from_params(

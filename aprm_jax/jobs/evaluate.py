@@ -35,9 +35,7 @@ from aprm_jax.evals.records import (
 )
 from aprm_jax.evals.step_sets import Judged, StepSet
 from aprm_jax.evals.validation import Chosen, choose
-from aprm_jax.files import (
-    atomic_write,
-)
+from aprm_jax.files import atomic_write
 from aprm_jax.jobs import samples, step_data
 from aprm_jax.jobs.attack import attack_prm
 from aprm_jax.jobs.context import Context, JobError, log
@@ -60,7 +58,6 @@ DEV_PROBLEMS = 150  # enough for a threshold, the only thing that dev decides he
 DEV_SAMPLES = 4
 THRESHOLD_SEED = 1_000_033  # of the corruptions that a threshold is chosen on
 _FOREIGN_DRAWS = 1000  # numbers of draws between two solvers
-ATTACK_SEED = 1_000_003  # no training run uses it
 
 
 # `part(name, compute)` computes a part of an evaluation once, and keeps it.

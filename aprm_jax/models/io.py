@@ -23,6 +23,7 @@ import jax
 import numpy as np
 import safetensors
 import safetensors.flax
+from flax.traverse_util import unflatten_dict
 from transformers import PreTrainedTokenizerFast
 
 from aprm_jax.config.errors import UserError
@@ -188,7 +189,7 @@ def load_model(
         )
     except Exception as error:  # the Rust side raises plain Exception
         raise ModelFileError(f"{folder}: no usable tokenizer: {error}") from error
-    return _unflatten(flat), spec, tokenizer
+    return unflatten_dict(dict(sorted(flat.items())), sep="/"), spec, tokenizer
 
 
 def read_object(path: Path) -> dict[str, Any]:
@@ -258,17 +259,6 @@ def _flatten(params: Params) -> dict[str, Any]:
         else:
             raise TypeError(f"parameter {key!r} is {type(value).__name__}, no array")
     return flat
-
-
-def _unflatten(flat: Mapping[str, jax.Array]) -> dict[str, Any]:
-    params: dict[str, Any] = {}
-    for name, leaf in sorted(flat.items()):
-        *folders, key = name.split("/")
-        node = params
-        for folder in folders:
-            node = node.setdefault(folder, {})
-        node[key] = leaf
-    return params
 
 
 def _replace(scratch: Path, target: Path) -> None:

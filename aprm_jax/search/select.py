@@ -20,7 +20,7 @@ from typing import TypeVar, cast
 
 import numpy as np
 import scipy.stats
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Float, Shaped
 
 Answer = TypeVar("Answer", bound=Hashable)
 
@@ -151,20 +151,6 @@ def majority_vote(
 ) -> Answer | None:
     """The most frequent answer; ties go to the first seen, None never wins."""
     return weighted_vote(answers, [1.0] * len(answers), same)
-
-
-def best_of_n(scores: Float[np.ndarray, "*P M"]) -> Int[np.ndarray, "*P"]:
-    """The index of the highest score along the last axis; ties go to the first.
-
-    Raises:
-      ValueError: a NaN score (`argmax` would silently prefer it), or no samples.
-    """
-    scores = np.asarray(scores)
-    if scores.shape[-1] == 0:
-        raise ValueError("best-of-n of no samples")
-    if np.isnan(scores).any():
-        raise ValueError("a solution score is NaN")
-    return np.argmax(scores, axis=-1)
 
 
 def expected_best_of_n(

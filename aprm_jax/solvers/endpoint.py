@@ -17,38 +17,9 @@ import numpy as np
 from aprm_jax.sampling.methods import Truncation
 from aprm_jax.solvers.completions import Choice, Completions
 from aprm_jax.solvers.layouts import Layout, Prompt
-from aprm_jax.solvers.protocol import Solution, Solver, Start, numbered
+from aprm_jax.solvers.partial import Partial, begun, ended
+from aprm_jax.solvers.protocol import NO_ROOM, Solution, Solver, Start, Written
 from aprm_jax.tasks.protocols import Grader
-
-
-@dataclasses.dataclass
-class _Open:
-    """A solution that is being written, step by step while it `goes_on`."""
-
-    question: str
-    steps: list[str]
-    draw: int
-    finished: bool = False
-    closed: bool = True
-    room: bool = True  # for another step
-    tokens: list[tuple[int, ...]] = dataclasses.field(default_factory=list)
-    logprobs: list[tuple[float, ...]] = dataclasses.field(default_factory=list)
-
-    @property
-    def goes_on(self) -> bool:
-        """Whether another step may follow, as far as the last one and the room go."""
-        return self.closed and self.room and not self.finished
-
-    def solution(self) -> Solution:
-        """As it is now; with ids and log-probabilities if it was told of all steps."""
-        return Solution(
-            self.question,
-            tuple(self.steps),
-            self.finished,
-            tuple(self.tokens) if all(self.tokens) else (),
-            tuple(self.logprobs) if all(self.logprobs) else (),
-            self.closed,
-        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,21 +61,14 @@ class EndpointSolver(Solver):
         Raises:
           EndpointError: the server does not answer as it should.
         """
-        wanted = [start for start in starts for _ in range(count)]
-        if draws is None:
-            draws = numbered(len(starts), count)
-        solutions = [
-            _Open(question, list(prefix), draw)
-            for (question, prefix), draw in zip(wanted, draws, strict=True)
-        ]
+        solutions = begun(starts, count, draws)
         common = self._body(temperature, truncation)
         for depth in range(max_steps):
             live = self._live(solutions, max_steps)
             if not live:
                 break
             self._extend(live, common, lambda draw, d=depth: _seed(key, d, draw))
-        out = [s.solution() for s in solutions]
-        return [out[i : i + count] for i in range(0, len(out), count)]
+        return ended(solutions, count)
 
     def _body(
         self, temperature: float, truncation: Truncation | None
@@ -123,10 +87,10 @@ class EndpointSolver(Solver):
         }
 
     def _live(
-        self, solutions: Sequence[_Open], max_steps: int
-    ) -> dict[Prompt, list[_Open]]:
+        self, solutions: Sequence[Partial], max_steps: int
+    ) -> dict[Prompt, list[Partial]]:
         """The solutions that go on, by their prompts."""
-        live: dict[Prompt, list[_Open]] = {}
+        live: dict[Prompt, list[Partial]] = {}
         for s in solutions:
             if not s.goes_on or len(s.steps) >= max_steps:
                 continue
@@ -138,7 +102,7 @@ class EndpointSolver(Solver):
         return live
 
     def _extend(
-        self, live: Mapping[Prompt, list[_Open]], common: Mapping[str, Any], seed: Any
+        self, live: Mapping[Prompt, list[Partial]], common: Mapping[str, Any], seed: Any
     ) -> None:
         """A step more of each; those of one prompt share requests."""
         # Greedy completions of one prompt are one completion.
@@ -156,18 +120,16 @@ class EndpointSolver(Solver):
                 groups.append(group)
         for group, found in zip(groups, self.completions.ask(bodies), strict=True):
             for k, solution in enumerate(group):
-                self._close(solution, found[0 if greedy else k] if found else None)
+                choice = found[0 if greedy else k] if found else None
+                solution.add(self._written(choice))
 
-    def _close(self, solution: _Open, choice: Choice | None) -> None:
-        """Adds a step; None where the server had no room for one."""
+    def _written(self, choice: Choice | None) -> Written:
+        """A step; None where the server had no room for one."""
         if choice is None:
-            solution.room = False
-            return
-        text, solution.closed = self.layout.read(choice)
-        solution.steps.append(text)
-        solution.tokens.append(choice.tokens)
-        solution.logprobs.append(choice.logprobs)
-        solution.finished = solution.closed and self.grader.is_final(text)
+            return NO_ROOM
+        text, closed = self.layout.read(choice)
+        finished = closed and self.grader.is_final(text)
+        return Written(text, choice.tokens, choice.logprobs, closed, finished)
 
 
 def _seed(key: Any, depth: int, draw: int) -> int:

@@ -14,62 +14,13 @@ from aprm_jax.models.flops import forward_flops
 from aprm_jax.sampling.methods import Truncation
 from aprm_jax.sampling.sampler import Sampler
 from aprm_jax.sampling.session import Session
-from aprm_jax.solvers.protocol import (
-    NO_ROOM,
-    Solution,
-    Solver,
-    Start,
-    Written,
-    numbered,
-)
+from aprm_jax.solvers.partial import Partial, begun, ended
+from aprm_jax.solvers.protocol import NO_ROOM, Solution, Solver, Start, Written
 from aprm_jax.solvers.sessions import SessionRows
 from aprm_jax.tasks.protocols import Grader
 
-
-@dataclasses.dataclass
-class _Partial:
-    question: str
-    steps: list[str]
-    draw: int  # picks its randomness, whichever others are still unfinished
-    finished: bool = False
-    closed: bool = True
-    room: bool = True  # for another step
-    tokens: list[tuple[int, ...]] = dataclasses.field(default_factory=list)
-    logprobs: list[tuple[float, ...]] = dataclasses.field(default_factory=list)
-
-    @property
-    def start(self) -> Start:
-        return self.question, tuple(self.steps)
-
-    @property
-    def goes_on(self) -> bool:
-        """Whether another step may follow, as far as the last one and the room go."""
-        return self.closed and self.room and not self.finished
-
-    def add(self, written: Written) -> None:
-        """One more step, or that there was no room for one."""
-        self.room = written.room
-        if not written.room:  # the last step is as whole as it was
-            return
-        self.closed, self.finished = written.closed, written.finished
-        if written.tokens:
-            self.steps.append(written.text)
-            self.tokens.append(written.tokens)
-            self.logprobs.append(written.logprobs)
-
-    def solution(self) -> Solution:
-        return Solution(
-            self.question,
-            tuple(self.steps),
-            self.finished,
-            tuple(self.tokens),
-            tuple(self.logprobs),
-            self.closed,
-        )
-
-
 # (solutions that go on, key) to a step of each.
-_Write = Callable[[list[_Partial], Any], list[Written]]
+_Write = Callable[[list[Partial], Any], list[Written]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,13 +54,7 @@ class LocalSolver(Solver):
 
         Prompts that go on from those of the step before are read from there.
         """
-        if draws is None:
-            draws = numbered(len(starts), count)
-        wanted = [start for start in starts for _ in range(count)]
-        partial = [
-            _Partial(question, list(prefix), draw)
-            for (question, prefix), draw in zip(wanted, draws, strict=True)
-        ]
+        partial = begun(starts, count, draws)
         options = {"temperature": temperature, "truncation": truncation}
         if self._goes_on(partial, max_steps):
             most = self.sampler.batch_buckets[-1]
@@ -118,8 +63,7 @@ class LocalSolver(Solver):
                 _write(part, self._in_session(part, options), key, max_steps)
         else:
             _write(partial, self._anew(options), key, max_steps)
-        solutions = [p.solution() for p in partial]
-        return [solutions[i : i + count] for i in range(0, len(solutions), count)]
+        return ended(partial, count)
 
     @property
     def flops_per_token(self) -> float:
@@ -175,16 +119,16 @@ class LocalSolver(Solver):
         )
         return rows, written
 
-    def _goes_on(self, partial: list[_Partial], max_steps: int) -> bool:
+    def _goes_on(self, partial: list[Partial], max_steps: int) -> bool:
         """Whether prompts of later steps repeat those of the steps before them."""
         window = self.builder.window
         most = max((max_steps - len(p.steps) for p in partial), default=0)
         return most > 1 and (window is None or window > max_steps)
 
-    def _in_session(self, partial: list[_Partial], options: dict[str, Any]) -> _Write:
+    def _in_session(self, partial: list[Partial], options: dict[str, Any]) -> _Write:
         rows, known = self.begin([p.start for p in partial]), partial
 
-        def write(live: list[_Partial], key: Any) -> list[Written]:
+        def write(live: list[Partial], key: Any) -> list[Written]:
             nonlocal rows, known
             places = {id(p): i for i, p in enumerate(known)}
             parents = [places[id(p)] for p in live]
@@ -199,7 +143,7 @@ class LocalSolver(Solver):
     def _anew(self, options: dict[str, Any]) -> _Write:
         """Reads every prompt from its first token."""
 
-        def write(live: list[_Partial], key: Any) -> list[Written]:
+        def write(live: list[Partial], key: Any) -> list[Written]:
             contexts = [self._context(*p.start) for p in live]
             drawn = [i for i, ids in enumerate(contexts) if ids is not None]
             written = [NO_ROOM] * len(live)
@@ -236,7 +180,7 @@ class LocalSolver(Solver):
         return Written(reply.text, reply.ids, logprobs, closed, finished)
 
 
-def _write(partial: list[_Partial], write: _Write, key: Any, max_steps: int) -> None:
+def _write(partial: list[Partial], write: _Write, key: Any, max_steps: int) -> None:
     """Goes on with solutions until each has ended."""
     for depth in range(max_steps):
         live = [p for p in partial if p.goes_on and len(p.steps) < max_steps]

@@ -186,14 +186,3 @@ def _logits(
     """Of the tokens at the positions `at`, [B, P, A]; None for all of them."""
     at = jnp.arange(tokens.shape[1]) if at is None else at
     return cast(Array, policy.apply(params, tokens, at))
-
-
-def iterations_to(rewards: Float32[np.ndarray, " N"], share: float, window: int) -> int:
-    """The first iteration at which the mean of `window` batches reaches a share.
-
-    Returns:
-      Its number, from `window` on; -1 where none does.
-    """
-    means = np.convolve(rewards, np.ones(window) / window, mode="valid")
-    reached = np.flatnonzero(means >= share - 1e-6)
-    return int(reached[0]) + window if reached.size else -1

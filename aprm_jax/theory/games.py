@@ -111,12 +111,8 @@ def verdict_game(
     prm_rewards: Sequence[float | int] = (0.0, 1.0),
     *,
     clean_share: float | int = 0.0,
-    beta_g: float | int = 0.0,
     eta_g: float | int = 0.0,
-    beta_r: float | int = 0.0,
     eta_r: float | int = 0.0,
-    ref_g: Vector | None = None,
-    ref_r: Vector | None = None,
 ) -> MatrixGame:
     """The 2x2 model of the APRM game: G corrupts a step or leaves it, R judges it.
 
@@ -128,9 +124,7 @@ def verdict_game(
       prm_rewards: r_R for a wrong and for a right verdict.
       clean_share: share of clean correct steps in R's training mixture; they pay R
         whatever G does, and are what keeps R from "always incorrect".
-      beta_g, eta_g, beta_r, eta_r: regulariser weights, see `matrix_game`.
-      ref_g: G's reference policy, uniform by default.
-      ref_r: R's reference policy, uniform by default.
+      eta_g, eta_r: weights of the entropy bonuses, see `matrix_game`.
     """
     if not 0 <= clean_share < 1:
         raise ValueError(f"clean_share must lie in [0, 1): {clean_share}")
@@ -142,12 +136,8 @@ def verdict_game(
     return matrix_game(
         payoff_g,
         (1 - clean_share) * against_g + clean_share * on_clean,
-        beta_g=beta_g,
         eta_g=eta_g,
-        beta_r=beta_r,
         eta_r=eta_r,
-        ref_g=ref_g,
-        ref_r=ref_r,
     )
 
 

@@ -48,6 +48,11 @@ SCORES = [
 ]
 
 
+def _best_of_n(scores, solutions, correct, how, n):
+    totals = selection.solution_scores(scores, solutions, how)
+    return selection.expected_best_of_n(totals, correct, n)
+
+
 def test_an_unfinished_solution_is_not_right():
     correct = selection.correctness(DOMAIN, PROBLEMS, SOLUTIONS)
     assert correct.tolist() == [
@@ -122,18 +127,18 @@ def test_the_first_samples_vote_as_if_there_were_no_others():
 )
 def test_best_of_all_takes_the_highest_score_of_the_finished(how, expected):
     correct = selection.correctness(DOMAIN, PROBLEMS, SOLUTIONS)
-    got = selection.best_of_n(SCORES, SOLUTIONS, correct, how, 4)
+    got = _best_of_n(SCORES, SOLUTIONS, correct, how, 4)
     assert got.tolist() == expected
     better = [[[-0.1, -0.3], *SCORES[0][1:]], SCORES[1]]
-    got = selection.best_of_n(better, SOLUTIONS, correct, how, 4)
+    got = _best_of_n(better, SOLUTIONS, correct, how, 4)
     assert got.tolist() == [1.0, 1.0]
 
 
 def test_the_aggregation_changes_the_choice():
     correct = selection.correctness(DOMAIN, PROBLEMS, SOLUTIONS)
     scores = [[[-0.6, -0.1], [-0.5], [-3.0, -3.0], [0.0]], SCORES[1]]
-    by_min = selection.best_of_n(scores, SOLUTIONS, correct, "min", 4)
-    by_last = selection.best_of_n(scores, SOLUTIONS, correct, "last", 4)
+    by_min = _best_of_n(scores, SOLUTIONS, correct, "min", 4)
+    by_last = _best_of_n(scores, SOLUTIONS, correct, "last", 4)
     assert by_min.tolist() == [0.0, 1.0] and by_last.tolist() == [1.0, 1.0]
 
 
@@ -143,8 +148,8 @@ def test_a_solution_that_was_not_read_to_its_end_comes_last():
     cut = [[[-0.0, float("nan")], *SCORES[0][1:]], SCORES[1]]
     whole = [[[-0.0, -0.1], *SCORES[0][1:]], SCORES[1]]
     for how in ("min", "product", "mean", "last"):
-        assert selection.best_of_n(whole, SOLUTIONS, correct, how, 4)[0] == 1.0
-        assert selection.best_of_n(cut, SOLUTIONS, correct, how, 4)[0] == 0.0
+        assert _best_of_n(whole, SOLUTIONS, correct, how, 4)[0] == 1.0
+        assert _best_of_n(cut, SOLUTIONS, correct, how, 4)[0] == 0.0
 
 
 def test_what_no_verifier_read_to_its_end_never_wins():
@@ -160,7 +165,7 @@ def test_what_no_verifier_read_to_its_end_never_wins():
         assert rows["v", f"{how}@2"].tolist() == [0.0, 1.0]
         assert rows["v", f"vote_{how}@1"].tolist() == [0.0, 1.0]
         assert rows["v", f"vote_{how}@2"].tolist() == [0.0, 1.0]
-        got = selection.best_of_n(scores, [right] * 2, np.ones((2, 2), bool), how, 2)
+        got = _best_of_n(scores, [right] * 2, np.ones((2, 2), bool), how, 2)
         assert got.tolist() == [0.0, 1.0]
 
 
@@ -176,7 +181,7 @@ def test_a_solution_that_is_certainly_wrong_was_read():
 def test_a_subset_without_a_finished_solution_is_chosen_from_all_the_same():
     """n = 2 of the second problem: of six pairs three hold the right one."""
     correct = selection.correctness(DOMAIN, PROBLEMS, SOLUTIONS)
-    got = selection.best_of_n(SCORES, SOLUTIONS, correct, "min", 2)
+    got = _best_of_n(SCORES, SOLUTIONS, correct, "min", 2)
     assert got[1] == pytest.approx(3 / 6)
     # First problem: (6, unfinished) alone is won by the right one.
     assert got[0] == pytest.approx(1 / 6)

@@ -1,8 +1,8 @@
 """Fields of config.json and files of a folder: as `AutoModel` takes them, or refused.
 
-The fields that can change logits are listed in `aprm_jax.hf.config_fields`. Two tests hold the
-lists against the installed transformers: one against the fields of its classes, one
-against what its code asks a config for.
+The fields that can change logits are listed in `aprm_jax.hf.config_fields`. Two tests
+hold the lists against the installed transformers: one against the fields of its
+classes, one against what its code asks a config for.
 """
 
 from __future__ import annotations
