@@ -8,8 +8,7 @@ import hashlib
 import json
 import logging
 import os
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
@@ -20,38 +19,37 @@ from aprm_jax.config import (
     ConfigError,
     Job,
     for_stage,
-    is_made_up,
     jobs,
-    nearest,
     stages,
     validate,
 )
 from aprm_jax.config.addresses import addresses_in
 from aprm_jax.config.fields import AnyConfig
 from aprm_jax.config.groups import MeshConfig
-from aprm_jax.data.jsonl import DataError
-from aprm_jax.data.labelled_texts import split_source
 from aprm_jax.data.prompts import GENERATOR_PLACES, SOLVER_PLACES, check_prompt
-from aprm_jax.data.rows import TooLongError
-from aprm_jax.data.sources import source_path
-from aprm_jax.files import cache_folder
 from aprm_jax.jobs import backbones, changes, of_run, pipeline
-from aprm_jax.jobs.backbones import BACKBONE, ENDPOINT
+from aprm_jax.jobs.backbones import ENDPOINT
+from aprm_jax.jobs.checks import (
+    check_files,
+    check_labelled_files,
+    check_made_up,
+    check_problems,
+    check_sources,
+)
 from aprm_jax.jobs.context import Context, log
 from aprm_jax.jobs.inputs import check_apart
-from aprm_jax.jobs.schedule import Schedule, Task
-from aprm_jax.jobs.solvers import check_endpoint
-from aprm_jax.jobs.workers import Took
-from aprm_jax.models.io import SPEC_FILE
-from aprm_jax.tasks.questions import reader_of
+from aprm_jax.jobs.process import (
+    deal_out_cores,
+    is_small,
+    log_to_stdout,
+    use_compilation_cache,
+)
+from aprm_jax.jobs.schedule import Schedule
 from aprm_jax.training import bucket, hosts
 from aprm_jax.training.lock import locked
-from aprm_jax.training.memory import keep_freed_memory
-from aprm_jax.training.mesh import AXES, split_cpu
+from aprm_jax.training.mesh import AXES
 from aprm_jax.training.signals import prompt_stop
 from aprm_jax.training.workdir import WorkdirError, open_workdir
-
-_PROBED = 256  # training problems whose lengths are looked at
 
 
 def run(
@@ -75,12 +73,12 @@ def run(
         anything is compiled; the jobs' own errors later.
     """
     with prompt_stop("What was finished is kept; the same command goes on from there."):
-        _log_to_stdout()
+        log_to_stdout()
         _check_local(root)
         checked = pipeline.with_asked(validate(config))
         check_prompt("prompt.generator", checked.prompt.generator, GENERATOR_PLACES)
         check_prompt("prompt.solver", checked.prompt.solver, SOLVER_PLACES)
-        _use_compilation_cache(checked.compilation_cache)
+        use_compilation_cache(checked.compilation_cache)
         contexts = _contexts(checked, root)
         if any("problems" in job.needs for _, job in contexts):
             check_files(checked)
@@ -112,7 +110,7 @@ def _processes(config: Config, contexts: Sequence[tuple[Context, Job]]) -> int:
     """
     affinity = getattr(os, "sched_getaffinity", None)
     whole = all(
-        _is_small(c.config) and _fits_one_device(c.config.mesh) for c, _ in contexts
+        is_small(c.config) and _fits_one_device(c.config.mesh) for c, _ in contexts
     )
     alone = hosts.count() == 1 and not bucket.of_this_run()
     if not (affinity and whole and alone) or jax.default_backend() != "cpu":
@@ -120,20 +118,6 @@ def _processes(config: Config, contexts: Sequence[tuple[Context, Job]]) -> int:
     most = config.processes or len(affinity(0))
     width = Schedule(config, stages(config)).width()
     return max(1, min(most, len(affinity(0)), width))
-
-
-def as_worker(config: Config, root: Path) -> Callable[[Task, Took], Took]:
-    """What computes tasks of a run that another process has checked and locked."""
-    keep_freed_memory()
-    _log_to_stdout()
-    _use_compilation_cache(config.compilation_cache)
-    _split_cpu([for_stage(config, name) for name, _ in stages(config)])
-
-    def work(task: Task, before: Took) -> Took:
-        with prompt_stop(""):
-            return pipeline.compute(config, root, task, before)
-
-    return work
 
 
 def _meet(
@@ -158,7 +142,7 @@ def _meet(
         if pipeline.by_all_hosts(context.config, job):
             _check_together(context, job)
     if per_core:
-        _split_cpu([context.config for context, _ in contexts])
+        deal_out_cores([context.config for context, _ in contexts])
     hosts.devices()  # each host waits here for the others' devices
 
 
@@ -218,7 +202,7 @@ def _check_in(
         job.check(context, earlier)
         earlier[context.stage] = job.name
     if per_core and hosts.count() == 1 and any(job.here for _, job in contexts):
-        _split_cpu([context.config for context, _ in contexts])
+        deal_out_cores([context.config for context, _ in contexts])
     for context, job in contexts:
         if job.here:
             by_all = pipeline.by_all_hosts(context.config, job)
@@ -252,224 +236,5 @@ def _contexts(config: Config, root: Path) -> list[tuple[Context, Job]]:
     ]
 
 
-def check_files(config: Config) -> None:
-    """The data files that the config names exist.
-
-    Raises:
-      DataError: names the field and the file.
-    """
-    c = config.domain
-    if c.name == "questions":
-        if not c.train:
-            raise DataError(
-                "domain.train is empty: give a JSONL or CSV file of questions and "
-                "answers, or READER:SOURCE"
-            )
-        for field in ("train", "test"):
-            _check_exists(f"domain.{field}", reader_of(getattr(c, field))[1])
-    if c.name != "gsm8k":
-        return
-    for field in ("train", "test", "model_solutions", "processbench"):
-        source = getattr(c, field)
-        if not source and field in ("train", "test"):
-            raise DataError(
-                f"domain.{field} is empty: give a JSONL file, datasets:NAME or "
-                "tfds:NAME"
-            )
-        _check_exists(f"domain.{field}", source)
-
-
-def check_labelled_files(config: Config) -> None:
-    """The labelled solutions and the scores that the config names exist.
-
-    Raises:
-      DataError: names the field and the file.
-    """
-    c = config
-    searched = c.prm.negatives == "values"  # such data are stages' own
-    named = [("prm.data", entry) for entry in (() if searched else c.prm.data)]
-    if c.domain.name == "labelled":
-        named.append(("domain.train", c.domain.train))
-        for entry in c.evaluate.sets:
-            named.append(("evaluate.sets", entry.partition("=")[2]))
-    for field, entry in named:
-        _, source = split_source(entry, field)
-        _check_exists(field, source)
-    for entry in c.evaluate.scores:
-        path = entry.partition("=")[2]
-        if not Path(path).exists():
-            raise DataError(f"evaluate.scores: {path}: no such file or folder")
-
-
-def check_made_up(config: Config) -> None:
-    """Nothing that a config file made up for `runlocal` is measured beside real data.
-
-    Raises:
-      DataError: names the field.
-    """
-    c = config
-    others = {
-        "domain.test": [c.domain.test],
-        "domain.model_solutions": [c.domain.model_solutions],
-        "domain.processbench": [c.domain.processbench],
-        "prm.data": list(c.prm.data),
-        "evaluate.sets": list(c.evaluate.sets),
-    }
-    if c.domain.name == "arithmetic" or is_made_up(c.domain.train):
-        return
-    for field, entries in others.items():
-        made = next((entry for entry in entries if is_made_up(entry)), None)
-        if made is not None:
-            raise DataError(
-                f"{field}: {made} was made up for the config's runlocal, and "
-                f"domain.train is not: name your own, or set {field} to nothing"
-            )
-
-
-def _check_exists(field: str, source: str) -> None:
-    path = source_path(source) if source else None
-    if path is not None and not path.exists():
-        raise DataError(f"{field}: {path}: no such file")
-
-
-def check_sources(contexts: Sequence[tuple[Context, Job]]) -> None:
-    """Each model that a stage starts from is an earlier stage's, a folder, a server.
-
-    Raises:
-      ConfigError: names the field and what could have been meant.
-    """
-    before: list[str] = []
-    for context, job in contexts:
-        for field, source in job.sources(context.config):
-            if source == ENDPOINT:
-                check_endpoint(context.config, field, job.name)
-                continue
-            folders = (context.root / source / "model", Path(source))
-            found = any((path / SPEC_FILE).is_file() for path in folders)
-            found |= source == BACKBONE  # `Context.load` says what it needs
-            found |= not job.needs and source.partition("/")[0] in before
-            if source not in before and not found:
-                what, known = "an earlier stage", before
-                if not job.needs:  # most often of a run that is over
-                    what, known = "a model that is finished", _models(context.root)
-                raise ConfigError(
-                    f"stage {context.stage!r}: {field}={source!r} is neither {what} "
-                    f"({', '.join(known) or 'there is none'}) nor a model's folder."
-                    f"{nearest(source, known)}"
-                )
-        before.append(context.stage)
-
-
-def _models(root: Path) -> list[str]:
-    """What stages have saved: "aprm", "aprm/generator"."""
-    folders = root.glob(f"**/model/{SPEC_FILE}")
-    return sorted(str(path.parents[1].relative_to(root)) for path in folders)
-
-
-def check_problems(contexts: Sequence[tuple[Context, Job]]) -> None:
-    """Reads the data, checks the splits, and looks at how long the solutions are.
-
-    Raises:
-      DataError: a file cannot be used.
-      ConfigError: see the jobs' own checks.
-      TooLongError: most training solutions do not fit the longest bucket.
-    """
-    measured: list[str] = []
-    for context, job in contexts:
-        if "problems" not in job.needs:
-            continue
-        setting = f"{context.config.builder}{context.config.domain}"
-        if setting not in measured:  # most stages share one
-            measured.append(setting)
-            _check_lengths(context)
-        job.check_data(context)
-
-
-def _check_lengths(context: Context) -> None:
-    builder = context.builder
-    steps = context.config.builder.max_steps
-    problems = [context.domain.train(i) for i in range(_PROBED)]
-    lengths = [
-        max(
-            len(builder.step(p.question, p.steps[:k], s)) for k, s in enumerate(p.steps)
-        )
-        for p in problems
-    ]
-    most = builder.buckets[-1]
-    long = sum(n > most for n in lengths)
-    labelled = context.config.domain.name == "labelled"  # whose rows branch
-    cut = sum(len(p.steps) > steps for p in problems)
-    if 2 * long > len(lengths):
-        raise TooLongError(
-            f"{long} of {len(lengths)} training problems have a step that, with the "
-            f"lines it sees, does not fit the longest bucket: up to {max(lengths)} "
-            f"tokens for {most}. Raise builder.buckets, or set a smaller "
-            "builder.window."
-        )
-    if long:
-        lost = "lose the steps beyond" if labelled else "are left out"
-        log.warning(
-            "%s: %d of %d training problems are longer than %d tokens and %s "
-            "(builder.buckets)",
-            context.domain.name,
-            long,
-            len(lengths),
-            most,
-            lost,
-        )
-    if 2 * cut > len(problems) and not labelled:
-        raise TooLongError(
-            f"{cut} of {len(problems)} training problems have more than {steps} steps; "
-            "raise builder.max_steps"
-        )
-
-
-def _split_cpu(configs: Sequence[Config]) -> None:
-    """A device to each core, but one for all where a copy of the model is much."""
-    sizes: set[int] = set()
-    for c in configs:
-        if not _is_small(c):
-            return
-        sizes |= {c.sft.batch_size, c.prm.batch_size, c.game.generator_rows}
-        sizes.add(c.game.prm_clean + c.game.prm_fresh + c.game.prm_replay)
-    split_cpu(configs[0].mesh, sorted(sizes))
-
-
-def _is_small(c: Config) -> bool:
-    """Whether no model of a stage is one of Hugging Face."""
-    return not (c.solver.backbone or c.generator.backbone or c.prm.backbone)
-
-
 def _fits_one_device(c: MeshConfig) -> bool:
     return all(getattr(c, axis) in (-1, 1) for axis in AXES)
-
-
-def _use_compilation_cache(where: str) -> None:
-    """Keeps compiled programs on disk: a second start compiles next to nothing."""
-    if not where:
-        return
-    if where == "auto":
-        where = str(cache_folder("xla"))
-    try:
-        Path(where).mkdir(parents=True, exist_ok=True)
-        usable = os.access(where, os.W_OK | os.X_OK)
-    except OSError:
-        usable = False
-    if not usable:
-        log.warning("%s is not writable: compiled programs are not kept", where)
-        return
-    jax.config.update("jax_compilation_cache_dir", where)
-    # Small programs too: there are many of them, and their time adds up.
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
-
-
-def _log_to_stdout() -> None:
-    """The jobs' lines go where the training loop's go, without decoration."""
-    if log.handlers:
-        return
-    handler = logging.StreamHandler(sys.stdout)
-    handler.setFormatter(logging.Formatter("%(message)s"))
-    log.addHandler(handler)
-    log.setLevel(logging.INFO)
-    log.propagate = False

@@ -11,21 +11,17 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-import pickle
 import subprocess
-import sys
 import threading
-import traceback
 from collections.abc import Iterator, Sequence
-from multiprocessing.connection import Connection, Pipe, wait
+from multiprocessing.connection import Pipe, wait
 from pathlib import Path
 from typing import Any
 
-from aprm_jax.children import command, die_with
-from aprm_jax.config import Config, frozen
+from aprm_jax.children import command
+from aprm_jax.config import Config
 from aprm_jax.config.errors import UserError
 from aprm_jax.jobs.schedule import Task
-from aprm_jax.training.streams import outlive_readers
 
 
 class WorkerLostError(UserError, RuntimeError):
@@ -116,7 +112,7 @@ class _Worker:
         self.connection, theirs = Pipe()
         with theirs, _on(cores):  # a child inherits them: JAX counts its own
             self.process = subprocess.Popen(
-                command("aprm_jax.jobs.workers", os.getpid(), theirs.fileno()),
+                command("aprm_jax.jobs.worker", os.getpid(), theirs.fileno()),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 text=True,
@@ -161,40 +157,3 @@ def _on(cores: Sequence[int]) -> Iterator[None]:
         yield
     finally:
         os.sched_setaffinity(0, before)
-
-
-def main(parent: int, descriptor: int) -> None:
-    """A worker's life: a run, then tasks of it until the pipe ends."""
-    die_with(parent)
-    outlive_readers()
-    connection = Connection(descriptor)
-    from aprm_jax.jobs import start
-    from aprm_jax.training.signals import Interrupted
-
-    with contextlib.suppress(EOFError, Interrupted):
-        config, root = connection.recv()
-        work = start.as_worker(frozen(config), root)
-        while True:
-            task, before = connection.recv()
-            try:
-                answer: Any = work(task, before)
-            except Interrupted:
-                raise
-            except Exception as error:
-                answer = _sendable(error)
-            sys.stdout.flush()
-            connection.send(answer)
-
-
-def _sendable(error: Exception) -> Exception:
-    """An error as the parent gets it, with the lines that say where it came from."""
-    told = traceback.format_exc()
-    try:
-        pickle.loads(pickle.dumps(error))
-    except Exception:  # its class takes other arguments than it keeps
-        if isinstance(error, UserError):
-            return UserError(str(error))
-        error = RuntimeError(f"{type(error).__name__}: {error}")
-    if not isinstance(error, UserError):
-        print(told, file=sys.stderr, flush=True)
-    return error

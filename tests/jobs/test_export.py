@@ -21,7 +21,7 @@ from aprm_jax.hf.adapters import AdapterMismatchError
 from aprm_jax.hf.export import ExportError, Origin
 from aprm_jax.hf.load import load_backbone, read_architecture
 from aprm_jax.hf.safetensors_io import Checkpoint
-from aprm_jax.jobs import export, pipeline, start
+from aprm_jax.jobs import checks, export, pipeline, start
 from aprm_jax.jobs.context import Context
 from aprm_jax.models import heads, lora
 from aprm_jax.models.io import ModelSpec, save_model
@@ -128,7 +128,7 @@ def test_export_may_be_a_stage_of_the_pipeline():
     assert pipeline.chosen_stages(c)[-1] == ("hub", "export")
     contexts = [(Context(c, Path("nowhere"), "hub"), jobs()["export"])]
     with pytest.raises(ConfigError, match=r"export.model='aprm/generator' is neither"):
-        start.check_sources(contexts)
+        checks.check_sources(contexts)
 
 
 @pytest.mark.parametrize(

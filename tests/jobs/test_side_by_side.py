@@ -9,7 +9,7 @@ import command
 import pytest
 
 from aprm_jax.config.errors import UserError
-from aprm_jax.jobs import workers as workers_of_jobs
+from aprm_jax.jobs import worker
 from aprm_jax.training.workdir import is_done
 
 pytestmark = pytest.mark.skipif(
@@ -109,5 +109,5 @@ class Odd(UserError):
 
 
 def test_an_error_that_cannot_be_sent_stays_one_that_a_user_can_put_right():
-    told = workers_of_jobs._sendable(Odd("sft.updates", 0))
+    told = worker._sendable(Odd("sft.updates", 0))
     assert isinstance(told, UserError) and str(told) == "sft.updates=0 is wrong"
