@@ -184,8 +184,8 @@ def _besieged(context: Context, name: str, place: str) -> Part:
     def progress(done: int, calls: int, rate: float) -> None:
         if done % c.log_every == 0:
             share = min(calls / c.attack.oracle_calls, 1.0)
-            told = f"round {done}, {calls} oracle calls ({share:.0%})"
-            log.info("attack on %s: %s, fool rate %.3f", name, told, rate)
+            spent = f"round {done}, {calls} oracle calls ({share:.0%})"
+            log.info("attack on %s: %s, fool rate %.3f", name, spent, rate)
 
     siege = robustness.besiege(
         arena,

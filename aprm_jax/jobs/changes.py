@@ -68,7 +68,7 @@ FREE = (
 )
 # What is read where a server writes solutions, and nowhere else.
 _OF_SERVER = ("solver.endpoint", "endpoint")
-_TOLD = "prompt.solver"  # likewise; and where a language model does
+_PROMPT = "prompt.solver"  # likewise; and where a language model does
 ASIDE = "old"  # holds what was computed before, until it is put aside again
 _OF_THE_RUN = (
     "report.html",
@@ -230,8 +230,8 @@ def _changed(before: Config, after: Config, stage: str, job: Job) -> Differences
     free = [name for name in FREE if name != job.group]
     if not any(asks_endpoint(config, job) for config in configs):
         free += _OF_SERVER
-        told = any(config.solver.backbone for config in configs)
-        free += () if told else (_TOLD,)
+        prompted = any(config.solver.backbone for config in configs)
+        free += () if prompted else (_PROMPT,)
     old, new = map(flat, configs)
     return [d for d in differences(old, new, free) if is_read_by(job, d[0])]
 

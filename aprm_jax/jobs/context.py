@@ -87,13 +87,13 @@ class Context:
         words, as the Generator is, and so is what learned by what it wrote then.
         """
         context = self.of("solver")
-        told = source == backbones.BACKBONE or self._is_told(source)
-        if not told or context.source is None:
+        instructed = source == backbones.BACKBONE or self._is_instructed(source)
+        if not instructed or context.source is None:
             return context
         other = dataclasses.replace(context, role="solver", instructed=True)
         return context._others.setdefault("instructed", other)
 
-    def _is_told(self, source: str) -> bool:
+    def _is_instructed(self, source: str) -> bool:
         """Whether a solver that was saved is told in words what to do."""
         for path in (self.root / source / "model", Path(source)):
             if (path / SPEC_FILE).is_file():

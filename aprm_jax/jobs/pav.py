@@ -74,8 +74,8 @@ def run(context: Context) -> dict[str, Any]:
         "labels": len(labels),
         "low_labels": int((labels < 0.5).sum()),
     }
-    told = {**dataclasses.asdict(statistics), "reading": statistics.reading}
-    summary = {"labels": counts, "prover": _plain(told)}
+    prover = {**dataclasses.asdict(statistics), "reading": statistics.reading}
+    summary = {"labels": counts, "prover": _plain(prover)}
     if hosts.leader():
         atomic_write(context.directory / SUMMARY, to_json(summary))
     try:

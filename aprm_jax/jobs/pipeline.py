@@ -135,9 +135,9 @@ def _dealt(context: Context, record: Job) -> Took:
                 mine += _computed(context, record, task)
         # A reader must find what another host has written: they wait for one another.
         place = f"pieces {number} of {context.stage}"
-        told = hosts.exchange(place, dataclasses.asdict(mine))
+        times = hosts.exchange(place, dataclasses.asdict(mine))
         sharing.gather(f"files of {place}")
-        took = sum((Took(**of_host) for of_host in told), took)
+        took = sum((Took(**of_host) for of_host in times), took)
     return took
 
 

@@ -17,8 +17,9 @@ from aprm_jax.files import atomic_write
 from aprm_jax.jobs import plan_steps
 from aprm_jax.jobs.context import Context, batch_buckets, log
 from aprm_jax.report import markup
+from aprm_jax.training import forecast as forecasts
 from aprm_jax.training.chips import SHARE_VARIABLE, Topology
-from aprm_jax.training.forecast import Forecast, forecast
+from aprm_jax.training.forecast import Forecast
 from aprm_jax.training.mesh import make_mesh
 
 FILE, PAGE = "plan.json", "plan.html"
@@ -86,8 +87,8 @@ def run(context: Context) -> dict[str, Any]:
         log.warning("%s: not planned: %s", stage, what)
     if not found:
         _nothing(c, missing)
-    told = as_json(c.name, topology, found, missing, c.plan.price)
-    atomic_write(context.directory / FILE, json.dumps(told, indent=2) + "\n")
+    numbers = as_json(c.name, topology, found, missing, c.plan.price)
+    atomic_write(context.directory / FILE, json.dumps(numbers, indent=2) + "\n")
     page = _page(c, topology, found, missing)
     atomic_write(context.directory / PAGE, page)
     log.info("%s: %s", context.stage, context.directory / PAGE)
@@ -115,24 +116,24 @@ def _nothing(config: Config, missing: Sequence[tuple[str, str]]) -> NoReturn:
         )
     named = ", ".join(config.plan.stages or config.stages)
     if missing:
-        told = "; ".join(f"{stage}: {what}" for stage, what in missing)
-        raise ConfigError(f"plan: nothing of {named} can be planned ({told})")
+        why = "; ".join(f"{stage}: {what}" for stage, what in missing)
+        raise ConfigError(f"plan: nothing of {named} can be planned ({why})")
     raise ConfigError(f"plan: none of the stages computes on a device: {named}")
 
 
 def plans(config: Config, context: Context, topology: Topology) -> Iterator[Planned]:
-    """Each step of the stages, told on the console as it is known."""
+    """Each step of the stages, on the console as it is known."""
     wanted, devices = config.plan.stages, topology.devices()
     for name, job in stages(config):
         if wanted and name not in wanted:
             continue
         own = for_stage(config, name)
-        for step, told in _steps(
+        for step, forecast in _steps(
             own, context, name, job, topology, devices, config.plan.steps
         ):
             times = plan_steps.updates(own, job) if step == "update" else 0
-            planned = Planned(name, job, told, times)
-            if not told.fits:
+            planned = Planned(name, job, forecast, times)
+            if not forecast.fits:
                 planned = _fitted(planned, own, context, step, topology, devices)
             for line in _lines(planned, topology, config.plan.price):
                 log.info("%s", line)
@@ -154,7 +155,7 @@ def _steps(
     useful = {step.name: step for step in plan_steps.programs(plain, job, mesh)}
     for step in plan_steps.programs(of_stage, job, mesh):
         if not only or step.name in only:
-            yield step.name, forecast(step, topology, mesh, useful[step.name])
+            yield step.name, forecasts.forecast(step, topology, mesh, useful[step.name])
 
 
 def _fitted(
@@ -173,9 +174,11 @@ def _fitted(
         changes |= more
         stage, job = planned.stage, planned.job
         changed = with_fields(config, changes)
-        [(_, told)] = _steps(changed, context, stage, job, topology, devices, [step])
-        if told.fits:
-            return dataclasses.replace(planned, changes=changes, changed=told)
+        [(_, forecast)] = _steps(
+            changed, context, stage, job, topology, devices, [step]
+        )
+        if forecast.fits:
+            return dataclasses.replace(planned, changes=changes, changed=forecast)
     return planned
 
 
@@ -223,7 +226,7 @@ def as_json(
     missing: Sequence[tuple[str, str]] = (),
     price: float = 0.0,
 ) -> dict[str, Any]:
-    """All that is told, for a file.
+    """All that is known, for a file.
 
     Args:
       name: of the config.
@@ -257,58 +260,58 @@ def as_json(
 
 
 def dollars(
-    told: Forecast, topology: Topology, price: float
+    forecast: Forecast, topology: Topology, price: float
 ) -> dict[str, float] | None:
     """What a step costs each time: "least", and "serial" if no collective is hidden.
 
     None where the price is not known, or the step does not fit.
     """
-    if not (price and told.fits and told.time):
+    if not (price and forecast.fits and forecast.time):
         return None
     second = topology.size * price / 3600
-    return {"least": second * told.time, "serial": second * told.serial}
+    return {"least": second * forecast.time, "serial": second * forecast.serial}
 
 
-def _json(told: Forecast, topology: Topology) -> dict[str, Any]:
-    values = told.as_json(topology.chip)
+def _json(forecast: Forecast, topology: Topology) -> dict[str, Any]:
+    values = forecast.as_json(topology.chip)
     finite = {k: None if v == float("inf") else v for k, v in values.items()}
     return finite
 
 
 def _lines(planned: Planned, topology: Topology, price: float) -> Iterator[str]:
-    """What the console is told of a step."""
-    told = planned.forecast
-    yield f"{planned.stage}/{told.name}: {summary(told, topology)}"
-    held = ", ".join(f"{k} {v / GB:.2f}" for k, v in told.holds.items())
-    stays = f", of its stage {told.beside / GB:.2f}" if told.beside else ""
-    yield f"  GB a chip: {held}, beside them {told.temporaries / GB:.2f}{stays}"
+    """What the console shows of a step."""
+    forecast = planned.forecast
+    yield f"{planned.stage}/{forecast.name}: {summary(forecast, topology)}"
+    held = ", ".join(f"{k} {v / GB:.2f}" for k, v in forecast.holds.items())
+    stays = f", of its stage {forecast.beside / GB:.2f}" if forecast.beside else ""
+    yield f"  GB a chip: {held}, beside them {forecast.temporaries / GB:.2f}{stays}"
     crossing = ", ".join(
         f"{kind} along {axes} {size / GB:.2f}"
-        for axes, kinds in told.links.items()
+        for axes, kinds in forecast.links.items()
         for kind, size in kinds.items()
         if size >= 0.005 * GB
     )
     if crossing:
         yield f"  GB on the wire a chip: {crossing}"
-    if cost := dollars(told, topology, price):
+    if cost := dollars(forecast, topology, price):
         yield f"  {_priced(planned, cost)}"
     if planned.changed is not None:
         changes = " ".join(f"--config.{k}={v}" for k, v in planned.changes.items())
         yield f"  fits with {changes}: {summary(planned.changed, topology)}"
-    elif not told.fits:
+    elif not forecast.fits:
         yield "  and nothing that was tried makes it fit: take more chips"
 
 
-def summary(told: Forecast, topology: Topology) -> str:
+def summary(forecast: Forecast, topology: Topology) -> str:
     """Memory, time and MFU in a line."""
-    room = f"{told.peak / GB:.2f} of {told.room / GB:.1f} GB a chip"
-    if not told.fits:
+    room = f"{forecast.peak / GB:.2f} of {forecast.room / GB:.1f} GB a chip"
+    if not forecast.fits:
         return f"does not fit: {room}"
-    parts = [room, f"{told.flops / 1e12:.3g} TFLOP"]
-    if told.time:
-        parts.append(f"at least {1e3 * told.time:.3g} ms ({told.bound})")
-        alone = told.mfu(topology.chip, told.serial)
-        parts.append(f"MFU at most {told.mfu(topology.chip):.0%}")
+    parts = [room, f"{forecast.flops / 1e12:.3g} TFLOP"]
+    if forecast.time:
+        parts.append(f"at least {1e3 * forecast.time:.3g} ms ({forecast.bound})")
+        alone = forecast.mfu(topology.chip, forecast.serial)
+        parts.append(f"MFU at most {forecast.mfu(topology.chip):.0%}")
         parts.append(f"{alone:.0%} if no collective is hidden")
     return ", ".join(parts)
 
@@ -361,8 +364,8 @@ def _headline(found: Sequence[Planned], missing: Sequence[tuple[str, str]]) -> s
     lacking = sum(not p.forecast.fits for p in found)
     if not missing:
         return f"{lacking} steps do not fit." if lacking else "Every step fits."
-    told = f"{len(found) - lacking} of {len(found)} planned steps fit"
-    return f"{told}; what is not planned stands below them."
+    fitting = f"{len(found) - lacking} of {len(found)} planned steps fit"
+    return f"{fitting}; what is not planned stands below them."
 
 
 def _facts(topology: Topology, price: float) -> list[tuple[str, str]]:

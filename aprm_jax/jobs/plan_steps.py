@@ -310,8 +310,8 @@ def _game_batches(
     # What is imitated is set apart by weights, which cost nothing.
     replies = c.game.generator_rows + c.game.generator_replay
     size = share(mesh, replies, c.game.microbatches)
-    told = c.game.prm_clean + c.game.prm_fresh + c.game.prm_replay
-    prm_size = share(mesh, told, c.game.microbatches)
+    labelled = c.game.prm_clean + c.game.prm_fresh + c.game.prm_replay
+    prm_size = share(mesh, labelled, c.game.microbatches)
     length = c.builder.buckets[-1]
     return (
         _replies(mesh, size, length, c.builder.max_new_tokens, branch),
@@ -403,18 +403,18 @@ def _solutions(
     if branch:
         rows = dataclasses.replace(rows, ends=rows.tokens)
 
-    def told(dtype: Any = np.float32) -> Any:
+    def tokens(dtype: Any = np.float32) -> Any:
         return array(mesh, dtype, size, many, width)
 
     once = config.epochs * config.minibatches == 1
     old = config.critic or not once or (config.kl_weight and config.kl_as == "reward")
     return PolicyBatch(
-        read=SolutionRows(rows, told(np.int32), told(np.int32), told()),
+        read=SolutionRows(rows, tokens(np.int32), tokens(np.int32), tokens()),
         weight=array(mesh, np.float32, size, many),
-        advantages=told(),
-        ref_logprobs=told(),
-        old_logprobs=told() if old else None,
-        returns=told() if config.critic else None,
+        advantages=tokens(),
+        ref_logprobs=tokens(),
+        old_logprobs=tokens() if old else None,
+        returns=tokens() if config.critic else None,
     )
 
 

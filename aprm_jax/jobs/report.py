@@ -232,8 +232,8 @@ def _left_out(context: Context) -> dict[str, dict[str, int]]:
 def _facts(context: Context, trained) -> list[tuple[str, str]]:
     facts = [("Version", __version__), ("Seed", str(context.config.seed))]
     for name, reasons in _left_out(context).items():
-        told = (f"{n} {reason.replace('_', ' ')}" for reason, n in reasons.items())
-        facts.append((f"Not learned by {name}", ", ".join(told)))
+        counts = (f"{n} {reason.replace('_', ' ')}" for reason, n in reasons.items())
+        facts.append((f"Not learned by {name}", ", ".join(counts)))
     sizes = {
         name: _parameters(context.root / name / "model" / SPEC_FILE) for name in trained
     }

@@ -39,7 +39,7 @@ class ServedRollouts:
 
     def __init__(self, role: Context, merged: Callable[[Any], Any]):
         c = role.config
-        self._role, self._merged, self._told = role, merged, -1
+        self._role, self._merged, self._served = role, merged, -1
         self._by_adapter = c.rl.rollouts.push == "adapter"
         self.every = c.rl.rollouts.every
         key, http = read_key(c.endpoint.key_variable), c.endpoint.http
@@ -67,7 +67,7 @@ class ServedRollouts:
           EndpointError: the server does not take the weights, or does not draw.
         """
         whole = None
-        if version != self._told:
+        if version != self._served:
             whole = hosts.fetch(self._exported(trained))
 
         def drawn() -> list[list[dict[str, Any]]]:
@@ -79,7 +79,7 @@ class ServedRollouts:
             return [[dataclasses.asdict(s) for s in row] for row in rows]
 
         found = hosts.from_leader(f"rollouts by weights {version}", drawn)
-        self._told = version
+        self._served = version
         return [[_solution(fields) for fields in row] for row in found]
 
     def _exported(self, trained: Any) -> dict[str, Any]:

@@ -251,7 +251,7 @@ def _search(
         more=tally.accuracy,
     )
 
-    def told(drawn: int) -> None:
+    def drew(drawn: int) -> None:
         tally.tokens(drawn)
         progress.tick()
 
@@ -259,7 +259,7 @@ def _search(
     for start in range(len(done), len(questions), c.batch):
         part = questions[start : start + c.batch]
         try:
-            trees = engine.search([a.question for a in part], key, told)
+            trees = engine.search([a.question for a in part], key, drew)
         except BrokenModelError as error:
             raise JobError(f"{', '.join(c.verifiers)}: {error}") from error
         new = []

@@ -123,20 +123,20 @@ def _enough(context: Context, rounds: Sequence[Round]) -> bool:
     lines = [json.dumps({"round": i, **r.figures}) for i, r in enumerate(rounds)]
     path = context.directory / ROUNDS / "figures.jsonl"
     atomic_write(path, "\n".join(lines) + "\n")
-    log.info("%s: round %d: %s", context.stage, len(rounds) - 1, _told(last))
+    log.info("%s: round %d: %s", context.stage, len(rounds) - 1, _described(last))
     if last.one_step >= c.one_step and last.wrong >= c.wrong:
         return True
     if len(rounds) > c.rounds:
         raise JobError(
-            f"{context.stage}: after {c.rounds} rounds of teaching {_told(last)}; the "
-            f"game needs {c.one_step:.0%} and {c.wrong:.0%} (teach.one_step, "
+            f"{context.stage}: after {c.rounds} rounds of teaching {_described(last)}; "
+            f"the game needs {c.one_step:.0%} and {c.wrong:.0%} (teach.one_step, "
             "teach.wrong). Raise teach.rounds, teach.updates or lora.rank, or take "
             "another backbone"
         )
     return False
 
 
-def _told(found: Round) -> str:
+def _described(found: Round) -> str:
     return (
         f"{found.one_step:.0%} of the replies are one step, {found.wrong:.0%} "
         f"decidably wrong, {len(found.kept)} kept"

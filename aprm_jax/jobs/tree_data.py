@@ -84,7 +84,9 @@ def value_solutions(context: Context, names: Sequence[str]) -> list[LabelledSolu
                         finished=True,
                     )
                 )
-    _told(context, searched, right, f"{len(out)} whole solutions", "prm.data", names)
+    _say_learned(
+        context, searched, right, f"{len(out)} whole solutions", "prm.data", names
+    )
     return out
 
 
@@ -103,12 +105,12 @@ def right_solutions(context: Context, names: Sequence[str]) -> list[Problem]:
                 steps = tuple(nodes[i]["text"] for i in _path(nodes, k))
                 found.setdefault((question, steps), Problem(question, steps, ""))
                 questions.add(question)
-    told = f"{len(found)} right solutions"
-    _told(context, searched, len(questions), told, "sft.data", names)
+    count = f"{len(found)} right solutions"
+    _say_learned(context, searched, len(questions), count, "sft.data", names)
     return list(found.values())
 
 
-def _told(
+def _say_learned(
     context: Context,
     searched: int,
     right: int,

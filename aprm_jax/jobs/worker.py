@@ -64,7 +64,7 @@ def _at_work(config: Config, root: Path) -> Callable[[Task, Took], Took]:
 
 def _sendable(error: Exception) -> Exception:
     """An error as the parent gets it, with the lines that say where it came from."""
-    told = traceback.format_exc()
+    trace = traceback.format_exc()
     try:
         pickle.loads(pickle.dumps(error))
     except Exception:  # its class takes other arguments than it keeps
@@ -72,5 +72,5 @@ def _sendable(error: Exception) -> Exception:
             return UserError(str(error))
         error = RuntimeError(f"{type(error).__name__}: {error}")
     if not isinstance(error, UserError):
-        print(told, file=sys.stderr, flush=True)
+        print(trace, file=sys.stderr, flush=True)
     return error

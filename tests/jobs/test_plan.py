@@ -106,7 +106,7 @@ def _planned(monkeypatch, tmp_path, peaks, job="aprm", **fields):
     named = {f"plan.{name}": value for name, value in own.items()}
     config = tiny_run.config(named, stages=(f"stage:{job}",))
     asked = iter(peaks)
-    monkeypatch.setattr(plan, "forecast", lambda *a: _told(next(asked)))
+    monkeypatch.setattr(plan.forecasts, "forecast", lambda *a: _told(next(asked)))
     monkeypatch.setattr(Topology, "devices", lambda self: jax.devices()[:1])
     context = Context(config, tmp_path, "plan")
     [found] = plan.plans(config, context, Topology.of("gpu:h100x1"))
@@ -227,7 +227,7 @@ def test_a_plan_names_what_it_leaves_out(monkeypatch, tmp_path, caplog):
         {**tiny_run.SMALL, "plan.topology": "gpu:h100x1", "rl.guard.prm": "aprm"},
         stages=("solver:sft", "more:rl", "page:report"),
     )
-    monkeypatch.setattr(plan, "forecast", lambda *a: _told(5.0))
+    monkeypatch.setattr(plan.forecasts, "forecast", lambda *a: _told(5.0))
     monkeypatch.setattr(Topology, "devices", lambda self: jax.devices()[:1])
     found = plan.run(Context(config, tmp_path, "plan"))
     assert found == {"fits": True, "not_planned": 1}
@@ -244,7 +244,7 @@ def test_all_that_is_planned_fits(monkeypatch, tmp_path):
     config = tiny_run.config(
         {**tiny_run.SMALL, "plan.topology": "gpu:h100x1"}, stages=("solver:sft",)
     )
-    monkeypatch.setattr(plan, "forecast", lambda *a: _told(5.0))
+    monkeypatch.setattr(plan.forecasts, "forecast", lambda *a: _told(5.0))
     monkeypatch.setattr(Topology, "devices", lambda self: jax.devices()[:1])
     plan.run(Context(config, tmp_path, "plan"))
     assert "Every step fits." in (tmp_path / "plan/plan.html").read_text()
@@ -268,7 +268,7 @@ def test_a_price_makes_a_cost_of_the_times(monkeypatch, tmp_path, caplog):
         sft__updates=1200,
         mesh__data=1,
     )
-    monkeypatch.setattr(plan, "forecast", lambda *a: _told(5.0))
+    monkeypatch.setattr(plan.forecasts, "forecast", lambda *a: _told(5.0))
     monkeypatch.setattr(Topology, "devices", lambda self: jax.devices()[:1])
     with caplog.at_level("INFO", "aprm_jax"):
         plan.run(Context(config, tmp_path, "plan"))
