@@ -5,6 +5,7 @@ from __future__ import annotations
 import doctest
 import re
 import shlex
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -113,6 +114,18 @@ def test_the_architecture_page_says_how_large_the_package_is():
     share = (_lines(package / "jobs") + _lines(package / "oracle")) / lines
     assert "A third lies in the jobs and in the oracle" in text
     assert 0.3 < share < 0.4
+
+
+def test_the_picture_of_the_rooms_has_the_layers_that_are_checked():
+    picture = (REPOSITORY / "docs/_static/architecture.svg").read_text()
+    floors: dict[int, list[str]] = {}
+    for height, room in re.findall(
+        r' y="(\d+)" text-anchor="middle"[^>]*>(\w+)<', picture
+    ):
+        floors.setdefault(int(height), []).append(room)
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
+    layers = project["tool"]["importlinter"]["contracts"][0]["layers"]
+    assert list(floors.values()) == [re.findall(r"\w+", layer) for layer in layers]
 
 
 def test_every_config_is_in_the_list_of_configs():
