@@ -9,16 +9,14 @@ import traceback
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from aprm_jax.children import die_with
 from aprm_jax.config import Config, for_stage, frozen, stages
 from aprm_jax.config.errors import UserError
+from aprm_jax.jobs.schedule import Task
+from aprm_jax.jobs.workers import Took
 from aprm_jax.training.streams import outlive_readers
-
-if TYPE_CHECKING:
-    from aprm_jax.jobs.schedule import Task
-    from aprm_jax.jobs.workers import Took
 
 
 def main(parent: int, descriptor: int) -> None:
