@@ -2,13 +2,15 @@
 
 A template is a program that comes with a tokenizer. The sandbox of transformers keeps
 it from the interpreter, not from `{% for i in range(10 ** 9) %}` or `"a" * 10 ** 10`,
-so it runs where CPU time and memory end, with a limit on what it may return.
+so it runs where CPU time and memory end, with a limit on what it may return. Its clock
+stands still: a run must ask today what it asked yesterday.
 """
 
 from __future__ import annotations
 
 import atexit
 import contextlib
+import datetime
 import json
 import os
 import resource
@@ -24,6 +26,7 @@ from aprm_jax.oracle.worker import frame, read_frame
 
 CPU_SECONDS = 5.0  # a prompt; the first compiles the template too, some 0.05 s
 MEMORY_MB = 512  # beside the imports
+TODAY = datetime.datetime(2024, 7, 26)  # the date that Llama 3's templates default to
 _MAX_CHARS = 1 << 18  # of a rendered prompt, beside four times its messages
 _OUT_OF_MEMORY = 3  # exit code
 _BOOT = (
@@ -39,7 +42,7 @@ class TemplateRefusal(ConfigError):
 def render(
     template: str, messages: list[dict[str, str]], where: str, **names: Any
 ) -> str:
-    """The text of a chat, as `apply_chat_template` of transformers renders it.
+    """The text of a chat as `apply_chat_template` of transformers gives it, on `TODAY`.
 
     Args:
       template: Jinja, from anywhere.
@@ -140,8 +143,10 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides on Ctrl-C
     replies = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     sys.stdout = sys.stderr  # whatever a library prints is no reply
-    from transformers.utils.chat_template_utils import render_jinja_template
+    from transformers.utils import chat_template_utils
 
+    # Of `strftime_now`, which templates know (Llama 3.2, Mistral, gpt-oss).
+    chat_template_utils.datetime = _Clock
     _bound_memory()
     reply: Any = None
     while True:
@@ -154,7 +159,7 @@ def main() -> None:
         # Not caught: by its default action the signal ends the process.
         signal.setitimer(signal.ITIMER_PROF, seconds)
         try:
-            text = render_jinja_template(**job)[0][0]
+            text = chat_template_utils.render_jinja_template(**job)[0][0]
             text.encode()  # a lone surrogate is no text
             reply = [text if len(text) <= limit else "", len(text), None]
         except MemoryError:
@@ -163,6 +168,13 @@ def main() -> None:
             said = "".join(c for c in str(error) if c.isprintable())
             reply = [None, 0, said[:300]]
         signal.setitimer(signal.ITIMER_PROF, 0)
+
+
+class _Clock(datetime.datetime):
+    @classmethod
+    def now(cls, tz: Any = None) -> datetime.datetime:
+        del tz
+        return TODAY
 
 
 def _bound_memory() -> None:

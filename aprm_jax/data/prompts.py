@@ -52,9 +52,12 @@ Steps so far:
 Answer with the next step alone, on one line: no introduction, no other steps. When \
 nothing is left to do, answer with #### and the final answer."""
 _NO_PREFIX = "(none)"
+NO_THOUGHTS = "\n\n</think>\n\n"  # behind `<think>`, as Qwen 3 is told to have none
 # What a plain prompt, without a chat template, ends with.
-GENERATOR_CUE = "\n\nRewritten step: "
+_GENERATOR_CUE = "\n\nRewritten step: "
 _SOLVER_CUE = "\n\nNext step: "
+# Words and cue of a Generator, and of a solver.
+TOLD = ((GENERATOR_PROMPT, _GENERATOR_CUE), (SOLVER_PROMPT, _SOLVER_CUE))
 
 Messages = list[dict[str, str]]
 
@@ -120,7 +123,7 @@ def generator_prompt_ids(
       prompt: of `config.prompt.generator`; "" for the default.
     """
     text = filled(prompt or GENERATOR_PROMPT, question, prefix, step)
-    return _reply_ids(tokenizer, text, GENERATOR_CUE)
+    return _reply_ids(tokenizer, text, _GENERATOR_CUE)
 
 
 def solver_prompt_ids(
@@ -176,10 +179,10 @@ def turn_ends(tokenizer: PreTrainedTokenizerFast) -> list[int]:
     said = "Four."
     chat = [{"role": "user", "content": "?"}, {"role": "assistant", "content": said}]
     try:
-        tail = _rendered(tokenizer, chat, reply=False).rpartition(said)[2]
+        _, found, tail = _rendered(tokenizer, chat, reply=False).rpartition(said)
     except TemplateRefusal:  # it is for prompts alone
         return []
-    ids = encode(tokenizer, tail, special=True)
+    ids = encode(tokenizer, tail, special=True) if found else []
     return [i for i in ids if i in tokenizer.added_tokens_decoder][:1]
 
 
@@ -327,13 +330,16 @@ def _rendered(
     except ValueError as error:  # several, and none for chats
         raise ConfigError(f"{tokenizer.name_or_path}: {error}") from None
     # A template that knows no thinking ignores the switch.
-    return render(
+    text = render(
         template,
         messages,
         tokenizer.name_or_path,
         **{**tokenizer.special_tokens_map, "enable_thinking": False},
         add_generation_prompt=reply,
     )
+    # One that knows no switch (DeepSeek-R1) has the answer begin with thoughts.
+    thinks = reply and text.rstrip().endswith("<think>")
+    return text.rstrip() + NO_THOUGHTS if thinks else text
 
 
 def _reply_ids(tokenizer: PreTrainedTokenizerFast, text: str, cue: str) -> list[int]:

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -33,6 +34,7 @@ from aprm_jax.data.rows import UNLABELLED, Batcher, StepRow
 
 STEP_TOKEN = "<step>"
 PERTURB_TOKEN = "<perturb>"
+_MARK = re.compile(r"<\S+>|\[\S+\]")
 
 
 class RowFormat(Batcher, abc.ABC):
@@ -302,12 +304,24 @@ class StepBuilder(RowFormat):
         return [*context, *line], [-1] * len(context) + [index] * len(line)
 
 
+def marks(tokenizer: PreTrainedTokenizerFast) -> list[str]:
+    """What a text must not spell, the longest first: one may be a part of another.
+
+    Special tokens, and ordinary added ones that the chat template writes, for they are
+    marks of turns too, as DeepSeek's `<｜User｜>`. Others (Gemma's `<table>`, line
+    breaks) are text.
+    """
+    template = str(tokenizer.chat_template)
+    words = {
+        t.content
+        for t in tokenizer.added_tokens_decoder.values()
+        if t.special or (_MARK.fullmatch(t.content) and t.content in template)
+    }
+    return sorted((w for w in words if len(w) > 1), key=lambda w: (-len(w), w))
+
+
 def defuse(tokenizer: PreTrainedTokenizerFast, text: str) -> str:
-    """The text with every special token's spelling broken up by a space."""
-    added = tokenizer.added_tokens_decoder.values()
-    # The longest first: a token may be a part of another.
-    words = sorted({t.content for t in added if t.special}, key=lambda w: (-len(w), w))
-    for word in words:
-        if len(word) > 1:
-            text = text.replace(word, f"{word[0]} {word[1:]}")
+    """The text with the spelling of each of `marks` broken up by a space."""
+    for word in marks(tokenizer):
+        text = text.replace(word, f"{word[0]} {word[1:]}")
     return text

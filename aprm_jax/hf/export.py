@@ -19,8 +19,9 @@ from transformers import PreTrainedTokenizerFast
 
 from aprm_jax.config import EXPORT_FORMATS as FORMATS
 from aprm_jax.config.errors import UserError
-from aprm_jax.data.prompts import GENERATOR_CUE, GENERATOR_PROMPT
-from aprm_jax.data.steps import RowFormat, StepBuilder
+from aprm_jax.data.chat_template import TODAY
+from aprm_jax.data.prompts import TOLD
+from aprm_jax.data.steps import RowFormat, StepBuilder, marks
 from aprm_jax.hf import prm_layouts, save
 from aprm_jax.hf.architectures import LANGUAGE_HEAD
 from aprm_jax.hf.builders import open_builder
@@ -417,13 +418,15 @@ def describe(
 
     Of the rows: ids that open one, that end a line (or where a published PRM is read),
     before a Generator's context and that end what is written; the most tokens that are
-    written, the end included; classes of a head, 0 for none; and of prompts in words
-    what opens the reply, and the system's message.
+    written, the end included; classes of a head, 0 for none; of prompts in words what
+    opens the reply, what no text in them may spell, the day on which they are asked,
+    and the system's message.
     """
     head = params.get("head", {}) if spec.head == "token" else {}
     prompted = spec.prompt is not None
+    prompt, cue = TOLD[spec.kind == "solver"]
     if prompted:
-        spec = dataclasses.replace(spec, prompt=spec.prompt or GENERATOR_PROMPT)
+        spec = dataclasses.replace(spec, prompt=spec.prompt or prompt)
     own = builder if isinstance(builder, StepBuilder) and not prompted else None
     opens = [builder.bos_id]
     if spec.layout is not None:
@@ -435,7 +438,9 @@ def describe(
         "stops": _stops(builder),
         "room": _room(spec),
         "classes": len(CLASSES.get(str(spec.head), ())),
-        "cue": GENERATOR_CUE.rstrip(),
+        "cue": cue.rstrip(),
+        "marks": marks(builder.tokenizer),
+        "today": [TODAY.year, TODAY.month, TODAY.day],
         "system": prm_layouts.QWEN_SYSTEM,
     }
     numbers = {name: float(value) for name, value in head.items()}

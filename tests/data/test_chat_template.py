@@ -44,6 +44,17 @@ def test_the_text_is_that_of_transformers(template, reply):
     assert ids == prompts.encode(tokenizer, str(want), special=True)
 
 
+def test_a_template_says_the_same_date_every_day():
+    """Else a run that goes on tomorrow asks something else."""
+    llama = (
+        "{% if not date_string is defined %}{% if strftime_now is defined %}"
+        "{% set date_string = strftime_now('%d %b %Y') %}{% else %}"
+        "{% set date_string = '26 Jul 2024' %}{% endif %}{% endif %}{{ date_string }}"
+    )
+    for template in (llama, "{{ strftime_now('%d %b %Y') }}"):
+        assert render(template, CHAT, "") == "26 Jul 2024"
+
+
 _LOOP = "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}"
 
 

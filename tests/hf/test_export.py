@@ -20,11 +20,12 @@ import aprm_jax
 from aprm_jax.config.groups import MeshConfig
 from aprm_jax.data import prompts as words
 from aprm_jax.data.bpe import train_bpe
-from aprm_jax.data.prompted import PromptedGenerator
 from aprm_jax.data.steps import StepBuilder
 from aprm_jax.hf import export, load, prm_layouts
+from aprm_jax.hf.builders import open_writer
 from aprm_jax.hf.export import ExportError, Origin, Provenance, export_model
 from aprm_jax.hf.prm_layouts import LayoutBuilder
+from aprm_jax.hf.record import read_record
 from aprm_jax.hf.safetensors_io import Checkpoint
 from aprm_jax.models import heads, lora
 from aprm_jax.models.io import ModelSpec, save_model
@@ -175,36 +176,47 @@ def test_a_language_model_writes_our_tokens(kind, stride, tmp_path, monkeypatch)
     assert config_file["eos_token_id"] == list(builder.replies.stop_ids)
 
 
-@pytest.mark.parametrize("chat", [True, False], ids=["chat", "plain"])
-def test_a_generator_told_in_words_writes_our_tokens(chat, tmp_path, monkeypatch):
+_GO = (
+    "<bos>{% for m in messages %}{{ m.content }}<eos>{% endfor %}"
+    "{% if add_generation_prompt %}go:{% endif %}"
+)
+_THINK = _GO.replace("<bos>", "<bos>{{ strftime_now('%Y-%m') }}").replace(
+    "go:", "<think>\n"
+)
+
+
+@pytest.mark.parametrize("kind", ["generator", "solver"])
+@pytest.mark.parametrize("chat", [None, _GO, _THINK], ids=["plain", "chat", "thinks"])
+def test_what_is_told_in_words_writes_our_tokens(chat, kind, tmp_path, monkeypatch):
     pytest.importorskip("torch")
     tokenizer = words.prepare_tokenizer(train_bpe([words.GENERATOR_PROMPT], 300), 0)
-    if chat:
-        tokenizer.chat_template = (
-            "<bos>{% for m in messages %}{{ m.content }}<eos>{% endfor %}"
-            "{% if add_generation_prompt %}go:{% endif %}"
-        )
+    tokenizer.chat_template = chat
     config = tiny.decoder(load.tokenizer_rows(tokenizer), tie_embeddings=False)
     params = {"backbone": tiny_decoder.make_params(config, seed=4)}
-    told = "Rewrite {step} of {question} after {prefix} in {{one}} line"
-    spec = spec_of("generator", config, prompt=told, buckets=(128,), max_new_tokens=10)
+    solves = kind == "solver"
+    told = "Go on with {question} after {prefix} in {{one}} line" + " {step}" * (
+        not solves
+    )
+    spec = spec_of(kind, config, prompt=told, buckets=(192,), max_new_tokens=10)
     folder = export_model(tmp_path / "out", params, spec, tokenizer)
     names = run_card(folder, monkeypatch)
-    builder = PromptedGenerator(tokenizer, None, (128,), told)
+    builder = open_writer(spec, tokenizer)
     sampler = Sampler(
         config,
         stop_ids=builder.replies.stop_ids,
         pad_id=builder.pad_id,
-        prompt_buckets=(128,),
+        prompt_buckets=(192,),
         max_new_tokens=10,
         batch_buckets=(4,),
     )
-    asked = [(q, list(steps[:-1]), steps[-1]) for q, steps in SOLUTIONS]
+    asked: list[Any] = [(q, list(steps[:-1]), steps[-1]) for q, steps in SOLUTIONS]
+    asked.append(("<eos> <step>?", [], "<eos>"))  # it stays text
+    asked = [a[:2] for a in asked] if solves else asked
+    context = builder.context if solves else builder.perturb_context
+    prompts = [context(*a) for a in asked]
+    assert [names["asked"](*a, *[None] * solves) for a in asked] == prompts
     drawn = sampler.sample(
-        params["backbone"],
-        [builder.perturb_context(*a) for a in asked],
-        jax.random.key(0),
-        temperature=0.0,
+        params["backbone"], prompts, jax.random.key(0), temperature=0.0
     )
     for arguments, tokens, length, stopped in zip(
         asked, drawn.tokens, drawn.lengths, drawn.stopped, strict=True
@@ -212,6 +224,23 @@ def test_a_generator_told_in_words_writes_our_tokens(chat, tmp_path, monkeypatch
         want = builder.decode(tokens[: length - stopped].tolist())
         assert names["write"](*arguments) == want.strip()
     assert len({tuple(row) for row in drawn.tokens.tolist()}) > 1
+
+
+@pytest.mark.parametrize("kind", ["generator", "solver"])
+def test_what_is_told_by_default_is_told_the_same_from_its_export(kind, tmp_path):
+    """A solver's words are not a Generator's."""
+    tokenizer = words.prepare_tokenizer(train_bpe([words.GENERATOR_PROMPT], 300), 0)
+    config = tiny.decoder(load.tokenizer_rows(tokenizer), tie_embeddings=False)
+    params = {"backbone": tiny_decoder.make_params(config, seed=4)}
+    spec = spec_of(kind, config, prompt="", max_new_tokens=10)
+    folder = export_model(tmp_path / "out", params, spec, tokenizer)
+    record = read_record(folder, config)
+    assert record is not None
+    before, after = (open_writer(each, tokenizer) for each in (spec, record.spec))
+    assert after.context("2?", ["2"]) == before.context("2?", ["2"])
+    asked = ("2?", ["2"], "2")
+    assert after.perturb_context(*asked) == before.perturb_context(*asked)
+    assert (record.rows["cue"] == "\n\nNext step:") is (kind == "solver")
 
 
 def laid_out(layout: str, tmp_path: Path) -> tuple[Any, ModelSpec, Any]:

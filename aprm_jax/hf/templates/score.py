@@ -9,9 +9,11 @@ beside it says how the model's rows are made.
     write("2 + 3 * 4", [], "2 + 12")       # of a Generator: the step, rewritten
 """
 
+import datetime
 import functools
 import json
 import sys
+import unittest.mock
 from pathlib import Path
 
 import torch
@@ -49,10 +51,29 @@ def model():
     ).eval()
 
 
-def encode(text):
-    """Ids of a line; what spells a special token stays text."""
-    tokenizer().backend_tokenizer.encode_special_tokens = True
-    return tokenizer()(text, add_special_tokens=False).input_ids
+def encode(text, special=False):
+    """Ids of a line; what spells a special token is that token, or stays text."""
+    backend = tokenizer().backend_tokenizer  # calling the tokenizer would reset this
+    backend.encode_special_tokens = not special
+    return backend.encode(text, add_special_tokens=False).ids
+
+
+def chat_ids(chat, **options):
+    """Ids of a chat by the tokenizer's template, as on the date of the training."""
+    module = "transformers.utils.chat_template_utils.datetime"
+    with unittest.mock.patch(module) as clock:
+        clock.now.return_value = datetime.datetime(*ROWS["today"])
+        text = tokenizer().apply_chat_template(chat, tokenize=False, **options)
+    if options.get("add_generation_prompt") and text.rstrip().endswith("<think>"):
+        text = text.rstrip() + "\n\n</think>\n\n"
+    return encode(text, special=True)
+
+
+def plain(text):
+    """A text in a chat spells no special token."""
+    for mark in ROWS["marks"]:
+        text = text.replace(mark, f"{mark[0]} {mark[1:]}")
+    return text
 
 
 def context(question, prefix):
@@ -140,14 +161,13 @@ def linear(x, name):
 
 def qwen2_prm(question, steps):
     """The chat of Qwen2.5-Math-PRM, each step closed by `<extra_0>`."""
-    reply = "".join(step + "<extra_0>" for step in steps)
+    reply = "".join(plain(step) + "<extra_0>" for step in steps)
     chat = [
         {"role": "system", "content": ROWS["system"]},
-        {"role": "user", "content": question},
+        {"role": "user", "content": plain(question)},
         {"role": "assistant", "content": reply},
     ]
-    tokenizer().backend_tokenizer.encode_special_tokens = False
-    ids = tokenizer().apply_chat_template(chat, return_dict=False)
+    ids = chat_ids(chat)
     return ids, [i for i, token in enumerate(ids) if token == ROWS["step"]]
 
 
@@ -234,13 +254,8 @@ def asked(question, prefix, step):
     text = MODEL["prompt"].format(question=question, prefix=lines, step=step)
     if not tokenizer().chat_template:
         return [*opening, *encode(text + ROWS["cue"])]
-    tokenizer().backend_tokenizer.encode_special_tokens = False
-    return tokenizer().apply_chat_template(
-        [{"role": "user", "content": text}],
-        add_generation_prompt=True,
-        enable_thinking=False,
-        return_dict=False,
-    )
+    chat = [{"role": "user", "content": plain(text)}]
+    return chat_ids(chat, add_generation_prompt=True, enable_thinking=False)
 
 
 if __name__ == "__main__":
