@@ -9,10 +9,10 @@ from aprm_jax.hf import gguf
 from aprm_jax.models.io import ModelFileError
 
 # No .bin, no code: neither is ever read.
-_FILES = ("*.safetensors", "*.json", "*.txt", "*.model", "*.jinja")
+FILES = ("*.safetensors", "*.json", "*.txt", "*.model", "*.jinja")
 
 
-def find(name: str, revision: str | None = None, files: Sequence[str] = _FILES) -> Path:
+def find(name: str, revision: str | None = None, files: Sequence[str] = FILES) -> Path:
     """The folder of a model: `name` itself, its GGUF file, or files from the hub.
 
     Args:

@@ -1,7 +1,8 @@
-"""What the data files of a run said when its stages read them: their fingerprints.
+"""What the files a run is given said when its stages read them: their fingerprints.
 
-`data.json` in the workdir has size and SHA-256 of each file, under the source as the
-config writes it. A file whose size and times are those of the record is not read again.
+`data.json` in the workdir has size and SHA-256 of each file (of large weights, that of
+samples), under the source as the config writes it. A file whose size and times are
+those of the record is not read again.
 """
 
 from __future__ import annotations
@@ -13,8 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from aprm_jax.config import Config, Job, for_stage, is_read_by, jobs, stages
-from aprm_jax.files import fingerprint, read_sealed, write_sealed
-from aprm_jax.jobs.given_files import Given, given_to
+from aprm_jax.files import (
+    fingerprint,
+    read_sealed,
+    sampled_fingerprint,
+    write_sealed,
+)
+from aprm_jax.jobs.given_files import WEIGHTS, Given, given_to
 
 FILE = "data.json"
 _SETTLED = 2_000_000_000  # ns after which a file system's clock tells two writes apart
@@ -125,7 +131,9 @@ def _of_file(path: Path, known: Mapping[str, Any]) -> dict[str, Any]:
         return dict(known)
     # A file that is written to this moment may keep its times.
     settled = max(times) < time.time_ns() - _SETTLED
-    return fingerprint(path) | {"times": times if settled else None}
+    weights = any(path.match(pattern) for pattern in WEIGHTS)
+    taken = sampled_fingerprint(path) if weights else fingerprint(path)
+    return taken | {"times": times if settled else None}
 
 
 def _said(known: Mapping[str, Any] | None) -> str:

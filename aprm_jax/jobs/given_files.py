@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import parse_qs
 
-from aprm_jax.config import Config, Job, flat, jobs, stages
+from aprm_jax.config import Config, Job, flat, is_read_by, jobs, stages
 from aprm_jax.config.setting import items_of
 from aprm_jax.data.files import data_files
 from aprm_jax.data.sources import is_name
+from aprm_jax.hf import gguf, hub
+from aprm_jax.jobs.backbones import ROLES, name_of
 from aprm_jax.models.io import SPEC_FILE
 
 DOMAIN_FILES = (
@@ -20,6 +22,8 @@ DOMAIN_FILES = (
     "domain.model_solutions",
     "domain.processbench",
 )
+WEIGHTS = ("*.safetensors", f"*{gguf.ENDING}")
+_PUSHED = "rl.rollouts.folder"  # weights that a stage writes for a server
 _SCORES = "scores:"  # a verifier that is a file
 _LIKELIHOOD = "likelihood:"  # one that is a solver
 
@@ -39,15 +43,17 @@ class Given(NamedTuple):
 
     @property
     def files(self) -> list[Path]:
-        """Itself, or the data files of the folder, sorted."""
-        return sorted(data_files(self.path)) if self.path.is_dir() else [self.path]
+        """Itself, or the model or the data files of the folder, sorted."""
+        if not self.path.is_dir():
+            return [self.path]
+        return _model_files(self.path) or sorted(data_files(self.path))
 
 
 def given_to(config: Config, job: Job) -> list[Given]:
     """What a stage reads of the files that its config names and that are there.
 
     Of a model of ours outside of the run its description, which has the checksums of
-    its files.
+    its files; of one of Hugging Face in a local folder all that is read of it.
 
     Args:
       config: of the stage.
@@ -108,17 +114,41 @@ def _named(
 
 
 def _models(config: Config, job: Job) -> Iterator[Given]:
-    """The descriptions of models that a stage names by their folders."""
+    """The models that a stage names by their folders."""
     own = {name for name, _ in stages(config)}
     group = flat(getattr(config, job.group), f"{job.group}.")
     listed = [(field, item) for field in group for item in items_of(group[field])]
-    for field, text in dict.fromkeys((*job.sources(config), *listed)):
+    backbones = [
+        (f"{role}.backbone", name_of(config, role))
+        for role in ROLES
+        if is_read_by(job, f"{role}.backbone")
+    ]
+    for field, text in dict.fromkeys((*job.sources(config), *listed, *backbones)):
         name = text.removeprefix(_LIKELIHOOD) if isinstance(text, str) else ""
-        if not name or name.partition("/")[0] in own:
+        of_run = (field, text) not in backbones and name.partition("/")[0] in own
+        if not name or of_run or field == _PUSHED:
             continue
-        for path in (Path(name, SPEC_FILE), Path(name, "model", SPEC_FILE)):
-            if path.is_file():
-                yield Given(field, text, path)
+        path = _model(name)
+        if path is not None:
+            yield Given(field, text, path)
+
+
+def _model(name: str) -> Path | None:
+    """What tells the weights that a name means from others; None for no local model."""
+    for path in (Path(name, SPEC_FILE), Path(name, "model", SPEC_FILE)):
+        if path.is_file():
+            return path
+    place = Path(name.removeprefix(gguf.SCHEME)).expanduser()
+    whole = place.is_file() and place.suffix == gguf.ENDING
+    return place if whole or (place.is_dir() and _model_files(place)) else None
+
+
+def _model_files(folder: Path) -> list[Path]:
+    """The files of a model of Hugging Face, sorted; none of another folder."""
+    if not any(any(folder.glob(pattern)) for pattern in WEIGHTS):
+        return []
+    kinds = (*WEIGHTS, *hub.FILES)
+    return sorted({file for kind in kinds for file in folder.glob(kind)})
 
 
 def _of_field(

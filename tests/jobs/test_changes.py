@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 
 import command
@@ -534,6 +535,51 @@ def test_other_weights_of_a_model_outside_of_the_run_are_other_data(tmp_path):
     with pytest.raises(
         WorkdirError, match=r"of values with other data:\n.*pav\.solver"
     ):
+        plan(config, root)
+
+
+def test_other_weights_of_a_model_of_hugging_face_are_other_data(tmp_path):
+    models = {name: tmp_path / "hf" / name for name in ("lm", "prm", "judge")}
+    for name, folder in models.items():
+        folder.mkdir(parents=True)
+        (folder / "config.json").write_text("{}")
+        (folder / "model-1-of-1.safetensors").write_text(f"of {name}")
+    gguf = tmp_path / "hf" / "judge.gguf"
+    gguf.write_text("of a file")
+    config = changed(
+        stages=("solver:sft", "warm:prm", "evaluate", "attack"),
+        solver__backbone=str(models["lm"]),
+        prm__backbone=str(models["prm"]),
+        attack__verifiers=(str(models["judge"]), f"likelihood:{gguf}"),
+    )
+    with config.unlocked():
+        config.overrides = {}
+    root = tmp_path / "run"
+    root.mkdir()
+    begin(config, root)
+    for name in ("warm", "attack"):
+        (root / name).mkdir()
+        mark_done(root / name, {})
+    assert not begin(config, root).again
+    for place in (models["judge"] / "model-1-of-1.safetensors", gguf):
+        place.write_text("of somebody")
+        assert begin(config, root).again == ("attack",)
+    # What is not read of a folder changes nothing.
+    (models["prm"] / "pytorch_model.bin").write_text("of nobody")
+    assert not begin(config, root).again
+    (models["prm"] / "model-1-of-1.safetensors").write_text("OF PRM")
+    with pytest.raises(WorkdirError) as error:
+        plan(config, root)
+    said = str(error.value)
+    assert re.search(r"results of warm with other data:", said)
+    assert "prm.backbone, " in said and "model-1-of-1.safetensors: there 6 b" in said
+    (models["prm"] / "model-1-of-1.safetensors").write_text("of prm")
+    assert not begin(config, root).again
+    # It was known before anything had learned from it.
+    (models["lm"] / "config.json").write_text('{"a": 1}')
+    (root / "solver").mkdir()
+    mark_done(root / "solver", {})
+    with pytest.raises(WorkdirError, match=r"(?s)of solver.*solver\.backbone, "):
         plan(config, root)
 
 
