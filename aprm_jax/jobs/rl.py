@@ -106,6 +106,7 @@ def run(context: Context) -> dict[str, Any]:
     for name in config.rewards:
         check_source(name, verifier)
     samples, task = LineLog(context.directory / ROLLOUTS), _task(role)
+    served = _rollouts(role, policy, config)
     rounds = Rounds(
         task,
         config,
@@ -115,7 +116,7 @@ def run(context: Context) -> dict[str, Any]:
         guard=guard,
         implicit=_implicit(role, task, config),
         sink=lambda row: samples.append(json.dumps(row)),
-        rollouts=_rollouts(role, policy, config),
+        rollouts=served,
     )
     try:
         state = run_loop(
@@ -129,6 +130,8 @@ def run(context: Context) -> dict[str, Any]:
         )
     except BrokenModelError as error:
         raise JobError(f"{', '.join(c.rl.verifiers)}: {error}") from error
+    if served is not None:
+        served.close()
     return _result(role, rounds, state, guard)
 
 

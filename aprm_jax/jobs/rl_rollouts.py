@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import hashlib
+import platform
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,8 +14,8 @@ from typing import Any
 from aprm_jax.data.problem import Problem
 from aprm_jax.files import fingerprint
 from aprm_jax.hf.export import export_model
-from aprm_jax.jobs.context import Context
-from aprm_jax.servers.client import read_key
+from aprm_jax.jobs.context import Context, log
+from aprm_jax.servers.client import EndpointError, read_key
 from aprm_jax.servers.weights import WeightServer
 from aprm_jax.solvers.completions import Completions
 from aprm_jax.solvers.endpoint import EndpointSolver
@@ -25,6 +26,7 @@ from aprm_jax.training import hosts
 FOLDER = "rollouts"  # of the adapter that is loaded, in the stage's own
 FORMATS = ("causal_lm", "peft")  # of a model, of an adapter
 WEIGHTS = "*.safetensors"
+_NEXT = "next"  # what is being written; no adapter is called so
 
 
 class ServedRollouts:
@@ -94,17 +96,38 @@ class ServedRollouts:
             self._write(Path(self._role.config.rl.rollouts.folder), params)
             self._weights.reload()
             return
-        folder = self._write(self._role.directory / FOLDER / str(version), params)
-        # A server keeps what it has read by a name: other weights have another.
-        name = f"{self._role.stage}-{_digest(folder)[:12]}"
+        written = self._write(self._role.directory / FOLDER / _NEXT, params)
+        # A server keeps what it has read by a name: other weights have another, and
+        # another run's are not taken for ours, nor unloaded under its hands.
+        run = f"{platform.node()}:{written.parent.absolute()}"
+        run = hashlib.sha256(run.encode()).hexdigest()
+        name = f"{self._role.stage}.{run[:8]}-{_digest(written)[:12]}"
+        folder = written.with_name(name)
+        if folder.exists():  # as written before a restart
+            shutil.rmtree(folder)
+        written.rename(folder)
         self._weights.load_adapter(name, folder)
-        before = self._solver.model
         self._solver = dataclasses.replace(self._solver, model=name)
-        if before not in ("", name):
-            self._weights.unload_adapter(before)
-        for old in folder.parent.iterdir():
-            if old != folder:
+        self._forget(keep=name)
+
+    def _forget(self, keep: str = "") -> None:
+        """Has the server forget what it was told of, by this start or one before it.
+
+        A folder lies there from before its adapter is loaded until it is forgotten.
+        """
+        for old in (self._role.directory / FOLDER).glob("*"):
+            if old.name != keep:
+                self._weights.unload_adapter(old.name)
                 shutil.rmtree(old)
+
+    def close(self) -> None:
+        """Leaves the server without an adapter of this stage; tells where it cannot."""
+        if not hosts.leader():
+            return
+        try:
+            self._forget()
+        except EndpointError as error:
+            log.warning("%s: an adapter stays on the server: %s", FOLDER, error)
 
     def _write(self, folder: Path, params: Any) -> Path:
         # A tokenizer of its own: what is written reads special tokens in a text.
@@ -116,8 +139,9 @@ class ServedRollouts:
 
 
 def _digest(folder: Path) -> str:
-    """Of the weights in a folder."""
-    sums = [fingerprint(file)["sha256"] for file in sorted(folder.glob(WEIGHTS))]
+    """Of the weights in a folder, and of how they are applied."""
+    files = [*sorted(folder.glob(WEIGHTS)), folder / "adapter_config.json"]
+    sums = [fingerprint(file)["sha256"] for file in files]
     return hashlib.sha256("".join(sums).encode()).hexdigest()
 
 

@@ -19,7 +19,7 @@ from tiny_server import Reply, Server, serving
 
 from aprm_jax.config import ConfigError, jobs
 from aprm_jax.hf.export import ExportError, export_model
-from aprm_jax.jobs import rl
+from aprm_jax.jobs import rl, rl_rollouts
 from aprm_jax.models.io import load_model
 from aprm_jax.rl.task import Task
 from aprm_jax.servers.client import EndpointError
@@ -177,14 +177,14 @@ def test_a_server_draws_with_the_adapter_of_some_rounds_before(
     c = config(vllm.server.url, base, **{"rl.rollouts.every": 2})
     rl.check(tiny_run.at("rl", c, tmp_path), {})
     rl.run(tiny_run.at("rl", c, tmp_path, "whole"))
-    # Two adapters were told of, each by a name of its own, and the first is forgotten.
-    (load, first), (again, second), (unload, gone) = vllm.asked
-    assert load == again == PUSHES[0] and unload == PUSHES[1]
-    assert first == gone != second and set(vllm.models) == {"base", second}
+    # Two adapters were told of, each by a name of its own, and both are forgotten.
+    (load, first), (again, second), (unload, gone), (leave, left) = vllm.asked
+    assert load == again == PUSHES[0] and unload == leave == PUSHES[1]
+    assert first == gone != second == left and set(vllm.models) == {"base"}
     asked = [b["model"] for b in vllm.server.bodies if "prompt" in b]
     half = asked.index(second)
     assert set(asked[:half]) == {first} and set(asked[half:]) == {second}
-    assert len(list((tmp_path / "whole/rollouts").iterdir())) == 1
+    assert not list((tmp_path / "whole/rollouts").iterdir())
     # transformers' probabilities are ours, where the weights are those of the round.
     found = drifts(tmp_path / "whole")
     assert max(found[0], found[2]) < 2e-4
@@ -210,6 +210,45 @@ def test_a_server_draws_with_the_adapter_of_some_rounds_before(
     ends = [load_model(tmp_path / name / "adapter")[0] for name in ("whole", "cut")]
     same = jax.tree.map(lambda a, b: bool((a == b).all()), *ends)
     assert all(jax.tree.leaves(same))
+
+
+def test_what_a_former_start_loaded_is_forgotten(vllm, base, tmp_path, monkeypatch):
+    c = config(vllm.server.url, base, **{"rl.updates": 2, "checkpoint.every": 9})
+
+    def killed(self, text):
+        if json.loads(text)["step"] == 1:
+            raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(rl.LineLog, "append", killed)
+        with pytest.raises(Killed):
+            rl.run(tiny_run.at("rl", c, tmp_path))
+    (left,) = vllm.models.keys() - {"base"}
+    # It starts anew with other weights than those that are loaded.
+    vllm.asked.clear()
+    rl.run(tiny_run.at("rl", c, tmp_path))
+    assert [name for path, name in vllm.asked if path == PUSHES[1]].count(left) == 2
+    assert vllm.asked.index((PUSHES[1], left)) < vllm.asked.index((PUSHES[0], left))
+    assert set(vllm.models) == {"base"}
+    # Another run's are its own, even where the weights are the same.
+    vllm.asked.clear()
+    other = tmp_path / "other"
+    other.mkdir()
+    rl.run(tiny_run.at("rl", c, other))
+    assert left not in [name for _, name in vllm.asked]
+
+
+def test_an_adapter_that_cannot_be_forgotten_ends_no_run(
+    vllm, base, tmp_path, monkeypatch, caplog
+):
+    def refused(self, name):
+        raise EndpointError("solver.endpoint: not now")
+
+    c = config(vllm.server.url, base, **{"rl.updates": 1})
+    monkeypatch.setattr(rl_rollouts.WeightServer, "unload_adapter", refused)
+    with caplog.at_level("WARNING"):
+        rl.run(tiny_run.at("rl", c, tmp_path))
+    assert "an adapter stays on the server: solver.endpoint: not now" in caplog.text
 
 
 def test_rounds_that_overlap_are_drawn_one_update_behind(vllm, base, tmp_path):
