@@ -46,6 +46,10 @@ class ExploreConfig:
         """Whether the solver has anything to do."""
         return self.forced > 0 or self.plausible > 0
 
+    def opened(self, situations: int) -> int:
+        """Of how many situations of a round the solver begins the replies."""
+        return round(self.forced * situations)
+
 
 @dataclasses.dataclass(frozen=True)
 class GameConfig:

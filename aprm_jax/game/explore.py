@@ -75,7 +75,7 @@ class Explorer:
           key: of the solver's draws.
           rng: says how long each opening is.
         """
-        count = round(self.config.forced * len(prompts)) * group_size
+        count = self.config.opened(len(prompts)) * group_size
         points = [prompts[i // group_size].situation for i in range(count)]
         contexts = [self._builder.context(p.question, p.prefix) for p in points]
         longest = self._sampler.prompt_buckets[-1]

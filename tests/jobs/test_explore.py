@@ -57,6 +57,13 @@ def test_help_needs_a_solver_that_has_a_name(field):
         tiny_run.small({f"game.explore.{field}": 0.5})
 
 
+def test_a_share_that_comes_to_no_situation_is_refused():
+    few = HELP | {"game.groups": 4, "game.explore.forced": 0.1}
+    with pytest.raises(ConfigError, match=r"forced=0\.1 of game\.groups=4 .* is none"):
+        tiny_run.small(few)
+    tiny_run.small(few | {"game.groups": 8})
+
+
 def test_the_solver_is_a_source_of_its_stage(root):
     fields = HELP | {"game.explore.solver": "nobody"}
     with pytest.raises(ConfigError, match=re.escape("game.explore.solver='nobody'")):

@@ -30,6 +30,11 @@ def _validate(config: Config) -> None:
             "game.explore.solver must name the solver that game.explore.forced and "
             "game.explore.plausible ask: a stage, or a folder"
         )
+    if explore.forced and not explore.opened(config.game.groups):
+        raise ConfigError(
+            f"game.explore.forced={explore.forced} of game.groups={config.game.groups} "
+            "situations a round is none of them: raise either, or set it to 0"
+        )
     if config.game.moments == "factored" and (
         config.game.b1 or not config.game.optimistic
     ):
