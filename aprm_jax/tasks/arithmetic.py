@@ -62,6 +62,10 @@ _SPLIT_BUCKETS = {split: frozenset({9}) for split in SPLITS} | {"dev": frozenset
 class ArithmeticConfig:
     """What problems look like and who writes the corpus. Shares are of 1.
 
+    Those of operators and brackets are of what is drafted. A draft that no solution
+    keeps below `largest` is drawn again: of 2000 training problems 0.51, 0.15 and 0.34
+    of the operators were left, and 0.37 had a bracket.
+
     Attributes:
       modulus: of the arithmetic, 10; 0 for the ordinary one.
       authors: whose wrong facts are believed, of `AUTHORS`; the second population
