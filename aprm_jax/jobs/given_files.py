@@ -138,7 +138,7 @@ def _model(name: str) -> Path | None:
     for path in (Path(name, SPEC_FILE), Path(name, "model", SPEC_FILE)):
         if path.is_file():
             return path
-    place = Path(name.removeprefix(gguf.SCHEME)).expanduser()
+    place = Path(os.path.expanduser(name.removeprefix(gguf.SCHEME)))
     whole = place.is_file() and place.suffix == gguf.ENDING
     return place if whole or (place.is_dir() and _model_files(place)) else None
 

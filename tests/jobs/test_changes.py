@@ -564,6 +564,7 @@ def test_other_weights_of_a_model_of_hugging_face_are_other_data(tmp_path):
     for place in (models["judge"] / "model-1-of-1.safetensors", gguf):
         place.write_text("of somebody")
         assert begin(config, root).again == ("attack",)
+        mark_done(root / "attack", {})
     # What is not read of a folder changes nothing.
     (models["prm"] / "pytorch_model.bin").write_text("of nobody")
     assert not begin(config, root).again
@@ -572,7 +573,7 @@ def test_other_weights_of_a_model_of_hugging_face_are_other_data(tmp_path):
         plan(config, root)
     said = str(error.value)
     assert re.search(r"results of warm with other data:", said)
-    assert "prm.backbone, " in said and "model-1-of-1.safetensors: there 6 b" in said
+    assert "prm.backbone, " in said and 'model-1-of-1.safetensors: there "6 b' in said
     (models["prm"] / "model-1-of-1.safetensors").write_text("of prm")
     assert not begin(config, root).again
     # It was known before anything had learned from it.
