@@ -97,6 +97,7 @@ FUNCTIONS: dict[str, _Function] = {
     "arcsinh": lambda x: MP.asinh(approximate(x)),
     "arccosh": lambda x: MP.acosh(approximate(x)),
     "arctanh": _arctanh,
+    "cis": lambda x: MP.expj(approximate(real(x))),
     "exp": exp,
     "ln": ln,
     "log": _log10,

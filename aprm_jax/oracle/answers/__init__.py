@@ -6,9 +6,11 @@ r"""Final answers: finds the one that a solution states, tells whether two agree
     True
 
 The rules are those that public graders share: units and currency signs may be left out
-but not contradicted, `10%` is 10 or 0.1, lists have no order but tuples do, `x = 5` is
-5, and a decimal agrees with what it is the rounding of (from three digits on). Nothing
-here raises on any text, and nothing is evaluated but by our own bounded parser.
+but not contradicted (12 is 12 apples, and 12 apples are no 12 oranges; synonyms count
+as other things, for a wrong answer that passes costs more), `10%` is 10 or 0.1, lists
+have no order but tuples do, `x = 5` is 5, and a decimal agrees with what it is the
+rounding of (from three digits on). Nothing here raises on any text, and nothing is
+evaluated but by our own bounded parser.
 """
 
 from aprm_jax.oracle.answers.equivalence import (

@@ -330,6 +330,8 @@ class Atoms(Forms, abc.ABC):
             raise TermError("a currency sign without a number")
         if name in ("sum", "prod"):
             return self.series(name)
+        if name == "dots" and (self.at == len(self.tokens) or self.sees(",")):
+            return symbol("dots")
         if name in UNREAD:
             raise TermError(f"the command {name[:20]!a} is not read")
         return self.subscripted(name)

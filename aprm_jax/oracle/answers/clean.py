@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from fractions import Fraction
 
 from aprm_jax.oracle.answers.wordings import (
     bare,
@@ -10,8 +11,14 @@ from aprm_jax.oracle.answers.wordings import (
     in_figures,
     one_spelling,
 )
+from aprm_jax.oracle.numerals import number_in_words
 from aprm_jax.oracle.units import everyday
 
+_VULGAR = "½¼¾⅓⅔⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞"
+_SHARES = (
+    *("12", "14", "34", "13", "23", "15", "25", "35", "45", "16", "56", "18", "38"),
+    *("58", "78"),
+)
 _SIGNS = {
     **dict.fromkeys("−–—﹣－", "-"),
     **dict.fromkeys("×·⋅∙✕", "*"),
@@ -43,11 +50,13 @@ _SIGNS = {
     "º": r"^\circ ",
     "ℝ": r"\mathbb{R}",
     "→": r"\to ",
-    "½": r"\frac{1}{2}",
-    "¼": r"\frac{1}{4}",
-    "¾": r"\frac{3}{4}",
-    "⅓": r"\frac{1}{3}",
-    "⅔": r"\frac{2}{3}",
+    **{
+        sign: rf"\frac{{{s[0]}}}{{{s[1:]}}}"
+        for sign, s in zip(_VULGAR, _SHARES, strict=True)
+    },
+    "‰": r"\cdot\frac{1}{1000}",
+    "∛": r"\sqrt[3] ",
+    "₹": r"\text{₹}",
     "²": "^2",
     "³": "^3",
     "⁴": "^4",
@@ -82,6 +91,34 @@ _SIGNS = {
     "\u202f": " ",
     "\u200b": None,
 }
+# 1'234, 1.234.567, 1.234.567,89: thousands as some countries write them.
+_LOCAL = re.compile(
+    r"(?<![\w.,'])([0-9]{1,3})(?:((?:'[0-9]{3})+)|((?:\.[0-9]{3}){2,})(?:,([0-9]+))?)"
+    r"(?![\w.,'][0-9]|['\w])"
+)
+_CURRENCY = re.compile(
+    r"(US(?=\\?\$)|USD|EUR|GBP|INR|JPY|CNY|RMB|Rs\.?)\s?\\?\$?\s?([0-9][0-9.,]*)"
+)
+_CODES = {
+    **{"US": "dollars", "USD": "dollars", "EUR": "euros", "GBP": r"\text{£}"},
+    **{"JPY": "yen", "CNY": "yuan", "RMB": "yuan"},
+}
+_IN_BASE = re.compile(
+    r"\(?([0-9][0-9A-Za-z]*)\)?\s*(?:_\s*\{?\s*|\(?\s*base[ -]?)\s*"
+    r"([0-9]+|[a-z]+)\s*\}*\)?"
+)
+_RATIO_OF = re.compile(r"([a-z0-9]+) (?:out of|in) ([a-z0-9]+)", re.IGNORECASE)
+_HALF_MORE = re.compile(r"([0-9]+) and a half")
+_NUMBERED = re.compile(r"([0-9]+)(?:st|nd|rd|th)")
+_ORDINALS = (
+    *("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth"),
+    *("ninth", "tenth", "eleventh", "twelfth"),
+)
+_BUILDER = re.compile(r"\{\s*[a-zA-Z]\s*(?:\||:|\\mid).*(?:[<>=]|\\[lgn]e)")
+_TIMES = re.compile(r"(?<=[0-9]) times(?=$| (?:as|more|less|the|[a-z]+er)\b)")
+_HALF_LINES = re.compile(
+    r"\\mathbb\s*\{?R\}?(?:\^\{?\s*([+-])\s*\}?|_\s*\{\s*(>|<|\\g[e]q?|\\l[e]q?)\s*0\s*\})"
+)
 # A Python string that was not raw has turned \\f and \\b into control signs; some texts
 # have lost the backslash.
 _ESCAPES = {"\x07": r"\a", "\x08": r"\b", "\x0b": r"\v", "\x0c": r"\f"}
@@ -103,7 +140,8 @@ _STYLE = re.compile(
 )
 _DELIMITED = re.compile(r"\\[()\[\]]")
 _LEADING = re.compile(
-    r"^(?:approximately|about|roughly|exactly|only|is|are|at|on|equals|approx\.?|around)\s+",
+    r"^(?:approximately|about|roughly|exactly|only|is|are|at|on|equals|approx\.?|around"
+    r"|(?:a )?total of)\s+",
     re.IGNORECASE,
 )
 _ENDING = re.compile(r"[\s.,;:?\"`]+$")
@@ -154,15 +192,19 @@ _THOUSANDS_OF_MONEY = re.compile(
     r"((?:\\\$|^\$(?=[^$]*$))\s?[0-9][0-9.,]*)\s?([kKmMbB])\b"
 )
 _LARGE = {"k": "thousand", "m": "million", "b": "billion"}
+_MANY = "infinitely many"
 _WORDS = {
     **{"noon": "12 PM", "midnight": "12 AM"},
     **{"infinity": r"\infty", "negative infinity": r"-\infty"},
     "no": r"\text{no}",  # and no n times o
     **dict.fromkeys(("dne", "d.n.e", "undefined"), "does not exist"),
-    "all integers": r"\mathbb{Z}",
+    **dict.fromkeys(("all integers", "integers"), r"\mathbb{Z}"),
+    **dict.fromkeys(("all natural numbers", "natural numbers"), r"\mathbb{N}"),
+    **dict.fromkeys(("infinite solutions", "infinitely many solutions"), _MANY),
+    **{"converges": "convergent", "diverges": "divergent"},
 }
 _TEMPERATURE = re.compile(
-    r"\s*\bdeg(?:ree)?s? (C|F)(?:elsius|ahrenheit)?\b"
+    r"\s*\\?\bdeg(?:ree)?s? (C|F)(?:elsius|ahrenheit)?\b"
     r"|\s*\\text\s*\{\s*deg(?:ree)?s? (C|F)(?:elsius|ahrenheit)?\s*\}",
     re.IGNORECASE,
 )
@@ -170,9 +212,11 @@ _PLUS_OR_MINUS = re.compile(r"\+\s?/\s?-|\bplus or minus\b", re.IGNORECASE)
 _EXCEPT = re.compile(r"all real numbers except(?: for)? (.+)", re.IGNORECASE)
 _ENDS_INSIDE = r"([^()\[\],]+,[^()\[\],]+)"
 # Intervals whose open ends have a bracket that is turned away: `[1, 2[`, `]1, 2]`.
-_TURNED_AWAY = re.compile(rf"\[{_ENDS_INSIDE}\[|\]{_ENDS_INSIDE}\]")
+_TURNED_AWAY = re.compile(rf"\[{_ENDS_INSIDE}\[|\]{_ENDS_INSIDE}\]|\]{_ENDS_INSIDE}\[")
+_ANGLED = re.compile(r"<([^<>=]+(?:,[^<>=]+)+)>")
 _ARC = re.compile(
     r"(?<![0-9])([0-9]+)\s*\^\s*\{?\s*\\circ\s*\}?\s*([0-9]{1,2})\s*'(?!')"
+    r"(?:\s*([0-9]{1,2})\s*(?:''|\"))?"
 )
 _MINUS = re.compile(
     r"^(?:(?:negative|minus)\s+(?=[0-9\\])|\\text\s*\{\s*(?:negative|minus)\s*\}\s*)",
@@ -205,10 +249,8 @@ def clean(text: str) -> str:
     text = _COLOUR.sub("", _TAG.sub("", text))
     text = _OVER.sub(r"\\frac{\1}{\2}", text)
     text = re.sub(r"(?<=[0-9])\s*\^\s*(?:o(?![a-z])|\{o\})", r"^\\circ", text)
-    text = re.sub(r"^(-?[0-9.]+) to (-?[0-9.]+)$", r"\1:\2", text)
-    text = _ARC.sub(
-        lambda m: rf"\frac{{{60 * int(m[1]) + int(m[2])}}}{{60}}^\circ", text
-    )
+    text = re.sub(r"^(-?[0-9./]+) to (-?[0-9./]+)$", r"\1:\2", text)
+    text = _ARC.sub(_degrees, text)
     text = _TEMPERATURE.sub(lambda m: rf"^\circ {(m[1] or m[2]).upper()}", text)
     text = _PLUS_OR_MINUS.sub(r"\\pm ", text)
     text = feet_and_inches(text)
@@ -253,7 +295,15 @@ def clean(text: str) -> str:
     text = _EXCEPT.sub(r"\\mathbb{R}\\setminus\{\1\}", text)
     turned = _TURNED_AWAY.fullmatch(text)
     if turned:
-        text = f"[{turned[1]})" if turned[1] else f"({turned[2]}]"
+        left, right, both = turned.groups()
+        text = f"[{left})" if left else f"({right}]" if right else f"({both})"
+    text = _ANGLED.sub(r"(\1)", text) if _ANGLED.fullmatch(text) else text
+    text = re.sub(r"(?<![a-zA-Z\\])oo(?![a-zA-Z])", r"\\infty", text)
+    text = re.sub(r"(?<=,)\s*\.{3,}(?=\s*,)", r"\\dots", text)
+    text = _TIMES.sub(r" \\text{times}", text)
+    text = re.sub(r"\b(sq|cu)\.|(per) (?=cent\b)", r"\1\2", text)
+    text = _HALF_LINES.sub(_half_line, text)
+    text = _said(_LOCAL.sub(_thousands, text))
     if _WORDED.fullmatch(text):
         text = bare(text)
     text = in_figures(one_spelling(_AND.sub(_smaller, text)))
@@ -270,6 +320,53 @@ def _smaller(match: re.Match[str]) -> str:
     if larger and smaller and larger[0] == smaller[0] and larger[1] > smaller[1]:
         return f"{match[1]} {match[2]} "
     return match[0]
+
+
+def _degrees(match: re.Match[str]) -> str:
+    """Degrees with minutes and seconds as a fraction of degrees."""
+    seconds = 60 * (60 * int(match[1]) + int(match[2])) + int(match[3] or 0)
+    return rf"\frac{{{seconds}}}{{3600}}^\circ"
+
+
+def _half_line(match: re.Match[str]) -> str:
+    """The positive numbers of `\\mathbb{R}^+`, and their like."""
+    sign = match[1] or match[2]
+    closed = "e" in sign
+    if sign == "+" or sign[0] == ">" or "g" in sign:
+        return rf"{'[' if closed else '('}0,\infty)"
+    return rf"(-\infty,0{']' if closed else ')'}"
+
+
+def _thousands(match: re.Match[str]) -> str:
+    whole = match[1] + re.sub(r"[.']", "", match[2] or match[3])
+    return f"{whole}.{match[4]}" if match[4] else whole
+
+
+def _said(text: str) -> str:
+    """A whole answer in words, or in a base or a currency that words tell."""
+    if len(text) > _LONGEST_PERIOD:
+        return text
+    found = _NUMBERED.fullmatch(text)
+    if found is not None:
+        return found[1]
+    if text.lower() in _ORDINALS:
+        return str(_ORDINALS.index(text.lower()) + 1)
+    found = _HALF_MORE.fullmatch(text)
+    if found is not None:
+        return rf"{found[1]}\frac{{1}}{{2}}"
+    found = _CURRENCY.fullmatch(text)
+    if found is not None:
+        return f"{found[2]} {_CODES.get(found[1], 'rupees')}"
+    found = _RATIO_OF.fullmatch(text)
+    if found is not None:
+        parts = [
+            Fraction(x) if x.isdigit() else number_in_words(x) for x in found.groups()
+        ]
+        if all(parts):
+            return rf"\frac{{{parts[0]}}}{{{parts[1]}}}"
+    found = _IN_BASE.fullmatch(text)
+    base = found and (found[2] if found[2].isdigit() else number_in_words(found[2]))
+    return f"{found[1].upper()}_{{{base}}}" if found and base else text
 
 
 def _matrix_safe(text: str) -> str:
@@ -297,7 +394,7 @@ def _unwrap(text: str) -> str:
         depth += (character == "{") - (character == "}")
         if depth == 0 and at < len(text) - 1:
             return text
-    return text[1:-1].strip()
+    return rf"\{text[:-1]}\}}" if _BUILDER.match(text) else text[1:-1].strip()
 
 
 def alike(a: str, b: str) -> bool:
@@ -308,4 +405,5 @@ def alike(a: str, b: str) -> bool:
 def plain(text: str) -> str:
     """Words without case, articles and the commands around them."""
     text = re.sub(r"\\(?:text|mbox|textbf|mathrm|textnormal|mathbf|rm)\b", "", text)
+    text = re.sub(r"\b[aA]n? (?=[a-z]{2})|(?<=[A-Za-z])\.", "", text)
     return re.sub(r"[\s{}\\$]|\bthe\b", "", text).casefold().rstrip(".")

@@ -10,6 +10,7 @@ from fractions import Fraction
 from typing import Literal, Protocol, get_args, runtime_checkable
 
 from aprm_jax.oracle.answers.clean import alike, clean, plain
+from aprm_jax.oracle.answers.dates import same_date, same_time
 from aprm_jax.oracle.answers.extraction import (
     MAX_ANSWER,
     choice_letters,
@@ -25,7 +26,6 @@ from aprm_jax.oracle.answers.wordings import (
     has_way,
     opposed,
     same_residue,
-    same_time,
     without_ways,
 )
 
@@ -128,7 +128,7 @@ def same_answer(
     if kind in ("choice", "choices"):
         return _choices(given, expected, several=kind == "choices")
     wanted, found = _readings(expected), _readings(given)
-    if alike(found[0], wanted[0]):
+    if alike(found[0], wanted[0]) and not opposed(found[-1], wanted[-1]):
         return AnswerVerdict(Outcome.EQUAL, "written alike")
     if kind == "text":
         same = any(plain(a) == plain(b) for a in found for b in wanted)
@@ -168,7 +168,10 @@ def grade(given: str | None, reference: str) -> bool:
 
 
 _LETTERS = re.compile(r"\(?([A-J])\)?|[A-D]{2,4}|[A-J](?:\s*(?:,|and|&)\s*[A-J])+")
-_OPTION = re.compile(r"(?:\([A-J]\)|[A-J][.):]) ?\w.*")
+_OPTION = re.compile(r"(?:\([A-J]\)|[A-J][.):]) *\w.*")
+_CALLED = re.compile(
+    r"^(?:option|choice)s?\s+(?=\(?[A-Ja-j]\)?(?![A-Za-z]))", re.IGNORECASE
+)
 
 
 def _means_options(given: str, expected: str) -> bool:
@@ -192,7 +195,9 @@ def _tolerance(absolute: float | None, relative: float | None) -> Tolerance:
 
 def _bare_letters(text: str) -> str:
     text = re.sub(r"\\(?:text|mathrm|textbf|mathbf|mbox)\b", "", text)
-    return re.sub(r"[{}\\$\s]", " ", text).strip()
+    text = re.sub(r"[{}\\$\s]", " ", text).strip()
+    bare = _CALLED.sub("", text)
+    return bare.upper() if bare != text and len(bare) <= 3 else bare
 
 
 def _readings(text: str) -> list[str]:
@@ -255,24 +260,21 @@ def _compare(
 
 
 def _pair(given: str, expected: str, matcher: Matcher) -> tuple[bool | None, str]:
-    for decided in (same_time(given, expected), same_residue(given, expected)):
+    for same in (same_time, same_date, same_residue):
+        decided = same(given, expected)
         if decided is not None:
             return decided, ""
     if has_way(given) and has_way(expected):  # the same one
         given, expected = without_ways(given), without_ways(expected)
-    try:
-        wanted = _terms(expected)
-    except TermError as error:
-        return None, f"the expected answer is not read: {error}"
-    found = measured(given, wanted)
-    try:
-        found += _terms(given)
-    except TermError as error:
-        if not found:
-            return None, f"the given answer is not read: {error}"
+    found, wanted = _read(given), _read(expected)
+    here, there = (t if isinstance(t, list) else [] for t in (found, wanted))
+    here, there = [*measured(given, there), *here], [*measured(expected, here), *there]
+    for side, read, terms in (("expected", wanted, there), ("given", found, here)):
+        if not terms:
+            return None, f"the {side} answer is not read: {read}"
     verdicts: list[bool | None] = []
-    for a in found:
-        for b in wanted:
+    for a in here:
+        for b in there:
             try:
                 verdicts.append(matcher.same(a, b))
             except RecursionError:
@@ -284,11 +286,28 @@ def _pair(given: str, expected: str, matcher: Matcher) -> tuple[bool | None, str
     return False, ""
 
 
+def _read(text: str) -> list[Term] | TermError:
+    try:
+        return _terms(text)
+    except TermError as error:
+        return error
+
+
 _POINT = re.compile(r"([A-Z]'?(?:_\{?[0-9]\}?)?)\s*(\(.*,.*\))")
 _CHOICES = (
     re.compile(r"C\((?P<n>[0-9]{1,4}),\s*(?P<k>[0-9]{1,4})\)"),
     re.compile(r"C_\{?(?P<n>[0-9]{1,4})\}?\^\{?(?P<k>[0-9]{1,4})\}?"),
-    re.compile(r"(?:\{\})?_\{?(?P<n>[0-9]{1,4})\}?C_\{?(?P<k>[0-9]{1,4})\}?"),
+    re.compile(r"(?:\{ *\})?[_^]\{?(?P<n>[0-9]{1,4})\}? *C_\{?(?P<k>[0-9]{1,4})\}?"),
+    re.compile(r"(?<!\w)(?P<n>[0-9]{1,4})C(?P<k>[0-9]{1,4})(?!\w)"),
+)
+_ORDERED = (
+    re.compile(r"P\((?P<n>[0-9]{1,3}),\s*(?P<k>[0-9]{1,3})\)"),
+    re.compile(r"(?:\{ *\})?[_^]\{?(?P<n>[0-9]{1,3})\}? *P_\{?(?P<k>[0-9]{1,3})\}?"),
+    re.compile(r"(?<!\w)(?P<n>[0-9]{1,3})P(?P<k>[0-9]{1,3})(?!\w)"),
+)
+# 1.234,56 and 12,34,567, which may be lists as well.
+_GROUPED = re.compile(
+    r"-?[0-9]{1,3}(?:\.[0-9]{3})+,[0-9]{1,2}|-?[0-9]{1,2}(?:,[0-9]{2})+,[0-9]{3}"
 )
 
 
@@ -300,8 +319,14 @@ def _other_spellings(text: str) -> Iterator[str]:
     counted = text
     for pattern in _CHOICES:
         counted = pattern.sub(r"\\binom{\g<n>}{\g<k>}", counted)
+    for pattern in _ORDERED:
+        counted = pattern.sub(r"\\frac{\g<n>!}{(\g<n>-\g<k>)!}", counted)
     if counted != text:
         yield counted
+    if _GROUPED.fullmatch(text):
+        whole, _, rest = text.rpartition(",")
+        dotted = "." in whole
+        yield re.sub("[.,]", "", whole) + (f".{rest}" if dotted else rest)
 
 
 _DECIMAL_COMMA = re.compile(r"(?<![0-9.,])([0-9]+),([0-9]+)(?![0-9.,])")
@@ -310,11 +335,16 @@ _GROUPS = re.compile(r"-?[1-9][0-9]{0,2}(?:,[0-9]{3})+")
 
 def _terms(text: str) -> list[Term]:
     """The terms that a cleaned answer may be: `1,22` is a pair or a decimal."""
+    others = list(_other_spellings(text))
     try:
         term = parse(text)
     except RecursionError as error:
         raise TermError("nested too deeply") from error
-    first = [term, *map(parse, _other_spellings(text))]
+    except TermError:
+        if not others:
+            raise
+        return [*map(parse, others)]
+    first = [term, *map(parse, others)]
     if term.op == "rel" and term.name == "~" and is_numeric(term.args[0]):
         first = [term.args[0].args[0], *first]  # 10/3, or 3.33
     if re.search(r"[0-9],[0-9]", text):

@@ -234,8 +234,7 @@ def reduced(sentence: str) -> str:
     if not numbers:
         return sentence
     last = numbers[-1]
-    tail = re.match(r"\s?(?:%|percent\b)", sentence[last.end() :])
-    return last[0].strip() + (" %" if tail else "")
+    return last[0].strip() + _unit_behind(sentence, last.end())
 
 
 def _cluster(sentence: str, found: list[Segment]) -> str:
@@ -243,11 +242,17 @@ def _cluster(sentence: str, found: list[Segment]) -> str:
     first = len(found) - 1
     while first and _only_joins(sentence[found[first - 1].end : found[first].start]):
         first -= 1
-    tail = re.match(r"\s?(?:\\?%|[A-Za-z]+(?:\^?[23²³])?)?", sentence[found[-1].end :])
-    unit = tail[0].strip() if tail else ""
-    if unit.lower() not in ("%", r"\%", "percent", "pct") and not is_unit(unit):
-        unit = ""
-    return f"{sentence[found[first].start : found[-1].end]} {unit}".strip()
+    formulas = sentence[found[first].start : found[-1].end]
+    return formulas + _unit_behind(sentence, found[-1].end)
+
+
+def _unit_behind(sentence: str, at: int) -> str:
+    """A blank and the unit that stands at a place; "" where none does."""
+    tail = re.match(r"\s?(\\?%|[A-Za-z]+(?:\^?[23²³])?)", sentence[at:][:40])
+    unit = tail[1] if tail else ""
+    if unit.lower() in ("%", r"\%", "percent", "pct"):
+        return " %"
+    return f" {unit}" if is_unit(unit.rstrip("^23²³")) else ""
 
 
 def _only_joins(gap: str) -> bool:

@@ -37,6 +37,7 @@ from aprm_jax.oracle.answers.rules import (
     Tolerance,
     cleared,
     clock,
+    converted,
     difference,
     flat,
     in_base,
@@ -50,11 +51,13 @@ from aprm_jax.oracle.answers.rules import (
     spread,
     stated,
     times,
+    unit_of,
     without_letter,
     without_percent,
 )
 from aprm_jax.oracle.answers.sets import RealSet, real_set
 from aprm_jax.oracle.answers.tokens import Term, number
+from aprm_jax.oracle.answers.vectors import added, in_components
 from aprm_jax.oracle.numbers import (
     Number,
     NumberError,
@@ -64,7 +67,7 @@ from aprm_jax.oracle.numbers import (
     same_number,
 )
 from aprm_jax.oracle.rounding import restates
-from aprm_jax.oracle.units import RADIAN, conversion
+from aprm_jax.oracle.units import conversion
 
 
 class Matcher:
@@ -101,7 +104,7 @@ class Matcher:
             return self._relations(a, b)
         if (b.op == "rel") != (a.op == "rel"):
             return self._relation_and(given, a, expected, b)
-        a, b = spread(a), spread(b)
+        a, b = added(spread(a)), added(spread(b))
         if a.op in SETS or b.op in SETS or is_set_symbol(a) or is_set_symbol(b):
             return self._sets(a, b)
         if a.op in COLLECTIONS or b.op in COLLECTIONS:
@@ -237,7 +240,7 @@ class Matcher:
         if "tuple" in (a.op, b.op):
             return self._tuple_and(a, b)
         a, b = by_case(a), by_case(b)
-        if not a.args or not b.args:  # the empty set
+        if any(x.op in COLLECTIONS and not x.args for x in (a, b)):  # the empty set
             return a.op == b.op and len(a.args) == len(b.args)
         return self._matching(
             a.args if a.op in COLLECTIONS else (a,),
@@ -252,7 +255,15 @@ class Matcher:
                 return False
             by_name = in_alphabet(other)
             return self._all(*((x if x is not other else by_name).args for x in (a, b)))
-        return False
+        if other.op == "set":
+            return len(other.args) == 1 and self._all(
+                *(x.args if x is other else (x,) for x in (a, b))
+            )
+        size = len((a if other is b else b).args)
+        parts = in_components(other, size, self.budget)
+        if parts is None:
+            return False
+        return self._collections(*(parts if x is other else x for x in (a, b)))
 
     def _matrix_and_tuple(self, a: Term, b: Term) -> bool | None:
         """A row or column against a tuple, or any matrix against a tuple of rows."""
@@ -323,6 +334,15 @@ class Matcher:
             rows = zip(a.args, b.args, strict=True)
             verdicts = [self._all(x.args, y.args) for x, y in rows]
             return False if False in verdicts else None if None in verdicts else True
+        if "matrix" in (a.op, b.op):
+            matrix = a if a.op == "matrix" else b
+            size = sum(len(row.args) for row in matrix.args)
+            pair = [
+                t if t is matrix else in_components(t, size, self.budget)
+                for t in (a, b)
+            ]
+            if pair[0] is not None and pair[1] is not None:
+                return self._matrix_and_tuple(pair[0], pair[1])
         return self._values(a, b)
 
     def _texts(self, a: Term, b: Term) -> bool | None:
@@ -355,19 +375,17 @@ class Matcher:
         a, b = without_letter(a), without_letter(b)
         a, b = in_radians(a, b), in_radians(b, a)
         a, b = in_percent(a, b), in_percent(b, a)
-        unit_a, unit_b = (t.unit if t.op == "unit" else None for t in (a, b))
         if a.op != "unit" and b.op != "unit":
             return self._single(a, b)
-        if RADIAN in (unit_a, unit_b) and "degree" in (a.op, b.op):
+        unit_a, unit_b = unit_of(a), unit_of(b)
+        if conversion(unit_a, unit_b) is None:
             return False
-        factor = conversion(unit_a, unit_b)
-        if factor is None:
-            return False
-        inner_a = a.args[0] if a.op == "unit" else a
-        inner_b = b.args[0] if b.op == "unit" else b
-        if factor != 1:
-            inner_a = Term("mul", (number(factor), inner_a))
-        return self._single(inner_a, inner_b)
+        inner_a, inner_b = (t.args[0] if t.op == "unit" else t for t in (a, b))
+        # Rounded in one of the units, an answer need not be so in the other.
+        verdict = self._single(converted(inner_a, unit_a, unit_b), inner_b)
+        if verdict is not False or conversion(unit_a, unit_b) == 1:
+            return verdict
+        return self._single(inner_a, converted(inner_b, unit_b, unit_a))
 
     def _values(self, a: Term, b: Term) -> bool | None:
         names_a, names_b = values.symbols(a), values.symbols(b)

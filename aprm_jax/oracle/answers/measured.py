@@ -38,8 +38,14 @@ def measured(given: str, wanted: Iterable[Term]) -> list[Term]:
     """
     units = [term.unit for term in wanted if term.op == "unit" and term.unit]
     found = _QUANTITY.fullmatch(given) if units else None
-    unit = read_unit(found["unit"]) if found else None
-    if found is None or unit is None or all(unit.powers != u.powers for u in units):
+    if found is None:
+        return []
+    letter = re.sub(r"[\s{}~]|\\(?:text|mathrm|rm)\b", "", found["unit"])
+    scale = letter in ("C", "F") and any(u.zero is not None for u in units)
+    unit = read_unit(f"°{letter}" if scale else found["unit"])  # 25 C, of 25 °C
+    if unit is None or not (unit.powers or len(letter) == 1):
+        return []  # whose words the parser reads
+    if all(unit.powers != u.powers for u in units):
         return []
     try:
         return [Term("unit", (parse(found["number"]),), unit=unit)]

@@ -258,7 +258,7 @@ def ordered(name_a: str, a: Term, name_b: str) -> Term:
 def free_constant(a: Term, names: set[str], others: set[str]) -> tuple[Term, set[str]]:
     """An integral `x^2 + K` with its constant called as in `x^2 + C`."""
     more, missing = names - others, others - names
-    if len(more) != 1 or len(missing) != 1:
+    if a.op != "add" or len(more) != 1 or len(missing) != 1:
         return a, names
     (ours,), (theirs,) = more, missing
     if not (_CONSTANT.fullmatch(ours) and _CONSTANT.fullmatch(theirs)):

@@ -19,7 +19,7 @@ from aprm_jax.oracle.answers.tokens import (
     number,
 )
 from aprm_jax.oracle.numerals import multiple, part
-from aprm_jax.oracle.units import LETTERS, conversion, is_unit, read_unit
+from aprm_jax.oracle.units import DOLLAR, LETTERS, conversion, is_unit, read_unit
 
 _UPRIGHT = LETTERS | {"T", "D"}  # tesla, debye: in roman type no variables
 
@@ -57,14 +57,24 @@ class Quantities(Atoms, abc.ABC):
             return None
         larger = self.joined("mul", (number(factor), whole.args[0]))
         total = self.joined("add", (larger, less.args[0]))
+        if whole.unit == DOLLAR:  # 5.25 of 5 dollars 25 cents
+            total = self.joined("div", (total, number(factor)))
+            return Term("unit", (total,), unit=DOLLAR)
         return Term("unit", (total,), unit=less.unit)
+
+    def rate(self, left: Term) -> bool:
+        """Whether `/hour` or `an hour` comes behind a quantity."""
+        if left.op != "unit" or not self.sees("/", "a", "an"):
+            return False
+        after = self.peek(1)
+        return after is not None and after.kind in ("word", "text")
 
     def unit(self, left: Term) -> Term | None:
         """The number with its unit, where one follows; the rest is consumed."""
         if left.op not in ("unit", "text") and not is_numeric(left):
             return None
         token = self.peek()
-        if token is None or not self.names_unit(token):
+        if token is None or not (self.rate(left) or self.names_unit(token)):
             return None
         start = self.at
         while (token := self.peek()) is not None:
@@ -83,7 +93,10 @@ class Quantities(Atoms, abc.ABC):
             self.at += 1
         if self.at == start:
             return None
-        return Term("unit", (left,), unit=read_unit(self.raw(start)))
+        found = read_unit(self.raw(start))
+        if found and left.op == "unit" and left.unit:  # $5 per hour
+            return replace(left, unit=left.unit.times(found))
+        return Term("unit", (left,), unit=found)
 
     def opened(self, start: int) -> bool:
         braces = [t.text for t in self.tokens[start : self.at] if t.kind == "op"]
@@ -92,7 +105,9 @@ class Quantities(Atoms, abc.ABC):
     def names_unit(self, token: Token) -> bool:
         content = token.text.replace("~", " ").strip()
         if token.kind == "text":
-            if content.lower() in JOINING:
+            if content.lower() in JOINING or (
+                content in FUNCTIONS and not is_unit(content)
+            ):
                 return False
             return len(content) != 1 or content in _UPRIGHT or not content.isascii()
         if token.kind == "cmd":
@@ -105,7 +120,7 @@ class Quantities(Atoms, abc.ABC):
             return False
         if content in FUNCTIONS and not is_unit(content):
             return False
-        if content in ("sq", "cu"):
+        if content in ("sq", "cu", "of"):
             return True
         if content in ("min", "sec"):  # "5 min", but not "5 min(a, b)"
             return not self.sees("(", "{", "^", ahead=1)

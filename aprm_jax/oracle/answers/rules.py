@@ -10,7 +10,16 @@ from fractions import Fraction
 from aprm_jax.oracle.answers.tokens import Term, is_numeric, number
 from aprm_jax.oracle.answers.values import mentions
 from aprm_jax.oracle.numerals import MAX_POWER, Stated
-from aprm_jax.oracle.units import DEGREE, LETTERS, PERCENT, RADIAN, read_unit
+from aprm_jax.oracle.units import (
+    DEGREE,
+    LETTERS,
+    PERCENT,
+    RADIAN,
+    Unit,
+    conversion,
+    read_unit,
+    shift,
+)
 
 MAX_ITEMS = 64
 SETS = frozenset(["union", "intersection", "difference"])
@@ -67,10 +76,11 @@ def stated(term: Term) -> Stated | None:
             if power.denominator == 1 and abs(power) <= MAX_POWER:
                 return head.scaled(int(power))
         return None
-    if term.op != "num" or "." not in term.name or "e" in term.name.lower():
+    digits, _, power = term.name.lower().partition("e")  # 1.5e3
+    decimals = len(digits.partition(".")[2]) if term.op == "num" else 0
+    if not decimals or not re.fullmatch("[-+]?[0-9]{0,4}", power):
         return None
-    decimals = len(term.name.partition(".")[2])
-    return Stated(term.value, decimals) if decimals else None
+    return Stated(term.value, decimals - int(power or 0))
 
 
 def without_percent(term: Term) -> Term:
@@ -97,11 +107,33 @@ def without_letter(term: Term) -> Term:
     return term
 
 
+def unit_of(term: Term) -> Unit | None:
+    """The unit of a quantity, a percentage or an angle; None for a bare number."""
+    if term.op == "neg":
+        return unit_of(term.args[0])
+    signs = {"percent": PERCENT, "degree": DEGREE}
+    if term.op != "unit" or term.unit is None:
+        return signs.get(term.op)
+    sign = signs.get(term.args[0].op)
+    return sign.times(term.unit) if sign else term.unit  # 25% of the apples
+
+
+def converted(value: Term, unit: Unit | None, other: Unit | None) -> Term:
+    """The value of a quantity in another unit that it can be told in."""
+    factor, more = conversion(unit, other), shift(unit, other)
+    if factor not in (None, 1):
+        value = Term("mul", (number(factor), value))
+    return Term("add", (value, number(more))) if more else value
+
+
 def noun(term: Term) -> str:
     """What a quantity counts, where that is no unit: the girls of `5 girls`."""
-    if term.op != "unit" or term.unit is None or term.unit.known:
+    if term.op != "unit" or term.unit is None:
         return ""
-    return " ".join(name for name, _ in term.unit.powers)
+    counted = term.unit.noun
+    return " ".join(
+        [*sorted(counted.before), counted.head, *sorted(counted.of)]
+    ).strip()
 
 
 def infinite(term: Term) -> int:

@@ -16,6 +16,8 @@ from aprm_jax.oracle.numbers import Number, NumberError
 
 _INFINITY = Term("const", name="inf")
 _INFINITE = +numbers.MP.inf
+_MAX_DEGREE = 2
+_MAX_BARS = 3  # absolute values of one inequality; each doubles the work
 
 
 @dataclasses.dataclass(frozen=True)
@@ -168,8 +170,6 @@ def _solutions(term: Term, budget: values.Budget) -> list[Piece] | None:
     signs, sides = term.name.split(), [side.args[0] for side in term.args]
     if signs == ["in"]:
         return _pieces(sides[1], budget)
-    if any(side.op == "abs" and side.args[0].op == "sym" for side in sides):
-        return _mirrored(term, budget)
     if len(sides) == 3 and sides[1].op != "sym":  # -3 < 2x - 1 < 5
         parts = [
             _solutions(Term("rel", term.args[k : k + 2], name=signs[k]), budget)
@@ -191,37 +191,137 @@ def _solutions(term: Term, budget: values.Budget) -> list[Piece] | None:
         return [Piece(ends[0], closed[0], ends[1], closed[1])]
     if len(sides) != 2 or signs[0] not in ("<", "<=", ">", ">=", "!=", "="):
         return None
-    return _linear(difference(term), signs[0], budget)
+    return _by_sign(difference(term), signs[0], budget)
 
 
-def _mirrored(term: Term, budget: values.Budget) -> list[Piece] | None:
-    """The solutions of inequalities about |x|: those about x >= 0, and their mirror."""
-    bare = tuple(
-        dataclasses.replace(s, args=s.args[0].args) if s.args[0].op == "abs" else s
-        for s in term.args
-    )
-    pieces = _solutions(dataclasses.replace(term, args=bare), budget)
-    if pieces is None:
+def _by_sign(
+    term: Term, sign: str, budget: values.Budget, bars: int = 0
+) -> list[Piece] | None:
+    """The solutions of `term sign 0`: on both sides of the zero of each |a x + b|."""
+    bent = _inside(term)
+    if bent is None:
+        return _polynomial(term, sign, budget)
+    if bars == _MAX_BARS:
         return None
-    zero = number(Fraction(0))
-    half_line = Piece(End(zero, Fraction(0)), True, End(_INFINITY, None), False)
-    right = [p for piece in pieces if (p := _overlap(piece, half_line)) is not None]
-    left = [
-        Piece(_negative(p.high), p.high_closed, _negative(p.low), p.low_closed)
-        for p in right
+    found: list[Piece] = []
+    for side, inner in ((">=", bent), ("<", Term("neg", (bent,)))):
+        where = _linear(bent, side, budget)
+        straight = _replaced(term, Term("abs", (bent,)), inner)
+        pieces = None if where is None else _by_sign(straight, sign, budget, bars + 1)
+        if where is None or pieces is None:
+            return None
+        found += _overlaps(where, pieces, budget)
+    return found
+
+
+def _inside(term: Term) -> Term | None:
+    """What stands between the innermost bars; None without such."""
+    below = next(filter(None, map(_inside, term.args)), None)
+    if below is not None or term.op != "abs" or not values.symbols(term):
+        return below
+    return term.args[0]
+
+
+def _replaced(term: Term, part: Term, other: Term) -> Term:
+    if term == part:
+        return other
+    args = tuple(_replaced(arg, part, other) for arg in term.args)
+    return dataclasses.replace(term, args=args)
+
+
+def _polynomial(term: Term, sign: str, budget: values.Budget) -> list[Piece] | None:
+    """The solutions of `term sign 0`, of a term of the second degree or less."""
+    lines = _linear(term, sign, budget)
+    names = values.symbols(term)
+    if lines is not None or len(names) != 1 or _degree(term) > _MAX_DEGREE:
+        return lines
+    (name,) = names
+    at = [_at(term, name, k) for k in range(4)]
+    numbers_at = [values.scalar(part, budget) for part in at]
+    bends = [
+        numbers.add(
+            numbers_at[k], numbers.add(numbers_at[k + 2], -2 * numbers_at[k + 1])
+        )
+        for k in (0, 1)
     ]
-    return left + right
+    if not numbers.same_number(*bends) or numbers.same_number(bends[0], numbers.ZERO):
+        return None
+    twice = _plus(_plus(at[0], at[2]), Term("mul", (number(Fraction(-2)), at[1])))
+    a = Term("div", (twice, number(Fraction(2))))
+    b = _plus(_plus(at[1], Term("neg", (at[0],))), Term("neg", (a,)))
+    return _quadratic(a, b, at[0], sign, budget)
 
 
-def _negative(end: End) -> End:
-    value = None if end.value is None else -end.value
-    return End(Term("neg", (end.term,)), value)
+def _quadratic(
+    a: Term, b: Term, c: Term, sign: str, budget: values.Budget
+) -> list[Piece] | None:
+    """The solutions of `a x^2 + b x + c sign 0`, with a other than 0."""
+    four = Term("mul", (number(Fraction(-4)), Term("mul", (a, c))))
+    root = _plus(Term("mul", (b, b)), four)
+    size = numbers.real(values.scalar(root, budget))
+    everywhere = Piece(End(_INFINITY, None), False, End(_INFINITY, None), False)
+    if numbers.real(values.scalar(a, budget)) < 0:
+        sign = FLIP.get(sign, sign)
+    if size < 0 and not numbers.same_number(size, numbers.ZERO):
+        return [everywhere] if sign[0] in ">!" else []
+    if numbers.same_number(size, numbers.ZERO):
+        root = number(Fraction(0))
+    two_a = Term("mul", (number(Fraction(2)), a))
+    wide = Term("root", (root, number(Fraction(2))))
+    ends = [
+        _end(Term("div", (_plus(Term("neg", (b,)), part), two_a)), budget)
+        for part in (Term("neg", (wide,)), wide)
+    ]
+    low, high = sorted(ends, key=lambda end: end.key(False))
+    closed = sign in ("<=", ">=")
+    if sign == "=":
+        return [Piece(end, True, end, True) for end in (low, high)]
+    left = Piece(everywhere.low, False, low, closed)
+    right = Piece(high, closed, everywhere.high, False)
+    between = Piece(low, closed, high, closed)
+    if numbers.same_number(size, numbers.ZERO):
+        if sign[0] == "<":
+            return [between] if closed else []
+        return [everywhere] if closed else [left, right]
+    if sign == "!=":
+        return [left, between, right]
+    return [between] if sign[0] == "<" else [left, right]
+
+
+def _degree(term: Term) -> int:
+    """The degree of a polynomial, before anything cancels; a large one of other terms.
+
+    So few points tell what a function is only where this is small.
+    """
+    if not values.symbols(term):
+        return 0
+    parts = [_degree(arg) for arg in term.args]
+    if term.op == "sym":
+        return 1
+    if term.op in ("neg", "add", "side"):
+        return max(parts)
+    if term.op == "mul":
+        return sum(parts)
+    if term.op == "div" and not parts[1]:
+        return parts[0]
+    power = term.args[1] if term.op == "pow" else None
+    if power is not None and power.op == "num" and power.value in (1, 2):
+        return parts[0] * int(power.value)
+    return _MAX_DEGREE + 1
+
+
+def _at(term: Term, name: str, place: int) -> Term:
+    return substitute(term, name, number(Fraction(place)))
+
+
+def _plus(a: Term, b: Term) -> Term:
+    return Term("add", (a, b))
 
 
 def _linear(term: Term, sign: str, budget: values.Budget) -> list[Piece] | None:
     """The solutions of `term sign 0`, where the term is a x + b."""
     names = values.symbols(term)
-    if len(names) != 1 or values.mentions(term, values.STEPS):
+    if len(names) != 1 or _degree(term) > _MAX_DEGREE:
         return None
     (name,) = names
     at: list[Number] = []
@@ -233,6 +333,8 @@ def _linear(term: Term, sign: str, budget: values.Budget) -> list[Piece] | None:
     slope = numbers.add(at[1], -at[0])
     if not numbers.same_number(numbers.add(at[2], -at[1]), slope):
         return None
+    if numbers.same_number(slope, numbers.ZERO):
+        return _everywhere(at[0], sign)
     bound = numbers.divide(-at[0], slope)
     if not isinstance(bound, Fraction):
         # The term itself, so that the bound can be compared as it is written.
@@ -248,6 +350,15 @@ def _linear(term: Term, sign: str, budget: values.Budget) -> list[Piece] | None:
     left = Piece(infinite, False, end, closed and sign != "!=")
     right = Piece(end, closed and sign != "!=", infinite, False)
     return [left, right] if sign == "!=" else [left if sign[0] == "<" else right]
+
+
+def _everywhere(value: Number, sign: str) -> list[Piece]:
+    """All real numbers where `value sign 0` is true, else none."""
+    zero = numbers.same_number(value, numbers.ZERO)
+    holds = sign in ("=", "<=", ">=") if zero else sign == "!="
+    if not zero and sign[0] in "<>":
+        holds = (numbers.real(value) < 0) == (sign[0] == "<")
+    return [Piece(End(_INFINITY, None), False, End(_INFINITY, None), False)] * holds
 
 
 def _slope(term: Term, name: str) -> Term:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from fractions import Fraction
 
 from aprm_jax.oracle.answers.atoms import text_term
 from aprm_jax.oracle.answers.forms import index_text
 from aprm_jax.oracle.answers.quantities import Quantities
-from aprm_jax.oracle.answers.rules import FLIP
+from aprm_jax.oracle.answers.rules import FLIP, MAX_ITEMS
 from aprm_jax.oracle.answers.tokens import (
     ALIASES,
     CONSTANTS,
     FUNCTIONS,
     JOINING,
     MAX_CHARS,
+    MAX_DIGITS,
     PERCENT,
     RELATIONS,
     Term,
@@ -41,6 +43,9 @@ def parse(text: str) -> Term:
         raise TermError(f"more than {MAX_CHARS} characters")
     if _is_words(text) or number_in_words(text) is not None:
         return text_term(text)
+    based = re.fullmatch(r"([0-9][0-9A-Z]*)_\{([0-9]{1,3})\}", text)
+    if based is not None and len(based[1]) <= MAX_DIGITS:
+        return Term("based", name=f"{based[1]}_{based[2]}")
     parser = _Parser(text, tokenize(text))
     term = parser.items()
     if parser.at < len(parser.tokens):
@@ -50,7 +55,7 @@ def parse(text: str) -> Term:
 
 def _is_words(text: str) -> bool:
     """Whether several words stand there, and no mathematics in letters."""
-    if not re.fullmatch(r"[A-Za-z][A-Za-z'-]*(?: [A-Za-z'-]+)+", text):
+    if not re.fullmatch(r"[A-Za-z][A-Za-z'-]*\.?(?: [A-Za-z'-]+\.?)+", text):
         return False
     words = {word.lower() for word in text.split()}
     if words & (FUNCTIONS | JOINING | PERCENT | set(CONSTANTS) | set(ALIASES)):
@@ -63,11 +68,33 @@ def _grouped(term: Term) -> Term:
     return term.args[0] if term.op == "set" and len(term.args) == 1 else term
 
 
+def progression(items: tuple[Term, ...]) -> tuple[Term, ...]:
+    """`1, 3, \\dots, 9` with what stands between; other items as they are."""
+    if _DOTS not in items:
+        return items
+    at = items.index(_DOTS)
+    before, after = items[:at], items[at + 1 :]
+    told = [item.value for item in (*before, *after) if item.op == "num"]
+    if len(told) != len(items) - 1 or not before or len(after) != 1:
+        raise TermError("a list that goes on in a way that is not told")
+    step = told[1] - told[0] if len(before) > 1 else Fraction(1)
+    last = after[0].value
+    if any(told[k + 1] - told[k] != step for k in range(len(before) - 1)):
+        raise TermError("a list that is no arithmetic progression")
+    count = (last - told[0]) / step + 1 if step else Fraction(0)
+    if count.denominator != 1 or not len(before) < count <= MAX_ITEMS:
+        raise TermError("a list whose last item is no member of it")
+    return tuple(number(told[0] + k * step) for k in range(int(count)))
+
+
 def transposed(matrix: Term) -> Term:
     """Its rows as columns."""
     columns = zip(*(row.args for row in matrix.args), strict=True)
     rows = tuple(Term("row", column) for column in columns)
     return Term("matrix", rows, name=matrix.name)
+
+
+_DOTS = symbol("dots")
 
 
 class _Parser(Quantities):
@@ -98,7 +125,7 @@ class _Parser(Quantities):
                 for group in groups
             ]
             return Term("list", tuple(nested))
-        items = tuple(item for group in groups for item in group)
+        items = progression(tuple(item for group in groups for item in group))
         word = "or" if joins == {"or"} else ""
         if joins == {"and"} and all(map(_is_inequality, items)):
             word = "and"
@@ -217,7 +244,7 @@ class _Parser(Quantities):
         while True:
             if self.take("*", "cdot", "times", "ast"):
                 left = self.joined("mul", (left, self.signed()))
-            elif self.take("/", "div"):
+            elif not self.rate(left) and self.take("/", "div"):
                 left = self.joined("div", (left, self.signed()))
             elif self.take("mod", "bmod"):
                 left = self.joined("mod", (left, self.signed()))
@@ -247,6 +274,8 @@ class _Parser(Quantities):
                 self.enter()
                 inner = self.signed()
                 self.depth -= 1
+                if op == "neg" and inner.op == "unit":  # -5 °C: 5 below 0
+                    return replace(inner, args=(Term(op, inner.args),))
                 return Term(op, (inner,)) if op else inner
         return self.power()
 

@@ -66,7 +66,7 @@ OVER = _words("overline hat vec bar widehat overrightarrow tilde dot")
 FUNCTIONS = _words(
     "sin cos tan cot sec csc arcsin arccos arctan arccot sinh cosh tanh exp ln log "
     "lg arcsinh arccosh arctanh arcsec arccsc sech csch coth max min gcd lcm floor "
-    "ceil sqrt abs sgn"
+    "ceil sqrt abs sgn cis"
 )
 ALIASES = {
     "arsinh": "arcsinh",
@@ -132,7 +132,7 @@ UNREAD = _words(
 EMPTY = _words(
     "nosolution nosolutions norealsolution norealsolutions emptyset none noroots "
     "thereisnosolution therearenosolutions therearenorealsolutions nosolutionexists "
-    "nosolutionsexist (nosolution) norealroots nosuchnumberexists nosuchxexists"
+    "nosolutionsexist (nosolution) norealroots nosuchnumberexists nosuchxexists nullset"
 )
 ELEMENT = "element"  # of a set that is given by a condition
 REALS = _words("allrealnumbers allreals realnumbers anyrealnumber allrealnumber")

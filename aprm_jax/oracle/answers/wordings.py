@@ -1,4 +1,4 @@
-"""What answers say in words: times of day, residues, spans, directions, opposites.
+"""What answers say in words: residues, spans, directions, opposites.
 
 A parser of terms takes such words for units or for nothing, and an answer that means
 the opposite then has the same number.
@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import re
 from fractions import Fraction
-from typing import NamedTuple
 
 from aprm_jax.oracle.numerals import (
     PARTS,
@@ -23,89 +22,11 @@ _NUMBER = r"[0-9]+(?:\.[0-9]+)?"
 _I = re.IGNORECASE
 _WRAPPER = re.compile(r"\\(?:text|mathrm|textbf|mbox|rm)\s*\{([^{}]*)\}")
 
-# Times of day.
-_HALVES = r"\s*(?P<half>am|pm|in the (?:morning|afternoon|evening)|at night)?"
-_DIGITS = re.compile(
-    r"(?P<hour>[0-9]{1,2})(?::(?P<minute>[0-5][0-9]))?"
-    rf"(?P<sharp>\s*o'? ?clock)?{_HALVES}",
-    _I,
-)
-_PAST = re.compile(
-    r"(?P<count>[a-z0-9 -]+?)(?: minutes?)?"
-    rf" (?P<way>past|after|to|before|till) (?P<hour>[a-z0-9]+){_HALVES}",
-    _I,
-)
-_DAY = 24 * 60
-
-
-class TimeOfDay(NamedTuple):
-    """Minutes after midnight, or after midnight or noon where the half is unknown.
-
-    `sure` says whether the words leave no doubt that a time of day is meant.
-    """
-
-    minutes: int
-    half_known: bool
-    sure: bool
-
 
 @functools.lru_cache(maxsize=1 << 12)
 def bare(text: str) -> str:
     """The text without fonts and with single blanks."""
     return " ".join(_WRAPPER.sub(r" \1 ", text).replace("~", " ").split())
-
-
-@functools.lru_cache(maxsize=1 << 12)
-def time_of_day(text: str) -> TimeOfDay | None:
-    """The time that `3:45 PM`, `15:45`, `half past seven` say; None for other texts."""
-    text = bare(text)
-    found = _DIGITS.fullmatch(text)
-    if found is not None:
-        if not (found["minute"] or found["sharp"] or found["half"]):
-            return None
-        sure = bool(found["half"] or found["sharp"])
-        at = _time(int(found["hour"]), int(found["minute"] or 0), found["half"], sure)
-        of_24 = at is not None and found["hour"].startswith("0")
-        return at._replace(half_known=True) if at is not None and of_24 else at
-    found = _PAST.fullmatch(text)
-    if found is None:
-        return None
-    hour = number_in_words(found["hour"]) if not found["hour"].isdigit() else None
-    hour = Fraction(found["hour"]) if found["hour"].isdigit() else hour
-    count = found["count"]
-    special = {"half": 30, "quarter": 15, "a quarter": 15}
-    minutes = special.get(count.lower())
-    if minutes is None:
-        value = Fraction(count) if count.isdigit() else number_in_words(count)
-        minutes = int(value) if value is not None and value.denominator == 1 else -1
-    if hour is None or hour.denominator != 1 or not 0 <= minutes < 60:
-        return None
-    back = found["way"].lower() in ("to", "before", "till")
-    at = _time(int(hour), 0, found["half"], True)
-    if at is None:
-        return None
-    moved = at.minutes + (-minutes if back else minutes)
-    return at._replace(minutes=moved % (_DAY if at.half_known else _DAY // 2))
-
-
-def _time(hour: int, minute: int, half: str | None, sure: bool) -> TimeOfDay | None:
-    if hour > 24 or (half and not 1 <= hour <= 12):
-        return None
-    if half:
-        late = half.lower() not in ("am", "in the morning")
-        return TimeOfDay((hour % 12 + 12 * late) * 60 + minute, True, sure)
-    known = hour > 12 or hour == 0
-    span = _DAY if known else _DAY // 2
-    return TimeOfDay((hour * 60 + minute) % span, known, sure or hour == 0)
-
-
-def same_time(a: str, b: str) -> bool | None:
-    """Whether two texts say one time of day; None where they need not be such."""
-    x, y = time_of_day(a), time_of_day(b)
-    if x is None or y is None or not (x.sure or y.sure):
-        return None
-    span = _DAY if x.half_known and y.half_known else _DAY // 2
-    return x.minutes % span == y.minutes % span
 
 
 # Residues.

@@ -190,7 +190,9 @@ def test_sets_contain_what_they_should(text, inside, outside):
         ("hours", "minutes", 60),
         ("cm", "kg", None),
         ("m", "m^2", None),
-        ("apples", "cm", 1),
+        ("apples", "cm", None),
+        ("apples", "oranges", None),
+        ("apples", "apple", 1),
         ("units", "cm", 1),
     ],
 )
