@@ -339,11 +339,7 @@ def read_unit(text: str) -> Unit | None:
             continue
         if abs(count) > 9:
             return None
-        dimension, size = found
-        size *= _FACTORS.get(dimension, 1)
-        for name, power in _MEASURED.get(dimension, [(dimension, "")]):
-            powers[name] = powers.get(name, 0) + count * int(power or 1)
-        factor *= size**count
+        factor *= _multiplied(powers, *found, count)
         zero = _ZEROS.get(word.lower(), Fraction(0))
     rest = _sorted(powers)
     noun = read_noun(_phrase(counted, any(power > 0 for _, power in rest)))
@@ -351,6 +347,15 @@ def read_unit(text: str) -> Unit | None:
         return None
     zero = zero if rest == (("temperature", 1),) else None
     return Unit(rest, factor, noun, frozenset(per), side, zero)
+
+
+def _multiplied(
+    powers: dict[str, int], dimension: str, size: Fraction, count: int
+) -> Fraction:
+    """Adds a unit's powers to others; returns by what the factor grows."""
+    for name, power in _MEASURED.get(dimension, [(dimension, "")]):
+        powers[name] = powers.get(name, 0) + count * int(power or 1)
+    return (size * _FACTORS.get(dimension, 1)) ** count
 
 
 def _phrase(words: list[str], measured: bool) -> str:
