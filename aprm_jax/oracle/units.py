@@ -231,7 +231,7 @@ _FRACTION = re.compile(
     r"\\[dt]?frac\s*\{((?:[^{}]|\{[^{}]*\})*)\}\s*\{((?:[^{}]|\{[^{}]*\})*)\}"
 )
 # Symbols without a blank between them: Jmol, JK.
-_GLUED = re.compile(r"\b([kM]?[JNWVC]|Pa|kg)(?=(?:mol|kg|[Kmsg])(?![A-Za-z]))")
+_GLUED = re.compile(r"\b([kM]?[JNWVC]|Pa)(?=(?:mol|kg|[Kmsg])(?![A-Za-z]))")
 _LIGHT = re.compile(r"\blight[- ]years?\b")
 _CHARGES = re.compile(r"\belementary charges?\b")
 _DROP = re.compile(
