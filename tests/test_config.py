@@ -220,6 +220,24 @@ def test_factored_moments_are_of_ogda_without_a_first_one(field, value):
         validate(config)
 
 
+@pytest.mark.parametrize("group", ["game", "rl"])
+def test_int8_references_are_of_full_parameters(group):
+    config = default_config()
+    set_field(config, f"{group}.references", "int8")
+    validate(config)
+    config.lora.rank = 4
+    with pytest.raises(ConfigError, match=rf"{group}\.references='int8'.*lora.rank=4"):
+        validate(config)
+
+
+def test_what_int8_rounds_away_is_not_paid_by_a_language_model():
+    config = default_config()
+    config.rl.references, config.rl.rewards = "int8", ("implicit",)
+    config.rl.implicit_from = "solver"
+    with pytest.raises(ConfigError, match="rounding would be paid"):
+        validate(config)
+
+
 def test_workers_of_the_text_oracle_need_their_extra(monkeypatch):
     config = default_config()
     config.domain.name, config.domain.oracle = "gsm8k", "text"

@@ -7,6 +7,7 @@ import dataclasses
 from aprm_jax.config.setting import setting
 
 OBJECTIVES = ("expected", "ppo", "cross_entropy")  # of R
+REFERENCES = ("full", "int8")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,6 +127,12 @@ class GameConfig:
         "what the optimiser keeps: two copies of the parameters; factored: a quarter, "
         "second moments by rows and columns, the gradient before in bfloat16",
         choices=("full", "factored"),
+    )
+    references: str = setting(
+        "full",
+        "what is kept of the players as they began, for KL; int8: of weights a byte "
+        "and a scale to each output channel, full parameters only",
+        choices=REFERENCES,
     )
     clip_norm: float = setting(1.0, "largest norm of a player's gradient", above=0)
     optimistic: bool = setting(True, "False: plain simultaneous Adam, an ablation")

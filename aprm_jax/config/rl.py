@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+from aprm_jax.config.game import REFERENCES
 from aprm_jax.config.setting import setting
 
 SOURCES = (
@@ -203,6 +204,12 @@ class RLConfig:
     kl_weight: float = setting(0.02, "of KL(policy || start)", least=0)
     kl_as: str = setting(
         "loss", "whether KL is a loss or in the reward", choices=("loss", "reward")
+    )
+    references: str = setting(
+        "full",
+        "what is kept of the solver as it began, for KL; int8: of weights a byte and a "
+        "scale to each output channel, full parameters only",
+        choices=REFERENCES,
     )
     kl_estimator: str = setting(
         "k2", "k2 of a loss, k1 in the reward; others are refused, with the reason"

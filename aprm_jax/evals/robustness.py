@@ -315,7 +315,8 @@ def _attacker(
 ) -> Rounds:
     return Rounds(
         arena,
-        config,
+        # What it begins from is kept for other attackers: in int8 it were there twice.
+        dataclasses.replace(config, references="full"),
         generator=generator,
         prm=prm,
         head=head,

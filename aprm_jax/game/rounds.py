@@ -27,7 +27,7 @@ from aprm_jax.game.update import (
     References,
     make_update,
 )
-from aprm_jax.models import lora
+from aprm_jax.models import lora, quantised
 from aprm_jax.oracle.verdict import Label
 from aprm_jax.policy.logprobs import read_replies
 from aprm_jax.training.learner import start
@@ -135,7 +135,6 @@ class Rounds:
             arena.mesh,
             prm_decoder=arena.prm_player.decoder,
         )
-        self.refs = References(generator=generator, prm=prm)
         self._adapted = config.lora, None if arena.verifier is not None else config.lora
         fresh = ((generator, generator_tx), (prm, prm_tx))
         players = (
@@ -144,8 +143,11 @@ class Rounds:
                 zip(fresh, self._adapted, strict=True)
             )
         )
+        begun, int8 = GameState(*players), config.references == "int8"
+        refs = quantised.held(generator, prm) if int8 else (generator, prm)
+        self.refs = References(*refs)
         self.state = LoopState(
-            game=GameState(*players),
+            game=begun,
             replay=ReplayBuffer.empty(
                 config.replay_capacity, arena.prm_player.builder.buckets[-1]
             ),

@@ -172,6 +172,11 @@ def load_weights(source: Source, mesh: jax.sharding.Mesh) -> Any:
     return _weights(*where, source.head_layout, stamps)
 
 
+def forget_weights() -> None:
+    """Keeps none for later: where others take their place, they are memory lost."""
+    _weights.cache_clear()
+
+
 def load_head(source: Source) -> dict[str, Any]:
     """A PRM's head, its tensors checked against the shapes that it must have.
 

@@ -13,6 +13,7 @@ from aprm_jax.game.config import GameConfig
 from aprm_jax.game.explore import Explorer
 from aprm_jax.game.rounds import Rounds
 from aprm_jax.game.update import GameState
+from aprm_jax.hf import pretrained
 from aprm_jax.jobs.context import Context, log
 from aprm_jax.jobs.prm import initial_prm
 from aprm_jax.jobs.spent import Spent
@@ -60,6 +61,9 @@ def run(context: Context) -> dict[str, float]:
         sink=lambda row: samples.append(json.dumps(row)),
         explorer=_explorer(context),
     )
+    if config.references == "int8":
+        del generator, prm
+        pretrained.forget_weights()
     state = run_loop(
         rounds.state,
         rounds.step_fn,

@@ -34,6 +34,8 @@ _MICROBATCHES = {
     "rl": "rl.microbatches",
     "attack": "game.microbatches",
 }
+# Groups of settings that say what is kept of references.
+_REFERENCES = {"aprm": "game", "rl": "rl"}
 _UNTRAINED = ("evaluate", "search", "score", "select", "sft")
 Changes = dict[str, Any]
 
@@ -201,9 +203,12 @@ def _remedies(
     full = job == "aprm" and not c.lora.rank
     if full and c.game.moments == "full" and c.game.optimistic and not c.game.b1:
         yield {"game.moments": "factored"}
+    held = f"{_REFERENCES[job]}.references" if job in _REFERENCES else ""
+    if held and not c.lora.rank and flat(c)[held] == "full":
+        yield {held: "int8"}
     # Where nothing is trained beside it, adapters leave as much.
     if not c.lora.rank and job not in _UNTRAINED:
-        yield {"lora.rank": 16}
+        yield {"lora.rank": 16} | ({held: "full"} if held else {})
     if c.model.dtype != "bfloat16":
         yield {"model.dtype": "bfloat16"}
 

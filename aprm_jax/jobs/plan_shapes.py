@@ -16,7 +16,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from aprm_jax.data.rows import StepBatch
 from aprm_jax.jobs import backbones
 from aprm_jax.jobs.context import Context
-from aprm_jax.models import heads, lora
+from aprm_jax.models import heads, lora, quantised
 from aprm_jax.models.decoder import Decoder, DecoderConfig
 from aprm_jax.training import learner
 from aprm_jax.training.forecast import abstract
@@ -70,6 +70,13 @@ def player(full: Any, config: lora.LoraConfig | None) -> Any:
     return jax.eval_shape(
         lambda full: lora.player(jax.random.key(0), full, config), full
     )
+
+
+def kept(mesh: jax.sharding.Mesh, begun: Any, references: str) -> Any:
+    """What is held of a model as it began."""
+    if references == "full":
+        return begun
+    return abstract(mesh, jax.eval_shape(quantised.int8, begun))
 
 
 def model(

@@ -258,12 +258,16 @@ def _played(
     roles = ("generator", "prm")
     own, theirs = (plan_shapes.architecture(context, role) for role in roles)
     config = GameConfig.of(c.game, lora=lora.LoraConfig.of(c.lora))
-    refs = abstract(mesh, _references(context, own, theirs))
+    begun = abstract(mesh, _begun(context, own, theirs))
+    # An attacker's are full, see `evals.robustness`.
+    how = config.references if train_prm else "full"
+    models = (begun.generator, begun.prm)
+    refs = References(*(plan_shapes.kept(mesh, one, how) for one in models))
     transforms = config.optimisers()
     state = GameState(
         *(
             plan_shapes.started(mesh, plan_shapes.player(full, config.lora), tx)
-            for full, tx in zip((refs.generator, refs.prm), transforms, strict=True)
+            for full, tx in zip(models, transforms, strict=True)
         )
     )
     update = make_game_update(
@@ -286,7 +290,7 @@ def _played(
     kept = shard_bytes((state, holds["references"]))
     g, r = (
         model(mesh, full, player.params, config.lora)
-        for full, player in zip((refs.generator, refs.prm), players, strict=True)
+        for full, player in zip(models, players, strict=True)
     )
     return [
         joint,
@@ -295,9 +299,7 @@ def _played(
     ]
 
 
-def _references(
-    context: Context, own: DecoderConfig, theirs: DecoderConfig
-) -> References:
+def _begun(context: Context, own: DecoderConfig, theirs: DecoderConfig) -> References:
     head = context.config.prm.head
     return References(plan_shapes.generator(own), plan_shapes.scoring(theirs, head))
 
@@ -363,9 +365,10 @@ def _rl(context: Context, mesh: jax.sharding.Mesh) -> list[Program]:
     full = plan_shapes.generator(decoder)
     if not config.critic:
         full = {"backbone": full["backbone"]}
-    ref = abstract(mesh, full)
+    begun = abstract(mesh, full)
+    ref = plan_shapes.kept(mesh, begun, config.references)
     tx = config.optimiser()
-    state = plan_shapes.started(mesh, plan_shapes.player(ref, config.lora), tx)
+    state = plan_shapes.started(mesh, plan_shapes.player(begun, config.lora), tx)
     most = c.builder.max_steps * c.builder.max_new_tokens
     update = rl_rounds.compiled_update(config, Decoder(decoder), tx, mesh, most)
     batch = _solutions(context, config, mesh, decoder.reads_branches)
@@ -374,7 +377,7 @@ def _rl(context: Context, mesh: jax.sharding.Mesh) -> list[Program]:
     joint = Program(
         "update", update, (state, batch, ref), holds, beside=shard_bytes(behind)
     )
-    policy = model(mesh, ref, state.params, config.lora)["backbone"]
+    policy = model(mesh, begun, state.params, config.lora)["backbone"]
     scored = any(not is_address(name) for name in config.verifiers)
     prm = _scored(context, mesh) if scored else []
     kept = shard_bytes((state, ref, behind, [one.holds["parameters"] for one in prm]))

@@ -15,6 +15,7 @@ from aprm_jax.config import Config, ConfigError
 from aprm_jax.data.jsonl import DataError
 from aprm_jax.evals import intervals
 from aprm_jax.evals.records import RESULTS, Record, metric_records, write_results
+from aprm_jax.hf import pretrained
 from aprm_jax.hf.export import check_target
 from aprm_jax.jobs.context import Context, JobError, log
 from aprm_jax.jobs.rl_guard import GameGuard
@@ -106,7 +107,7 @@ def run(context: Context) -> dict[str, Any]:
     for name in config.rewards:
         check_source(name, verifier)
     samples, task = LineLog(context.directory / ROLLOUTS), _task(role)
-    served = _rollouts(role, policy, config)
+    served = _rollouts(role, policy if config.lora else None, config)
     rounds = Rounds(
         task,
         config,
@@ -118,6 +119,9 @@ def run(context: Context) -> dict[str, Any]:
         sink=lambda row: samples.append(json.dumps(row)),
         rollouts=served,
     )
+    if config.references == "int8":
+        del params, policy
+        pretrained.forget_weights()
     try:
         state = run_loop(
             rounds.state,
@@ -211,10 +215,13 @@ def _pass_records(role: Context, rounds: Rounds, after: Any) -> list[Record]:
     c, domain, task = role.config.rl, role.domain, rounds.task
     sizes = [1 << k for k in range(c.pass_samples.bit_length())]
     records: list[Record] = []
+    before = rounds.ref["backbone"]
+    if c.references == "int8":
+        before = role.load(c.solver_from, "rl.solver_from", "solver")[0]["backbone"]
     for index, split in enumerate(c.pass_splits):
         problems = list(domain.problems(split, c.pass_problems))
         key = role.key(_PASS, index)
-        for when, backbone in ((BEFORE, rounds.ref["backbone"]), (AFTER, after)):
+        for when, backbone in ((BEFORE, before), (AFTER, after)):
             solved = task.solve(backbone, problems, c.pass_samples, key)
             right = task.right(problems, solved)
             found = {

@@ -68,7 +68,9 @@ class GameGuard:
         builder = open_builder(spec, role.tokenizer)
         kept = kept_of(role, spec, arena.prm_player.builder)
         says = {k: v for k, v in kept.items() if k in ("aggregation", "values")}
-        read = prm_verifier(role.decoder, spec.head, prm, builder, **ROWS, **says)
+        # Its parameters are those of a round; as it begins, what the game keeps.
+        begun = rounds.refs.prm
+        read = prm_verifier(role.decoder, spec.head, begun, builder, **ROWS, **says)
         own, oracle = c.rl.guard.own_steps, context.domain.oracle
         return cls(role, rounds, read, spec.head, kept, prover, own, oracle)
 

@@ -39,6 +39,7 @@ from aprm_jax.models.layers import (
 )
 from aprm_jax.models.placement import by_rows
 from aprm_jax.models.positions import attention_context, layer_kinds
+from aprm_jax.models.quantised import scaled
 
 __all__ = ["ONE_HOT_VOCAB", "Decoder", "DecoderConfig"]
 
@@ -82,7 +83,10 @@ class Embed(nn.Module):
         )
 
     def __call__(self, tokens: Int32[Array, "B T"]) -> Float[Array, "B T D"]:
-        if self.config.vocab_size <= ONE_HOT_VOCAB:
+        scale = self.get_variable("params", "embedding_scale")
+        if scale is not None:  # of int8
+            rows = self.embedding[tokens] * scale[tokens][..., None]
+        elif self.config.vocab_size <= ONE_HOT_VOCAB:
             rows = cpu_kernels.lookup(self.embedding, tokens)
         else:
             rows = self.embedding[tokens]
@@ -93,7 +97,8 @@ class Embed(nn.Module):
         return by_rows(rows)
 
     def attend(self, hidden: Float[Array, "... D"]) -> Float32[Array, "... V"]:
-        return _head(hidden, self.embedding.astype(self.config.dtype).T)
+        logits = _head(hidden, self.embedding.astype(self.config.dtype).T)
+        return scaled(logits, self.get_variable("params", "embedding_scale"))
 
 
 class Head(nn.Module):
@@ -110,7 +115,8 @@ class Head(nn.Module):
             (c.d_model, c.vocab_size),
             c.param_dtype,
         )
-        return _head(hidden, kernel.astype(c.dtype))
+        logits = _head(hidden, kernel.astype(c.dtype))
+        return scaled(logits, self.get_variable("params", "kernel_scale"))
 
 
 class Decoder(nn.Module):

@@ -25,6 +25,7 @@ from aprm_jax.models import cpu_kernels
 from aprm_jax.models.decoder import ONE_HOT_VOCAB, Decoder
 from aprm_jax.models.layers import soft_cap
 from aprm_jax.models.positions import causal_mask
+from aprm_jax.models.quantised import SCALE
 from aprm_jax.models.token_logprobs import read_tokens
 
 Params = Mapping[str, Any]
@@ -253,15 +254,19 @@ def _chosen_logits(
     if config.vocab_size <= ONE_HOT_VOCAB:
         return cpu_kernels.picked(_logits(decoder, params, before), chosen)
     if config.tie_embeddings:
-        rows = params["embed"]["embedding"][chosen]
+        own, name = params["embed"], "embedding"
+        rows = own[name][chosen]
     else:
-        rows = jnp.moveaxis(params["head"]["kernel"][:, chosen], 0, -1)
+        own, name = params["head"], "kernel"
+        rows = jnp.moveaxis(own[name][:, chosen], 0, -1)
     picked = jnp.einsum(
         "btd,btd->bt",
         before,
         rows.astype(before.dtype),
         preferred_element_type=jnp.float32,
     )
+    if (scale := own.get(name + SCALE)) is not None:
+        picked = picked * scale[chosen]
     return soft_cap(picked, config.logit_softcap)
 
 

@@ -22,6 +22,7 @@ from aprm_jax.models.architecture import DecoderConfig
 from aprm_jax.models.attention import WholeRows, attend, kernel_of
 from aprm_jax.models.placement import by_rows
 from aprm_jax.models.positions import AttentionContext, Rotation
+from aprm_jax.models.quantised import scaled
 
 # What "names" of `DecoderConfig.remat` keeps of a layer.
 KEPT = ("query", "key", "value", "mixed")
@@ -101,6 +102,7 @@ class Projection(nn.Module):
         rows = x.reshape(math.prod(lead), math.prod(self.inputs))
         matrix = kernel.astype(self.config.dtype).reshape(rows.shape[1], -1)
         out = cpu_kernels.product(rows, matrix)
+        out = scaled(out, _flat(self.get_variable("params", "kernel_scale")))
         if self.bias:
             bias = self.param(
                 "bias", nn.initializers.zeros, self.outputs, self.config.param_dtype
@@ -111,6 +113,10 @@ class Projection(nn.Module):
             b = self.get_variable("params", "lora_b").astype(self.config.dtype)
             out = out + (rows @ a) @ b
         return out.reshape(*lead, *self.outputs)
+
+
+def _flat(scale: Any) -> Any:
+    return None if scale is None else scale.reshape(-1)
 
 
 class Attention(nn.Module):

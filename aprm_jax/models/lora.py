@@ -215,6 +215,14 @@ def _linear(path: str) -> bool:
     return path.endswith("/kernel") and module in _INPUTS
 
 
+def inputs_of(path: str) -> tuple[int, ...] | None:
+    """The axes of a stacked kernel that are inputs; None of what is no linear map."""
+    if not _linear(path):
+        return None
+    module = path.removesuffix("/kernel").removeprefix("layers/")
+    return tuple(range(1, 1 + _INPUTS[module]))
+
+
 def _matrix(path: str, shape: tuple[int, ...]) -> tuple[int, int, int]:
     """(L, in, out) of a stacked kernel."""
     inputs = 1 + _INPUTS[path.removeprefix("layers/")]

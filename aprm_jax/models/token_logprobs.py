@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Float32, Int32
 
-from aprm_jax.models import cpu_kernels
+from aprm_jax.models import cpu_kernels, quantised
 from aprm_jax.models.attention import platform
 from aprm_jax.models.decoder import ONE_HOT_VOCAB, Decoder
 from aprm_jax.models.placement import on_own_rows
@@ -80,7 +80,7 @@ def _read_on_mesh(
 
     # Gathered as the products read it. Chunks add up their gradients in the same dtype,
     # as devices do: few of them, and each a sum in float32.
-    kernel = jax.tree.map(lambda x: x.astype(dtype), params[name])
+    kernel = quantised.cast(params[name], dtype)
     return on_own_rows(of_rows, kernel, (hidden, tokens, read))
 
 

@@ -17,7 +17,7 @@ import optax
 from jaxtyping import Int32
 
 from aprm_jax.config.errors import UserError
-from aprm_jax.models import lora
+from aprm_jax.models import lora, quantised
 from aprm_jax.models.decoder import Decoder
 from aprm_jax.policy.logprobs import PolicyTokens, read_replies
 from aprm_jax.rl.config import RLConfig
@@ -192,9 +192,10 @@ class Rounds:
             threaded = hosts.count() == 1 and (apart or rollouts is not None)
         self._pool = ThreadPoolExecutor(1, "sample") if threaded else None
         self._pending: tuple[int, Future[Sampled]] | None = None
-        self.ref = policy
         tx = config.optimiser()
         begun = start(lora.player(self._key(10), policy, config.lora), tx, task.mesh)
+        int8 = config.references == "int8"
+        [self.ref] = quantised.held(policy) if int8 else (policy,)
         self._update = compiled_update(
             config, task.decoder, tx, task.mesh, task.most_tokens
         )

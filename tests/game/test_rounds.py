@@ -72,6 +72,29 @@ def _three_imitating_rounds():
     return config, _bits(state), logged
 
 
+def test_int8_references_hold_players_nearly_where_full_ones_do():
+    """Whatever began the game is then needed no more, and it goes on all the same."""
+    config = tiny_game.game_config(references="int8")
+    rounds = tiny_game.rounds(_place(), config)
+    for ref in (rounds.refs.generator, rounds.refs.prm):
+        leaves = jax.tree.leaves(ref["backbone"])
+        assert sum(x.size for x in leaves if x.dtype == np.int8) > 0.9 * sum(
+            x.size for x in leaves
+        )
+    state, first = _play(rounds, rounds.state, range(1))
+    between = _bits(state)
+    _, rest = _play(rounds, state, range(1, 2))
+    _, _, _, full, _ = _three_rounds()
+    for name in ("generator/kl_token", "prm/kl"):
+        # They are no longer the references, but as near to them as int8 is.
+        assert 0 < abs(first[0][name] - full[0][name]) < 5e-3
+    assert first[0]["generator/reward"] == full[0]["generator/reward"]
+    resumed = tiny_game.rounds(_place(), config)
+    resumed.update = rounds.update  # compiled already
+    _, again = _play(resumed, between, range(1, 2))
+    np.testing.assert_equal(again, rest)
+
+
 @pytest.mark.parametrize("imitating", [False, True])
 def test_a_game_is_a_function_of_its_seed_and_can_go_on_from_the_middle(imitating):
     if imitating:

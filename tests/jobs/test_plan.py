@@ -122,8 +122,12 @@ def test_remedies_are_tried_in_order_until_one_fits(monkeypatch, tmp_path):
 
 
 def test_what_changes_the_learning_comes_last(monkeypatch, tmp_path):
+    found = _planned(monkeypatch, tmp_path, [99] * 6 + [5])
+    assert [*found.changes][2:] == ["game.moments", "game.references", "lora.rank"]
+    # Adapters stand on the reference, which then is as it was loaded.
+    assert found.changes["game.references"] == "full"
     found = _planned(monkeypatch, tmp_path, [99] * 5 + [5])
-    assert [*found.changes][2:] == ["game.moments", "lora.rank"]
+    assert found.changes["game.references"] == "int8"
 
 
 def test_tries_are_bounded_and_a_step_that_fits_has_none(monkeypatch, tmp_path):
@@ -194,6 +198,31 @@ def test_samples_are_drawn_beside_the_game(tmp_path):
         dataclasses.replace(decode, beside=0), Topology.of("gpu:h100x1"), mesh
     )
     assert told.peak == without.peak + decode.beside
+
+
+@pytest.mark.parametrize("job", ["aprm", "rl"])
+def test_int8_references_are_a_quarter_of_full_ones(tmp_path, job):
+    """Of the update, and of what lies beside the samples; an attacker's stay full."""
+    group = {"aprm": "game", "rl": "rl"}[job]
+    found = {}
+    for how in ("full", "int8"):
+        fields = {**tiny_run.SMALL, **tiny_run.SMALL_GAME, f"{group}.references": how}
+        mesh = make_mesh(MeshConfig(1, 1, 1), jax.devices()[:1])
+        context = Context(tiny_run.config(fields), tmp_path, "stage")
+        steps = {one.name: one for one in plan_steps.programs(context, job, mesh)}
+        update = steps["update"]
+        assert update.args[2 if job == "rl" else 1] is update.holds["references"]
+        found[how] = (
+            shard_bytes(update.holds["references"]),
+            shard_bytes(update.holds["parameters"]),
+            steps["decode"].beside,
+        )
+        [attacked, *_] = plan_steps.programs(context, "attack", mesh)
+        found[f"attacked {how}"] = shard_bytes(attacked.holds["references"])
+    (full, learned, beside), (int8, same, less) = found["full"], found["int8"]
+    assert 0.25 < int8 / full < 0.4  # scales and norms are float32
+    assert learned == same and beside - less == full - int8
+    assert found["attacked full"] == found["attacked int8"]
 
 
 def test_a_reference_that_is_both_counts_once(tmp_path):

@@ -3,4 +3,4 @@
 
 def test_every_mesh_gives_the_one_device_parameters(run_with_devices):
     done = run_with_devices("updates.py").splitlines()
-    assert len(done) == 7 + 6
+    assert len(done) == 7 + 6 + 1

@@ -57,6 +57,29 @@ def test_a_round_depends_on_state_and_number_alone(learned):
     assert repr(again) == repr(metrics[5:])
 
 
+def test_an_int8_reference_is_nearly_the_full_one(learned):
+    _, _, full = learned
+    of = rounds(config(references="int8"), verifier=Says())
+    assert of.ref["backbone"]["embed"]["embedding"].dtype == np.int8
+    begun = leaves(tiny_rl.policy(tiny_rl.TASK))
+    for a, b in zip(leaves(of.state.policy.params), begun, strict=True):
+        np.testing.assert_array_equal(a, b)  # what learns is as it was
+    state, [first] = play(of, of.state, range(1))
+    for name in ("policy/kl_token", "policy/kl_sequence"):
+        assert 0 < abs(first[name] - full[0][name]) < 0.05
+    # Its advantages are not the reference's affair, and neither are its samples.
+    same = ("reward/oracle", "rl/tokens")
+    assert [first[name] for name in same] == [full[0][name] for name in same]
+    resumed = rounds(config(references="int8"), verifier=Says())
+    kept = jax.device_get(state)
+    kept = dataclasses.replace(kept, policy=jax.device_put(kept.policy))
+    went_on, later = play(of, state, range(1, 2))
+    again, same = play(resumed, kept, range(1, 2))
+    for a, b in zip(leaves(went_on), leaves(again), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert repr(later) == repr(same)
+
+
 def test_a_stage_that_goes_on_from_another_draws_what_would_have_come_next(learned):
     of, _, _ = learned
     later = rounds(config(rounds_before=3, verifiable_share=0.5), verifier=Says())

@@ -35,12 +35,23 @@ def _validate(config: Config) -> None:
             f"game.explore.forced={explore.forced} of game.groups={config.game.groups} "
             "situations a round is none of them: raise either, or set it to 0"
         )
+    check_references(config, "game", config.game.references)
     if config.game.moments == "factored" and (
         config.game.b1 or not config.game.optimistic
     ):
         raise ConfigError(
             "game.moments='factored' is of OGDA without a first moment: set game.b1=0 "
             "and game.optimistic=True"
+        )
+
+
+def check_references(config: Config, group: str, held: str) -> None:
+    """Raises a ConfigError where adapters stand on what would be int8."""
+    if held == "int8" and config.lora.rank:
+        raise ConfigError(
+            f"{group}.references='int8' is of full parameters: with lora.rank="
+            f"{config.lora.rank} the reference is the base under the adapters, and "
+            f"costs nothing; set lora.rank=0 or {group}.references='full'"
         )
 
 

@@ -22,10 +22,10 @@ class PlanConfig:
         (), "which of their steps: update, score, prefill, decode; () = all"
     )
     tries: int = setting(
-        6,
+        7,
         "where a step does not fit: changes that are tried, each compiled, in the "
-        "order remat, mesh, microbatches, moments, LoRA, dtype; for sampling mesh, "
-        "sample_tensor, rows in place of the others",
+        "order remat, mesh, microbatches, moments, references, LoRA, dtype; for "
+        "sampling mesh, sample_tensor, rows in place of the others",
         least=0,
     )
     price: float = setting(

@@ -9,6 +9,7 @@ from aprm_jax.config.fields import ConfigError
 from aprm_jax.config.job import Curves, Job, Lazy
 from aprm_jax.config.rl import RLConfig
 from aprm_jax.config.typed import Config
+from aprm_jax.jobs.records.aprm import check_references
 from aprm_jax.jobs.records.score import stage_sources
 
 _AS_A_LOSS = {
@@ -54,6 +55,12 @@ def _validate(config: Config) -> None:
     if c.guard.prm and c.verifiers:
         raise ConfigError(
             f"rl.guard.prm={c.guard.prm!r} is the verifier: set rl.verifiers=()"
+        )
+    check_references(config, "rl", c.references)
+    if c.references == "int8" and c.implicit_from:
+        raise ConfigError(
+            "rl.implicit_from pays what a language model and rl.references say apart: "
+            "with 'int8' rounding would be paid; set rl.references='full'"
         )
     _check_kl(c)
     _check_best(c)

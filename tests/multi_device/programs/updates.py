@@ -16,7 +16,7 @@ from aprm_jax.game import batches, rollouts
 from aprm_jax.game.update import GameState, References, game_optimiser
 from aprm_jax.game.update import make_update as make_game_update
 from aprm_jax.jobs.sft import language_loss
-from aprm_jax.models import heads
+from aprm_jax.models import heads, quantised
 from aprm_jax.models.decoder import Decoder
 from aprm_jax.training import learner
 from aprm_jax.training.mesh import (
@@ -114,11 +114,17 @@ def sft(mesh):
     return state
 
 
-def game(mesh, train_generator=True):
+def game(mesh, train_generator=True, int8=False):
     config = dataclasses.replace(GAME, train_generator=train_generator)
     update = make_game_update(DECODER, config, *OPTIMISERS, mesh)
     state = GameState(*map(learner.start, (GENERATOR, PRM), OPTIMISERS))
-    state, refs = place(mesh, state), place(mesh, REFERENCES)
+    state = place(mesh, state)
+    refs = place(mesh, REFERENCES)
+    if int8:
+        refs = References(*quantised.held(refs.generator, refs.prm))
+        places = param_shardings(mesh, refs)
+        for x, sharding in zip(*map(jax.tree.leaves, (refs, places)), strict=True):
+            assert x.sharding.is_equivalent_to(sharding, x.ndim)
     before = jax.tree.map(lambda x: x.sharding.spec, state)
     for (_, generator, prm), key in zip(BATCHES, KEYS, strict=True):
         batches = shard_batch(mesh, generator), shard_batch(mesh, prm)
@@ -139,6 +145,10 @@ JOBS = {
     "sft": (sft, lambda s: s.params),
     "prm": (functools.partial(game, train_generator=False), lambda s: s.prm.params),
     "game": (game, lambda s: (s.generator.params, s.prm.params)),
+    "int8": (
+        functools.partial(game, int8=True),
+        lambda s: (s.generator.params, s.prm.params),
+    ),
 }
 one = make_mesh(MeshConfig(), jax.devices()[:1])
 expected = {
@@ -164,11 +174,13 @@ jax.tree.map(
     expected["game"][1],
 )
 meshes = [(8, 1, 1), (4, 2, 1), (2, 4, 1), (1, 8, 1), (4, 1, 2), (2, 1, 4), (1, 1, 8)]
-for sizes in meshes:
+for sizes in (*meshes, (2, 2, 2)):
     mesh = make_mesh(MeshConfig(*sizes))
     for name, (run, params) in JOBS.items():
         # The joint update holds all of R's own, and takes long to compile.
         if name == "prm" or (name == "game" and sizes == (4, 1, 2)):
+            continue
+        if (name == "int8") != (sizes == (2, 2, 2)):
             continue
         found = jax.device_get(params(run(mesh)))
         close = functools.partial(
