@@ -4,9 +4,10 @@
     python benchmarks/rl_speed.py --trl=/tmp/trl/bin/python
 
 Both train the same Llama (`--model`, a folder of Hugging Face; by default a tiny
-random one), all parameters in float32, by GRPO with a KL penalty, on as many prompts of
-as many completions of exactly as many tokens; the reward is a function of the text. TRL
-lives in an environment of its own; its side is this file run by that Python. Each side
+random one), all parameters in float32, by GRPO with a KL penalty, on the same prompts,
+as our solver renders them, of as many completions of exactly as many tokens; the reward
+is a function of the text. TRL lives in an environment of its own; its side is this file
+run by that Python. Each side
 warms up first; the seconds are medians over iterations, ours also by phase. Where the
 machine has something else to do, `--cores=0` and the seconds of that core that a side
 had compare better than those that passed.
@@ -32,6 +33,7 @@ from sides import ROOT
 
 QUESTION = "Ann has {a} boxes of {b} pens and buys {c} more. How many pens has she?"
 BETA, RATE = 0.04, 1e-5
+DIFFERENT = 64  # prompts
 
 
 def main() -> None:
@@ -46,15 +48,20 @@ def main() -> None:
     parser.add_argument("--cores", default="", help="0,1: those alone; empty = all")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks/results")
     parser.add_argument("--side", choices=("ours", "trl", ""), default="")
+    parser.add_argument("--prompts", default="", help="a file, for the side of TRL")
     args = parser.parse_args()
     if args.side:
         return sides.answer({"ours": ours, "trl": trl}[args.side], args)
+    scratch = Path(tempfile.mkdtemp())
     if not args.model:
-        args.model = str(_tiny(Path(tempfile.mkdtemp())))
+        args.model = str(_tiny(scratch))
+    args.prompts = str(_rendered(args.model, scratch / "prompts.json"))
     found = {"settings": {k: v for k, v in vars(args).items() if k not in _ASIDE}}
     found["ours"] = _run(args, sys.executable, "ours")
     if args.trl:
         found["trl"] = _run(args, args.trl, "trl")
+        if found["trl"]["prompt_tokens"] != found["ours"]["prompt_tokens"]:
+            raise SystemExit(f"the sides read different prompts: {found}")
         for times, of in (("times", "seconds"), ("cpu_times", "cpu_seconds")):
             found[times] = found["trl"][of] / found["ours"][of]
     args.out.mkdir(parents=True, exist_ok=True)
@@ -62,11 +69,12 @@ def main() -> None:
     _print(found)
 
 
-_ASIDE = ("side", "out", "trl", "model")
+_ASIDE = ("side", "out", "trl", "model", "prompts")
 
 
 def _run(args: Any, python: str, side: str) -> dict[str, Any]:
-    shared = ("groups", "group_size", "tokens", "iterations", "warm_up", "model")
+    shared = ("groups", "group_size", "tokens", "iterations", "warm_up")
+    shared += ("model", "prompts")
     options = [f"--{n.replace('_', '-')}={getattr(args, n)}" for n in shared]
     cores = [int(core) for core in args.cores.split(",") if core]
     return sides.run(python, __file__, side, options, cores or None)
@@ -94,7 +102,28 @@ def _print(found: dict[str, Any]) -> None:
 def _tiny(folder: Path) -> Path:
     from aprm_jax.testing.tiny import write_tiny
 
-    return write_tiny(folder / "llama", "llama", [question(i) for i in range(64)])
+    return write_tiny(
+        folder / "llama", "llama", [question(i) for i in range(DIFFERENT)]
+    )
+
+
+def _rendered(model: str, path: Path) -> Path:
+    """Writes the prompts as text, for who reads text."""
+    writer = _writer(model)[-1]
+    texts = [writer.context_text(question(i), ()) for i in range(DIFFERENT)]
+    path.write_text(json.dumps(texts))
+    return path
+
+
+def _writer(model: str) -> Any:
+    """A model's parameters, its spec, and what writes prompts to it."""
+    import dataclasses
+
+    from aprm_jax.hf.builders import open_writer
+    from aprm_jax.hf.locate import load_any
+
+    params, spec, tokenizer = load_any(model, "solver")
+    return params, spec, open_writer(dataclasses.replace(spec, prompt=""), tokenizer)
 
 
 def question(index: int) -> str:
@@ -136,8 +165,6 @@ def _rounds(args: argparse.Namespace, steps: int) -> Any:
     import numpy as np
 
     from aprm_jax.data.problem import Problem
-    from aprm_jax.hf.builders import open_writer
-    from aprm_jax.hf.locate import load_any
     from aprm_jax.models.decoder import Decoder
     from aprm_jax.rl.config import RLConfig
     from aprm_jax.rl.rounds import Rounds
@@ -174,14 +201,14 @@ def _rounds(args: argparse.Namespace, steps: int) -> Any:
         def score(self, solutions: Any) -> list[np.ndarray]:
             return [logit([reward(s) for s in steps]) for _, steps in solutions]
 
-    params, spec, tokenizer = load_any(args.model, "solver")
-    writer = open_writer(dataclasses.replace(spec, prompt=""), tokenizer)
-    longest = max(len(writer.context(question(i), ())) for i in range(64))
+    params, spec, writer = _writer(args.model)
+    lengths = [len(writer.context(question(i), ())) for i in range(DIFFERENT)]
+    args.prompt_tokens = sum(lengths) / len(lengths)
     sampler = Sampler(
         spec.decoder,
         stop_ids=(),
         pad_id=writer.pad_id,
-        prompt_buckets=(longest,),
+        prompt_buckets=(max(lengths),),
         max_new_tokens=args.tokens,
         batch_buckets=(args.groups * args.group_size,),
         positions=writer.positions,
@@ -230,7 +257,10 @@ def ours(args: argparse.Namespace) -> dict[str, Any]:
                 phases[name.removeprefix("time/")].append(value)
     marks.append(_now())
     return _result(
-        marks, tokens, phases={name: median(v) for name, v in phases.items()}
+        marks,
+        tokens,
+        prompt_tokens=args.prompt_tokens,
+        phases={name: median(v) for name, v in phases.items()},
     )
 
 
@@ -246,7 +276,9 @@ def trl(args: argparse.Namespace) -> dict[str, Any]:
         tokenizer.pad_token = tokenizer.eos_token
     model = AutoModelForCausalLM.from_pretrained(args.model, dtype=torch.float32)
     steps = args.warm_up + args.iterations
-    rows = [{"prompt": question(i)} for i in range(steps * args.groups)]
+    prompts = json.loads(Path(args.prompts).read_text())
+    rows = [{"prompt": prompts[i % DIFFERENT]} for i in range(steps * args.groups)]
+    read = [len(tokenizer(prompt)["input_ids"]) for prompt in prompts]
     lengths: list[int] = []
 
     def reward_of(completions: Any, completion_ids: Any = None, **rest: Any):
@@ -294,7 +326,7 @@ def trl(args: argparse.Namespace) -> dict[str, Any]:
     )
     trainer.train()
     tokens = [float(n) for n in lengths[args.warm_up :]] or [rows_a_step * args.tokens]
-    return _result(marks[args.warm_up :], tokens)
+    return _result(marks[args.warm_up :], tokens, prompt_tokens=sum(read) / len(read))
 
 
 if __name__ == "__main__":
