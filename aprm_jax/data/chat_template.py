@@ -11,6 +11,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import datetime
+import functools
 import json
 import os
 import resource
@@ -28,6 +29,7 @@ CPU_SECONDS = 5.0  # a prompt; the first compiles the template too, some 0.05 s
 MEMORY_MB = 512  # beside the imports
 TODAY = datetime.datetime(2024, 7, 26)  # the date that Llama 3's templates default to
 _MAX_CHARS = 1 << 18  # of a rendered prompt, beside four times its messages
+_REMEMBERED = 1024  # prompts
 _OUT_OF_MEMORY = 3  # exit code
 _BOOT = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
@@ -56,7 +58,13 @@ def render(
     """
     job = {"chat_template": template, "conversations": [messages], **names}
     limit = _MAX_CHARS + 4 * sum(len(message["content"]) for message in messages)
-    reply, code = _RENDERER.ask(frame(json.dumps([job, limit, CPU_SECONDS]).encode()))
+    return _rendered(json.dumps([job, limit, CPU_SECONDS]), limit, where)
+
+
+@functools.lru_cache(_REMEMBERED)
+def _rendered(job: str, limit: int, where: str) -> str:
+    """Who draws many replies to a prompt asks for it as often; it is rendered once."""
+    reply, code = _RENDERER.ask(frame(job.encode()))
     if reply is None:
         bounds = {
             -signal.SIGPROF: f"takes more than {CPU_SECONDS:g} s of CPU time",

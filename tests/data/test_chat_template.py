@@ -32,6 +32,31 @@ _BENIGN = [
 ]
 
 
+def test_a_prompt_is_rendered_once(monkeypatch):
+    """Not once for each of many draws from it; another one is, and an error again."""
+    asked, ask = [], chat_template._RENDERER.ask
+    monkeypatch.setattr(
+        chat_template._RENDERER, "ask", lambda job: asked.append(job) or ask(job)
+    )
+    template = "{{ messages[0].content }} %s{{ add_generation_prompt }}" % id(asked)
+    texts = [
+        render(template, [{"role": "user", "content": said}], "here", **names)
+        for said, names in (
+            ("a", {"add_generation_prompt": True}),
+            ("a", {"add_generation_prompt": True}),
+            ("b", {"add_generation_prompt": True}),
+            ("a", {"add_generation_prompt": False}),
+        )
+    ]
+    assert texts[0] == texts[1] == f"a {id(asked)}True"
+    assert texts[2:] == [f"b {id(asked)}True", f"a {id(asked)}False"]
+    assert len(asked) == 3
+    for _ in range(2):
+        with pytest.raises(TemplateRefusal):
+            render("{{ raise_exception('no') }}", CHAT, "here")
+    assert len(asked) == 5
+
+
 @pytest.mark.parametrize("template", _BENIGN)
 @pytest.mark.parametrize("reply", [True, False])
 def test_the_text_is_that_of_transformers(template, reply):
