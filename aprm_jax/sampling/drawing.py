@@ -21,6 +21,10 @@ from aprm_jax.training import hosts
 
 # Where a text may end a reply, this many tokens are drawn between looks at the text.
 TOKENS_A_LOOK = 16
+# Rows that go on by themselves cost half of twice as many only where there is much of
+# them: so many slots of caches (measured on a CPU: benchmarks/search_speed.py). Below,
+# and at every other number of rows, it would be one more program to compile.
+WORTH_NARROWING = 1 << 12
 
 
 @flax.struct.dataclass
@@ -64,7 +68,9 @@ class Drawing:
       starts: tokens in the head of each row.
       heads: slots of the heads.
       replies: the text of each reply, where there are stop texts.
+      narrows: whether rows that go on are moved together when the others have ended.
       state: of the loop.
+      slots: of caches.
     """
 
     programs: Programs
@@ -74,7 +80,9 @@ class Drawing:
     starts: list[int]
     heads: int
     replies: list[ReplyText]
+    narrows: bool
     state: LoopState = dataclasses.field(init=False)
+    slots: int = dataclasses.field(init=False)
 
     def begin(
         self,
@@ -89,7 +97,9 @@ class Drawing:
         room = self.loop.max_new_tokens
         until = min(TOKENS_A_LOOK, room) if self.replies else room
         fixed = (self.loop, self.params, rows, self.heads, lengths, position, unread)
-        state = self.programs.sample(*fixed, live, self.draws, np.int32(until))
+        self.slots = rows.cache.num_slots
+        fewest = self._fewest(len(lengths))
+        state = self.programs.sample(*fixed, live, self.draws, np.int32(until), fewest)
         if not keep and until == room:  # the memory is free as soon as it is done
             state = dataclasses.replace(state, rows=None)
         self.state = state
@@ -98,9 +108,40 @@ class Drawing:
         """Waits for them."""
         if self.replies:
             return self._watched()
+        self._go_on(self.loop.max_new_tokens)
         state, n = self.state, len(self.starts)
         found = (state.tokens, state.logprobs, state.lengths, state.stopped)
         return Samples(*(x[:n] for x in hosts.fetch(found)))
+
+    def _fewest(self, rows: int) -> np.int32:
+        """How few of so many rows go on elsewhere; 0 for none."""
+        narrows = self.narrows and rows * self.slots >= WORTH_NARROWING
+        return np.int32(rows // 2 if narrows else 0)
+
+    def _go_on(self, until: int) -> None:
+        """Draws up to `until` tokens of each row; few rows by themselves."""
+        if not self.narrows:
+            return
+        while True:
+            state = self.state
+            stopped, step = hosts.fetch((state.stopped, state.step))
+            [live] = np.nonzero(~stopped)
+            if not len(live) or step >= until:
+                return
+            size = len(stopped)
+            while len(live) <= self._fewest(size):
+                size //= 2
+            kept = np.full(size, len(stopped), np.int32)
+            kept[: len(live)] = live
+            few, draws = self.programs.narrow(state, self.draws, kept)
+            few = self._resume(few, draws, until)
+            room = self.loop.max_new_tokens
+            self.state = self.programs.widen(state, few, kept, room)
+
+    def _resume(self, state: LoopState, draws: Draws, until: int) -> LoopState:
+        fewest = self._fewest(len(state.stopped))
+        fixed = (self.loop, self.params, self.heads, state, draws)
+        return self.programs.resume(*fixed, np.int32(until), fewest)
 
     def _watched(self) -> Samples:
         """Looks at the texts every few tokens, and ends rows at their stop texts."""
@@ -108,6 +149,7 @@ class Drawing:
         read = np.zeros(n, int)
         ended, until = np.zeros(n, bool), TOKENS_A_LOOK
         while True:
+            self._go_on(min(until, self.loop.max_new_tokens))
             state = self.state
             tokens, lengths, stopped = hosts.fetch(
                 (state.tokens, state.lengths, state.stopped)
@@ -123,14 +165,9 @@ class Drawing:
                 break
             until += TOKENS_A_LOOK
             over = np.append(ended, stopped[n:])
-            self.state = self.programs.resume(
-                self.loop,
-                self.params,
-                self.heads,
-                dataclasses.replace(state, stopped=self.programs.put(over)),
-                self.draws,
-                np.int32(min(until, self.loop.max_new_tokens)),
-            )
+            state = dataclasses.replace(state, stopped=self.programs.put(over))
+            most = min(until, self.loop.max_new_tokens)
+            self.state = self._resume(state, self.draws, most)
         kept = np.arange(tokens.shape[1])[None] < read[:, None]
         return Samples(
             np.where(kept, tokens[:n], self.loop.pad_id),

@@ -17,7 +17,7 @@ from jaxtyping import Array, Bool, Float32, Int32, Key, UInt32
 from aprm_jax.models.cache import read_on, split_layers
 from aprm_jax.models.decoder import Decoder, DecoderConfig
 from aprm_jax.sampling.methods import Rules, draw, row_uniforms
-from aprm_jax.sampling.rows import Given, Rows, extend, places
+from aprm_jax.sampling.rows import Given, Rows, extend, places, put_back, taken
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,8 +133,9 @@ def go_on(
     state: LoopState,
     draws: Draws,
     until: Int32[Array, ""],
+    fewest: Int32[Array, ""],
 ) -> LoopState:
-    """Draws until every live row has stopped or has `until` tokens.
+    """Draws until no more than `fewest` rows go on, or they have `until` tokens.
 
     Args:
       config: the decoder's.
@@ -144,6 +145,7 @@ def go_on(
       state: of `begin`, or of a loop before this one.
       draws: as `begin` had them.
       until: at most T.
+      fewest: 0 for until all have stopped.
     """
     layers = split_layers(params, config.num_layers)
     uniforms = row_uniforms(draws.key, draws.rows, loop.max_new_tokens)
@@ -171,9 +173,26 @@ def go_on(
         return _emit(config, loop, params, state, written[:, 0], uniforms, draws)
 
     def unfinished(state: LoopState) -> Bool[Array, ""]:
-        return (state.step < until) & ~jnp.all(state.stopped)
+        return (state.step < until) & (jnp.sum(~state.stopped) > fewest)
 
     return jax.lax.while_loop(unfinished, body, state)
+
+
+def narrowed(
+    state: LoopState, draws: Draws, kept: Int32[Array, " N"]
+) -> tuple[LoopState, Draws]:
+    """Some rows by themselves; see `rows.taken`. None of padding goes on."""
+    few, numbers = taken((state, jnp.asarray(draws.rows)), kept)
+    padding = kept >= state.stopped.shape[0]
+    few = dataclasses.replace(few, stopped=few.stopped | padding)
+    return few, dataclasses.replace(draws, rows=numbers)
+
+
+def widened(
+    state: LoopState, few: LoopState, kept: Int32[Array, " N"], room: int
+) -> LoopState:
+    """All rows again, after those of `narrowed` have gone on; see `rows.put_back`."""
+    return put_back(state, few, kept, room)
 
 
 def _emit(

@@ -20,9 +20,26 @@ from aprm_jax.models.attention import platform
 from aprm_jax.models.cache import placed
 from aprm_jax.models.decoder import Decoder, DecoderConfig
 from aprm_jax.models.placement import ROW_AXES, by_rows
-from aprm_jax.sampling.loop import Draws, LoopConfig, LoopState, begin, go_on
+from aprm_jax.sampling.loop import (
+    Draws,
+    LoopConfig,
+    LoopState,
+    begin,
+    go_on,
+    narrowed,
+    widened,
+)
 from aprm_jax.sampling.methods import draw, row_uniforms
-from aprm_jax.sampling.rows import Given, Rows, Selection, extend, gather, prefill
+from aprm_jax.sampling.rows import (
+    Given,
+    Rows,
+    Selection,
+    extend,
+    gather,
+    prefill,
+    put_back,
+    taken,
+)
 from aprm_jax.training import hosts
 from aprm_jax.training.mesh import on_mesh
 
@@ -68,9 +85,11 @@ class Programs:
         found = (_jitted if shared else _jitted.__wrapped__)(
             config, mesh, scorer, platform()
         )
-        self.prefill, self.gather, self.sample, self.resume, self.draw, self.read = (
-            found
-        )
+        self.prefill, self.gather, self.draw, self.read = found[:4]
+        self.sample, self.resume, self.narrow, self.widen = found[4:8]
+        self.take, self.put_back = found[8:]
+        # Elsewhere a few rows cost what many do, and to move them waits for the host.
+        self.narrows = platform() == "cpu" and mesh is None
         self._known = self._compiled()
 
     def rows(self, count: int) -> int:
@@ -92,7 +111,8 @@ class Programs:
 
     def _compiled(self) -> int:
         heavy = (self.prefill, self.sample, self.resume, self.draw, self.read)
-        programs: tuple[Any, ...] = (*heavy, self.gather)
+        moving = (self.gather, self.narrow, self.widen, self.take, self.put_back)
+        programs: tuple[Any, ...] = (*heavy, *moving)
         return sum(program._cache_size() for program in programs)
 
 
@@ -115,10 +135,14 @@ def _jitted(
     return (
         jax.jit(bound(prefill, config)),
         jax.jit(bound(_gather), static_argnums=(2, 3, 4)),
-        jax.jit(bound(_sample, config), static_argnums=(0, 3), donate_argnums=2),
-        jax.jit(bound(go_on, config), static_argnums=(0, 2), donate_argnums=3),
         jax.jit(bound(_draw, config), static_argnums=5),
         jax.jit(bound(_read, config, scorer), static_argnums=3, donate_argnums=2),
+        jax.jit(bound(_sample, config), static_argnums=(0, 3), donate_argnums=2),
+        jax.jit(bound(go_on, config), static_argnums=(0, 2), donate_argnums=3),
+        jax.jit(bound(narrowed)),
+        jax.jit(bound(widened), static_argnums=3, donate_argnums=0),
+        jax.jit(bound(taken)),
+        jax.jit(bound(put_back), static_argnums=3, donate_argnums=0),
     )
 
 
@@ -155,11 +179,12 @@ def _sample(
     live: Bool[Array, " B"],
     draws: Draws,
     until: Int32[Array, ""],
+    fewest: Int32[Array, ""],
 ) -> LoopState:
     state = begin(
         config, loop, params, rows, heads, lengths, position, unread, live, draws
     )
-    return go_on(config, loop, params, heads, state, draws, until)
+    return go_on(config, loop, params, heads, state, draws, until, fewest)
 
 
 def _draw(
@@ -187,9 +212,10 @@ def _read(
     rows: Rows,
     heads: int,
     lengths: Int32[Array, " B"],
+    before: Int32[Array, ""],
     given: Given,
 ) -> tuple[Rows, Float32[Array, "B T"] | None]:
-    rows, states = extend(config, params, rows, heads, lengths, given)
+    rows, states = extend(config, params, rows, heads, lengths, given, before)
     if scorer is None:
         return rows, None
     return rows, scorer(

@@ -94,6 +94,51 @@ def gather(
     return Rows(rows.residual[source], jax.tree.map(moved, rows.cache))
 
 
+def taken(tree: Any, kept: Int32[Array, " N"]) -> Any:
+    """N rows of arrays [B, ...] by themselves; numbers stay as they are.
+
+    Args:
+      tree: of rows.
+      kept: indices; from B on they stand for rows of padding.
+    """
+
+    def rows(x: Array) -> Array:
+        return jnp.take(x, kept, axis=0, mode="clip") if jnp.ndim(x) else x
+
+    return jax.tree.map(rows, tree)
+
+
+def put_back(tree: Any, few: Any, kept: Int32[Array, " N"], room: int) -> Any:
+    """All rows again, after some have gone on.
+
+    Args:
+      tree: of B rows, as `taken` took some.
+      few: what became of these.
+      kept: their indices.
+      room: of caches only so many slots, the last ones, can have changed.
+    """
+
+    def put(x: Array, new: Array) -> Array:
+        if not jnp.ndim(x):
+            return new
+        mine = kept[None] == jnp.arange(x.shape[0], dtype=jnp.int32)[:, None]
+        moved = new[jnp.argmax(mine, axis=1)]
+        went_on = mine.any(axis=1).reshape(-1, *(1,) * (x.ndim - 1))
+        return jnp.where(went_on, moved, x)
+
+    def put_part(x: Any, new: Any) -> Any:
+        if not isinstance(x, KVCache):
+            return put(x, new)
+        return jax.tree.map(put_tail, x, new)
+
+    def put_tail(x: Array, new: Array) -> Array:
+        first = x.shape[2] - room
+        tail = put(x[:, :, first:], new[:, :, first:])
+        return jax.lax.dynamic_update_slice_in_dim(x, tail, first, axis=2)
+
+    return jax.tree.map(put_part, tree, few, is_leaf=lambda x: isinstance(x, KVCache))
+
+
 def places(lengths: Int32[Array, " B"], heads: int, slots: int) -> Int32[Array, "B S"]:
     """The place in its row of the token in each slot; -1 where a head is empty.
 
@@ -129,6 +174,7 @@ def extend(
     heads: int,
     lengths: Int32[Array, " B"],
     given: Given,
+    before: Int32[Array, ""] | int = 0,
 ) -> tuple[Rows, Float[Array, "B U D"]]:
     """Gathered rows with given tokens behind them.
 
@@ -139,9 +185,10 @@ def extend(
       heads: slots of their heads.
       lengths: tokens of each.
       given: what follows them.
+      before: columns that were read after them already.
 
     Returns:
-      The rows with these tokens in the first T slots of their tails; and T + 1 final
+      The rows with these tokens in the next T slots of their tails; and T + 1 final
       states: of the token before them, as `rows` keeps it, and of these.
     """
     width = given.tokens.shape[1]
@@ -151,9 +198,9 @@ def extend(
         split_layers(params, config.num_layers),
         jnp.asarray(given.tokens),
         jnp.asarray(given.positions),
-        lengths[:, None] + jnp.arange(width, dtype=jnp.int32)[None],
+        lengths[:, None] + before + jnp.arange(width, dtype=jnp.int32)[None],
         rows.cache,
-        heads,
+        heads + before,
         places(lengths, heads, rows.cache.num_slots),
     )
     written = jnp.concatenate([rows.residual[:, None], written], axis=1)

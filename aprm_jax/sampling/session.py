@@ -22,7 +22,7 @@ from jaxtyping import Float32, Int, Int32, Key, UInt32
 
 from aprm_jax.models.decoder import DecoderConfig
 from aprm_jax.models.positions import check_decodes, decodes
-from aprm_jax.sampling.drawing import Drawing, Samples
+from aprm_jax.sampling.drawing import WORTH_NARROWING, Drawing, Samples
 from aprm_jax.sampling.loop import Draws, LoopConfig
 from aprm_jax.sampling.methods import Truncation
 from aprm_jax.sampling.programs import Programs, power_of_two
@@ -35,6 +35,9 @@ _LEAST_SLOTS, _LEAST_READ = 32, 8
 # Where fewer of the tokens than one in so many stay, rows are read anew: a prefill
 # costs less than closing gaps and reading on.
 _LEAST_KEPT = 4
+
+# Columns that are read at once where rows end early, and what that may leave to do.
+_PART, _WORTH_PARTS = 16, 0.7
 
 Positions = Callable[[Sequence[int]], Int32[np.ndarray, " T"]]
 
@@ -178,18 +181,44 @@ class Session:
         for row, new in zip(rows, tokens, strict=True):
             row.ids.extend(map(int, new))
         given = self._given(starts, count_on)
-        gathered, lengths, heads = self._gathered(starts, given.tokens.shape[1])
-        self._device, scores = programs.read(
-            self._params, self._head, gathered, heads, lengths, programs.put(given)
-        )
-        self._settle(starts, heads, ready=True)
-        if scores is None:
+        found = self._read(starts, given)
+        if found is None:
             return None
-        found, spans = hosts.fetch(scores), zip(rows, known, starts, strict=True)
+        spans = zip(rows, known, starts, strict=True)
         return [
             found[i, n - start : len(row.ids) - start]
             for i, (row, n, start) in enumerate(spans)
         ]
+
+    def _read(
+        self, starts: Sequence[int], given: Given
+    ) -> Float32[np.ndarray, "B T"] | None:
+        """Reads tokens behind those before `starts`; the scorer's of each column."""
+        programs, room = self._programs, given.tokens.shape[1]
+        device, lengths, heads = self._gathered(starts, room)
+        slots = len(given.counts) * device.cache.num_slots
+        narrows = programs.narrows and slots >= WORTH_NARROWING
+        scores = []
+        for before, kept, part in _parts(given, narrows):
+            few, of_few = device, lengths
+            if kept is not None:
+                few, of_few = programs.take((device, lengths), kept)
+            fixed = (self._params, self._head, few, heads, of_few, np.int32(before))
+            few, found = programs.read(*fixed, programs.put(part))
+            if kept is not None:
+                few = programs.put_back(device, few, kept, room)
+            device = few
+            scores.append((before, kept, found))
+        self._device = device
+        self._settle(starts, heads, ready=True)
+        if scores[0][-1] is None:
+            return None
+        out = np.zeros(given.tokens.shape, np.float32)
+        for before, kept, found in scores:
+            found = hosts.fetch(found)
+            rows = np.arange(len(out)) if kept is None else kept[kept < len(out)]
+            out[rows, before : before + found.shape[1]] = found[: len(rows)]
+        return out
 
     def follow(self, rows: Sequence[Sequence[int]]) -> list[int]:
         """Makes each row these tokens: what it begins with stays, the rest is read.
@@ -360,6 +389,7 @@ class Session:
             starts,
             heads,
             [ReplyText(stops, row.ids) for row in rows] if stops.texts else [],
+            narrows=keep and programs.narrows,
         )
         drawing.begin(
             gathered,
@@ -429,6 +459,39 @@ class Session:
         self._slots = heads
         for i, (row, length) in enumerate(zip(self._rows, lengths, strict=True)):
             row.source, row.head, row.ready = i, length, ready
+
+
+def _parts(
+    given: Given, narrows: bool
+) -> list[tuple[int, Int32[np.ndarray, " N"] | None, Given]]:
+    """What is read one after another, of fewer and fewer rows where that saves much.
+
+    Returns:
+      Of each part the columns before it, its rows, None for all, and its tokens.
+    """
+    counts, (rows, width) = np.asarray(given.counts), given.tokens.shape
+    few = [
+        power_of_two(max(1, int((counts > before).sum())))
+        for before in range(0, width, _PART)
+    ]
+    left = _PART * sum(few[1:]) / (rows * max(1, width - _PART))
+    if not narrows or width <= _PART or left > _WORTH_PARTS:
+        return [(0, None, given)]
+    parts = []
+    for before in range(0, int(counts.max()), _PART):
+        [kept] = np.nonzero(counts > before) if before else [None]
+        chosen: Any = slice(None)
+        if kept is not None:
+            spare = power_of_two(len(kept)) - len(kept)
+            kept = np.append(kept, [rows] * spare).astype(np.int32)
+            chosen = np.minimum(kept, rows - 1)
+        tokens, positions = (
+            np.asarray(x)[chosen, before : before + _PART]
+            for x in (given.tokens, given.positions)
+        )
+        left = np.clip(counts[chosen] - before, 0, tokens.shape[1])
+        parts.append((before, kept, Given(tokens, positions, left.astype(np.int32))))
+    return parts
 
 
 def _copy(row: _Row) -> _Row:

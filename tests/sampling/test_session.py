@@ -14,6 +14,8 @@ from aprm_jax.data.steps import StepBuilder
 from aprm_jax.models import heads
 from aprm_jax.models.architecture import RopeScaling
 from aprm_jax.models.decoder import Decoder
+from aprm_jax.sampling import drawing
+from aprm_jax.sampling import session as session_module
 from aprm_jax.sampling.drawing import TOKENS_A_LOOK
 from aprm_jax.sampling.programs import Programs
 from aprm_jax.sampling.session import Session
@@ -73,9 +75,19 @@ def make(config=SMALL, rows=None, **changes):
     return Session(programs, params, rows or prompts(), **changes), programs, params
 
 
+def narrow_always(monkeypatch):
+    """Rows that go on by themselves do so wherever there is one fewer power of two."""
+    monkeypatch.setattr(drawing, "WORTH_NARROWING", 2)
+    monkeypatch.setattr(session_module, "WORTH_NARROWING", 2)
+    monkeypatch.setattr(session_module, "_PART", 2)
+
+
+@pytest.mark.parametrize("narrow", [False, True])
 @pytest.mark.parametrize("name", FAMILIES)
-def test_going_on_equals_one_forward_pass(name):
+def test_going_on_equals_one_forward_pass(name, narrow, monkeypatch):
     """Sampled, read, gathered and cut in turn: what whole rows say of every token."""
+    if narrow:
+        narrow_always(monkeypatch)
     config = FAMILIES[name]
     session, _, params = make(config)
     known = [{} for _ in range(5)]  # of each row: a token's place -> its log p
@@ -115,6 +127,41 @@ def _read(session: Session, steps):
     scores = session.read(steps)
     assert scores is not None
     return scores
+
+
+def test_rows_that_go_on_alone_are_computed_alone(monkeypatch):
+    """Fewer and fewer rows, and what each gets is what it gets among all."""
+    stops = Stops((5, 6, 7, 8, 9, 10))
+    steps = [[7] * n for n in (7, 1, 0, 2, 8, 1, 1, 3, 1)]
+
+    def run():
+        session, programs, _ = make(rows=prompts(9))
+        sizes = {"resume": [], "read": []}
+        resume, read = programs.resume, programs.read
+        programs.resume = lambda *args: (
+            sizes["resume"].append(len(args[3].stopped)) or resume(*args)
+        )
+        programs.read = lambda *args: sizes["read"].append(len(args[4])) or read(*args)
+        drawn = session.sample(KEY, stops=stops, max_new_tokens=24)
+        scores = session.read(steps)
+        again = session.sample(KEY, stops=stops, max_new_tokens=24)
+        return sizes, drawn, scores, again
+
+    wide, drawn, scores, again = run()
+    assert wide == {"resume": [], "read": [16]}
+    narrow_always(monkeypatch)
+    narrow, *found = run()
+    # Nine among sixteen; then those of more than 2, 4, 6 and 8: one is unread before.
+    assert narrow["read"] == [16, 4, 2, 2, 1]
+    assert min(narrow["resume"]) <= 2 < max(narrow["resume"]) < 16
+    for mine, other in ((found[0], drawn), (found[2], again)):
+        np.testing.assert_array_equal(mine.tokens, other.tokens)
+        np.testing.assert_array_equal(mine.lengths, other.lengths)
+        np.testing.assert_array_equal(mine.stopped, other.stopped)
+        np.testing.assert_allclose(mine.logprobs, other.logprobs, atol=1e-5)
+    assert len(set(drawn.lengths.tolist())) > 3
+    for mine, other in zip(found[1], scores, strict=True):
+        np.testing.assert_allclose(mine, other, atol=1e-5)
 
 
 def test_gathered_rows_equal_sessions_from_scratch():
