@@ -12,6 +12,7 @@ import pytest
 import aprm_jax
 from aprm_jax.config import (
     ConfigError,
+    files,
     jobs,
     override,
     read_config_file,
@@ -19,7 +20,7 @@ from aprm_jax.config import (
     settings,
     validate,
 )
-from aprm_jax.jobs import command_line
+from aprm_jax.jobs import command_line, usage
 
 QUICKSTART, GSM8K, CACHE = command.QUICKSTART, command.GSM8K, command.CACHE
 
@@ -173,11 +174,18 @@ def test_overrides_of_stages_that_are_left_out_go_with_them():
         validate(command_line.without_dropped_stages(config, str(file)))
 
 
-def test_a_bad_config_file_is_named(tmp_path):
+def test_a_bad_config_file_is_named(tmp_path, monkeypatch):
     assert "no such config file" in refused(tmp_path, "--config=nowhere.py")
     shipped = refused(tmp_path, "--config=configs/gsm8k.py")  # in another folder
     assert f"there is {command.REPOSITORY / 'configs' / 'gsm8k.py'}" in shipped
     assert "--config=FILE is missing" in refused(tmp_path)
+    with monkeypatch.context() as patched:  # as a wheel is installed
+        patched.chdir(tmp_path)
+        patched.setattr(files, "NEXT_TO_PACKAGE", tmp_path / "configs")
+        patched.setattr(usage, "NEXT_TO_PACKAGE", tmp_path / "configs")
+        with pytest.raises(ConfigError, match=r"no such config file; .* a clone of"):
+            read_config_file("configs/gsm8k.py")
+        assert "configs: none is here; config files come with a clone" in usage.text()
     for misspelt, named in (
         ("--workdri=run", "'workdri'"),
         ("--workdir=rn", "rn: there"),

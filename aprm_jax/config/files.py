@@ -13,6 +13,8 @@ import ml_collections
 from aprm_jax.config.fields import ConfigError, flat, nearest, override, set_field
 from aprm_jax.config.fields import stages as stages_of
 
+NEXT_TO_PACKAGE = Path(__file__).resolve().parents[2] / "configs"
+NOT_SHIPPED = "config files come with a clone of the repository, not with its wheel"
 _MADE_UP = "aprm_jax-"
 
 
@@ -26,12 +28,18 @@ def read_config_file(
     """
     spec = importlib.util.spec_from_file_location("aprm_jax_config_file", path)
     if spec is None or spec.loader is None or not os.path.isfile(path):
-        shipped = Path(__file__).parents[2] / "configs" / Path(path).name
-        hint = f"; there is {shipped}" if shipped.is_file() else ""
-        raise ConfigError(f"{os.fspath(path)}: no such config file{hint}")
+        raise ConfigError(f"{os.fspath(path)}: no such config file{_elsewhere(path)}")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module.get_config(arg)
+
+
+def _elsewhere(path: str | os.PathLike[str]) -> str:
+    """Where a config file may lie that is not at its path."""
+    shipped = NEXT_TO_PACKAGE / Path(path).name
+    if shipped.is_file():
+        return f"; there is {shipped}"
+    return "" if NEXT_TO_PACKAGE.is_dir() else f"; {NOT_SHIPPED}"
 
 
 def check_arg(arg: str, allowed: tuple[str, ...] = ("", "runlocal")) -> None:

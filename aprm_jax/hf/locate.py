@@ -23,6 +23,7 @@ from aprm_jax.models.io import (
 )
 from aprm_jax.training.mesh import make_mesh
 
+_RUN_FILE = "fingerprint.json"  # of every run's folder, from its start
 _DEPTH = 4  # folders from a run to a model: arm, stage, role, "model"
 _WANTED = {
     "prm": "a run or stage of job=prm, pav or aprm, an export of one, a published PRM",
@@ -58,12 +59,7 @@ def load_any(
     elif models := _models(folder):
         found = load_model(_choose(folder, models, kind))
     else:
-        there = ", ".join(sorted(p.name for p in folder.iterdir())[:8]) or "nothing"
-        raise ModelFileError(
-            f"{name}: no model, only {there}. Name a finished run or stage, a folder "
-            f"with {SPEC_FILE}, an export, or a PRM of Hugging Face (config.json, "
-            "*.safetensors, tokenizer.json)"
-        )
+        raise ModelFileError(f"{name}: {_missing(folder)}")
     if found[1].kind != kind:
         raise ModelFileError(
             f"{name}: holds a {found[1].kind}, and a {kind} is wanted: {_WANTED[kind]}"
@@ -71,10 +67,25 @@ def load_any(
     return found
 
 
+def _missing(folder: Path) -> str:
+    """What is in a folder without a model, and what would be right."""
+    listed = sorted(p.name for p in folder.iterdir() if not p.name.startswith("."))
+    found = f"no model, only {', '.join(listed[:8]) or 'nothing'}. "
+    if (folder / _RUN_FILE).is_file() or (folder / "checkpoints").is_dir():
+        return (
+            f"{found}A stage writes its model when it ends: the command that was "
+            "stopped, given again, goes on to there"
+        )
+    return (
+        f"{found}Name a finished run or stage, a folder with {SPEC_FILE}, an export, "
+        "or a PRM of Hugging Face (config.json, *.safetensors, tokenizer.json)"
+    )
+
+
 def _is_hugging_face(folder: Path) -> bool:
     if folder.is_file():  # a GGUF file
         return True
-    run = (folder / "fingerprint.json").is_file()  # its config.json is the run's
+    run = (folder / _RUN_FILE).is_file()  # its config.json is the run's
     return not run and any((folder / file).is_file() for file in _HUGGING_FACE)
 
 

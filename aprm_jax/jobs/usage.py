@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from aprm_jax.config import Setting, group_meaning, jobs, settings
+from aprm_jax.config.files import NEXT_TO_PACKAGE, NOT_SHIPPED
 
 _USAGE = """\
 Trains process reward models (PRMs) against a learned adversary.
@@ -26,7 +27,6 @@ usage: aprm-jax --config=FILE[:ARG] [--config.FIELD=VALUE ...] [--workdir=DIR]
   --helpfull              flags of libraries too
 `python -m aprm_jax.main` is the same command.
 """
-_NEXT_TO_PACKAGE = Path(__file__).resolve().parents[2] / "configs"
 
 
 def text(values: Mapping[str, Any] | None = None, source: str = "") -> str:
@@ -47,7 +47,7 @@ def _jobs() -> Iterator[str]:
 
 
 def _configs() -> Iterator[str]:
-    for folder in (Path("configs"), _NEXT_TO_PACKAGE):
+    for folder in (Path("configs"), NEXT_TO_PACKAGE):
         files = sorted(folder.glob("*.py"))
         if not files:
             continue
@@ -55,6 +55,7 @@ def _configs() -> Iterator[str]:
         for path in files:
             yield from _entry(str(folder / path.name), _purpose(path), 32)
         return
+    yield f"configs: none is here; {NOT_SHIPPED}"
 
 
 def _purpose(path: Path) -> str:

@@ -203,8 +203,17 @@ def test_what_is_no_model_is_said(tmp_path):
         load_any(tmp_path, "prm")
     for name in ("config.json", "fingerprint.json"):
         (tmp_path / name).write_text("{}")
-    with pytest.raises(ModelFileError, match=r"no model, only config.json, fing"):
+    # A run, or a stage, that was stopped before it had a model.
+    stopped = r"{}. A stage writes its model when it ends: .* goes on"
+    with pytest.raises(
+        ModelFileError,
+        match=r"no model, only config.json, fing.*" + stopped.format("notes.txt"),
+    ):
         load_any(tmp_path, "prm")
+    (stage := tmp_path / "solver" / "checkpoints").mkdir(parents=True)
+    (stage.parent / ".metrics.jsonl.seal").write_text("")
+    with pytest.raises(ModelFileError, match="only " + stopped.format("checkpoints")):
+        load_any(stage.parent, "prm")
     base = tiny_hf.save(tiny_hf.hf_model("llama"), tmp_path / "base")
     with pytest.raises(LayoutError, match="a language model without a PRM's head"):
         load_any(base, "prm")
