@@ -66,7 +66,11 @@ def write_card(
     """
     kind, format_ = record.spec.kind, record.format
     language = format_ == "causal_lm" and kind != "prm"
-    task = "token-classification" if kind == "prm" else "text-generation" * language
+    task = "text-generation" * language
+    # A bare `pipeline` builds what this names: for another form of a PRM a classifier
+    # of tokens whose head is random numbers.
+    if kind == "prm" and format_ in ("token_classification", "peft"):
+        task = "token-classification"
     # First what a reader of a PRM's card looks for: how well it judges steps.
     shown = sorted(
         provenance.metrics.items(), key=lambda item: ("steps" not in item[0], item)

@@ -579,6 +579,12 @@ def test_the_folder_is_complete_and_the_card_tells(tmp_path):
         "base_model": "user/base",
         "datasets": ["openai/gsm8k"],
     }
+    spec, head = spec_of("prm", config, head="token"), head_params("token")
+    plain_prm = export_model(
+        tmp_path / "lm", {"backbone": backbone, "head": head}, spec, tokenizer
+    )
+    assert '"format": "causal_lm"' in (plain_prm / "aprm_jax.json").read_text()
+    assert "pipeline_tag" not in (plain_prm / "README.md").read_text()
     for text in (
         "snapshot_download(name)",
         "'me/prm'",
