@@ -26,7 +26,7 @@ import orbax.checkpoint as ocp
 from aprm_jax.config.errors import UserError
 from aprm_jax.files import FileError, atomic_write, fingerprint, parse_json
 from aprm_jax.training import hosts
-from aprm_jax.training.memory import ran_out
+from aprm_jax.training.memory import no_room, ran_out
 from aprm_jax.training.orbax_noise import quieten
 from aprm_jax.training.sharing import hosts_apart
 
@@ -343,7 +343,10 @@ class Checkpointer:
             "none is complete yet" if latest is None else f"the newest is of {latest}"
         )
         reason = error.__cause__ if isinstance(error, FileError) else error
-        text = " ".join(str(reason).split())[:400]
+        whole = " ".join(str(reason).split())
+        text, refused = whole[:400], no_room(whole)
+        if refused not in text:  # it stood behind long paths
+            text = f"{text} ... {refused}"
         hint = "Is the folder writable, and is there space left on the disk?"
         if ran_out(error):
             hint = "The memory does not suffice."

@@ -34,6 +34,10 @@ _LEAST_ADDRESS_SPACE = 1_500_000_000
 _TOLD = re.compile(
     r"RESOURCE_EXHAUSTED|out of memory|std::bad_alloc|can't start new thread", re.I
 )
+# TensorStore calls a full disk RESOURCE_EXHAUSTED too.
+_DISK = re.compile(
+    "|".join(map(os.strerror, (errno.ENOSPC, errno.EDQUOT, errno.EFBIG))), re.I
+)
 
 # Linux: a line a mapping; how many a process may have; the share that programs may use,
 # as one stage alone compiles thousands of mappings more.
@@ -71,10 +75,17 @@ def ran_out(error: BaseException | None) -> str:
             return text or "out of memory"
         if isinstance(error, OSError) and error.errno == errno.ENOMEM:
             return text
-        if isinstance(error, RuntimeError) and _TOLD.search(text):
+        told = isinstance(error, RuntimeError) and _TOLD.search(text)
+        if told and not no_room(text):
             return text
         error = error.__cause__
     return ""
+
+
+def no_room(text: str) -> str:
+    """What an error's text says of a disk that takes no more; "" where nothing."""
+    found = _DISK.search(text)
+    return found[0] if found else ""
 
 
 def keep_freed_memory() -> bool:

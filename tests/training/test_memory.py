@@ -96,6 +96,8 @@ def test_whoever_says_it_memory_that_lacks_is_recognised(error):
     [
         ValueError("the file says: out of memory"),
         OSError(errno.ENOSPC, "No space left on device"),
+        RuntimeError('RESOURCE_EXHAUSTED: writing "a": No space left on device [28]'),
+        RuntimeError('RESOURCE_EXHAUSTED: writing "a": Disk quota exceeded [122]'),
         RuntimeError("INVALID_ARGUMENT: shapes differ"),
     ],
     ids=repr,
