@@ -42,7 +42,9 @@ def get_config(arg: str = ""):
     before = ("solver:sft", "prm_warmup:prm", "generator:sft", "attacker:sft")
     # A PRM's stages follow each other, so that a run that is stopped has whole ones.
     arms = [
-        s for prm in prms for s in (f"{prm}:aprm", f"attack_{prm}:attack", f"rl_{prm}:rl")
+        s
+        for prm in prms
+        for s in (f"{prm}:aprm", f"attack_{prm}:attack", f"rl_{prm}:rl")
     ]
     set_stages(c, (*before, *arms))
     override(c, "attacker", flat(informed))

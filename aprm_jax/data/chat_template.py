@@ -148,13 +148,14 @@ atexit.register(_RENDERER.close)
 
 def main() -> None:
     """The process: renders jobs from standard input until it ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides on Ctrl-C
+    for asked in (signal.SIGINT, signal.SIGTERM):  # of the group: the parent decides
+        signal.signal(asked, signal.SIG_IGN)
     replies = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     sys.stdout = sys.stderr  # whatever a library prints is no reply
     from transformers.utils import chat_template_utils
 
     # Of `strftime_now`, which templates know (Llama 3.2, Mistral, gpt-oss).
-    chat_template_utils.datetime = _Clock
+    setattr(chat_template_utils, "datetime", _Clock)  # noqa: B010 - it is imported there
     _bound_memory()
     reply: Any = None
     while True:

@@ -277,7 +277,7 @@ def load_params(
         {k: jax.ShapeDtypeStruct(s, dtype) for k, s in shapes.items()}, sep="/"
     )
     # The rules name a decoder's LM head by the tree that it stands in.
-    places = flatten_dict(
+    places: dict[str, Any] = flatten_dict(
         param_shardings(mesh, {"backbone": tree})["backbone"], sep="/"
     )
     params = {}

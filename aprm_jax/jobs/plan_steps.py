@@ -398,8 +398,8 @@ def _solutions(
     c = context.config.builder
     _, slots = rl_rounds.dealt(config, batch_shards(mesh))
     size, many = slots.shape[0] // config.minibatches, slots.shape[1]
-    tokens, length = _longest(c, many)
-    width = row_length(tokens, FEWEST)
+    drawn, length = _longest(c, many)
+    width = row_length(drawn, FEWEST)
     rows = plan_shapes.rows(
         mesh, size, row_length(length, SHORTEST), many * c.max_steps
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import signal
 
 import pytest
 from tiny_tokenizers import byte_level
@@ -56,6 +57,17 @@ def test_a_prompt_is_rendered_once(monkeypatch):
         with pytest.raises(TemplateRefusal):
             render("{{ raise_exception('no') }}", CHAT, "here")
     assert len(asked) == 5
+
+
+def test_a_signal_to_all_of_a_run_leaves_the_renderer_to_its_parent():
+    """A run that is told to stop has prompts to render until it has saved."""
+    chats = [[{"role": "user", "content": said}] for said in ("before", "behind")]
+    assert render("{{ messages[0].content }}", chats[0], "here") == "before"
+    process = chat_template._RENDERER._process
+    for asked in (signal.SIGTERM, signal.SIGINT):
+        process.send_signal(asked)
+    assert render("{{ messages[0].content }}", chats[1], "here") == "behind"
+    assert chat_template._RENDERER._process is process
 
 
 @pytest.mark.parametrize("template", _BENIGN)

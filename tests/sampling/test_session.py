@@ -145,22 +145,23 @@ def test_rows_that_go_on_alone_are_computed_alone(monkeypatch):
         drawn = session.sample(KEY, stops=stops, max_new_tokens=24)
         scores = session.read(steps)
         again = session.sample(KEY, stops=stops, max_new_tokens=24)
-        return sizes, drawn, scores, again
+        return sizes, (drawn, again), scores
 
-    wide, drawn, scores, again = run()
+    wide, drawn, scores = run()
     assert wide == {"resume": [], "read": [16]}
     narrow_always(monkeypatch)
-    narrow, *found = run()
+    narrow, found, read = run()
     # Nine among sixteen; then those of more than 2, 4, 6 and 8: one is unread before.
     assert narrow["read"] == [16, 4, 2, 2, 1]
     assert min(narrow["resume"]) <= 2 < max(narrow["resume"]) < 16
-    for mine, other in ((found[0], drawn), (found[2], again)):
+    for mine, other in zip(found, drawn, strict=True):
         np.testing.assert_array_equal(mine.tokens, other.tokens)
         np.testing.assert_array_equal(mine.lengths, other.lengths)
         np.testing.assert_array_equal(mine.stopped, other.stopped)
         np.testing.assert_allclose(mine.logprobs, other.logprobs, atol=1e-5)
-    assert len(set(drawn.lengths.tolist())) > 3
-    for mine, other in zip(found[1], scores, strict=True):
+    assert len(set(drawn[0].lengths.tolist())) > 3
+    assert read is not None and scores is not None
+    for mine, other in zip(read, scores, strict=True):
         np.testing.assert_allclose(mine, other, atol=1e-5)
 
 

@@ -181,7 +181,8 @@ def time_of_day(text: str) -> TimeOfDay | None:
     found = _OF_24.fullmatch(text)
     if found is not None:
         minute = int(found["minute"] or found["after"])
-        return _time(int(found["hour"]), minute, None, True)._replace(half_known=True)
+        at = _time(int(found["hour"]), minute, None, True)
+        return at and at._replace(half_known=True)
     found = _DIGITS.fullmatch(text)
     if found is not None:
         if not (found["minute"] or found["sharp"] or found["half"]):
