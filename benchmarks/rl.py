@@ -90,7 +90,7 @@ def collect(run: Path, results: Path = RESULTS) -> Path:
         if job == "rl" and for_stage(config, name).rl.pass_samples
     }
     arms = {
-        arm: _arm(run, config, parts)
+        arm: collect_arm(run, config, parts)
         for arm, parts in made.items()
         if all(is_done(run / part) for part in parts)
     }
@@ -118,7 +118,7 @@ def _turns(config: Config, last: str) -> list[str]:
     return parts
 
 
-def _arm(run: Path, config: Config, parts: Sequence[str]) -> dict[str, Any]:
+def collect_arm(run: Path, config: Config, parts: Sequence[str]) -> dict[str, Any]:
     """An arm of one stage, or of several that go on from each other."""
     logs = [read_metrics(run / part) for part in parts]
     rows = [row for log in logs for row in log]
@@ -246,8 +246,8 @@ def render(seeds: Sequence[Mapping[str, Any]], folder: str) -> str:
             table(["R (seeds)", *columns], rows),
             *passed,
             f"Seeds {numbers}: means, in brackets each seed. Accuracies, gaps (the "
-            "verifier's reward less the oracle's) and shares in %; KL in nats a "
-            "solution; finished are solutions that came to an end, of the last ten "
+            "verifier's reward less the oracle's, where a seed's KL gets that far) and "
+            "shares in %; KL in nats a solution; finished are solutions that came to an end, of the last ten "
             "rounds. A run fell where what is right stays five points below its peak; "
             "one that did not counts with all its rounds. "
             f"Made by `benchmarks/rl.py` from `benchmarks/results/{folder}/`.",

@@ -97,7 +97,12 @@ def _of_game(tiny: bool) -> Any:
     c.sft.solver_share = 0.0  # few of its own steps are decidably wrong
     c.teach.updates, c.teach.round_updates = 30, 15
     c.teach.situations = 16
-    c.evaluate.graded = 600
+    # Rounds that two cores play in two CPU minutes, of rows enough for both players.
+    c.game.groups, c.game.generator_rows, c.game.generator_replay = 4, 16, 8
+    c.game.prm_clean, c.game.prm_fresh, c.game.prm_replay = 6, 5, 5
+    c.game.static_probe = c.game.microbatches = 4
+    c.game.prm_learning_rate, c.game.warmup = 3e-4, 5
+    c.evaluate.graded = 400
     return c
 
 

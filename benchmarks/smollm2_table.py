@@ -182,7 +182,9 @@ def _spent(results: dict[str, Any]) -> Iterator[str]:
         found = results.get(part, {})
         if not found.get("costs"):
             continue
-        peak = max(c["peak_gigabytes"] for c in found["costs"])
+        # Of the run that is published: others of other settings were given up.
+        costs, fields = found["costs"], found["costs"][-1].get("fields")
+        peak = max(c["peak_gigabytes"] for c in costs if c.get("fields") == fields)
         stages = [
             f"{stage} {done['cpu_seconds'] / 60:.0f}"
             for stage, done in found.get("stages", {}).items()
