@@ -278,6 +278,14 @@ FIGURES = {
         needs="pressure",
         **_a_seed("explore.py"),
     ),
+    "explore_targets": Figure(
+        "PRMs of such games under attack, and as what RL learns from",
+        config="configs/explore_targets.py",
+        results="explore_targets/seed_{seed}.json",
+        arms=_staged(r"attack_(.*)"),
+        found="{arm}",
+        **_a_seed("explore_targets.py"),
+    ),
     "ablation": Figure(
         "APRM with one thing changed at a time",
         config="configs/ablation.py:{needs}",

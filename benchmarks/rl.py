@@ -216,6 +216,7 @@ def summary(arm: Mapping[str, Any], rounds: int) -> dict[str, float]:
         "fell": float(fell is not None),
     }
     out |= {f"gap at KL {kl:g}": gap_at(curves, kl) for kl in KLS}
+    out["tokens of RL, 1000"] = arm["rl/sampled_tokens"] / 1000
     return out | {name: float(arm[name]) for name in SUMS}
 
 
@@ -232,6 +233,7 @@ def render(seeds: Sequence[Mapping[str, Any]], folder: str) -> str:
         "rounds to the fall": 1.0,
         "fell": 100.0,
         **{f"gap at KL {kl:g}": 100.0 for kl in KLS},
+        "tokens of RL, 1000": 1.0,
     }
     rows = []
     for name in arms:
@@ -246,10 +248,12 @@ def render(seeds: Sequence[Mapping[str, Any]], folder: str) -> str:
             table(["R (seeds)", *columns], rows),
             *passed,
             f"Seeds {numbers}: means, in brackets each seed. Accuracies, gaps (the "
-            "verifier's reward less the oracle's, where a seed's KL gets that far) and "
-            "shares in %; KL in nats a solution; finished are solutions that came to an end, of the last ten "
-            "rounds. A run fell where what is right stays five points below its peak; "
-            "one that did not counts with all its rounds. "
+            "verifier's reward less the oracle's, where a seed's KL gets that far) "
+            "and shares in %; KL in nats a solution; finished are solutions that came "
+            "to an end, of the last ten rounds. A run fell where what is right stays "
+            "five points below its peak; one that did not counts with all its rounds. "
+            "What a verifier's labels cost is in the last table of the runs that "
+            "trained it. "
             f"Made by `benchmarks/rl.py` from `benchmarks/results/{folder}/`.",
         ]
     )

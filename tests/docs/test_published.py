@@ -21,6 +21,7 @@ FIGURES = ("pressure", "rl", "search_pressure")  # draw one beside their tables
 SCRIPTS = (
     "attack",
     "explore",
+    "explore_targets",
     "naive_pressure",
     "pav",
     "pressure",
