@@ -20,7 +20,13 @@ from aprm_jax.config.rl import PayConfig, RLConfig
 from aprm_jax.policy import rewards
 from aprm_jax.solvers.protocol import Solution
 from aprm_jax.verifiers.pav import Pav
-from aprm_jax.verifiers.protocol import Scale, StepScores, Verifier
+from aprm_jax.verifiers.protocol import (
+    Scale,
+    StepScores,
+    Verifier,
+    bare_scores,
+    scores_of,
+)
 from aprm_jax.verifiers.score_file import ScoreFileVerifier
 
 Needs = Literal["", "solution", "correctness", "steps", "values", "language_model"]
@@ -159,7 +165,7 @@ def said(
     distinct = list(dict.fromkeys(pairs))
     stepped = [pair for pair in distinct if pair[1]]
     probability = verifier.scale.probability
-    scores = map(probability, verifier.score(stepped) if stepped else ())
+    scores = map(probability, scores_of(verifier, stepped) if stepped else ())
     known = dict(zip(stepped, scores, strict=True))
     steps = [known.get(pair, np.zeros(0)) for pair in pairs]
     own = None
@@ -176,10 +182,7 @@ def said(
         how(p) if len(p) and (s.finished or unfinished) else 0.0
         for s, p in zip(solutions, steps, strict=True)
     ]
-    asked = getattr(verifier, "questions", None)
-    starts = np.full(len(pairs), np.nan, np.float32)
-    if asked is not None:
-        starts = probability(asked([question for question, _ in pairs]))
+    starts = probability(bare_scores(verifier, [question for question, _ in pairs]))
     return Said(
         steps, np.asarray(whole, np.float32), np.asarray(starts, np.float32), own
     )

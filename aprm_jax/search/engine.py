@@ -23,7 +23,7 @@ from aprm_jax.search.aggregate import Aggregation
 from aprm_jax.search.methods import Expand, Method
 from aprm_jax.search.tree import ROOT, Tree
 from aprm_jax.solvers.protocol import StepSolver
-from aprm_jax.verifiers.protocol import StepVerifier
+from aprm_jax.verifiers.protocol import StepVerifier, last_scores
 
 Place = tuple[int, int]  # a question's index in the batch, and one of its nodes
 
@@ -125,7 +125,8 @@ class _Batch:
             self._charge_reading(i, row)
         if engine.verifier is None:
             return
-        self._read, scores = engine.verifier.begin(starts, self._read)
+        found = engine.verifier.begin(starts, self._read)
+        self._read, scores = last_scores(engine.verifier, found, len(starts))
         self._read_at = dict(self._written_at)
         self._charge(places)
         for (i, node), score in zip(places, scores.tolist(), strict=True):
@@ -167,11 +168,12 @@ class _Batch:
         places = [(i, n) for i, n in places if trees[i].is_usable(n)]
         if not places:
             return
-        self._read, scores = engine.verifier.read(
+        read = engine.verifier.read(
             self._read,
             [self._read_at[i, trees[i][n].parent] for i, n in places],
             [trees[i][n].text for i, n in places],
         )
+        self._read, scores = last_scores(engine.verifier, read, len(places))
         self._read_at = {place: row for row, place in enumerate(places)}
         self._charge(places)
         for (i, n), score in zip(places, scores.tolist(), strict=True):

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from jaxtyping import Float
 
-from aprm_jax.verifiers.protocol import Pairs, Scale, Verifier, ends
+from aprm_jax.verifiers.protocol import Pairs, Scale, Verifier, ends, scores_of
 
 
 def _mean(log_p: np.ndarray, log_q: np.ndarray) -> np.ndarray:
@@ -78,7 +78,7 @@ class CombinedVerifier:
 
     def score(self, solutions: Pairs) -> list[Float[np.ndarray, " _"]]:
         """See `Verifier.score`."""
-        rows = [verifier.score(solutions) for verifier in self.verifiers]
+        rows = [scores_of(verifier, solutions) for verifier in self.verifiers]
         return [self.combined(of_all) for of_all in zip(*rows, strict=True)]
 
     def questions(self, questions: Sequence[str]) -> Float[np.ndarray, " N"]:

@@ -24,6 +24,8 @@ from aprm_jax.verifiers.protocol import (
     StepVerifier,
     Verifier,
     ends,
+    last_scores,
+    scores_of,
 )
 from aprm_jax.verifiers.stepwise import CombinedRows, by_steps
 
@@ -86,7 +88,7 @@ class Pav:
 
     def score(self, solutions: Pairs) -> list[Float[np.ndarray, " _"]]:
         """See `Verifier.score`: the base's values."""
-        return self._whole(self.base).score(solutions)
+        return scores_of(self._whole(self.base), solutions)
 
     def questions(self, questions: Sequence[str]) -> Float[np.ndarray, " N"]:
         """The base's value of each bare question, NaN where it has none."""
@@ -99,7 +101,7 @@ class Pav:
         of_prover, q = self._whole(self.base), base
         if not isinstance(self.prover, int):
             of_prover = self._whole(self.prover)
-            q = of_prover.score(solutions)
+            q = scores_of(of_prover, solutions)
         scale = of_prover.scale
         starts = self._proved(scale.probability(ends(of_prover, asked)))
         out = []
@@ -142,7 +144,8 @@ class Pav:
         """See `StepVerifier.begin`; no reward: what came before is not known."""
         before = rows.parts if rows else (None,) * len(self._readers)
         pairs = zip(self._readers, before, strict=True)
-        read, scores, q = self._together([v.begin(starts, r) for v, r in pairs])
+        found = [last_scores(v, v.begin(starts, r), len(starts)) for v, r in pairs]
+        read, scores, q = self._together(found)
         return dataclasses.replace(read, values=tuple(q.tolist())), scores
 
     def read(
@@ -150,7 +153,9 @@ class Pav:
     ) -> tuple[PavRows, Float[np.ndarray, " N"]]:
         """See `StepVerifier.read`."""
         pairs = zip(self._readers, rows.parts, strict=True)
-        read, scores, q = self._together([v.read(r, parents, steps) for v, r in pairs])
+        found = [(v, v.read(r, parents, steps)) for v, r in pairs]
+        found = [last_scores(*pair, len(steps)) for pair in found]
+        read, scores, q = self._together(found)
         before = np.array([rows.values[parent] for parent in parents])
         gained = advantages(q[:, None], before)[:, 0]
         paid = effective_rewards(self.scale.probability(scores), gained, self.alpha)

@@ -23,6 +23,7 @@ from aprm_jax.verifiers.protocol import (
     StepVerifier,
     Verifier,
     ends,
+    last_scores,
     logit,
 )
 from aprm_jax.verifiers.score_file import ScoreFileVerifier
@@ -290,14 +291,16 @@ class CombinedSteps:
         """See `StepVerifier.begin`."""
         before = rows.parts if rows else (None,) * len(self.verifiers)
         pairs = zip(self.verifiers, before, strict=True)
-        return self._together([v.begin(starts, of_v) for v, of_v in pairs])
+        found = [last_scores(v, v.begin(starts, r), len(starts)) for v, r in pairs]
+        return self._together(found)
 
     def read(
         self, rows: CombinedRows, parents: Sequence[int], steps: Sequence[str]
     ) -> tuple[CombinedRows, Float[np.ndarray, " N"]]:
         """See `StepVerifier.read`."""
         pairs = zip(self.verifiers, rows.parts, strict=True)
-        return self._together([v.read(of_v, parents, steps) for v, of_v in pairs])
+        found = [(v, v.read(r, parents, steps)) for v, r in pairs]
+        return self._together([last_scores(*pair, len(steps)) for pair in found])
 
     def _together(
         self, read: Sequence[tuple[Any, np.ndarray]]
