@@ -7,6 +7,7 @@ found.answer, found.solution, found.scores  # "14", ("2 + 12", "14"), (0.99, 0.9
 from __future__ import annotations
 
 import dataclasses
+import numbers
 import os
 from collections.abc import Iterable, Mapping
 from typing import Any, overload
@@ -16,6 +17,7 @@ import jax
 from aprm_jax import api
 from aprm_jax.api import PRM
 from aprm_jax.config import ConfigError
+from aprm_jax.config.addresses import is_solver_address
 from aprm_jax.config.fields import nearest
 from aprm_jax.config.schema import settings as settings_of_config
 from aprm_jax.data import given
@@ -23,6 +25,7 @@ from aprm_jax.hf.locate import load_any
 from aprm_jax.jobs.records.search import SearchConfig, check_search
 from aprm_jax.search.build import make_engine
 from aprm_jax.search.outcome import Outcome, outcome
+from aprm_jax.solvers.endpoint import open_endpoint
 from aprm_jax.solvers.named import solver_of
 from aprm_jax.solvers.protocol import Solver, StepSolver
 from aprm_jax.tasks.graders import AnswerGrader
@@ -84,7 +87,7 @@ def search(
     method: str = "beam",
     seed: int = 0,
     max_steps: int = 40,
-    grader: Grader | None = None,
+    grader: Any = None,
     **options: Any,
 ) -> Outcome | list[Outcome]:
     """Searches for the answer to a question, or to each of several.
@@ -92,7 +95,8 @@ def search(
     Args:
       question: one text, or several, which are searched side by side; what one gets
         does not depend on the others.
-      solver: who writes: a folder or OWNER/NAME as of `PRM.load`, or a solver.
+      solver: who writes: a folder or OWNER/NAME as of `PRM.load`, a server's
+        MODEL@http://HOST:PORT/v1 (docs/endpoints.md), or a solver.
       verifier: who scores: likewise, another name of `verifiers.named`, a PRM or a
         verifier; None for `method="best_of_n", pick="majority"`.
       method: "best_of_n", "beam", "dvts", "rebase" or "mcts".
@@ -105,12 +109,12 @@ def search(
     Raises:
       TypeError, ValueError: an argument is of another type, or out of range; the
         message names it and what would be right.
-      ConfigError: options that do not go together.
+      ConfigError: options that do not go together, or an address that is none.
       ModelFileError: there is no such model, or it is of another kind.
     """
     one = isinstance(question, str)
-    # A row of a file would be searched for by its fields' names.
-    if not isinstance(question, Iterable) or isinstance(question, Mapping):
+    # A row of a file would be searched for by its fields' names, bytes by their codes.
+    if not isinstance(question, Iterable) or isinstance(question, Mapping | bytes):
         kind = type(question).__name__
         raise TypeError(f"question must be text or a list of texts, not {kind}")
     questions = [
@@ -121,7 +125,7 @@ def search(
         raise ValueError("a question is empty")
     given.seed(seed)
     given.whole(max_steps, "max_steps", least=1)
-    _check_kinds(solver, verifier)  # what is cheap to see first
+    _check_kinds(solver, verifier, grader)  # what is cheap to see first
     c = _settings(method, verifier is not None, options)
     _check_pav(verifier, options)
     writer = _solver(solver)
@@ -139,27 +143,40 @@ def _settings(method: str, scored: bool, options: dict[str, Any]) -> SearchConfi
     """The job's settings, with these options."""
     fields = vars(SearchConfig())
     known = [name for name in fields if name not in _OF_THE_JOB]
-    for name, value in (options | {"method": method}).items():
+    chosen = options | {"method": method}
+    for name, value in chosen.items():
         if name not in known:
             raise TypeError(
                 f"search() has no option {name!r}; there are {', '.join(known)}."
                 f"{nearest(name, known)}"
             )
         kind: Any = type(fields[name])
-        if isinstance(value, bool) or not isinstance(
-            value, (int, float) if kind is float else kind
-        ):
+        # NumPy's numbers are of these kinds too, its truth values and ours are not.
+        taken: Any = {int: numbers.Integral, float: numbers.Real}.get(kind, kind)
+        if isinstance(value, bool) or not isinstance(value, taken):
             raise TypeError(f"{name} must be {kind.__name__}, not {value!r:.60}")
+        chosen[name] = value = kind(value)
         if fault := settings_of_config()[f"search.{name}"].limits.fault(value):
             raise ValueError(f"{name} {fault}")
-    chosen = options | {"method": method, "verifiers": ("given",) if scored else ()}
+    chosen["verifiers"] = ("given",) if scored else ()
     c = dataclasses.replace(SearchConfig(), **chosen)
     check_search(c, "")
     return c
 
 
-def _check_kinds(solver: Any, verifier: Any) -> None:
-    """What is given may be a solver and a verifier; nothing is loaded yet."""
+def _check_kinds(solver: Any, verifier: Any, grader: Any) -> None:
+    """What is given may be a solver, a verifier, a grader; nothing is loaded yet."""
+    for name, value in {"solver": solver, "verifier": verifier}.items():
+        if isinstance(value, type):  # it has the methods, but no state
+            raise TypeError(f"{name} is the class {value.__name__}: make one of it")
+    if grader is not None and (
+        isinstance(grader, type) or not isinstance(grader, Grader)
+    ):
+        raise TypeError(
+            f"grader must have is_final, answer and same_answer, as "
+            f"tasks.graders.AnswerGrader() has, not be {type(grader).__name__} "
+            f"{grader!r:.60}"
+        )
     if isinstance(solver, str | os.PathLike):
         given.name(solver, "solver")
     if isinstance(solver, PRM | api.Generator):
@@ -195,6 +212,8 @@ def _solver(solver: Any) -> Solver | StepSolver:
         return solver.local
     if not isinstance(solver, str | os.PathLike):
         return solver
+    if is_solver_address(os.fspath(solver)):
+        return open_endpoint(os.fspath(solver))
     params, spec, tokenizer = load_any(solver, "solver")
     return solver_of(params, spec, tokenizer)
 

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import tiny
+from tiny_server import serving
 
 import aprm_jax
 from aprm_jax.config import ConfigError
 from aprm_jax.models.io import ModelFileError
 from aprm_jax.search.outcome import Outcome
 from aprm_jax.solvers.protocol import Solution
+from aprm_jax.tasks.graders import AnswerGrader
+from aprm_jax.verifiers.protocol import Scale, VerifierError
 
 QUESTIONS = ["1 + 2 * 3 =", "7 - 7 =", "( 4 + 5 ) * 2 ="]
 SMALL = {"n": 4, "m": 2, "max_steps": 3}
@@ -28,6 +35,17 @@ def run(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def found(run) -> list[Outcome]:
     return aprm_jax.search(QUESTIONS, solver=run / "solver", verifier=run, **SMALL)
+
+
+@dataclasses.dataclass(frozen=True)
+class Wrong:
+    """A `Verifier` of somebody's own, which answers `given`."""
+
+    given: Any
+    scale: Any = Scale.LOG_ODDS
+
+    def score(self, solutions):
+        return self.given
 
 
 def _told(outcome: Outcome):
@@ -106,6 +124,33 @@ def test_the_package_of_the_same_name_is_the_function_too():
         ("  ", {}, ValueError, "a question is empty"),
         ("1", {"nn": 3}, TypeError, "no option 'nn'; there are method, n, m"),
         ("1", {"n": 2.5}, TypeError, "n must be int, not 2.5"),
+        (b"12", {}, TypeError, "must be text or a list of texts, not bytes"),
+        ("1", {"n": np.True_}, TypeError, "n must be int, not"),
+        ("1", {"aggregation": "med"}, ValueError, 'must be one of "", min, product'),
+        ("1", {"grader": "x"}, TypeError, "grader must have is_final, .* not be str"),
+        ("1", {"grader": AnswerGrader}, TypeError, "grader must have .* not be type"),
+        ("1", {"solver": Wrong}, TypeError, "solver is the class Wrong: make one"),
+        ("1", {"verifier": Wrong}, TypeError, "verifier is the class Wrong: make one"),
+        ("1", {"verifier": "likelihood"}, ValueError, "name likelihood:SOLVER, a solv"),
+        (
+            "1",
+            {"verifier": "scores"},
+            ValueError,
+            "does not say whose: name scores:FIL",
+        ),
+        (
+            "1",
+            {"solver": "http://h/v1"},
+            ConfigError,
+            "name: MODEL@http://HOST:PORT/v1",
+        ),
+        (
+            "1",
+            {"solver": "@http://h/v1"},
+            ConfigError,
+            "name: MODEL@http://HOST:PORT/v",
+        ),
+        ("1", {"solver": "m@http://h/v1#k"}, ConfigError, "^solver: after the # of"),
         ("1", {"n": 0}, ValueError, "n must be at least 1, not 0"),
         ("1", {"n": True}, TypeError, "n must be int, not True"),
         ("1", {"method": "beem"}, ValueError, "must be one of best_of_n, beam"),
@@ -135,3 +180,31 @@ def test_a_model_of_the_wrong_kind_is_named(run):
         aprm_jax.search("1", solver=run / "aprm" / "model", verifier=run)
     with pytest.raises(ModelFileError, match="solver"):
         aprm_jax.search("1", solver=run / "solver", verifier=run / "solver" / "model")
+
+
+def test_numbers_of_numpy_are_numbers(run, found):
+    told = SMALL | {"n": np.int64(4), "temperature": np.float32(0.5)}
+    again = aprm_jax.search(QUESTIONS, solver=run / "solver", verifier=run, **told)
+    same = SMALL | {"temperature": 0.5}
+    plain = aprm_jax.search(QUESTIONS, solver=run / "solver", verifier=run, **same)
+    assert [_told(o) for o in again] == [_told(o) for o in plain]
+
+
+def test_a_verifier_that_does_not_answer_is_named(run):
+    with pytest.raises(VerifierError, match=r"Wrong.score: solution 0, of '1': 2 scor"):
+        aprm_jax.search("1", solver=run / "solver", verifier=Wrong([[0, 0]]), n=1, m=1)
+
+
+def test_a_server_may_write(run, monkeypatch):
+    def answer(number: int, body: dict[str, Any]) -> bytes:
+        assert body["model"] == "org/model" and "6 + 1" in body["prompt"]
+        return json.dumps(
+            {"choices": [{"text": "#### 7", "finish_reason": "stop"}]}
+        ).encode()
+
+    monkeypatch.setenv("SOME_KEY", "a-secret")
+    with serving(answer) as server:
+        name = f"org/model@{server.url}#SOME_KEY"
+        found = aprm_jax.search("6 + 1", solver=name, verifier=run, n=2, m=2)
+        assert server.headers[0]["authorization"] == "Bearer a-secret"
+    assert found.answer == "7" and found.solution == ("#### 7",)

@@ -4,6 +4,7 @@ http://localhost:8000/score                          our protocol
 https://prm.example.com/score#PRM_KEY                likewise; the key is in $PRM_KEY
 pooling:http://localhost:8000                        vLLM's; it has one model
 pooling:Qwen/Qwen2.5-Math-PRM-7B@http://host:8000    of that name there
+Qwen/Qwen2.5-Math-1.5B-Instruct@http://host:8000/v1  of a solver, in Python alone
 
 Configs are kept and shown, so that an address holds no secret: what follows # is the
 name of the environment variable that does.
@@ -27,7 +28,7 @@ _VARIABLE = re.compile(r"([A-Z0-9_]+_)?(KEY|TOKEN)")
 
 @dataclasses.dataclass(frozen=True)
 class Address:
-    """A server that scores steps.
+    """A server that scores steps, or writes them.
 
     Attributes:
       url: where it is; no user, no query, no fragment.
@@ -61,6 +62,34 @@ def read_address(name: str, field: str) -> Address:
     rest, model = name.removeprefix(f"{POOLING}:") if pooling else name, ""
     if pooling and not rest.startswith(_HTTP):
         model, _, rest = rest.partition("@")
+    url, variable = _url(rest, field)
+    return Address(url, pooling, model, variable)
+
+
+def is_solver_address(name: str) -> bool:
+    """Whether a solver's name is an address, be it right or wrong."""
+    return name.startswith(_HTTP) or any(f"@{scheme}" in name for scheme in _HTTP)
+
+
+def read_solver_address(name: str, field: str) -> Address:
+    """What the address of a solver says; `read_address` has the arguments.
+
+    Raises:
+      ConfigError: it is none, or does not name a model; says what one is.
+    """
+    model, _, rest = ("", "", name) if name.startswith(_HTTP) else name.partition("@")
+    if not model:
+        raise ConfigError(
+            f"{field}: a server is asked for a model by its name: "
+            "MODEL@http://HOST:PORT/v1, with #API_KEY behind it where the "
+            "environment variable API_KEY holds a key"
+        )
+    url, variable = _url(rest, field)
+    return Address(url, model=model, key_variable=variable)
+
+
+def _url(rest: str, field: str) -> tuple[str, str]:
+    """The URL of an address, and the variable that holds its key."""
     url, mark, variable = rest.partition("#")
     if mark and not _VARIABLE.fullmatch(variable):
         raise ConfigError(
@@ -69,7 +98,7 @@ def read_address(name: str, field: str) -> Address:
             "never the key itself"
         )
     check_url(url, field, "a path")
-    return Address(url, pooling, model, variable)
+    return url, variable
 
 
 def check_url(url: str, field: str, ends: str, key_field: str = "") -> None:

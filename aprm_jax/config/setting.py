@@ -35,7 +35,7 @@ class Limits:
         if isinstance(value, float) and not math.isfinite(value):
             return f"must be a finite number, not {value!r}"
         if self.choices and value not in self.choices:
-            known = ", ".join(map(str, self.choices))
+            known = ", ".join(str(c) or '""' for c in self.choices)
             return f"must be one of {known}; it is {value!r}."
         if not self.bounded:
             return None

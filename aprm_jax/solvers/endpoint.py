@@ -14,12 +14,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from aprm_jax.config.addresses import read_solver_address
+from aprm_jax.config.groups import HttpConfig
 from aprm_jax.sampling.methods import Truncation
+from aprm_jax.servers.client import read_key
 from aprm_jax.solvers.completions import Choice, Completions
-from aprm_jax.solvers.layouts import Layout, Prompt
+from aprm_jax.solvers.layouts import Layout, Prompt, WordLayout
 from aprm_jax.solvers.partial import Partial, begun, ended
 from aprm_jax.solvers.protocol import NO_ROOM, Solution, Solver, Start, Written
+from aprm_jax.tasks.graders import AnswerGrader
 from aprm_jax.tasks.protocols import Grader
+
+_STEP_TOKENS = 256  # longest step of a server that no config describes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,6 +136,22 @@ class EndpointSolver(Solver):
         text, closed = self.layout.read(choice)
         finished = closed and self.grader.is_final(text)
         return Written(text, choice.tokens, choice.logprobs, closed, finished)
+
+
+def open_endpoint(name: str) -> EndpointSolver:
+    """The solver at an address, asked in words; a config says more, see docs.
+
+    Args:
+      name: MODEL@http://HOST:PORT/v1, see `config.addresses`.
+
+    Raises:
+      ConfigError: it is no address, or the variable that it names holds no key.
+    """
+    address = read_solver_address(name, "solver")
+    key = read_key(address.key_variable, "the # of a solver's address")
+    asks = Completions(address.url, key, HttpConfig(), None)
+    layout, grader = WordLayout(), AnswerGrader()
+    return EndpointSolver(asks, layout, grader, address.model, _STEP_TOKENS)
 
 
 def _seed(key: Any, depth: int, draw: int) -> int:

@@ -48,6 +48,10 @@ ORACLES: dict[str, Callable[[], StepOracle]] = {
     "text": TextOracle,
 }
 _SCHEMES = ("likelihood", "scores", "oracle")
+_OF_WHAT = {
+    "likelihood": "SOLVER, a solver's run, stage, folder or OWNER/NAME on the hub",
+    "scores": "FILE, which has scores of solutions",
+}
 ADDRESS = "address"  # in place of a scheme: the name is that of a server
 
 
@@ -174,6 +178,10 @@ def _open(
     load: Callable[[str, Kind], tuple[Any, ModelSpec, Any]],
 ) -> Verifier:
     check_name(name, oracle is not None)
+    if name in _OF_WHAT and not Path(name).exists():
+        raise UnknownVerifierError(
+            f"{name!r} does not say whose: name {name}:{_OF_WHAT[name]}"
+        )
     scheme, rest = split_name(name)
     if scheme == ADDRESS:
         return served(name)
