@@ -58,8 +58,8 @@ def held_out(keys: Iterable[str], count: int, source: str) -> list[str]:
         count = max(1, min(_MOST, max(total // 10, min(_FEW, total // 4))))
     if count >= total:
         raise DataError(
-            f"{source}: {total} questions, too few to hold {count} out "
-            "(domain.dev_count)"
+            f"{source}: {total} question{'s' * (total != 1)}, too few to hold "
+            f"{count} out (domain.dev_count)"
         )
     ranked = sorted(distinct, key=lambda k: (hashlib.sha256(k.encode()).digest(), k))
     return ranked[total - count :]

@@ -34,6 +34,14 @@ class RowError(ValueError):
     """One row cannot be used; the reason goes to the quarantine file."""
 
 
+class MissingFieldError(RowError):
+    """`field` is not there; `row` is what it was looked for in."""
+
+    def __init__(self, said: str, field: str, row: Mapping[str, Any]):
+        super().__init__(f"{said} (present: {present(row)})")
+        self.field, self.row = field, row
+
+
 class FileKindError(RowError):
     """A row that shows what its whole file is: nothing in it is what it is read as."""
 
@@ -210,7 +218,7 @@ def present(row: Mapping[str, Any]) -> str:
 
 def _require(row: Mapping[str, Any], field: str, kind: type[T], name: str) -> T:
     if field not in row:
-        raise RowError(f"field {field!r} is missing (present: {present(row)})")
+        raise MissingFieldError(f"field {field!r} is missing", field, row)
     value = row[field]
     if not isinstance(value, kind):
         raise RowError(f"field {field!r} must be {name}, not {type(value).__name__}")

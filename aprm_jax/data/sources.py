@@ -22,7 +22,14 @@ from typing import Any, TypeVar, Unpack
 from urllib.parse import parse_qsl
 
 from aprm_jax.data.files import path_rows, raw_row
-from aprm_jax.data.jsonl import DataError, Limits, Rows, parse_rows
+from aprm_jax.data.jsonl import (
+    DataError,
+    Limits,
+    MissingFieldError,
+    RowError,
+    Rows,
+    parse_rows,
+)
 from aprm_jax.files import parse_json
 
 T = TypeVar("T")
@@ -79,7 +86,7 @@ def read_source(
         path, options = _split_path(source)
         rename = _renames(source, options.get("rename", ""))
         raw = path_rows(path, options.get("split", split), rename, source)
-        return parse_rows(source, raw, parse, **limits)
+        return parse_rows(source, raw, _hinting(parse), **limits)
     scheme, _, rest = source.partition(":")
     name, _, query = rest.partition("?")
     options = _options(source, query, _OPTIONS)
@@ -102,9 +109,26 @@ def read_source(
     return parse_rows(
         f"{source}#{split}",
         [raw_row(k, row, rename) for k, row in enumerate(rows, start=1)],
-        parse,
+        _hinting(parse),
         **limits,
     )
+
+
+def _hinting(parse: Callable[[dict], T]) -> Callable[[dict], T]:
+    """As `parse`, but of a column that is missing says how another one is taken."""
+
+    def hinting(row: dict) -> T:
+        try:
+            return parse(row)
+        except MissingFieldError as error:
+            if error.row is not row:  # of an object in it, which nothing renames
+                raise
+            raise RowError(
+                f"{error}; one of another name is taken with ?rename=THEIRS:"
+                f"{error.field} behind the source"
+            ) from None
+
+    return hinting
 
 
 def _split_path(source: str) -> tuple[Path, dict[str, str]]:

@@ -29,7 +29,7 @@ def find(name: str, revision: str | None = None, files: Sequence[str] = FILES) -
         if Path(name).is_dir():
             return Path(name)
     except OSError as error:  # a name longer than the system's names may be
-        raise ModelFileError(f"{name[:80]!r}: {error.strerror}") from error
+        raise ModelFileError(f"{name[:80]!r}: {error.strerror}") from None
     if name.startswith((".", "/", "~")) or name.count("/") != 1:
         raise ModelFileError(
             f"{name!r}: no such folder, and no name of a model on the hub (OWNER/NAME)"
@@ -47,4 +47,4 @@ def find(name: str, revision: str | None = None, files: Sequence[str] = FILES) -
         raise ModelFileError(
             f"{name!r}: no such folder, and the hub does not give it: "
             f"{type(error).__name__}: {reason}"
-        ) from error
+        ) from None

@@ -11,7 +11,7 @@ import pytest
 from aprm_jax.data.drawing import held_out
 from aprm_jax.data.jsonl import DataError, RowError
 from aprm_jax.data.labelled import question_id
-from aprm_jax.data.readers import sources
+from aprm_jax.data.readers import read_problems, sources
 from aprm_jax.tasks.labelled import LabelledDomain
 from aprm_jax.tasks.protocols import Domain
 from aprm_jax.tasks.questions import QuestionsDomain
@@ -117,6 +117,16 @@ def test_rows_that_are_no_questions_are_refused(row, message):
         _parse(row)
 
 
+@pytest.mark.parametrize("field", ["question", "answer"])
+def test_columns_of_other_names_are_told_how_they_are_taken(tmp_path, field):
+    names = {"question": "question", "answer": "answer", field: "theirs"}
+    row = {names["question"]: "What is 3 + 4?", names["answer"]: 7}
+    source = _file(tmp_path / "q.jsonl", [row, row, row])
+    with pytest.raises(DataError, match=rf"theirs\).*\?rename=THEIRS:{field} behind"):
+        read_problems(source, "questions")
+    assert len(read_problems(f"{source}?rename=theirs:{field}", "questions")) == 3
+
+
 def _questions(count: int) -> list[dict]:
     return [{"question": f"What is {k} + {k}?", "answer": 2 * k} for k in range(count)]
 
@@ -143,7 +153,7 @@ def test_few_questions_are_enough_and_no_split_shares_any(tmp_path):
     assert p.steps == (f"#### {p.answer}",) and domain.is_final(p.steps[-1])
     assert domain.answer(p.steps) == p.answer
     assert _sizes(QuestionsDomain(train=_file(tmp_path / "3", _questions(3))))[0] == 1
-    with pytest.raises(DataError, match="1 questions, too few to hold 1 out"):
+    with pytest.raises(DataError, match="1 question, too few to hold 1 out"):
         QuestionsDomain(train=_file(tmp_path / "2", _questions(2)))
 
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from aprm_jax.data.jsonl import RowError, present
+from aprm_jax.data.jsonl import MissingFieldError, RowError
 from aprm_jax.data.readers.base import (
     MathProblem,
     ProblemSource,
@@ -68,7 +68,8 @@ def parse(row: dict) -> list[MathProblem]:
         )
     answer = answer or final or last_box("\n".join(steps))
     if not answer:
-        raise RowError(f"no field {' or '.join(_ANSWER[:3])} (present: {present(row)})")
+        said = f"no field {' or '.join(_ANSWER[:3])}"
+        raise MissingFieldError(said, _ANSWER[0], row)
     return [
         MathProblem(
             question,
