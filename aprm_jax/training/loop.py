@@ -110,6 +110,7 @@ def run_loop(
     ):
         if start:
             screen.say(f"going on from step {start}")
+        screen.say("compiling the first step")  # which may take minutes
         states = _states(state, step_fn, range(start, config.num_steps), log)
         for state in states:
             asked = any_host(stop.signal or 0)

@@ -272,8 +272,11 @@ def test_hook_and_lines(tmp_path, capsys):
     assert [row["twice"] for row in rows] == [2, 8, 18]
     assert all(row["time/step"] > 0 for row in rows)
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith("[roots] step 1/3 | x 1  twice 2 | ")
-    assert "update" in lines[1] and lines[1].endswith("left")
+    assert lines[0] == "[roots] compiling the first step"
+    assert lines[1].startswith("[roots] step 1/3 | x 1  twice 2 | ")
+    assert "update" in lines[2] and lines[2].endswith("left")
+    _train_on([1, 4, 9], tmp_path, True)  # nothing is left to compile
+    assert not capsys.readouterr().out
 
 
 def test_metrics_are_fetched_after_the_next_step_is_dispatched(tmp_path):
