@@ -56,7 +56,13 @@ def main() -> None:
     if not args.model:
         args.model = str(_tiny(scratch))
     args.prompts = str(_rendered(args.model, scratch / "prompts.json"))
-    found = {"settings": {k: v for k, v in vars(args).items() if k not in _ASIDE}}
+    from compare_table import commit  # which a peer's Python cannot import
+
+    found: dict[str, Any] = {
+        "command": " ".join(["python benchmarks/rl_speed.py", *_shown(sys.argv[1:])]),
+        "commit": commit(),
+        "settings": {k: v for k, v in vars(args).items() if k not in _ASIDE},
+    }
     found["ours"] = _run(args, sys.executable, "ours")
     if args.trl:
         found["trl"] = _run(args, args.trl, "trl")
@@ -67,6 +73,13 @@ def main() -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     (args.out / "rl_speed.json").write_text(json.dumps(found, indent=1) + "\n")
     _print(found)
+
+
+def _shown(options: list[str]) -> list[str]:
+    """Options as others would give them: who has TRL differs."""
+    return [
+        "--trl=PYTHON" if option.startswith("--trl") else option for option in options
+    ]
 
 
 _ASIDE = ("side", "out", "trl", "model", "prompts")
@@ -260,6 +273,7 @@ def ours(args: argparse.Namespace) -> dict[str, Any]:
         marks,
         tokens,
         prompt_tokens=args.prompt_tokens,
+        versions=sides.versions("jax", "jaxlib"),
         phases={name: median(v) for name, v in phases.items()},
     )
 
