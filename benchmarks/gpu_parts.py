@@ -341,6 +341,7 @@ def _decoded(setting: Setting, config: DecoderConfig) -> dict[str, Any]:
             live,
             draws,
             until,
+            np.int32(0),
         )
         jax.block_until_ready(state)
         seconds["decode"].append(time.perf_counter() - start)

@@ -99,9 +99,10 @@ def samples(
     rows = jax.tree.map(lambda x: _cached(mesh, x), rows)
     loop = LoopConfig(stop_ids=(0,), pad_id=0, max_new_tokens=new)
     live = array(mesh, np.bool_, size)
-    until = jax.ShapeDtypeStruct((), np.int32)
+    until = fewest = jax.ShapeDtypeStruct((), np.int32)
     lengths = (ids(size), ids(size), None)
-    decode = (loop, params, rows, width, *lengths, live, _draws(mesh, size), until)
+    draws = _draws(mesh, size), until, fewest
+    decode = (loop, params, rows, width, *lengths, live, *draws)
     holds = {"parameters": params}
     return [
         Program("prefill", compiled.prefill, prefill, holds, mesh=mesh, beside=kept),
