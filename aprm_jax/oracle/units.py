@@ -124,6 +124,7 @@ _TABLE: dict[str, dict[str, str]] = {
         "1000000": "mhz",
         "1000000000": "ghz",
     },
+    "level": {"1": "db decibel decibels"},
     "amount": {"1": "mol mols mole moles", "1/1000": "mmol"},
 }
 # What some quantities are in others; a gram is the unit of mass.
