@@ -340,7 +340,12 @@ def trl(args: argparse.Namespace) -> dict[str, Any]:
     )
     trainer.train()
     tokens = [float(n) for n in lengths[args.warm_up :]] or [rows_a_step * args.tokens]
-    return _result(marks[args.warm_up :], tokens, prompt_tokens=sum(read) / len(read))
+    return _result(
+        marks[args.warm_up :],
+        tokens,
+        prompt_tokens=sum(read) / len(read),
+        versions=sides.versions("torch", "transformers", "trl"),
+    )
 
 
 if __name__ == "__main__":
