@@ -52,8 +52,8 @@ def get_config(arg: str = ""):
     c.rl.solver_from = "solver"
     c.attack.generator = "attacker"
     for prm in prms:
-        override(c, f"attack_{prm}", {"attack.verifiers": (prm,)})
-        override(c, f"attack_{prm}", {"game.generator_replay": 48})
+        attacked = {"attack.verifiers": (prm,), "game.generator_replay": 48}
+        override(c, f"attack_{prm}", attacked)
         arm = {"rl.verifiers": (prm,), "rl.rewards": ("min_form",)}
         override(c, f"rl_{prm}", arm)
     if arg == "runlocal":

@@ -136,7 +136,7 @@ class Drawing:
             few, draws = self.programs.narrow(state, self.draws, kept)
             few = self._resume(few, draws, until)
             room = self.loop.max_new_tokens
-            self.state = self.programs.widen(state, few, kept, room)
+            self.state = self.programs.put_back(state, few, kept, room)
 
     def _resume(self, state: LoopState, draws: Draws, until: int) -> LoopState:
         fewest = self._fewest(len(state.stopped))

@@ -17,7 +17,7 @@ from jaxtyping import Array, Bool, Float32, Int32, Key, UInt32
 from aprm_jax.models.cache import read_on, split_layers
 from aprm_jax.models.decoder import Decoder, DecoderConfig
 from aprm_jax.sampling.methods import Rules, draw, row_uniforms
-from aprm_jax.sampling.rows import Given, Rows, extend, places, put_back, taken
+from aprm_jax.sampling.rows import Given, Rows, extend, places, taken
 
 
 @dataclasses.dataclass(frozen=True)
@@ -181,18 +181,11 @@ def go_on(
 def narrowed(
     state: LoopState, draws: Draws, kept: Int32[Array, " N"]
 ) -> tuple[LoopState, Draws]:
-    """Some rows by themselves; see `rows.taken`. None of padding goes on."""
+    """Some rows by themselves, until `rows.put_back`. None of padding goes on."""
     few, numbers = taken((state, jnp.asarray(draws.rows)), kept)
     padding = kept >= state.stopped.shape[0]
     few = dataclasses.replace(few, stopped=few.stopped | padding)
     return few, dataclasses.replace(draws, rows=numbers)
-
-
-def widened(
-    state: LoopState, few: LoopState, kept: Int32[Array, " N"], room: int
-) -> LoopState:
-    """All rows again, after those of `narrowed` have gone on; see `rows.put_back`."""
-    return put_back(state, few, kept, room)
 
 
 def _emit(

@@ -27,7 +27,6 @@ from aprm_jax.sampling.loop import (
     begin,
     go_on,
     narrowed,
-    widened,
 )
 from aprm_jax.sampling.methods import draw, row_uniforms
 from aprm_jax.sampling.rows import (
@@ -86,8 +85,8 @@ class Programs:
             config, mesh, scorer, platform()
         )
         self.prefill, self.gather, self.draw, self.read = found[:4]
-        self.sample, self.resume, self.narrow, self.widen = found[4:8]
-        self.take, self.put_back = found[8:]
+        self.sample, self.resume = found[4:6]
+        self.narrow, self.take, self.put_back = found[6:]
         # Elsewhere a few rows cost what many do, and to move them waits for the host.
         self.narrows = platform() == "cpu" and mesh is None
         self._known = self._compiled()
@@ -111,7 +110,7 @@ class Programs:
 
     def _compiled(self) -> int:
         heavy = (self.prefill, self.sample, self.resume, self.draw, self.read)
-        moving = (self.gather, self.narrow, self.widen, self.take, self.put_back)
+        moving = (self.gather, self.narrow, self.take, self.put_back)
         programs: tuple[Any, ...] = (*heavy, *moving)
         return sum(program._cache_size() for program in programs)
 
@@ -140,7 +139,6 @@ def _jitted(
         jax.jit(bound(_sample, config), static_argnums=(0, 3), donate_argnums=2),
         jax.jit(bound(go_on, config), static_argnums=(0, 2), donate_argnums=3),
         jax.jit(bound(narrowed)),
-        jax.jit(bound(widened), static_argnums=3, donate_argnums=0),
         jax.jit(bound(taken)),
         jax.jit(bound(put_back), static_argnums=3, donate_argnums=0),
     )

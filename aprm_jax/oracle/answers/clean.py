@@ -271,7 +271,11 @@ def clean(text: str) -> str:
     text = _NOON.sub(r"\1M", text)
     text = _CLOCK.sub(lambda m: m[1] + (m[2] or ""), text)  # 09:00 AM is 9 AM
     text = _MULTIPLE.sub(r"\1 \\text{", text)
-    text = re.sub(r"\\(?:boxed|fbox)\s*(?=\{)", "", text)
+    return _in_words(_trimmed(re.sub(r"\\(?:boxed|fbox)\s*(?=\{)", "", text)))
+
+
+def _trimmed(text: str) -> str:
+    """Without emphasis, dollars, and what stands around the answer."""
     text = _SPACES.sub(" ", text)
     text = re.sub(r"\\(?:,|\.)?dots[a-z]?\b|\\ldots\b", r"\\dots ", text)
     text = _dollars(text)
@@ -291,7 +295,11 @@ def clean(text: str) -> str:
         if text.endswith("\\"):
             text = text[:-1]
         text = _unwrap(text)
-    text = _MINUS.sub("-", text)
+    return _MINUS.sub("-", text)
+
+
+def _in_words(text: str) -> str:
+    """Sets, numbers and quantities that are said in another way."""
     text = _EXCEPT.sub(r"\\mathbb{R}\\setminus\{\1\}", text)
     turned = _TURNED_AWAY.fullmatch(text)
     if turned:
