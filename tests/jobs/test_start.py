@@ -11,7 +11,7 @@ import tiny_game
 import tiny_run
 
 from aprm_jax.config import ConfigError, stages, validate, with_fields
-from aprm_jax.jobs import pipeline, start
+from aprm_jax.jobs import checks, pipeline, start
 from aprm_jax.models import heads
 
 
@@ -64,7 +64,7 @@ def test_data_that_were_made_up_are_refused_before_a_folder_is_made(
 ):
     train = tmp_path / "train.jsonl"
     train.write_text('{"question": "1 + 2", "answer": "3"}\n' * 20)
-    monkeypatch.setattr(start, "is_made_up", lambda name: name == "sets")
+    monkeypatch.setattr(checks, "is_made_up", lambda name: name == "sets")
     c = config(
         domain__name="questions",
         domain__train=str(train),

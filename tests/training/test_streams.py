@@ -99,7 +99,7 @@ def test_a_run_whose_terminal_is_lost_goes_on_to_its_end(tmp_path):
         with open(fifo) as lines:
             for line in lines:
                 seen.append(line)
-                if len([line for line in seen if "step" in line]) == 2:
+                if len([line for line in seen if "] step " in line]) == 2:
                     return
 
     reader = threading.Thread(target=read, daemon=True)
