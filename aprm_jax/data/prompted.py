@@ -16,7 +16,8 @@ class PromptedReplies(ReplyFormat):
     """Takes replies in words by strict rules: `prompts.no_step`.
 
     With a chat template a reply ends with the turn; without one, at the end of the
-    line too, where a model that only continues text would go on.
+    line too, where a model that only continues text would go on. Most tokenizers have
+    many tokens that end a line (".\n", "\n\n"): each of them stops.
     """
 
     reasons = prompts.REASONS
@@ -28,8 +29,10 @@ class PromptedReplies(ReplyFormat):
         ends = [backend.get_vocab(with_added_tokens=True)[str(tokenizer.eos_token)]]
         if tokenizer.chat_template:
             ends += prompts.turn_ends(tokenizer)
-        else:
-            ends += backend.encode("\n", add_special_tokens=False).ids[-1:]
+        elif found := prompts.ids_with(tokenizer, "\n"):
+            self.line_end, self.line_end_ids = "\n", frozenset(found)
+            ends += found
+            ends += prompts.encode(tokenizer, "\n")[-1:]
         super().__init__(tokenizer, step_id, tuple(dict.fromkeys(ends)), ends[-1])
 
     def _reason(self, reply: Reply, text: str) -> str:
@@ -47,12 +50,17 @@ class PromptedReplies(ReplyFormat):
 class PromptedBuilder(StepBuilder):
     """Asks in words.
 
+    Attributes:
+      cue: what stands before a reply where there is no chat template.
+
     Args:
       tokenizer: as `prompts.prepare_tokenizer` makes it.
       window: see `StepBuilder`.
       buckets: likewise.
       prompt: of `config.prompt`; "" for the default.
     """
+
+    cue: str
 
     def __init__(
         self,
@@ -67,9 +75,23 @@ class PromptedBuilder(StepBuilder):
     def _reply_format(self) -> ReplyFormat:
         return PromptedReplies(self.tokenizer, self.step_id)
 
+    def _closed(self, step: str) -> list[int]:
+        """As a model would write it: a space behind the cue, one token with the end."""
+        end = self.replies.line_end
+        if not end:
+            return super()._closed(step)
+        before, ids = self.encode(self.cue.rstrip()), self.encode(self.cue + step + end)
+        line = ids[len(before) :]
+        joined = ids[: len(before)] == before and line
+        if joined and line[-1] in self.replies.line_end_ids:
+            return list(line)
+        return super()._closed(step)
+
 
 class PromptedGenerator(PromptedBuilder):
     """A Generator that is told to rewrite a step."""
+
+    cue = prompts.GENERATOR_CUE
 
     def perturb_context(
         self, question: str, prefix: Sequence[str], step: str
@@ -90,6 +112,8 @@ class PromptedSolver(PromptedBuilder):
       buckets: likewise.
       prompt: likewise.
     """
+
+    cue = prompts.SOLVER_CUE
 
     def __init__(
         self,

@@ -54,10 +54,10 @@ nothing is left to do, answer with #### and the final answer."""
 _NO_PREFIX = "(none)"
 NO_THOUGHTS = "\n\n</think>\n\n"  # behind `<think>`, as Qwen 3 is told to have none
 # What a plain prompt, without a chat template, ends with.
-_GENERATOR_CUE = "\n\nRewritten step: "
-_SOLVER_CUE = "\n\nNext step: "
+GENERATOR_CUE = "\n\nRewritten step: "
+SOLVER_CUE = "\n\nNext step: "
 # Words and cue of a Generator, and of a solver.
-TOLD = ((GENERATOR_PROMPT, _GENERATOR_CUE), (SOLVER_PROMPT, _SOLVER_CUE))
+TOLD = ((GENERATOR_PROMPT, GENERATOR_CUE), (SOLVER_PROMPT, SOLVER_CUE))
 
 Messages = list[dict[str, str]]
 
@@ -123,7 +123,7 @@ def generator_prompt_ids(
       prompt: of `config.prompt.generator`; "" for the default.
     """
     text = filled(prompt or GENERATOR_PROMPT, question, prefix, step)
-    return _reply_ids(tokenizer, text, _GENERATOR_CUE)
+    return _reply_ids(tokenizer, text, GENERATOR_CUE)
 
 
 def solver_prompt_ids(
@@ -134,7 +134,7 @@ def solver_prompt_ids(
 ) -> list[int]:
     """The ids that a solver's next step follows, likewise."""
     text = filled(prompt or SOLVER_PROMPT, question, prefix)
-    return _reply_ids(tokenizer, text, _SOLVER_CUE)
+    return _reply_ids(tokenizer, text, SOLVER_CUE)
 
 
 def solver_prompt_text(
@@ -149,8 +149,8 @@ def solver_prompt_text(
     """
     text = filled(prompt or SOLVER_PROMPT, question, prefix)
     if tokenizer is None:
-        return text + _SOLVER_CUE.rstrip()
-    return _reply_text(tokenizer, text, _SOLVER_CUE)
+        return text + SOLVER_CUE.rstrip()
+    return _reply_text(tokenizer, text, SOLVER_CUE)
 
 
 def chat_ids(
@@ -203,6 +203,15 @@ def encode(
         return list(backend.encode(text, add_special_tokens=False).ids)
     finally:
         backend.encode_special_tokens = before
+
+
+def ids_with(tokenizer: PreTrainedTokenizerFast, text: str) -> list[int]:
+    """The tokens that read a text which holds this one."""
+    ids = sorted(tokenizer.get_vocab().values())
+    read = tokenizer.backend_tokenizer.decode_batch(
+        [[i] for i in ids], skip_special_tokens=False
+    )
+    return [i for i, said in zip(ids, read, strict=True) if text in said]
 
 
 # Why a reply is not one step, in the order in which it is asked.

@@ -34,7 +34,10 @@ class Reply:
 class ReplyFormat:
     """Reads replies that are a line of ours, closed by `<step>`.
 
-    `reasons` are those why a sampled reply can be no step.
+    Attributes:
+      reasons: why a sampled reply can be no step.
+      line_end: a text that ends a reply wherever in a token it stands, or "".
+      line_end_ids: the tokens, of `stop_ids`, that it stands in.
 
     Args:
       tokenizer: decodes them.
@@ -47,6 +50,8 @@ class ReplyFormat:
         "unfinished",  # cut off before its end, or not closed as a step
         "empty",
     )
+    line_end: str = ""
+    line_end_ids: frozenset[int] = frozenset()
 
     def __init__(
         self,
@@ -65,11 +70,14 @@ class ReplyFormat:
         ids = [int(i) for i in ids]
         if self.step_id in ids:
             ids = ids[: ids.index(self.step_id)]
-        return self._backend.decode(ids, skip_special_tokens=False).strip()
+        text = self._backend.decode(ids, skip_special_tokens=False)
+        return (text.partition(self.line_end)[0] if self.line_end else text).strip()
 
     def read(self, reply: Reply) -> Reply:
         """The reply with its text, and why it is no step."""
-        body = reply.ids[:-1] if reply.stopped else reply.ids
+        # What stands before the end of a line, in one token with it, is of the line.
+        whole = not reply.stopped or reply.ids[-1] in self.line_end_ids
+        body = reply.ids if whole else reply.ids[:-1]
         text = self.decode(body)
         return dataclasses.replace(reply, text=text, reason=self._reason(reply, text))
 

@@ -272,6 +272,10 @@ class StepBuilder(RowFormat):
         context = self.perturb_context(question, prefix, step)
         return self._row([self._segment(context, candidate, 0)], [UNLABELLED])
 
+    def _closed(self, step: str) -> list[int]:
+        """A step as a reply that is to be learned, with its end."""
+        return [*self.encode(step), self.replies.end_id]
+
     def continuation(self, context: Sequence[int], *replies: Sequence[int]) -> StepRow:
         """Sampled replies, by their own ids, after the context they were drawn for.
 
@@ -300,7 +304,7 @@ class StepBuilder(RowFormat):
     def _segment(
         self, context: Sequence[int], step: str, index: int
     ) -> tuple[list[int], list[int]]:
-        line = [*self.encode(step), self.replies.end_id]
+        line = self._closed(step)
         return [*context, *line], [-1] * len(context) + [index] * len(line)
 
 

@@ -417,10 +417,10 @@ def describe(
     """What is remembered of an export, and how `score.py` makes its rows.
 
     Of the rows: ids that open one, that end a line (or where a published PRM is read),
-    before a Generator's context and that end what is written; the most tokens that are
-    written, the end included; classes of a head, 0 for none; of prompts in words what
-    opens the reply, what no text in them may spell, the day on which they are asked,
-    and the system's message.
+    before a Generator's context and that end what is written; a text that ends it too;
+    the most tokens that are written, the end included; classes of a head, 0 for none;
+    of prompts in words what opens the reply, what no text in them may spell, the day on
+    which they are asked, and the system's message.
     """
     head = params.get("head", {}) if spec.head == "token" else {}
     prompted = spec.prompt is not None
@@ -436,6 +436,9 @@ def describe(
         "step": builder.step_id,
         "perturb": own.perturb_id if own else None,
         "stops": _stops(builder),
+        "line_end": builder.replies.line_end
+        if isinstance(builder, StepBuilder)
+        else "",
         "room": _room(spec),
         "classes": len(CLASSES.get(str(spec.head), ())),
         "cue": cue.rstrip(),

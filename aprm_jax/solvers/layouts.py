@@ -103,8 +103,11 @@ class BuilderLayout(TextLayout):
     def __init__(self, builder: StepBuilder):
         self._builder = builder
         tokenizer, known = builder.tokenizer, builder.tokenizer.added_tokens_decoder
-        stop_ids = sorted(builder.replies.stop_ids, key=lambda i: i in known)
-        self.stops = tuple(
+        replies = builder.replies
+        stop_ids = sorted(
+            set(replies.stop_ids) - replies.line_end_ids, key=lambda i: (i in known, i)
+        )
+        self.stops = (replies.line_end,) * bool(replies.line_end) + tuple(
             str(tokenizer.decode([i], skip_special_tokens=False)) for i in stop_ids
         )
         self.special = sum(i in known for i in stop_ids)

@@ -205,6 +205,65 @@ def test_a_reply_is_read_by_its_ids(chat):
     assert _read(builder, reply) == ("16 - 3 = 12", "")
 
 
+def _merged():
+    """As of a pretrained model: an end of a line, or a space, is one with its word."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    pairs = [(".", "Ċ"), ("Ċ", "Ċ"), (".", "ĊĊ"), ("Ġ", "S"), ("Ċ", "Ġ"), ("1", "3")]
+    words = dict.fromkeys([*alphabet, *("".join(pair) for pair in pairs)])
+    backend = Tokenizer(models.BPE({c: i for i, c in enumerate(words)}, pairs))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(
+        add_prefix_space=False, use_regex=False
+    )
+    backend.decoder = decoders.ByteLevel()
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=backend, eos_token="<|end|>", pad_token="<|end|>"
+    )
+    return prompts.prepare_tokenizer(tokenizer, 300)
+
+
+@pytest.mark.parametrize("make", [PromptedGenerator, PromptedSolver])
+def test_without_a_template_every_token_that_ends_a_line_ends_a_reply(make):
+    tokenizer = _merged()
+    named = {"window": None} if make is PromptedGenerator else {}
+    builder = make(tokenizer, buckets=(64,), **named)
+    vocab = tokenizer.get_vocab()
+    lines = {vocab[t] for t in ("Ċ", ".Ċ", "ĊĊ", ".ĊĊ", "ĊĠ")}
+    assert set(builder.replies.stop_ids) == lines | {tokenizer.eos_token_id}
+    body = builder.encode("16 - 3 = 13")
+    for end in (".Ċ", ".ĊĊ"):
+        assert _read(builder, [*body, vocab[end]]) == ("16 - 3 = 13.", "")
+    assert _read(builder, [*body, vocab["ĊĠ"]]) == ("16 - 3 = 13", "")
+    assert _read(builder, [*body, tokenizer.eos_token_id]) == ("16 - 3 = 13", "")
+    for blank in ("Ċ", "ĊĊ", "ĊĠ"):
+        assert _read(builder, [vocab[blank]]) == ("", "empty")
+
+
+def test_without_a_template_a_step_is_learned_as_a_model_would_write_it():
+    """Behind the cue and up to the line's end: neither is a token of its own."""
+    tokenizer = _merged()
+    vocab = tokenizer.get_vocab()
+    for builder, row in (
+        (b := PromptedSolver(tokenizer, (64,)), b.step("Q?", (), "So 13.")),
+        (
+            g := PromptedGenerator(tokenizer, None, (64,)),
+            g.perturbation("Q?", (), STEP, "So 13."),
+        ),
+    ):
+        said = [vocab[t] for t in ("ĠS", "o", "Ġ", "13", ".Ċ")]
+        assert row.tokens[row.step_ids >= 0].tolist() == said
+        assert _read(builder, said) == ("So 13.", "")
+        text = tokenizer.decode(row.tokens, skip_special_tokens=False)
+        assert text.endswith("step: So 13.\n")
+
+
+def test_a_tokenizer_without_line_ends_has_its_end_of_text():
+    backend = Tokenizer(models.WordLevel({"Q": 0, "<e>": 1, "?": 2}, unk_token="?"))
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<e>")
+    builder = PromptedSolver(prompts.prepare_tokenizer(tokenizer, 8), (64,))
+    assert builder.replies.stop_ids == (1,)
+    assert builder.step("Q", (), "Q").tokens[-1] == 1
+
+
 _TURNS = (
     "{{ '<bos>' }}{% for m in messages %}<start>{{ m.role }}\n{{ m.content | trim }}"
     "<turn-end>\n{% endfor %}{% if add_generation_prompt %}<start>model\n{% endif %}"

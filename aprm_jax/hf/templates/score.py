@@ -215,9 +215,15 @@ def write(question, prefix, step=None):
     """One step, greedily: the next one, or `step` rewritten by a Generator."""
     prompt, stops = asked(question, prefix, step), ROWS["stops"]
     reply = strided(prompt) if MODEL["line_stride"] else generated(prompt)
-    if reply and reply[-1] in stops:
+    end, read = (
+        ROWS["line_end"],
+        functools.partial(tokenizer().decode, skip_special_tokens=False),
+    )
+    # What stands before the end of a line, in one token with it, is of the line.
+    if reply and reply[-1] in stops and not (end and end in read(reply[-1:])):
         reply.pop()
-    return tokenizer().decode(reply, skip_special_tokens=False).strip()
+    text = read(reply)
+    return (text.partition(end)[0] if end else text).strip()
 
 
 def generated(prompt):
