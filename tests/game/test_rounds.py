@@ -16,6 +16,7 @@ from aprm_jax.game import config as game_config
 from aprm_jax.game import metrics as game_metrics
 from aprm_jax.game.arena import Player
 from aprm_jax.game.rounds import LoopState, Played
+from aprm_jax.jobs.spent import CountedOracle
 from aprm_jax.models import heads
 from aprm_jax.oracle.verdict import Label, Verdict
 from aprm_jax.sampling.sampler import Samples
@@ -331,6 +332,37 @@ def test_hard_rows_are_the_wrong_replies_that_r_believes_most():
     assert not {id(played.rows[i]) for i in best} & {
         id(row) for row in fresh[wanted // 2 :]
     }
+
+
+@pytest.mark.parametrize("share", [0.0, 0.75, 1.0])
+def test_hard_rows_ask_for_no_more_verdicts_samples_or_updates(share):
+    """Once a reply is drawn and judged it costs nothing to choose it."""
+    trained, _, after, logged, _ = _three_rounds()
+    oracle = CountedOracle(tiny_game.DOMAIN.oracle)
+    place = dataclasses.replace(_place(), oracle=oracle)
+    config = tiny_game.game_config(hard_share=share, static_probe=0)
+    rounds = tiny_game.rounds(place, config)
+    updates = []
+    rounds.update = lambda *given: (updates.append(1), trained.update(*given))[1]
+    rounds.scorer = trained.scorer
+    state = dataclasses.replace(rounds.state, batch_rows=after.batch_rows)
+    output = rounds.step_fn(state, 0, PhaseTimer())
+    metrics = output.metrics
+    for name in ("game/oracle_calls", "game/sampled_tokens", "game/distinct_rate"):
+        assert metrics[name] == logged[0][name] > 0  # of a game by the default share
+    assert oracle.calls == metrics["game/oracle_calls"]
+    assert len(updates) == config.epochs
+    batch = output.batch["prm"]
+    labelled = np.asarray(batch.rows.label_mask) > 0
+    sources = np.bincount(np.asarray(batch.source)[labelled], minlength=3)
+    # The buffer is empty yet: fresh ones stand in for what would be replayed.
+    assert sources.tolist() == [
+        config.prm_clean,
+        config.prm_fresh + config.prm_replay,
+        0,
+    ]
+    weight = output.batch["generator"].weight
+    assert (weight > 0).sum() == config.generator_rows
 
 
 def _valuing():

@@ -18,6 +18,7 @@ from aprm_jax.game.batches import BatchSize
 from aprm_jax.game.rollouts import situations, static_rows
 from aprm_jax.jobs import prm
 from aprm_jax.jobs.context import Context, JobError
+from aprm_jax.jobs.spent import CountedOracle
 from aprm_jax.solvers.protocol import Solution
 from aprm_jax.training.timing import PhaseTimer
 from aprm_jax.verifiers.monte_carlo import LabelledStep
@@ -76,6 +77,89 @@ def test_the_hard_share_is_what_this_prm_believes_most():
     kept = prm._hardest(scorer, model, rows, 4, 0.5)
     rest = [i for i in range(len(rows)) if i not in order[:2]][:2]
     assert _ids(kept) == _ids([rows[i] for i in [*order[:2], *rest]])
+
+
+class _Half:
+    """Solves every problem rightly but for the last step of each second solution.
+
+    Attributes:
+      drawn: steps, of all calls.
+    """
+
+    def __init__(self, problems):
+        self.drawn, self._steps = 0, {p.question: p.steps for p in problems}
+
+    def solve(self, starts, count, key, **options):
+        return [
+            [self._solution(question, prefix, k % 2 == 1) for k in range(count)]
+            for question, prefix in starts
+        ]
+
+    def _solution(self, question: str, prefix, wrong: bool) -> Solution:
+        steps = self._steps[question]
+        steps = (*prefix, *steps[len(prefix) :]) if prefix != steps else steps
+        whole = (*steps[:-1], f"{steps[-1]} + 1") if wrong else steps
+        self.drawn += len(whole) - len(prefix)
+        return Solution(question, whole, True, ((1,),) * (len(whole) - len(prefix)))
+
+
+def _asked(negatives: str, share: float, monkeypatch) -> tuple:
+    """What three updates learned from, and what was asked for them.
+
+    Returns:
+      Verdicts; steps that the solver drew; labelled steps of each update by source and
+      by label; the wrong steps themselves.
+    """
+    fields = {
+        "prm.negatives": negatives,
+        "prm.hard_share": share,
+        "prm.hard_pool": 24,
+        "prm.pool_problems": 12,
+        "prm.mc_completions": 3,
+        "prm.updates": 3,
+        "builder.window": int(negatives != "outcome"),
+    }
+    context = Context(tiny_run.small(fields), Path("nowhere"), "prm")
+    domain = context.domain
+    counted = CountedOracle(domain.oracle)
+    monkeypatch.setattr(domain, "oracle", counted)
+    solver = _Half([domain.train((1 << 40) + i) for i in range(12)])
+    monkeypatch.setattr(prm, "open_solver", lambda *args: solver)
+    pool = prm._pool(context) if negatives != "static" else ()
+    batch_of = prm._batches(context, SIZE, BatchSize(), pool, {})
+    model = tiny_game.prm()
+    batches = [batch_of(model, step, PhaseTimer()) for step in range(3)]
+    mask = [np.asarray(batch.rows.label_mask) > 0 for batch in batches]
+    pairs = list(zip(batches, mask, strict=True))
+    counts = [
+        (int((b.source[m] == 0).sum()), int((b.rows.labels[m] < 0.5).sum()))
+        for b, m in pairs
+    ]
+    monkeypatch.undo()
+    return counted.calls, solver.drawn, counts, [b.rows.tokens for b in batches]
+
+
+@pytest.mark.parametrize("negatives", ["oracle", "monte_carlo", "outcome"])
+def test_hard_rows_of_samples_ask_for_nothing_more(negatives, monkeypatch):
+    plain, mined = (_asked(negatives, share, monkeypatch) for share in (0.0, 0.75))
+    assert mined[:3] == plain[:3]
+    verdicts, drawn, counts, rows = mined
+    assert drawn > 0 and (verdicts > 0) == (negatives == "oracle")
+    clean = 0 if negatives == "outcome" else SIZE // 2
+    assert [count for count, _ in counts] == [clean] * 3
+    assert all(a.tolist() != b.tolist() for a, b in zip(plain[3], rows, strict=True))
+
+
+def test_hard_rows_of_corruptions_are_of_a_pool_that_no_share_changes(monkeypatch):
+    """It is drawn for them: a plain PRM, which has none, asks for less."""
+    plain, some, all_ = (
+        _asked("static", share, monkeypatch) for share in (0.0, 0.25, 1.0)
+    )
+    assert some[:3] == all_[:3]
+    # 24 wrong ones an update beside 8; the few that came out right were judged too.
+    assert 3 * 24 <= some[0] < 3 * 24 * 1.5
+    assert 3 * 8 <= plain[0] < 3 * 8 * 1.5
+    assert plain[1:3] == some[1:3] == (0, [(SIZE // 2, SIZE // 2)] * 3)
 
 
 def _outcome(root: Path) -> Context:
