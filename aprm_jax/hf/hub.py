@@ -10,6 +10,24 @@ from aprm_jax.models.io import ModelFileError
 
 # No .bin, no code: neither is ever read.
 FILES = ("*.safetensors", "*.json", "*.txt", "*.model", "*.jinja")
+_DESCRIPTIONS = ("config.json", "adapter_config.json")
+
+
+def is_name(text: str) -> bool:
+    """Whether a text may be OWNER/NAME; a folder may have it too."""
+    return text.count("/") == 1 and ":" not in text and text[0] not in "./~"
+
+
+def snapshot(name: str, revision: str | None = None) -> Path | None:
+    """The folder of the hub's cache that `find` reads a name from; None for none.
+
+    It is called by the commit. Where the hub can be reached it is the newest, of which
+    small files are fetched here and no weights.
+    """
+    try:
+        return find(name, revision, _DESCRIPTIONS)
+    except ModelFileError:
+        return None
 
 
 def find(name: str, revision: str | None = None, files: Sequence[str] = FILES) -> Path:
@@ -30,7 +48,7 @@ def find(name: str, revision: str | None = None, files: Sequence[str] = FILES) -
             return Path(name)
     except OSError as error:  # a name longer than the system's names may be
         raise ModelFileError(f"{name[:80]!r}: {error.strerror}") from None
-    if name.startswith((".", "/", "~")) or name.count("/") != 1:
+    if not is_name(name):
         raise ModelFileError(
             f"{name!r}: no such folder, and no name of a model on the hub (OWNER/NAME)"
         )

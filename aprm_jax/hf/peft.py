@@ -59,6 +59,17 @@ def adapter_base(directory: str | os.PathLike[str]) -> str:
     return base
 
 
+def base_of(directory: Path) -> tuple[str, str | None] | None:
+    """Name and revision of the base of the adapter in a folder; None for no adapter.
+
+    Raises:
+      ModelFileError: as of `adapter_base`.
+    """
+    if not (directory / ADAPTER_FILE).is_file():
+        return None
+    return adapter_base(directory), adapter_fields(directory).get("revision")
+
+
 def load_adapter(directory: str | os.PathLike[str]) -> Adapter:
     """Reads a folder of PEFT's: adapter_config.json and adapter_model.safetensors.
 

@@ -31,12 +31,7 @@ from aprm_jax.hf.load import (
     read_architecture,
     tokenizer_rows,
 )
-from aprm_jax.hf.peft import (
-    ADAPTER_FILE,
-    adapter_base,
-    adapter_fields,
-    load_adapter,
-)
+from aprm_jax.hf.peft import base_of, load_adapter
 from aprm_jax.hf.record import Record, read_record
 from aprm_jax.hf.stamps import Stamp, files_stamp
 from aprm_jax.models.architecture import DecoderConfig
@@ -120,9 +115,9 @@ def open_source(
     """
     place, base = find(name), name
     folder, adapter, merged = place, None, None
-    if (place / ADAPTER_FILE).is_file():
-        base = adapter_base(place)
-        folder = find(base, adapter_fields(place).get("revision"))
+    if (named := base_of(place)) is not None:
+        base, revision = named
+        folder = find(base, revision)
         adapter, merged = place, load_adapter(place)
     decoder, family = read_architecture(
         folder, adapter=merged, dtype=dtype, param_dtype=param_dtype, remat=remat

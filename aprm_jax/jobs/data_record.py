@@ -1,8 +1,8 @@
 """What the files a run is given said when its stages read them: their fingerprints.
 
 `data.json` in the workdir has size and SHA-256 of each file (of large weights, that of
-samples), under the source as the config writes it. A file whose size and times are
-those of the record is not read again.
+samples), of a model of the hub its commit, under the source as the config writes it. A
+file whose size and times are those of the record is not read again.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from aprm_jax.files import (
     sampled_fingerprint,
     write_sealed,
 )
-from aprm_jax.jobs.given_files import WEIGHTS, Given, given_to
+from aprm_jax.hf import hub
+from aprm_jax.jobs.given_files import WEIGHTS, Given, base_of, given_to
 
 FILE = "data.json"
 _SETTLED = 2_000_000_000  # ns after which a file system's clock tells two writes apart
@@ -61,8 +62,12 @@ def look(config: Config, known: Record) -> Record:
     found: dict[str, dict[str, dict[str, Any]]] = {}
     for name, job in stages(config):
         for given in given_to(for_stage(config, name), jobs()[job]):
-            if given.text not in found:
+            if given.text in found:
+                continue
+            if given.hub is None:
                 found[given.text] = _of_source(given, known.get(given.text, {}))
+            elif commits := _of_hub(*given.hub):
+                found[given.text] = commits
     return found
 
 
@@ -119,6 +124,19 @@ def _of_source(given: Given, known: Mapping[str, Any]) -> dict[str, dict[str, An
     }
 
 
+def _of_hub(name: str, revision: str | None) -> dict[str, dict[str, Any]]:
+    """The commit of a model of the hub, and of the base that it names; {} for none."""
+    place = hub.snapshot(name, revision)
+    if place is None:
+        return {}
+    commits = {"": {"commit": place.name}}
+    base = base_of(place)
+    under = hub.snapshot(*base) if base and hub.is_name(base[0]) else None
+    if base and under:
+        commits[f"base {base[0]}"] = {"commit": under.name}
+    return commits
+
+
 def _name(file: Path, source: Path) -> str:
     return "" if file == source else file.relative_to(source).as_posix()
 
@@ -139,4 +157,6 @@ def _of_file(path: Path, known: Mapping[str, Any]) -> dict[str, Any]:
 def _said(known: Mapping[str, Any] | None) -> str:
     if known is None:
         return _NONE
+    if "commit" in known:
+        return f"commit {known['commit'][:16]}"
     return f"{known['bytes']} bytes, SHA-256 {known['sha256'][:16]}"

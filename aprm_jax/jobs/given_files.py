@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -12,9 +13,9 @@ from aprm_jax.config import Config, Job, flat, is_read_by, jobs, stages
 from aprm_jax.config.setting import items_of
 from aprm_jax.data.files import data_files
 from aprm_jax.data.sources import is_name
-from aprm_jax.hf import gguf, hub
-from aprm_jax.jobs.backbones import ROLES, name_of
-from aprm_jax.models.io import SPEC_FILE
+from aprm_jax.hf import gguf, hub, peft
+from aprm_jax.jobs.backbones import BACKBONE, ROLES, name_of
+from aprm_jax.models.io import SPEC_FILE, ModelFileError
 
 DOMAIN_FILES = (
     "domain.train",
@@ -34,12 +35,14 @@ class Given(NamedTuple):
     Attributes:
       field: that names it.
       text: what the field says, its reader, name and options with it.
-      path: where it is.
+      path: where it is; of a model of the hub its name.
+      hub: that name, and the revision that is asked for; None for what is local.
     """
 
     field: str
     text: str
     path: Path
+    hub: tuple[str, str | None] | None = None
 
     @property
     def files(self) -> list[Path]:
@@ -53,7 +56,8 @@ def given_to(config: Config, job: Job) -> list[Given]:
     """What a stage reads of the files that its config names and that are there.
 
     Of a model of ours outside of the run its description, which has the checksums of
-    its files; of one of Hugging Face in a local folder all that is read of it.
+    its files; of one of Hugging Face in a local folder all that is read of it, and of
+    the base that an adapter names. Models of the hub need not be there.
 
     Args:
       config: of the stage.
@@ -117,20 +121,47 @@ def _models(config: Config, job: Job) -> Iterator[Given]:
     """The models that a stage names by their folders."""
     own = {name for name, _ in stages(config)}
     group = flat(getattr(config, job.group), f"{job.group}.")
+    sources = job.sources(config)
     listed = [(field, item) for field in group for item in items_of(group[field])]
     backbones = [
         (f"{role}.backbone", name_of(config, role))
         for role in ROLES
         if is_read_by(job, f"{role}.backbone")
     ]
-    for field, text in dict.fromkeys((*job.sources(config), *listed, *backbones)):
+    for field, text in dict.fromkeys((*sources, *listed, *backbones)):
         name = text.removeprefix(_LIKELIHOOD) if isinstance(text, str) else ""
         of_run = (field, text) not in backbones and name.partition("/")[0] in own
         if not name or of_run or field == _PUSHED:
             continue
-        path = _model(name)
-        if path is not None:
-            yield Given(field, text, path)
+        may_be_on_hub = ("verifiers", BACKBONE, *(name for name, _ in sources))
+        yield from _model_of(field, text, name, field.endswith(may_be_on_hub))
+
+
+def _model_of(field: str, text: str, name: str, hub_too: bool) -> Iterator[Given]:
+    """A model; of an adapter its base too."""
+    path = _model(name)
+    if path is not None:
+        yield Given(field, text, path)
+        if (base := base_of(path)) is not None:
+            yield from _base(field, *base)
+    elif hub_too and hub.is_name(name):
+        yield Given(field, text, Path(name), (name, None))
+
+
+def _base(field: str, name: str, revision: str | None) -> Iterator[Given]:
+    if (path := _model(name)) is not None:
+        yield Given(field, name, path)
+    elif hub.is_name(name):
+        named = f"{name}@{revision}" if revision else name
+        yield Given(field, named, Path(named), (name, revision))
+
+
+def base_of(folder: Path) -> tuple[str, str | None] | None:
+    """Name and revision of what the adapter in a folder is on; None for none."""
+    try:
+        return peft.base_of(folder)
+    except ModelFileError:  # whoever opens it says so
+        return None
 
 
 def _model(name: str) -> Path | None:
@@ -138,6 +169,9 @@ def _model(name: str) -> Path | None:
     for path in (Path(name, SPEC_FILE), Path(name, "model", SPEC_FILE)):
         if path.is_file():
             return path
+    if name == gguf.SMOLLM2:
+        with contextlib.suppress(ModelFileError):
+            return gguf.locate(name)
     place = Path(os.path.expanduser(name.removeprefix(gguf.SCHEME)))
     whole = place.is_file() and place.suffix == gguf.ENDING
     return place if whole or (place.is_dir() and _model_files(place)) else None

@@ -45,7 +45,8 @@ def check_apart(contexts: Sequence[tuple[Context, Job]]) -> None:
     """
     for context, job in contexts:
         anybodys = given_at_all(context.config)
-        own = [*given_to(context.config, job), *given_problems(context.config)]
+        files = (g for g in given_to(context.config, job) if g.hub is None)
+        own = [*files, *given_problems(context.config)]
         for name in _OF_THE_RUN:
             _check(anybodys, context.root / name)
         for path in _in_its_folder(context, job):

@@ -17,7 +17,7 @@ from typing import Any
 from aprm_jax.config.addresses import is_address, read_address
 from aprm_jax.config.errors import UserError
 from aprm_jax.files import fingerprint
-from aprm_jax.hf import hub
+from aprm_jax.hf import hub, peft
 from aprm_jax.hf.builders import open_builder
 from aprm_jax.hf.locate import load_any
 from aprm_jax.models.decoder import Decoder
@@ -115,7 +115,11 @@ def fingerprint_of(name: str) -> str:
     if scheme == "scores":
         found = [str(fingerprint(path)["sha256"])] if Path(path).is_file() else []
     else:
-        found = [part for file in _described(hub.find(path)) for part in file]
+        folders = [hub.find(path)]
+        if (base := peft.base_of(folders[0])) is not None:
+            folders.append(hub.find(*base))
+        files = (file for folder in folders for file in _described(folder))
+        found = [part for file in files for part in file]
     return hashlib.sha256("\n".join([scheme, *found]).encode()).hexdigest()
 
 

@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 
 import command
+import huggingface_hub
 import pytest
 
 from aprm_jax.config import (
@@ -581,6 +582,130 @@ def test_other_weights_of_a_model_of_hugging_face_are_other_data(tmp_path):
     (root / "solver").mkdir()
     mark_done(root / "solver", {})
     with pytest.raises(WorkdirError, match=r"(?s)of solver.*solver\.backbone, "):
+        plan(config, root)
+
+
+def _begun(root, config, *done):
+    """A run of this config that has begun, and finished these stages."""
+    with config.unlocked():
+        config.overrides = {}
+    root.mkdir()
+    begin(config, root)
+    for name in done:
+        (root / name).mkdir()
+        mark_done(root / name, {})
+    assert not begin(config, root).again
+    return root
+
+
+def _adapter(folder, base, **fields):
+    folder.mkdir(parents=True)
+    fields |= {"base_model_name_or_path": str(base)}
+    (folder / "adapter_config.json").write_text(json.dumps(fields))
+    (folder / "adapter_model.safetensors").write_text("of an adapter")
+    return folder
+
+
+def test_another_base_of_an_adapter_is_other_data(tmp_path):
+    base = tmp_path / "base"
+    base.mkdir()
+    (base / "config.json").write_text("{}")
+    (base / "model.safetensors").write_text("of a base")
+    adapter = _adapter(tmp_path / "adapter", base)
+    (base / "adapter_config.json").write_text("no JSON")  # which nobody reads there
+    config = changed(
+        stages=("warm:prm", "attack"),
+        prm__backbone=str(adapter),
+        attack__verifiers=(str(_adapter(tmp_path / "judge", base)),),
+    )
+    root = _begun(tmp_path / "run", config, "attack")
+    (base / "model.safetensors").write_text("of another")
+    assert begin(config, root).again == ("attack",)
+    (root / "warm").mkdir()
+    mark_done(root / "warm", {})
+    (base / "model.safetensors").write_text("of a third one")
+    with pytest.raises(
+        WorkdirError, match=r"of warm with other data:\n.*prm\.backbone"
+    ):
+        plan(config, root)
+    (base / "model.safetensors").write_text("of another")
+    assert not begin(config, root).again
+
+
+@pytest.fixture
+def cached(tmp_path, monkeypatch):
+    """Puts a commit of a model into the hub's cache; it is called by one digit."""
+    folder = tmp_path / "hub"
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(folder))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+
+    def put(name, digit, base="", **fields):
+        place = folder / f"models--{name.replace('/', '--')}"
+        (place / "refs").mkdir(parents=True, exist_ok=True)
+        (place / "refs" / fields.pop("revision", "main")).write_text(digit * 40)
+        snapshot = place / "snapshots" / (digit * 40)
+        if base:
+            _adapter(snapshot, base, **fields)
+        else:
+            snapshot.mkdir(parents=True)
+            (snapshot / "config.json").write_text("{}")
+
+    return put
+
+
+def test_another_commit_of_a_model_of_the_hub_is_other_data(tmp_path, cached):
+    for name in ("some/lm", "some/judge", "some/values"):
+        cached(name, "a")
+    config = changed(
+        stages=("solver:sft", "values:pav", "attack"),
+        solver__backbone="some/lm",
+        sft__init_from="backbone",
+        pav__solver="some/values",
+        attack__verifiers=("some/judge", "likelihood:some/lm"),
+    )
+    root = _begun(tmp_path / "run", config, "solver", "attack")
+    cached("some/judge", "b")
+    assert begin(config, root).again == ("attack",)
+    cached("some/values", "b")  # nothing was learned from it
+    assert not begin(config, root).again
+    cached("some/lm", "b")
+    with pytest.raises(WorkdirError) as error:
+        plan(config, root)
+    said = str(error.value)
+    assert "results of solver with other data:" in said
+    assert (
+        f"solver.backbone, some/lm: there 'commit {'a' * 16}', now 'commit {'b' * 16}'"
+    ) in said.replace('"', "'")
+
+
+def test_another_commit_of_what_an_adapter_is_on_is_other_data(tmp_path, cached):
+    cached("some/lm", "a", revision="v1")
+    cached("some/adapter", "c", base="some/lm", revision="main")
+    adapter = _adapter(tmp_path / "adapter", "some/lm", revision="v1")
+    config = changed(
+        stages=("solver:sft", "warm:prm"),
+        solver__backbone=str(adapter),
+        prm__backbone="some/adapter",
+    )
+    cached("some/lm", "d")
+    root = _begun(tmp_path / "run", config, "solver", "warm")
+    cached("some/lm", "e")  # of its main branch, which one of them is on
+    with pytest.raises(WorkdirError) as error:
+        plan(config, root)
+    assert "prm.backbone, some/adapter/base some/lm: " in str(error.value)
+    assert "solver.backbone" not in str(error.value)
+    cached("some/lm", "f", revision="v1")
+    with pytest.raises(WorkdirError, match=r"solver\.backbone, some/lm@v1: "):
+        plan(config, root)
+
+
+def test_models_that_nobody_has_fetched_are_not_looked_for_twice(tmp_path, cached):
+    config = changed(stages=("solver:sft",), solver__backbone="some/lm")
+    root = _begun(tmp_path / "run", config, "solver")
+    cached("some/lm", "a")
+    assert not begin(config, root).again  # known from now on
+    cached("some/lm", "b")
+    with pytest.raises(WorkdirError, match=r"solver\.backbone, some/lm"):
         plan(config, root)
 
 

@@ -130,10 +130,12 @@ def _asked(negatives: str, share: float, monkeypatch) -> tuple:
     model = tiny_game.prm()
     batches = [batch_of(model, step, PhaseTimer()) for step in range(3)]
     mask = [np.asarray(batch.rows.label_mask) > 0 for batch in batches]
-    pairs = list(zip(batches, mask, strict=True))
     counts = [
-        (int((b.source[m] == 0).sum()), int((b.rows.labels[m] < 0.5).sum()))
-        for b, m in pairs
+        (
+            int((np.asarray(b.source)[m] == 0).sum()),
+            int((np.asarray(b.rows.labels)[m] < 0.5).sum()),
+        )
+        for b, m in zip(batches, mask, strict=True)
     ]
     monkeypatch.undo()
     return counted.calls, solver.drawn, counts, [b.rows.tokens for b in batches]

@@ -172,6 +172,17 @@ def test_a_fingerprint_tells_weights_of_the_same_size_apart(tmp_path):
     assert len(found) == 2
 
 
+def test_a_fingerprint_of_an_adapter_is_of_its_base_too(tmp_path):
+    adapter, found = tmp_path / "adapter", set()
+    adapter.mkdir()
+    fields = {"base_model_name_or_path": str(tmp_path / "base")}
+    (adapter / "adapter_config.json").write_text(json.dumps(fields))
+    for seed in (0, 1, 0):
+        write_tiny(tmp_path / "base", "llama", ["1"], seed=seed)
+        found.add(fingerprint_of(f"likelihood:{adapter}"))
+    assert len(found) == 2
+
+
 def test_a_solution_that_was_scored_in_two_batches_is_no_contradiction(tmp_path):
     """Sums of other shapes differ in their last digits."""
     rows = [
