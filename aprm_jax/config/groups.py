@@ -152,6 +152,11 @@ class ModelConfig:
         choices=("auto", "einsum", "dot_product_attention", "splash", "cudnn"),
     )
 
+    @property
+    def in_proportion(self) -> tuple[int, int, int]:
+        """What grows with the width: query heads, key and value heads, d_ff."""
+        return self.num_heads, self.num_kv_heads, self.d_ff
+
 
 @dataclasses.dataclass(frozen=True)
 class SolverConfig:
@@ -162,6 +167,11 @@ class SolverConfig:
         "a model of Hugging Face: a local folder, gguf:PATH or a name on the hub, in "
         "place of a decoder from scratch (model.*) with the domain's tokenizer; "
         '"" = from scratch',
+    )
+    d_model: int = setting(
+        0,
+        "width from scratch, with heads and d_ff in proportion; 0 = model.d_model",
+        least=0,
     )
     endpoint: str = setting(
         "",
@@ -222,6 +232,7 @@ class GeneratorConfig:
     """Who rewrites correct steps as wrong ones: the players' G."""
 
     backbone: str = setting("", "as solver.backbone")
+    d_model: int = setting(0, "as solver.d_model", least=0)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -22,7 +22,7 @@ EXPORT_FORMATS = (
     "merged",
 )
 
-_READ_BY_ALL = "prm.backbone"  # as solver.backbone and generator.backbone
+_READ_BY_ALL = ("prm.backbone", "prm.d_model")  # as those of solver and generator
 
 
 @functools.cache
@@ -62,7 +62,7 @@ def group_meaning(name: str) -> str:
 
 def is_read_by(job: Job, name: str) -> bool:
     """Whether a job's results may depend on a field, by its dotted name."""
-    reads = (*job.reads, _READ_BY_ALL)
+    reads = (*job.reads, *_READ_BY_ALL)
     if "" in reads or any(f"{name}.".startswith(f"{field}.") for field in reads):
         return True
     group = name.partition(".")[0]

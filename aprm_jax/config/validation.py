@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 import re
 from typing import Any
 
@@ -164,10 +165,27 @@ def _validate_backbones(c: Config) -> None:
             f"{named[0]}.backbone was trained on contiguous positions: set "
             f"builder.line_stride=0, not {c.builder.line_stride}"
         )
+    for role, group in roles.items():
+        _check_width(c, role, group)
     if c.model.param_dtype != "float32" and not (named and c.lora.rank):
         raise ConfigError(
             f"model.param_dtype={c.model.param_dtype!r}: small updates would be lost "
             "in it. It is for the frozen base of lora.rank > 0 on a backbone"
+        )
+
+
+def _check_width(c: Config, role: str, group: Any) -> None:
+    """A role's own width is of a model from scratch, and its heads are whole."""
+    width, usual = group.d_model, c.model.d_model
+    least = usual // math.gcd(usual, *c.model.in_proportion)
+    if width and group.backbone:
+        raise ConfigError(
+            f"{role}.d_model={width}: {role}.backbone has its own width; set it to 0"
+        )
+    if width % least:
+        raise ConfigError(
+            f"{role}.d_model must be a multiple of {least}, not {width}: heads and "
+            f"d_ff grow with it, from those of model.d_model={usual}"
         )
 
 

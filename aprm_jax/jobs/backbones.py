@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from aprm_jax.config import Config, ConfigError
+from aprm_jax.config.roles import name_of, width_of
 from aprm_jax.hf import gguf, hub, pretrained
 from aprm_jax.hf.config import decoder_config, read_config
 from aprm_jax.hf.load import open_checkpoint
@@ -32,9 +33,28 @@ BACKBONE = "backbone"  # a source of parameters, beside stages and folders
 ENDPOINT = "endpoint"  # a source of solutions, without parameters; see `jobs.solvers`
 
 
-def name_of(config: Config, role: str) -> str:
-    """What the config names for a role; "" for a model from scratch."""
-    return getattr(config, role).backbone
+def from_scratch(config: Config, role: str, vocab_size: int) -> DecoderConfig:
+    """The architecture of a role without a model of Hugging Face.
+
+    Raises:
+      ConfigError: its kernel of attention cannot do it.
+    """
+    c, width = config.model, width_of(config, role)
+    heads, kv_heads, d_ff = (n * width // c.d_model for n in c.in_proportion)
+    decoder = DecoderConfig(
+        vocab_size=vocab_size,
+        d_model=width,
+        num_layers=c.num_layers,
+        num_heads=heads,
+        num_kv_heads=kv_heads,
+        head_dim=c.head_dim,
+        d_ff=d_ff,
+        rope_theta=c.rope_theta,
+        tie_embeddings=c.tie_embeddings,
+        dtype=c.dtype,
+        remat=c.remat,
+    )
+    return computed(config, decoder)
 
 
 def open_source(config: Config, role: str) -> Source | None:
@@ -125,15 +145,6 @@ def find(name: str, field: str, revision: str | None = None, **files: Any) -> Pa
         return hub.find(name, revision, **files)
     except ModelFileError as error:
         raise ConfigError(f"{field}={error}") from error
-
-
-def alike(config: Config, one: str, other: str) -> bool:
-    """Whether two roles have the same tokenizer, architecture and step builder."""
-    if one == other:
-        return True
-    names = {name_of(config, role) for role in (one, other)}
-    # A Generator of Hugging Face is told in words what to do: its prompts are its own.
-    return len(names) == 1 and ("generator" not in (one, other) or names == {""})
 
 
 def load(source: Source, mesh: jax.sharding.Mesh, key: Any, kind: str) -> Any:

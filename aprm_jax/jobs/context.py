@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerFast
 
 from aprm_jax.config import Config, ConfigError, Job, jobs, stages
 from aprm_jax.config.errors import UserError
+from aprm_jax.config.roles import alike, name_of
 from aprm_jax.data.jsonl import Limits
 from aprm_jax.data.steps import RowFormat, StepBuilder
 from aprm_jax.game.arena import Arena, Player
@@ -75,7 +76,7 @@ class Context:
 
     def of(self, role: str) -> Context:
         """The same stage for another role; this one where both are alike."""
-        if not self.instructed and backbones.alike(self.config, self.role, role):
+        if not self.instructed and alike(self.config, self.role, role):
             return self
         other = dataclasses.replace(self, role=role, instructed=False)
         return self._others.setdefault(role, other)
@@ -145,7 +146,7 @@ class Context:
         """The same of a role that also writes: it prompts, and reads replies."""
         if isinstance(self.builder, StepBuilder):
             return self.builder
-        name = backbones.name_of(self.config, self.role)
+        name = name_of(self.config, self.role)
         raise ConfigError(
             f"{self.role}.backbone={name!r} is a PRM: it cannot write steps; name a "
             "language model"
@@ -163,26 +164,21 @@ class Context:
         """The role's architecture."""
         if self.source:
             return self.source.decoder
-        c = self.config.model
-        decoder = DecoderConfig(
-            vocab_size=len(self.domain.tokenizer),
-            d_model=c.d_model,
-            num_layers=c.num_layers,
-            num_heads=c.num_heads,
-            num_kv_heads=c.num_kv_heads,
-            head_dim=c.head_dim,
-            d_ff=c.d_ff,
-            rope_theta=c.rope_theta,
-            tie_embeddings=c.tie_embeddings,
-            dtype=c.dtype,
-            remat=c.remat,
-        )
-        return backbones.computed(self.config, decoder)
+        size = len(self.domain.tokenizer)
+        return backbones.from_scratch(self.config, self.role, size)
 
     @functools.cached_property
     def decoder(self) -> Decoder:
         """The module of `decoder_config`."""
         return Decoder(self.decoder_config)
+
+    def decoder_of(self, spec: ModelSpec) -> Decoder:
+        """The module of a model that was saved, which may be of another size."""
+        if spec.decoder.computes_as(self.decoder_config):
+            return self.decoder
+        remat = {"remat": self.config.model.remat}
+        decoder = dataclasses.replace(spec.decoder, **remat)
+        return Decoder(backbones.computed(self.config, decoder))
 
     @functools.cached_property
     def sampler(self) -> Sampler:
@@ -253,10 +249,13 @@ class Context:
             "with a model.json. Run that stage first, or give a model's folder."
         )
 
-    def load(self, source: str, field: str, *kinds: Kind) -> tuple[Any, ModelSpec]:
+    def load(
+        self, source: str, field: str, *kinds: Kind, any_size: bool = False
+    ) -> tuple[Any, ModelSpec]:
         """Parameters on the mesh, and the spec, of a model of one of `kinds`.
 
         The source `backbone` is the role's model of Hugging Face, as the first kind.
+        With `any_size` its architecture need not be the role's: see `decoder_of`.
         """
         if source == backbones.BACKBONE:
             ready = self.source is not None and self.source.is_prm
@@ -268,7 +267,7 @@ class Context:
             raise ConfigError(
                 f"{field}={source!r} is a {spec.kind}; it must be {' or '.join(kinds)}"
             )
-        if not spec.decoder.computes_as(self.decoder_config):
+        if not any_size and not spec.decoder.computes_as(self.decoder_config):
             raise ConfigError(
                 f"{field}={source!r} has another architecture: {spec.decoder} there, "
                 f"{self.decoder_config} here"
@@ -285,7 +284,7 @@ class Context:
             )
         if self.source.is_prm and kind != "prm":
             raise ConfigError(
-                f"{self.role}.backbone={backbones.name_of(self.config, self.role)!r} "
+                f"{self.role}.backbone={name_of(self.config, self.role)!r} "
                 f"is a PRM ({self.source.layout or 'an export of ours'}); {field} "
                 "needs a language model"
             )

@@ -10,11 +10,12 @@ from typing import NamedTuple
 from urllib.parse import parse_qs
 
 from aprm_jax.config import Config, Job, flat, is_read_by, jobs, stages
+from aprm_jax.config.roles import name_of
 from aprm_jax.config.setting import items_of
 from aprm_jax.data.files import data_files
 from aprm_jax.data.sources import is_name
 from aprm_jax.hf import gguf, hub, peft
-from aprm_jax.jobs.backbones import BACKBONE, ROLES, name_of
+from aprm_jax.jobs.backbones import BACKBONE, ROLES
 from aprm_jax.models.io import SPEC_FILE, ModelFileError
 
 DOMAIN_FILES = (

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
+from aprm_jax.config.roles import name_of
 from aprm_jax.data.rows import StepBatch
 from aprm_jax.jobs import backbones
 from aprm_jax.jobs.context import Context
@@ -27,7 +28,7 @@ KEY = jax.ShapeDtypeStruct((2,), np.uint32)
 
 def architecture(context: Context, role: str) -> DecoderConfig:
     """Of a role, read from `config.json` alone where it has a backbone."""
-    if backbones.name_of(context.config, role):
+    if name_of(context.config, role):
         return backbones.architecture(context.config, role)
     return context.of(role).decoder_config
 

@@ -19,6 +19,7 @@ import numpy as np
 from aprm_jax.config import Config
 from aprm_jax.config.addresses import is_address
 from aprm_jax.config.groups import BuilderConfig
+from aprm_jax.config.roles import alike
 from aprm_jax.game.config import GameConfig
 from aprm_jax.game.update import (
     GameState,
@@ -440,7 +441,7 @@ def _evaluate(context: Context, mesh: jax.sharding.Mesh) -> list[Program]:
         return _solved(context, mesh)
     # The attacker's own scores and samples are as large as those of the evaluation.
     attacked = _attack(context, mesh)
-    same = backbones.alike(context.config, "solver", "generator")
+    same = alike(context.config, "solver", "generator")
     return attacked if same else [attacked[0], *_solved(context, mesh)]
 
 

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from aprm_jax.config.roles import alike
 from aprm_jax.data.drawing import Epochs
 from aprm_jax.data.epochs import PackedEpochs
 from aprm_jax.data.learned import LearnedRows
@@ -390,7 +391,7 @@ def perturbation_rows(
 def wrong_samples(context: Context, backbone: Any) -> list[tuple[Situation, str]]:
     """Wrong steps of the solver's own, each beside a correct one to start from."""
     c = context.config
-    if context.source and c.sft.solver_share > 0:
+    if c.sft.solver_share > 0 and not alike(c, "solver", "generator"):
         # G's prompts are not the solver's, nor need its start be the solver.
         context = context.solver(c.prm.solver)
         backbone = context.load(c.prm.solver, "prm.solver", "solver")[0]["backbone"]

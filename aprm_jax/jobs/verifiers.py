@@ -84,11 +84,11 @@ def model_verifiers(
         if is_address(name):
             yield name, served_verifier(context, name)
             continue
-        params, spec = prm.load(name, "evaluate.prms", "prm")
+        params, spec = prm.load(name, "evaluate.prms", "prm", any_size=True)
         assert spec.head is not None
         own = {"builder": prm.rows_of(spec), "aggregation": spec.aggregation}
         rows = _rows(prm) | own
-        yield name, prm_verifier(prm.decoder, spec.head, params, **rows)
+        yield name, prm_verifier(prm.decoder_of(spec), spec.head, params, **rows)
 
 
 def _rows(context: Context) -> dict[str, Any]:

@@ -21,6 +21,7 @@ class PrmConfig:
     """PRMs that no game trains, and how every PRM is read."""
 
     backbone: str = setting("", "as solver.backbone; existing PRMs too")
+    d_model: int = setting(0, "as solver.d_model", least=0)
     init_from: str = setting(
         "solver", "a solver's backbone, or a PRM to go on from: stage or directory"
     )

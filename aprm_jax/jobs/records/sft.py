@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from aprm_jax.config.fields import ConfigError, among_stages
 from aprm_jax.config.job import Curves, Job, Lazy
+from aprm_jax.config.roles import alike
 from aprm_jax.config.setting import setting
 from aprm_jax.config.typed import Config
 
@@ -61,8 +62,8 @@ def _sources(config: Config) -> Iterator[tuple[str, str]]:
     if c.init_from:
         yield "sft.init_from", c.init_from
     yield from among_stages(config, "sft.data", [c.data])
-    foreign = bool(config.generator.backbone)  # else G starts as the solver
-    if c.task == "perturb" and c.solver_share > 0 and foreign:
+    drawn = c.task == "perturb" and c.solver_share > 0
+    if drawn and not alike(config, "solver", "generator"):  # else G starts as it
         yield "prm.solver", config.prm.solver
 
 

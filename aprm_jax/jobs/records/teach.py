@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Iterator
 
 from aprm_jax.config.job import Curves, Job, Lazy
+from aprm_jax.config.roles import alike
 from aprm_jax.config.setting import setting
 from aprm_jax.config.typed import Config
 
@@ -56,7 +57,8 @@ def _sources(config: Config) -> Iterator[tuple[str, str]]:
         yield "teach.init_from", config.teach.init_from
     if config.teach.prm_from:
         yield "teach.prm_from", config.teach.prm_from
-    if config.sft.solver_share > 0 and config.generator.backbone:
+    own = not alike(config, "solver", "generator")
+    if config.sft.solver_share > 0 and own:
         yield "prm.solver", config.prm.solver
 
 
