@@ -286,6 +286,15 @@ FIGURES = {
         found="{arm}",
         **_a_seed("explore_targets.py"),
     ),
+    "sizes": Figure(
+        "three sizes of R against three of G",
+        config="configs/sizes.py",
+        seeds=3,
+        results="sizes/seed_{seed}.json",
+        arms=_evaluated,
+        found="test|{arm}@*",
+        **_a_seed("sizes.py"),
+    ),
     "ablation": Figure(
         "APRM with one thing changed at a time",
         config="configs/ablation.py:{needs}",

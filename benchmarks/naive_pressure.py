@@ -80,15 +80,20 @@ def collect_arms(
         "oracle_calls": {arm: _oracle_calls(run / arm) for arm in arms},
     }
     for split in splits:
-        with np.load(run / "evaluate/per_problem" / f"{split}.npz") as arrays:
-            found[split] = {
-                f"{arm}@{n}": np.round(1000 * arrays[f"{arm}.min@{n}"])
-                .astype(int)
-                .tolist()
-                for arm in arms
-                for n in sizes
-            }
+        found[split] = accuracies(run, split, arms, sizes)
     return write(found, results, one_line_each(found))
+
+
+def accuracies(
+    run: Path, split: str, arms: Iterable[str], sizes: Sequence[int]
+) -> dict[str, list[int]]:
+    """ARM@N: how often best-of-N solves each problem of a split, in thousandths."""
+    with np.load(run / "evaluate/per_problem" / f"{split}.npz") as arrays:
+        return {
+            f"{arm}@{n}": np.round(1000 * arrays[f"{arm}.min@{n}"]).astype(int).tolist()
+            for arm in arms
+            for n in sizes
+        }
 
 
 def _oracle_calls(stage: Path) -> int:
@@ -122,7 +127,7 @@ def render_arms(
     at = [(split, n) for split in splits for n in (little, much)]
     rows = []
     for arm, title in titles.items():
-        cells = [f"{100 * _values(seeds, place, arm).mean():.1f}" for place in at]
+        cells = [f"{100 * values(seeds, place, arm).mean():.1f}" for place in at]
         shares = [s["illegal_contractions"][arm] or 0.0 for s in seeds]
         each = ", ".join(f"{100 * share:.1f}" for share in shares)
         calls = np.mean([s["oracle_calls"][arm] for s in seeds]) / 1000
@@ -132,9 +137,7 @@ def render_arms(
     for title, (ours, theirs) in pairs.items():
         cells = []
         for place in at:
-            row = pooled_row(
-                _values(seeds, place, ours) - _values(seeds, place, theirs)
-            )
+            row = pooled_row(values(seeds, place, ours) - values(seeds, place, theirs))
             each = ", ".join(f"{100 * v:+.1f}" for v in row["by_seed"])
             cells.append(f"{100 * row['mean']:+.1f} ({each})")
         gaps.append((title, cells))
@@ -151,7 +154,7 @@ def render_arms(
     )
 
 
-def _values(
+def values(
     seeds: Sequence[dict[str, Any]], place: tuple[str, int], arm: str
 ) -> np.ndarray:
     """[seeds, problems] of one arm on a split at one N."""

@@ -5,8 +5,8 @@ half as wide, as wide, and twice as wide: 0.13, 0.53 and 2.1 million parameters.
 that is not the solver's begins with a model of its own, `base_*`, trained from nothing
 on the solver's corpus in as many updates; each size of R has a warm-up, and each of G a
 start that learned the solver's mistakes. A row of R's on static corruptions has as many
-updates as a game. All else is that of configs/pressure.py, and nothing was tuned for a
-size.
+updates as a game, two thirds of those of configs/pressure.py. All else is of that
+config, and nothing was tuned for a size.
 
     for seed in 0 1 2; do
       python -m aprm_jax.main --config=configs/sizes.py --config.seed=$seed \\
@@ -41,6 +41,7 @@ def get_config(arg: str = ""):
     c = read_config_file(Path(__file__).with_name("pressure.py"))
     c.name = "sizes"
     c.game.generator_replay = 48
+    c.game.updates = c.prm.updates = 200  # of 300, for time
     if arg == "runlocal":
         run_local(c)
         c.evaluate.samples, c.model.num_kv_heads = (2, 4, 8), 2

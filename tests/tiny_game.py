@@ -98,7 +98,7 @@ def save(folder: Path, kind: Any, params: Any, **spec: Any) -> None:
         "buckets": (64,),
         "domain": DOMAIN.name,
     }
-    made = ModelSpec(kind=kind, decoder=CONFIG, **(fields | spec))
+    made = ModelSpec(kind=kind, **({"decoder": CONFIG} | fields | spec))
     save_model(folder, params, made, DOMAIN.tokenizer)
 
 

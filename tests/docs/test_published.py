@@ -17,7 +17,7 @@ BENCHMARKS = command.REPOSITORY / "benchmarks"
 PAGE = command.REPOSITORY / "docs/results.md"
 sys.path.insert(0, str(BENCHMARKS))
 seed_files = importlib.import_module("seed_files")
-FIGURES = ("pressure", "rl", "search_pressure")  # draw one beside their tables
+FIGURES = ("pressure", "rl", "search_pressure", "sizes")  # draw one beside their tables
 SCRIPTS = (
     "attack",
     "explore",
@@ -27,6 +27,7 @@ SCRIPTS = (
     "pressure",
     "rl",
     "search_pressure",
+    "sizes",
 )
 
 
