@@ -139,7 +139,7 @@ def _at(place: Place) -> str:
 
 def _gap(found: np.ndarray) -> str:
     """Of differences [seeds, problems], in points."""
-    row = {k: v for k, v in pooled_row(found).items() if k != "by_seed"}
+    row = pooled_row(found)
     mean, low, high = (100 * row[k] for k in ("mean", "low", "high"))
     return f"{mean:+.1f} ({low:+.1f} to {high:+.1f})"
 
