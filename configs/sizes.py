@@ -15,7 +15,8 @@ config, and nothing was tuned for a size.
     python benchmarks/sizes.py collect runs/sizes-*
     python benchmarks/sizes.py tables
 
-Hardware: 2 CPU cores, no GPU.
+Hardware: 2 CPU cores, no GPU. Scores: docs/results.md, "Sizes of the players".
+Time: about an hour of one core, reckoned from a few updates of each stage.
 A cut of every stage, minutes: --config=configs/sizes.py:runlocal
 """
 
