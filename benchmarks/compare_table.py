@@ -12,7 +12,6 @@ the runs of another config: its JSON, its markers.
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 import math
 import re
@@ -264,7 +263,7 @@ def _spent_cells(results: dict, stage: str) -> list[str]:
     if not results.get("spent"):
         return []
     spent = results["spent"].get(stage) or {}
-    values = [spent.get(field.name) for field in dataclasses.fields(Spent)]
+    values = [spent.get(name) for name in ("oracle_calls", "sampled_tokens")]
     return ["–" if v is None else f"{v / 1000:,.1f} k" for v in values]
 
 

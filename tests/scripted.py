@@ -40,6 +40,11 @@ class ScriptedSampler(Sampler):
         self.draws: list[list[int]] = []
         self.asked: dict[str, int] = {}
 
+    @property
+    def tokens_read(self) -> int:
+        """None: no model reads them."""
+        return 0
+
     def session(self, params: Any, prompts: Sequence[Sequence[int]]) -> Session:
         """Rows of the same sampler."""
         del params

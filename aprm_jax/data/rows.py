@@ -59,6 +59,11 @@ class StepBatch:
     # The last column that sees each token, where a segment branches; else None.
     ends: Int32[np.ndarray, "B T"] | None = None
 
+    @property
+    def num_tokens(self) -> int:
+        """Tokens of all rows, padding left out."""
+        return int(np.count_nonzero(np.asarray(self.segment_ids)))
+
 
 class TooLongError(UserError, ValueError):
     """A row does not fit the longest bucket."""

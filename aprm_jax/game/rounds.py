@@ -28,6 +28,7 @@ from aprm_jax.game.update import (
     make_update,
 )
 from aprm_jax.models import lora, quantised
+from aprm_jax.models.flops import Compute, forward_flops
 from aprm_jax.oracle.verdict import Label
 from aprm_jax.policy.logprobs import read_replies
 from aprm_jax.training.learner import start
@@ -75,6 +76,7 @@ class Played:
       metrics: rates of the round.
       rng: chooses what the batches leave out.
       bonus: what G is paid for each besides; None for nothing.
+      compute: of sampling and scoring, but for what only measures.
     """
 
     prompts: Sequence[rollouts.Prompt]
@@ -84,6 +86,7 @@ class Played:
     metrics: dict[str, float]
     rng: np.random.Generator
     bonus: Float32[np.ndarray, " N"] | None = None
+    compute: Compute = dataclasses.field(default_factory=Compute)
 
     @property
     def p_correct(self) -> np.ndarray:
@@ -123,7 +126,7 @@ class Rounds:
     ):
         self.explorer = explorer
         self.arena, self.config, self.seed, self.sink = arena, config, seed, sink
-        self.train_prm = train_prm
+        self.train_prm, self.train_generator = train_prm, train_generator
         if train_prm and arena.verifier is not None:
             raise ValueError("a verifier scores text, and does not learn")
         generator_tx, prm_tx = config.optimisers()
@@ -135,6 +138,11 @@ class Rounds:
             arena.mesh,
             prm_decoder=arena.prm_player.decoder,
         )
+        # Of a verifier that is no model here, nobody knows what it computes.
+        self._a_token = [
+            forward_flops(params["backbone"], unembeds=unembeds) if params else 0.0
+            for params, unembeds in ((generator, True), (prm, False))
+        ]
         self._adapted = config.lora, None if arena.verifier is not None else config.lora
         fresh = ((generator, generator_tx), (prm, prm_tx))
         players = (
@@ -185,8 +193,11 @@ class Rounds:
     def step_fn(self, state: LoopState, step: int, timer: PhaseTimer) -> StepOutput:
         """One round: both players play it, then learn from it."""
         played = self.play(state, step, timer)
+        before = self.scorer.tokens_read
         with timer("data"):
             generator_batch, prm_batch = self._batches(played, state)
+        took = played.compute + self._read_by_prm(self.scorer.tokens_read - before)
+        took += self._learned(generator_batch, prm_batch)
         with timer("update") as phase:
             game, updated = self._update(state.game, generator_batch, prm_batch, step)
             phase.wait(game)  # the next round samples from it: waiting costs nothing
@@ -207,7 +218,7 @@ class Rounds:
                 self.sink(row)
         return StepOutput(
             LoopState(game, replay, archive, _row_counts(generator_batch, prm_batch)),
-            played.metrics | dict(updated),
+            played.metrics | dict(updated) | took.metrics("game"),
             {"generator": generator_batch, "prm": prm_batch},
         )
 
@@ -219,6 +230,7 @@ class Rounds:
         `group_size` is of the replies to a situation; 0 for the config's.
         """
         c, arena = self.config, self.arena
+        before = arena.sampler.tokens_read, self.scorer.tokens_read
         rng = np.random.default_rng([self.seed, 41, step])
         with timer("data"):
             prompts = self._prompts(step)
@@ -267,7 +279,32 @@ class Rounds:
             metrics["prm/accuracy_static"] = float(np.mean(caught))
         if bonus is not None:
             metrics["game/bonus"] = float(bonus.mean())
-        return Played(prompts, perturbations, rows, log_odds, metrics, rng, bonus)
+        drawn = tokens + arena.sampler.tokens_read - before[0]
+        read = self.scorer.tokens_read - before[1]
+        if of_static.size:
+            read -= sum(map(len, static))
+        took = Compute.of(self._a_token[0], read=drawn) + self._read_by_prm(read)
+        return Played(prompts, perturbations, rows, log_odds, metrics, rng, bonus, took)
+
+    def _read_by_prm(self, tokens: int) -> Compute:
+        return Compute.of(self._a_token[1], read=tokens)
+
+    def _learned(self, generator_batch: GeneratorBatch, prm_batch: PrmBatch) -> Compute:
+        """Of a round's updates, and of the references that they read.
+
+        Replies' log-probabilities before the first of several are read once.
+        """
+        c, took = self.config, Compute()
+        epochs = c.epochs
+        if self.train_generator:
+            tokens = generator_batch.rows.num_tokens
+            read = tokens * (epochs + (epochs > 1))
+            took += Compute.of(self._a_token[0], trained=tokens * epochs, read=read)
+        if self.train_prm:
+            tokens = prm_batch.rows.num_tokens * epochs
+            read = tokens if c.beta_prm > 0 else 0
+            took += Compute.of(self._a_token[1], trained=tokens, read=read)
+        return took
 
     def _openings(
         self, prompts: Sequence[rollouts.Prompt], group_size: int, step: int

@@ -22,6 +22,7 @@ from aprm_jax.jobs.pav_file import LABELS, LabelFile
 from aprm_jax.jobs.prm_labels import branches, packed_batches, row_shape
 from aprm_jax.jobs.records.pav import PavConfig
 from aprm_jax.jobs.solvers import open_solver
+from aprm_jax.jobs.spent import Spent
 from aprm_jax.models.io import load_model
 from aprm_jax.solvers.named import solver_of
 from aprm_jax.solvers.protocol import Solver
@@ -92,6 +93,7 @@ def run(context: Context) -> dict[str, Any]:
     batches = packed_batches(context, size, rows, weights, halves=True)
     step_fn = prm.update_step(context, params, batches, _STREAM)
     params = prm.train(context, params, step_fn)
+    context.spent.add(Spent.of_metrics(context.directory, "prm"))
     context.save(params, "prm", c.head, aggregation="last", values=True)
     return counts
 

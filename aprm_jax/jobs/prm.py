@@ -22,6 +22,7 @@ from aprm_jax.jobs.solvers import open_solver
 from aprm_jax.jobs.spent import CountedOracle, CountedSolver, Spent
 from aprm_jax.models import heads, lora
 from aprm_jax.models.decoder import Decoder
+from aprm_jax.models.flops import Compute, forward_flops
 from aprm_jax.models.io import ModelSpec
 from aprm_jax.tasks.protocols import StepOracle
 from aprm_jax.training.ahead import Ahead
@@ -39,7 +40,7 @@ from aprm_jax.verifiers.monte_carlo import (
 )
 from aprm_jax.verifiers.objective import PrmObjective
 from aprm_jax.verifiers.scoring import Scorer, prm_scorer
-from aprm_jax.verifiers.step_loss import PrmBatch, make_prm_update
+from aprm_jax.verifiers.step_loss import THREE_CLASS, PrmBatch, make_prm_update
 
 OUTCOME = "outcome"  # negatives of whole solutions
 
@@ -52,13 +53,15 @@ def run(context: Context) -> dict[str, int]:
     if c.negatives in ("labels", VALUES):
         step_fn = update_step(context, params, label_batches(context, size), 8)
         params = train(context, params, step_fn)
+        context.spent.add(Spent.of_metrics(context.directory, "prm"))
         how = "last" if c.negatives == VALUES else "min"
         context.save(params, "prm", c.head, aggregation=how)
         return {}
     pool = _pool(context) if c.negatives in SAMPLED else ()
     rows, judged = BatchSize(multiple=_shares(context)), dict[int, int]()
-    batch_of = _batches(context, size, rows, pool, judged)
-    step_fn = update_step(context, params, batch_of, 5, judged)
+    scorer = Scorer(prm_scorer(context.decoder, c.head), context.builder, max_steps=1)
+    batch_of = _batches(context, size, rows, pool, judged, scorer)
+    step_fn = update_step(context, params, batch_of, 5, judged, scorer)
     params = train(context, params, step_fn)
     context.spent.add(Spent.of_metrics(context.directory, "prm"))
     aggregation = "last" if c.negatives == OUTCOME else "min"
@@ -134,24 +137,33 @@ def update_step(
     batch_of: Callable[[Any, int, PhaseTimer], PrmBatch],
     stream: int,
     judged: dict[int, int] | None = None,
+    scorer: Scorer | None = None,
 ) -> StepFn:
     """One update of R on what `batch_of(R, step, timer)` gives.
 
     `params` are those that it starts from; `stream` tells the random keys apart;
-    `judged` has the oracle's verdicts that the batch of a step needed, once it is made.
+    `judged` has the oracle's verdicts that the batch of a step needed, once it is made;
+    `scorer` is what `batch_of` reads with.
     """
     c, adapters = context.config.prm, lora.LoraConfig.of(context.config.lora)
     update = compiled_update(c, context.decoder, optimiser(c), context.mesh, adapters)
     ref = params if adapters or c.beta > 0 else None
+    a_token = forward_flops(params["backbone"], unembeds=False)
+    refers = c.beta > 0 and c.head != THREE_CLASS
 
     def step_fn(state: LearnerState, step: int, timer: PhaseTimer) -> StepOutput:
         prm = lora.materialise(params, state.params, adapters)
+        before = scorer.tokens_read if scorer else 0
         batch = batch_of(prm, step, timer)
+        read = scorer.tokens_read - before if scorer else 0
+        trained = batch.rows.num_tokens
         with timer("update"):
             state, metrics = update(
                 state, ref, shard_batch(context.mesh, batch), context.key(stream, step)
             )
-        metrics = dict(metrics)
+        read += trained if refers else 0
+        took = Compute.of(a_token, trained=trained, read=read)
+        metrics = dict(metrics) | took.metrics("prm")
         if judged:
             metrics["prm/oracle_calls"] = float(judged.pop(step))
         metrics.pop("prm/accuracy_replayed", None)  # nothing is replayed here
@@ -169,14 +181,14 @@ def _batches(
     rows: BatchSize,
     pool: Sequence[LabelledStep],
     judged: dict[int, int],
+    scorer: Scorer,
 ) -> Callable[[Any, int, PhaseTimer], PrmBatch]:
     """Batches of `size` steps: right ones, and corruptions or the pool's samples.
 
-    How many verdicts a step's corruptions needed stands in `judged`.
+    How many verdicts a step's corruptions needed stands in `judged`; `scorer` finds the
+    hardest rows.
     """
     c = context.config.prm
-    score = prm_scorer(context.decoder, c.head)
-    scorer = Scorer(score, context.builder, max_steps=1)
 
     def draw(step: int) -> tuple[list[StepRow], list[StepRow], list[StepRow], int]:
         oracle = CountedOracle(context.domain.oracle)
@@ -335,7 +347,8 @@ def _pool(context: Context) -> list[LabelledStep]:
             soft=c.prm.mc_soft,
             **common,
         )
-    context.spent.add(Spent(oracle.calls, solver.tokens))
+    context.spent.add(Spent(oracle.calls))
+    context.spent.add(solver.spent)
     bad = _count_wrong(pool)
     log.info("%s: %d labelled steps, %d below 0.5", context.stage, len(pool), bad)
     if c.prm.negatives == OUTCOME and bad == len(pool):

@@ -136,8 +136,18 @@ def run(context: Context) -> dict[str, Any]:
         rows = _all_rows(context, questions, output)
     for row in rows:
         ledger = row["ledger"]
-        context.spent.add(Spent(ledger["oracle_calls"], ledger["decoded"]))
+        context.spent.add(_spent(ledger))
     return _summary(context, rows, output)
+
+
+def _spent(ledger: Mapping[str, Any]) -> Spent:
+    tokens = ("decoded", "prefilled", "verifier_tokens")
+    return Spent(
+        oracle_calls=ledger["oracle_calls"],
+        sampled_tokens=ledger["decoded"],
+        read_tokens=sum(ledger[name] for name in tokens),
+        flops=round(ledger["flops"]),
+    )
 
 
 def _all_rows(

@@ -34,6 +34,7 @@ from aprm_jax.jobs.records.sft import SftConfig
 from aprm_jax.jobs.spent import CountedOracle, Spent
 from aprm_jax.models import heads
 from aprm_jax.models.decoder import Decoder
+from aprm_jax.models.flops import Compute, forward_flops
 from aprm_jax.oracle.verdict import Label
 from aprm_jax.tasks.labelled import LabelledDomain
 from aprm_jax.tasks.protocols import StepOracle
@@ -113,6 +114,7 @@ def run(context: Context) -> dict[str, float]:
         position=np.zeros(2, np.int64),
     )
     update = compiled_update(c, context.decoder, tx, context.mesh)
+    a_token = forward_flops(params["backbone"], unembeds=True)
 
     def step_fn(state: SftLoopState, step: int, timer) -> StepOutput:
         with timer("data"):
@@ -120,6 +122,7 @@ def run(context: Context) -> dict[str, float]:
         with timer("update"):
             sft, metrics = update(state.sft, shard_batch(context.mesh, batch))
         metrics = dict(metrics) | {"left_out": float(left_out)}
+        metrics |= Compute.of(a_token, trained=batch.num_tokens).metrics("sft")
         if judged:
             metrics["sft/oracle_calls"] = float(judged.pop(step))
         return StepOutput(SftLoopState(sft=sft, position=position), metrics, batch)
@@ -400,6 +403,7 @@ def wrong_samples(context: Context, backbone: Any) -> list[tuple[Situation, str]
     batch = min(512, 2 * wanted)
     writer, room = context.writer, context.sampler.prompt_buckets[-1]
     oracle = CountedOracle(context.domain.oracle)
+    drawn, before = 0, context.sampler.tokens_read
     for draw in range(64):
         if len(pool) >= wanted:
             break
@@ -412,9 +416,9 @@ def wrong_samples(context: Context, backbone: Any) -> list[tuple[Situation, str]
         prompts = [writer.context(p.question, p.prefix) for p in points]
         samples = context.sampler.sample(backbone, prompts, context.key(3, draw))
         for i, point in enumerate(points):
-            drawn = samples.reply(i)
-            context.spent.sampled_tokens += len(drawn.ids)
-            reply = writer.replies.read(drawn)
+            sample = samples.reply(i)
+            drawn += len(sample.ids)
+            reply = writer.replies.read(sample)
             if reply.reason:
                 continue
             verdict = oracle.judge(point.question, point.prefix, point.step, reply.text)
@@ -424,7 +428,10 @@ def wrong_samples(context: Context, backbone: Any) -> list[tuple[Situation, str]
             "%s: %d wrong ones among %d samples of the solver, %d are wanted",
             *(context.stage, len(pool), (draw + 1) * batch, wanted),
         )
-    context.spent.add(Spent(oracle.calls))
+    context.spent.add(Spent(oracle.calls, drawn))
+    read = drawn + context.sampler.tokens_read - before
+    a_token = forward_flops(backbone, unembeds=True)
+    context.spent.add(Compute.of(a_token, read=read))
     if wanted and not pool:
         raise JobError(
             "the solver made no mistake that the Generator could learn from: set "

@@ -1,4 +1,4 @@
-"""What a stage asks for to learn from: verdicts of the oracle, tokens of a model."""
+"""What a stage takes to learn: verdicts of the oracle, tokens of a model, compute."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
+from aprm_jax.models.flops import Compute
 from aprm_jax.oracle.verdict import Verdict
+from aprm_jax.solvers.local import LocalSolver
 from aprm_jax.solvers.protocol import Solution, Solver, Start
 from aprm_jax.tasks.protocols import StepOracle
 from aprm_jax.training.metrics import read_metrics
@@ -22,15 +24,20 @@ class Spent:
         a known answer is none.
       sampled_tokens: drawn from a solver or a Generator, what closes a step included;
         of a server, which does not tell its tokens, none.
+      trained_tokens, read_tokens, flops: see `Compute`; of a server none. A search's
+        flops have its attention too, a few percent.
     """
 
     oracle_calls: int = 0
     sampled_tokens: int = 0
+    trained_tokens: int = 0
+    read_tokens: int = 0
+    flops: int = 0
 
-    def add(self, other: Spent) -> None:
+    def add(self, other: Spent | Compute) -> None:
         """So much more."""
-        self.oracle_calls += other.oracle_calls
-        self.sampled_tokens += other.sampled_tokens
+        for name, value in dataclasses.asdict(other).items():
+            setattr(self, name, getattr(self, name) + value)
 
     @classmethod
     def of_metrics(cls, directory: str | os.PathLike[str], group: str) -> Spent:
@@ -79,6 +86,16 @@ class CountedSolver:
 
     def __init__(self, solver: Solver):
         self.tokens, self._solver = 0, solver
+        self._before = solver.tokens_read if isinstance(solver, LocalSolver) else 0
+
+    @property
+    def spent(self) -> Spent:
+        """What it drew, and what that took of a model in this process."""
+        found, solver = Spent(sampled_tokens=self.tokens), self._solver
+        if isinstance(solver, LocalSolver):
+            read = self.tokens + solver.tokens_read - self._before
+            found.add(Compute.of(solver.flops_per_token, read=read))
+        return found
 
     def solve(
         self, starts: Sequence[Start], count: int, key: Any, **options: Any

@@ -2,11 +2,46 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import jax
 
 from aprm_jax.models.architecture import DecoderConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class Compute:
+    """What went through a model while something was trained.
+
+    Attributes:
+      trained_tokens: learned from, padding left out; again for each update.
+      read_tokens: read or drawn besides: prompts, samples, what is scored, and rows
+        that a reference reads.
+      flops: of both, an estimate: an update costs three forward passes (Kaplan et al.
+        2020, arXiv 2001.08361, section 2.1), whatever is computed again for memory.
+    """
+
+    trained_tokens: int = 0
+    read_tokens: int = 0
+    flops: int = 0
+
+    @classmethod
+    def of(cls, a_token: float, *, trained: int = 0, read: int = 0) -> Compute:
+        """Of one model, whose forward pass costs `a_token`; see `forward_flops`."""
+        return cls(trained, read, round(a_token * (3 * trained + read)))
+
+    def __add__(self, other: Compute) -> Compute:
+        return Compute(
+            self.trained_tokens + other.trained_tokens,
+            self.read_tokens + other.read_tokens,
+            self.flops + other.flops,
+        )
+
+    def metrics(self, group: str) -> dict[str, float]:
+        """Its fields for a step's metrics, as "GROUP/flops"."""
+        fields = dataclasses.asdict(self)
+        return {f"{group}/{name}": float(value) for name, value in fields.items()}
 
 
 def forward_flops(backbone: Any, *, unembeds: bool) -> float:

@@ -59,6 +59,9 @@ class Programs:
       scorer: of tokens that a session reads; see `heads.token_scores`.
       shared: with all others of the same architecture, mesh and scorer; not where they
         are traced for another platform than this one.
+
+    Attributes:
+      tokens_read: by all sessions so far; what was drawn left out.
     """
 
     def __init__(
@@ -71,7 +74,7 @@ class Programs:
         scorer: TokenScorer | None = None,
         shared: bool = True,
     ):
-        self.config, self.pad_id = config, int(pad_id)
+        self.config, self.pad_id, self.tokens_read = config, int(pad_id), 0
         self.sharding, self._share = None, 1
         if mesh is not None:
             axes = tuple(a for a in ROW_AXES if a in mesh.shape)

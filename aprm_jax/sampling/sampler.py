@@ -165,6 +165,12 @@ class Sampler:
         """See `Programs.num_compiled`: sessions, and what is merged, share them."""
         return self._programs.num_compiled
 
+    @property
+    def tokens_read(self) -> int:
+        """Of prompts so far, and of rows that went on; what was drawn left out."""
+        programs = (self._programs, self._session_programs, self._merged_programs)
+        return sum(p.tokens_read for p in programs)
+
     def _placed(self, params: Any) -> Any:
         if self._mesh is None or mesh_of(params) in (None, self._mesh):
             return params

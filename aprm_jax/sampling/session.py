@@ -117,6 +117,7 @@ class Session:
         for row in entries.values():
             n = lengths[row.source] = len(row.ids)
             tokens[row.source, :n], places[row.source, :n] = row.ids, row.positions
+        programs.tokens_read += sum(len(row.ids) for row in entries.values())
         self._device: Rows = programs.prefill(
             self._params, *programs.put((tokens, lengths, places))
         )
@@ -181,6 +182,8 @@ class Session:
         for row, new in zip(rows, tokens, strict=True):
             row.ids.extend(map(int, new))
         given = self._given(starts, count_on)
+        if not count_on:  # else they were drawn
+            programs.tokens_read += int(given.counts.sum())
         found = self._read(starts, given)
         if found is None:
             return None

@@ -70,6 +70,11 @@ class LocalSolver(Solver):
         """See `StepSolver`."""
         return forward_flops(self.backbone, unembeds=True)
 
+    @property
+    def tokens_read(self) -> int:
+        """See `Sampler.tokens_read`."""
+        return self.sampler.tokens_read
+
     def begin(
         self, starts: Sequence[Start], rows: SessionRows | None = None
     ) -> SessionRows:

@@ -65,6 +65,36 @@ def _three_rounds():
     return rounds, before, _bits(state), logged, seen
 
 
+def _tokens(batch) -> int:
+    return int((np.asarray(batch.rows.segment_ids) > 0).sum())
+
+
+@pytest.mark.parametrize("epochs", [1, 2])
+def test_a_round_says_what_it_computed(epochs):
+    config = tiny_game.game_config(groups=2, epochs=epochs)
+    rounds = tiny_game.rounds(_place(), config, train_generator=epochs > 1)
+    played = rounds.play(rounds.state, 0, PhaseTimer())
+    output = rounds.step_fn(rounds.state, 0, PhaseTimer())
+    g, r = (_tokens(output.batch[player]) for player in ("generator", "prm"))
+    scored = sum(len(row) for row in played.rows if row is not None)
+    drawn = output.metrics["game/sampled_tokens"]
+    drawn += sum(len(prompt.ids) for prompt in played.prompts[:2])
+    # Both references are read in each epoch, and with two the iterate before them.
+    by_generator, by_prm = (6 * 2 + 2 * 3) * g + 2 * drawn, (6 * 2 + 2 * 2) * r
+    trained, read = 2 * g + 2 * r, 3 * g + 2 * r + drawn + scored
+    if epochs == 1:  # and G is frozen
+        by_generator, by_prm = 2 * drawn, (6 + 2) * r
+        trained, read = r, drawn + scored + r
+    by_prm += 2 * scored
+    size = sum(x.size for x in jax.tree.leaves(tiny_game.generator()["backbone"]))
+    embedding = tiny_game.generator()["backbone"]["embed"]["embedding"].size
+    assert tiny_game.CONFIG.tie_embeddings
+    flops = size * by_generator + (size - embedding) * by_prm
+    names = ("trained_tokens", "read_tokens", "flops")
+    found = [output.metrics[f"game/{name}"] for name in names]
+    assert found == [trained, read, flops]
+
+
 @functools.cache
 def _three_imitating_rounds():
     config = tiny_game.game_config(generator_replay=3, replay_capacity=64)

@@ -7,13 +7,26 @@ import json
 from pathlib import Path
 
 import command
+import jax
 import pytest
+import tiny_game
 import tiny_run
+import tiny_solver
+from safetensors import safe_open
 
 from aprm_jax import __version__
-from aprm_jax.config import default_config, override, run_local, set_field, set_stages
+from aprm_jax.config import (
+    default_config,
+    frozen,
+    override,
+    run_local,
+    set_field,
+    set_stages,
+)
+from aprm_jax.jobs import of_run
 from aprm_jax.jobs.context import Context
 from aprm_jax.jobs.spent import CountedOracle, CountedSolver, Spent
+from aprm_jax.models.flops import Compute
 from aprm_jax.solvers.protocol import Solution
 from aprm_jax.training.metrics import Metrics
 from aprm_jax.training.workdir import done_info, mark_done, open_workdir
@@ -38,7 +51,15 @@ def test_spending_adds_up_over_steps_and_stages(tmp_path):
     total = Spent.of_metrics(tmp_path, "game")
     assert total == Spent(60, 21)
     total.add(Spent.of_metrics(tmp_path, "prm"))
-    assert total.to_json() == {"oracle_calls": 63, "sampled_tokens": 21}
+    assert total == Spent(oracle_calls=63, sampled_tokens=21)
+    total.add(Compute.of(100.0, trained=2, read=5))  # a pass and its gradient are three
+    assert total.to_json() == {
+        "oracle_calls": 63,
+        "sampled_tokens": 21,
+        "trained_tokens": 2,
+        "read_tokens": 5,
+        "flops": 3 * 200 + 500,
+    }
 
 
 def test_an_oracle_and_a_solver_count_what_they_are_asked():
@@ -55,6 +76,38 @@ def test_an_oracle_and_a_solver_count_what_they_are_asked():
     solver = CountedSolver(Solver())
     assert len(solver.solve([("q", ()), ("r", ())], 3, None, max_steps=5)[1]) == 3
     assert (oracle.calls, solver.tokens) == (1, 2 * 3 * 7)
+    assert solver.spent == Spent(sampled_tokens=42)  # who draws is not known
+
+
+def test_a_solver_here_reads_its_prompts_and_what_it_draws():
+    local = tiny_solver.solver(tiny_game.builder(window=1))
+    starts = [("1 + 2", ()), ("3 * 4 + 5", ())]
+    local.solve(starts, 1, jax.random.key(0), max_steps=1)  # before anybody counts
+    counted = CountedSolver(local)
+    found = counted.solve(starts, 2, jax.random.key(1), max_steps=2)
+    drawn = [step for solutions in found for s in solutions for step in s.tokens]
+    prompts = {tuple(local.builder.context(q, ())) for q, _ in starts}
+    for s in (s for solutions in found for s in solutions if len(s.tokens) == 2):
+        prompts.add(tuple(local.builder.context(s.question, s.steps[:1])))
+    assert len(prompts) > 2  # each step sees the one before it alone
+    read = sum(map(len, prompts)) + sum(map(len, drawn))
+    size = sum(x.size for x in jax.tree.leaves(local.backbone))
+    size -= local.backbone["embed"]["embedding"].size  # which is not its head
+    assert counted.spent == Spent(
+        sampled_tokens=counted.tokens, read_tokens=read, flops=2 * size * read
+    )
+
+
+def test_a_solver_counts_what_its_cache_lacks_as_a_ledger_does():
+    local = tiny_solver.solver(tiny_game.builder(window=None))
+    rows = local.begin([("1 + 2", ()), ("3 * 4 + 5", ())])
+    parents, read = [0, 0, 1], []
+    for k in range(2):
+        before = local.tokens_read
+        rows, _ = local.extend(rows, parents, range(3), jax.random.key(k))
+        read.append((local.tokens_read - before, sum(rows.prefilled)))
+        parents = [0, 1, 2]
+    assert read[0][0] > 0 and all(mine == other for mine, other in read), read
 
 
 def _config():
@@ -108,7 +161,8 @@ def test_every_stage_says_what_it_spent(run):
         stage: Spent(**done_info(run / stage)["spent"])
         for stage in ("solver", "generator", "static", "oracle", "mc", "trees", "aprm")
     }
-    assert found["solver"] == Spent()
+    taught = found["solver"]
+    assert taught == Spent(trained_tokens=taught.trained_tokens, flops=taught.flops)
     # Three updates of eight corruptions, all of which the oracle has seen.
     assert found["static"].oracle_calls >= 3 * 8
     assert found["static"].sampled_tokens == 0
@@ -123,15 +177,57 @@ def test_every_stage_says_what_it_spent(run):
     assert found["trees"].sampled_tokens == drawn > 0
 
 
+def _numbers(folder: Path) -> tuple[int, int]:
+    """How many parameters a model's backbone has, and those of its embedding."""
+    with safe_open(folder / "params.safetensors", "numpy") as file:
+        sizes = {name: file.get_tensor(name).size for name in file.keys()}  # noqa: SIM118
+    embedding = [n for name, n in sizes.items() if "embed" in name]
+    heads = sum(n for name, n in sizes.items() if "backbone" not in name)
+    return sum(sizes.values()) - heads, sum(embedding)
+
+
+def test_an_update_costs_six_operations_for_each_parameter_and_token(run):
+    context = Context(frozen(of_run.get_config(str(run))), run, "solver").of("solver")
+    c, builder = context.config, context.builder
+    rows = []
+    for i in range(c.sft.updates * c.sft.batch_size):
+        problem = context.domain.corpus(i)
+        steps = problem.steps[: c.builder.max_steps]
+        for k in range(len(steps)):
+            rows.append(builder.step(problem.question, steps[:k], steps[k]))
+    tokens = sum(len(row) for row in rows if builder.fits(row))
+    size, _ = _numbers(run / "solver" / "model")  # its embedding is its head
+    spent = Spent(**done_info(run / "solver")["spent"])
+    assert (spent.trained_tokens, spent.flops) == (tokens, 6 * size * tokens)
+
+
+def test_a_prm_pays_for_what_it_reads_too(run):
+    size, embedding = _numbers(run / "static" / "model")
+    for stage in ("static", "oracle", "mc", "aprm"):
+        spent = Spent(**done_info(run / stage)["spent"])
+        tokens = 6 * spent.trained_tokens + 2 * spent.read_tokens
+        # Where a language model reads as well, its head multiplies.
+        low, high = (size - embedding) * tokens, size * tokens
+        assert spent.trained_tokens and low <= spent.flops <= high
+        assert (spent.flops == low) == (stage == "static")
+    rows = (run / "trees" / "solutions.jsonl").read_text().splitlines()
+    ledgers = [json.loads(row)["ledger"] for row in rows]
+    spent = Spent(**done_info(run / "trees")["spent"])
+    assert spent.flops == sum(round(ledger["flops"]) for ledger in ledgers) > 0
+    read = ("decoded", "prefilled", "verifier_tokens")
+    assert spent.read_tokens == sum(ledger[k] for ledger in ledgers for k in read)
+
+
 def test_a_row_of_the_table_has_what_all_its_stages_spent(run):
     table = _table()
-    each = {stage: done_info(run / stage)["spent"] for stage in ("generator", "static")}
+    stages = ("solver", "generator", "static")
+    each = {stage: done_info(run / stage)["spent"] for stage in stages}
     game = done_info(run / "aprm")["spent"]
     whole = table.spent_of(run, "aprm").to_json()
     for name, value in whole.items():
         assert value == game[name] + sum(spent[name] for spent in each.values())
     mean = table.mean_spent([Spent(1000, 4000), Spent(2000, 4000)])
-    assert mean == {"oracle_calls": 1500.0, "sampled_tokens": 4000.0}
+    assert (mean["oracle_calls"], mean["sampled_tokens"]) == (1500.0, 4000.0)
     cells = table._spent_cells({"spent": {"aprm": mean}}, "aprm")
     assert cells == ["1.5 k", "4.0 k"]
     assert table._spent_cells({"spent": {"aprm": mean}}, "majority@8") == ["–", "–"]
