@@ -3,10 +3,11 @@
     python benchmarks/compare_table.py --command='…' RUN_SEED_0 RUN_SEED_1 RUN_SEED_2
 
 reads each run's `evaluate/` folder, writes `benchmarks/results/compare.json` with every
-figure, and replaces what stands between the `results` markers of docs/results.md.
-Nothing in those tables is typed; given no runs, it makes them from that file, and a
-file of more seeds than it is given stays. `--name=naive_generator` does the same for
-the runs of another config: its JSON, its markers.
+figure, and replaces what stands between the `results` markers of docs/results.md, and
+the `compute` ones (`compute.py`, which draws docs/compute.svg as well). Nothing in
+those tables is typed; given no runs, it makes them from that file, and a file of more
+seeds than it is given stays. `--name=naive_generator` does the same for the runs of
+another config: its JSON, its markers.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import json
 import math
 import re
 import subprocess
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,7 +28,6 @@ from aprm_jax.config import for_stage, jobs, stages
 from aprm_jax.evals.intervals import Interval, over_seeds, pooled
 from aprm_jax.evals.records import Record, by_name
 from aprm_jax.jobs import of_run
-from aprm_jax.jobs.spent import Spent
 from aprm_jax.training.metrics import read_metrics
 from aprm_jax.training.workdir import done_info
 
@@ -56,6 +57,8 @@ RIVALS = {
     "frozen Generator": "prm_frozen.{how}@{n}",
     "oracle labels": "prm_oracle.{how}@{n}",
 }
+SOLVER = "solver"  # the stage that all rows share
+COUNTED = ("sft", "prm", "aprm", "search")  # jobs that say what they compute
 LAST = 50  # rounds of a game that its end is the mean of
 CUT = " (of shares cut at 0 and 100)"  # see `share_ends`
 HARD = "illegal_contraction"  # the solver's most frequent error
@@ -79,6 +82,7 @@ def main() -> None:
         "--by-seed", action="store_true", help="one size, and a row a seed"
     )
     parser.add_argument("--page", type=Path, default=ROOT / "docs/results.md")
+    parser.add_argument("--figure", type=Path, default=ROOT / "docs/compute.svg")
     args = parser.parse_args()
     out = ROOT / f"benchmarks/results/{args.name}.json"
     if args.runs:
@@ -89,6 +93,11 @@ def main() -> None:
     results = json.loads(out.read_text())
     marker = "results" if args.name == "compare" else args.name
     replace_between(args.page, marker, render(results, out.name, args.by_seed))
+    if args.name == "compare":
+        import compute  # which needs this one
+
+        replace_between(args.page, "compute", compute.render(results))
+        compute.draw(results, args.figure)
 
 
 def one_line_each(results: dict) -> str:
@@ -159,9 +168,15 @@ def collect(runs: Sequence[Path], how: str) -> dict:
                     means[rival] = float(values[name].mean())
             best = max((r for r in PAPER_RIVALS if r in means), key=lambda r: means[r])
             out["best_rival"][f"{split}@{n}"] = best
+    rows = dict.fromkeys([SOLVER, *(name.partition(".")[0] for name in TITLES)])
     out["spent"] = {
-        stage: mean_spent([spent_of(run, stage) for run in runs])
-        for stage in dict.fromkeys(name.partition(".")[0] for name in TITLES)
+        stage: mean_costs([costs_of(run, stage) for run in runs])
+        for stage in rows
+        if all((run / stage / "done.json").exists() for run in runs)
+    }
+    out["stage_costs"] = {
+        stage: mean_costs([own_costs(run, stage) for run in runs])
+        for stage in (text.partition(":")[0] for text in configs[0]["stages"])
         if all((run / stage / "done.json").exists() for run in runs)
     }
     summaries = [_summary(run) for run in runs]
@@ -196,27 +211,51 @@ def _summary(run: Path) -> dict[str, float]:
     )
 
 
-def spent_of(run: Path, stage: str) -> Spent | None:
-    """What a stage and all that it starts from asked for; None of an older run."""
-    config, total = of_run.get_config(str(run)), Spent()
-    job_of, waiting, seen = dict(stages(config)), [stage], {stage}
-    while waiting:
-        name = waiting.pop()
-        spent = done_info(run / name).get("spent")
-        if spent is None:
+def costs_of(run: Path, stage: str) -> dict[str, float] | None:
+    """What a stage took with all that it starts from; None of an older run.
+
+    The solver, which every row has, is left out but for its own.
+    """
+    config, total = of_run.get_config(str(run)), Counter[str]()
+    for name in _needed(config, stage):
+        if name == SOLVER != stage:
+            continue
+        if (own := own_costs(run, name)) is None:
             return None
-        total.add(Spent(**spent))
+        total.update(own)
+    return dict(total)
+
+
+def own_costs(run: Path, stage: str) -> dict[str, float] | None:
+    """What a stage took by itself; None of an older run, or where nobody counts it.
+
+    Returns:
+      The fields of `Spent`; "seconds" and "cpu_seconds", compilation among them; and
+      "updates", of a verifier.
+    """
+    config, info = of_run.get_config(str(run)), done_info(run / stage)
+    settings, job = for_stage(config, stage), dict(stages(config))[stage]
+    if job not in COUNTED or "flops" not in info.get("spent", {}):
+        return None
+    group = {"prm": settings.prm, "aprm": settings.game}.get(job)
+    times = {k: info[k] for k in ("seconds", "cpu_seconds")}
+    return info["spent"] | times | {"updates": group.updates if group else 0}
+
+
+def _needed(config: Any, stage: str) -> list[str]:
+    """A stage and all that it starts from."""
+    job_of, found = dict(stages(config)), [stage]
+    for name in found:  # which grows
         for _, source in jobs()[job_of[name]].sources(for_stage(config, name)):
             before = source.partition("/")[0]
-            if before in job_of and before not in seen:
-                seen.add(before)
-                waiting.append(before)
-    return total
+            if before in job_of and before not in found:
+                found.append(before)
+    return found
 
 
-def mean_spent(found: Sequence[Spent | None]) -> dict[str, float] | None:
+def mean_costs(found: Sequence[dict[str, float] | None]) -> dict[str, float] | None:
     """The mean over seeds; None where one is not known."""
-    known = [spent.to_json() for spent in found if spent is not None]
+    known = [costs for costs in found if costs is not None]
     if len(known) < len(found):
         return None
     return {name: float(np.mean([k[name] for k in known])) for name in known[0]}
@@ -254,17 +293,19 @@ def _accuracy_table(results: dict, how: str, n: int) -> str:
             rows.append((title.format(n=n), [*map(_percent, cells), *spent]))
     header = [f"best of {n}", *results["splits"]]
     if results.get("spent"):
-        header += ["oracle calls", "sampled tokens"]
+        header += ["updates", "oracle calls", "sampled tokens"]
     return table(header, rows)
 
 
 def _spent_cells(results: dict, stage: str) -> list[str]:
-    """What a row's training asked for, in thousands; – where nothing was trained."""
+    """Updates of a row's verifiers, and what they asked for; – where there are none."""
     if not results.get("spent"):
         return []
-    spent = results["spent"].get(stage) or {}
-    values = [spent.get(name) for name in ("oracle_calls", "sampled_tokens")]
-    return ["–" if v is None else f"{v / 1000:,.1f} k" for v in values]
+    spent = results["spent"].get(stage)
+    if spent is None:
+        return ["–"] * 3
+    counts = [spent[name] / 1000 for name in ("oracle_calls", "sampled_tokens")]
+    return [f"{spent['updates']:,.0f}", *(f"{count:,.1f} k" for count in counts)]
 
 
 def _difference_table(results: dict, n: int) -> str:
@@ -284,9 +325,12 @@ def _difference_table(results: dict, n: int) -> str:
     return f"{text}\n\nBold: the strongest of {', '.join(rivals)} on that split."
 
 
+def _verifiers() -> list[str]:
+    return list(dict.fromkeys(p.split(".")[0] for p in TITLES if "." in p))
+
+
 def _verifier_table(results: dict) -> str:
-    prms = [p.split(".")[0] for p in TITLES if ".{how}@" in p]
-    splits = results["splits"]
+    prms, splits = _verifiers(), results["splits"]
     rows = []
     for prm in prms:
         aucs = [results["summary"].get(f"steps.{s}.{prm}.auc") for s in splits]
@@ -310,8 +354,7 @@ def _verifier_table(results: dict) -> str:
 def _kind_table(results: dict) -> str:
     """AUC by kind of error, of the kinds that the solver makes often enough."""
     split = results["splits"][0]
-    prms = [p.split(".")[0] for p in TITLES if ".{how}@" in p]
-    found = results["summary"]
+    found, prms = results["summary"], _verifiers()
     prms = [p for p in prms if f"steps.{split}.{p}.auc" in found]
     counts = {
         key.split(".")[3]: row["mean"]

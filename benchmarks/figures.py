@@ -243,7 +243,7 @@ FIGURES = {
         tables="didactic.py tables",
     ),
     "compare": Figure(
-        "every baseline with its published settings",
+        "every baseline with its published settings; accuracy against compute",
         config="configs/compare.py",
         seeds=3,
         results="compare.json",

@@ -24,8 +24,9 @@ class Spent:
         a known answer is none.
       sampled_tokens: drawn from a solver or a Generator, what closes a step included;
         of a server, which does not tell its tokens, none.
-      trained_tokens, read_tokens, flops: see `Compute`; of a server none. A search's
-        flops have its attention too, a few percent.
+      trained_tokens, read_tokens, flops: see `Compute`; of a server none. Counted by
+        job=sft, prm, aprm and search, whose flops have its attention too, a few
+        percent; 0 elsewhere, but for a PAV's updates.
     """
 
     oracle_calls: int = 0

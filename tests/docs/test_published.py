@@ -47,6 +47,7 @@ def _gpu(script: Any) -> str:
 RENDERED: dict[str, tuple[str, Callable[[Any], str]]] = {
     "ablation": ("ablation_table", lambda s: s.render(results("ablation"))),
     "answers": ("answers", lambda s: s.render(results("answers"))),
+    "compute": ("compute", lambda s: s.render(results("compare"))),
     "decoder": ("decoder", lambda s: s.render(results("decoder"))),
     "didactic": ("didactic", lambda s: s.render(results("didactic"))),
     "gpu": ("gpu", _gpu),
@@ -75,7 +76,7 @@ RENDERED: dict[str, tuple[str, Callable[[Any], str]]] = {
 # Given no runs, they make their tables of the results.
 WITHOUT_RUNS = (
     "ablation_table",
-    "compare_table",
+    "compare_table --figure={figure}",
     "compare_table --name=naive_generator --by-seed",
     "gsm8k_table",
     "prm800k_table",
@@ -145,7 +146,7 @@ def test_prose_has_what_packing_came_to():
 
 @pytest.mark.parametrize("said", WITHOUT_RUNS)
 def test_a_script_without_runs_leaves_the_page_as_it_is(said, tmp_path, monkeypatch):
-    name, *arguments = said.split()
+    name, *arguments = said.format(figure=tmp_path / "figure.svg").split()
     page = shutil.copy(PAGE, tmp_path / "results.md")
     monkeypatch.setattr(sys, "argv", [name, *arguments, f"--page={page}"])
     importlib.import_module(name).main()

@@ -218,25 +218,34 @@ def test_a_prm_pays_for_what_it_reads_too(run):
     assert spent.read_tokens == sum(ledger[k] for ledger in ledgers for k in read)
 
 
-def test_a_row_of_the_table_has_what_all_its_stages_spent(run):
+def test_a_row_of_the_table_has_what_all_its_stages_took(run):
+    table, needed = _table(), ("generator", "static", "aprm")
+    infos = [done_info(run / stage) for stage in needed]
+    whole = table.costs_of(run, "aprm")
+    for name in infos[0]["spent"]:  # the solver, which every row has, not among them
+        assert whole[name] == sum(info["spent"][name] for info in infos)
+    assert whole["cpu_seconds"] == sum(info["cpu_seconds"] for info in infos)
+    assert whole["updates"] == 2 + 3  # of the game, and of what R starts from
+    alone = table.costs_of(run, "solver")
+    assert alone == table.own_costs(run, "solver")
+    assert alone["flops"] == done_info(run / "solver")["spent"]["flops"] > 0
+    mean = table.mean_costs([{"flops": 1.0}, {"flops": 4.0}])
+    assert mean == {"flops": 2.5}
+
+
+def test_what_nothing_was_trained_for_has_no_cost_in_the_table():
     table = _table()
-    stages = ("solver", "generator", "static")
-    each = {stage: done_info(run / stage)["spent"] for stage in stages}
-    game = done_info(run / "aprm")["spent"]
-    whole = table.spent_of(run, "aprm").to_json()
-    for name, value in whole.items():
-        assert value == game[name] + sum(spent[name] for spent in each.values())
-    mean = table.mean_spent([Spent(1000, 4000), Spent(2000, 4000)])
-    assert (mean["oracle_calls"], mean["sampled_tokens"]) == (1500.0, 4000.0)
-    cells = table._spent_cells({"spent": {"aprm": mean}}, "aprm")
-    assert cells == ["1.5 k", "4.0 k"]
-    assert table._spent_cells({"spent": {"aprm": mean}}, "majority@8") == ["–", "–"]
+    costs = {"oracle_calls": 1500.0, "sampled_tokens": 4000.0, "updates": 400.0}
+    results = {"spent": {"aprm": costs, "majority@8": None}}
+    assert table._spent_cells(results, "aprm") == ["400", "1.5 k", "4.0 k"]
+    assert table._spent_cells(results, "majority@8") == ["–"] * 3
+    assert table._spent_cells({}, "aprm") == []
 
 
 def test_a_run_of_an_older_version_has_no_figure(run, tmp_path):
     table, old = _table(), tmp_path / "old"
     open_workdir(old, _config().to_dict(), "test")
     (old / "solver").mkdir()
-    mark_done(old / "solver", {"job": "sft"})
-    assert table.spent_of(old, "solver") is None
-    assert table.mean_spent([None, Spent()]) is None
+    mark_done(old / "solver", {"job": "sft", "spent": {"oracle_calls": 0}})
+    assert table.own_costs(old, "solver") is table.costs_of(old, "solver") is None
+    assert table.mean_costs([None, {"flops": 1.0}]) is None
