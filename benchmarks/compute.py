@@ -23,8 +23,12 @@ COSTS = {
     "sampled_tokens": "of these sampled",
     "oracle_calls": "oracle calls",
 }
-UNITS = dict.fromkeys(("trained_tokens", "read_tokens", "sampled_tokens"), 1e3)
-UNITS |= {"flops": 1e12, "cpu_seconds": 1.0}
+UNITS = {  # what the costs are told in, where it is not one
+    "flops": 1e12,
+    "trained_tokens": 1e3,
+    "read_tokens": 1e3,
+    "sampled_tokens": 1e3,
+}
 AXES = {
     "flops": "10¹² operations of training",
     "cpu_seconds": "CPU seconds of training",
@@ -92,7 +96,7 @@ def _shares(results: Results, pattern: str) -> list[str]:
 
 
 def _cells(costs: dict[str, float]) -> list[str]:
-    scaled = (costs[name] / UNITS.get(name, 1.0) for name in COSTS)
+    scaled = (costs[name] / UNITS.get(name, 1) for name in COSTS)
     places = (3 if name == "flops" else 0 for name in COSTS)
     return [f"{n:,.{digits}f}" for n, digits in zip(scaled, places, strict=True)]
 
@@ -109,7 +113,7 @@ def draw(results: Results, path: Path) -> None:
     for line, (name, axis) in zip(panels, AXES.items(), strict=True):
         for panel, split in zip(line, SPLITS, strict=True):
             for k, (pattern, stage) in enumerate(found):
-                cost = results["spent"][stage][name] / UNITS[name]
+                cost = results["spent"][stage][name] / UNITS.get(name, 1)
                 shares = [accuracy(results, pattern, split, n) for n in sizes]
                 panel.plot([cost] * len(sizes), shares, "-", color=f"C{k}", lw=1)
                 for share, mark in zip(shares, MARKS, strict=False):
