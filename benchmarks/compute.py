@@ -57,15 +57,18 @@ def render(results: Results) -> str:
     if not found:
         return NOT_YET
     sizes, costs = results["sizes"], results["spent"]
+    right = [f"{split}: {n}" for split in SPLITS for n in sizes]
     none = ["–"] * len(COSTS)
     lines = [
-        ("the solver, which every row needs", [*_cells(costs[SOLVER]), *["–"] * 4]),
+        (
+            "the solver, which every row needs",
+            [*_cells(costs[SOLVER]), *("–" for _ in right)],
+        ),
         *((TITLES[p].format(n="N"), [*none, *_shares(results, p)]) for p in FREE),
     ]
     for pattern, stage in sorted(found, key=lambda row: costs[row[1]]["flops"]):
         cells = [*_cells(costs[stage]), *_shares(results, pattern)]
         lines.append((TITLES[pattern], cells))
-    right = [f"{split}: {n}" for split in SPLITS for n in sizes]
     seeds = ", ".join(map(str, results["seeds"]))
     return "\n\n".join(
         (
@@ -120,7 +123,7 @@ def draw(results: Results, path: Path) -> None:
                     panel.plot(cost, share, mark, color=f"C{k}")
             majority = accuracy(results, FREE[0], split, sizes[-1])
             panel.axhline(majority, ls=":", color="grey")
-            panel.set_xscale("log")
+            panel.set_xlim(left=0)
             panel.set_xlabel(axis)
             panel.set_title(split)
         line[0].set_ylabel("% solved")
