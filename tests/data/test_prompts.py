@@ -227,13 +227,13 @@ def test_without_a_template_every_token_that_ends_a_line_ends_a_reply(make):
     named = {"window": None} if make is PromptedGenerator else {}
     builder = make(tokenizer, buckets=(64,), **named)
     vocab = tokenizer.get_vocab()
-    lines = {vocab[t] for t in ("Ċ", ".Ċ", "ĊĊ", ".ĊĊ", "ĊĠ")}
-    assert set(builder.replies.stop_ids) == lines | {tokenizer.eos_token_id}
+    lines, eos = [vocab[t] for t in ("Ċ", ".Ċ", "ĊĊ", ".ĊĊ", "ĊĠ")], vocab["<|end|>"]
+    assert set(builder.replies.stop_ids) == {*lines, eos}
     body = builder.encode("16 - 3 = 13")
     for end in (".Ċ", ".ĊĊ"):
         assert _read(builder, [*body, vocab[end]]) == ("16 - 3 = 13.", "")
     assert _read(builder, [*body, vocab["ĊĠ"]]) == ("16 - 3 = 13", "")
-    assert _read(builder, [*body, tokenizer.eos_token_id]) == ("16 - 3 = 13", "")
+    assert _read(builder, [*body, eos]) == ("16 - 3 = 13", "")
     for blank in ("Ċ", "ĊĊ", "ĊĠ"):
         assert _read(builder, [vocab[blank]]) == ("", "empty")
 
