@@ -51,9 +51,15 @@ def test_without_a_hard_share_as_many_corruptions_are_judged_as_are_learned_from
     assert len(clean) == SIZE // 2
 
 
+def _batches(context: Context, pool=()):
+    score = prm_scorer(context.decoder, context.config.prm.head)
+    scorer = Scorer(score, context.builder, max_steps=1)
+    return prm._batches(context, SIZE, BatchSize(), pool, {}, scorer)
+
+
 def test_a_batch_of_which_no_step_fits_is_explained():
     context = Context(tiny_run.config({"builder.buckets": (2,)}), Path("nowhere"), "p")
-    batch_of = prm._batches(context, SIZE, BatchSize(), (), {})
+    batch_of = _batches(context)
     with pytest.raises(TooLongError, match=r"step 0: .*raise builder\.buckets"):
         batch_of(None, 0, PhaseTimer())
 
@@ -126,7 +132,7 @@ def _asked(negatives: str, share: float, monkeypatch) -> tuple:
     solver = _Half([domain.train((1 << 40) + i) for i in range(12)])
     monkeypatch.setattr(prm, "open_solver", lambda *args: solver)
     pool = prm._pool(context) if negatives != "static" else ()
-    batch_of = prm._batches(context, SIZE, BatchSize(), pool, {})
+    batch_of = _batches(context, pool)
     model = tiny_game.prm()
     batches = [batch_of(model, step, PhaseTimer()) for step in range(3)]
     mask = [np.asarray(batch.rows.label_mask) > 0 for batch in batches]
