@@ -49,6 +49,22 @@ def byte_level() -> PreTrainedTokenizerFast:
 
 
 @functools.cache
+def line_merging() -> PreTrainedTokenizerFast:
+    """As a base model's, untold: a line's end, or a space, is one with its word."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    pairs = [(".", "Ċ"), ("Ċ", "Ċ"), (".", "ĊĊ"), ("Ġ", "S"), ("Ċ", "Ġ"), ("1", "3")]
+    words = dict.fromkeys([*alphabet, *("".join(pair) for pair in pairs)])
+    backend = Tokenizer(models.BPE({c: i for i, c in enumerate(words)}, pairs))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(
+        add_prefix_space=False, use_regex=False
+    )
+    backend.decoder = decoders.ByteLevel()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend, eos_token="<|end|>", pad_token="<|end|>"
+    )
+
+
+@functools.cache
 def sentencepiece() -> PreTrainedTokenizerFast:
     """As Mistral's: BPE on "▁" with byte fallback, <s> first, "▁ки" one piece."""
     backend = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True))

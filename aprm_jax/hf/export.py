@@ -427,7 +427,8 @@ def describe(
     prompt, cue = TOLD[spec.kind == "solver"]
     if prompted:
         spec = dataclasses.replace(spec, prompt=spec.prompt or prompt)
-    own = builder if isinstance(builder, StepBuilder) and not prompted else None
+    writer = builder if isinstance(builder, StepBuilder) else None
+    own, replies = None if prompted else writer, writer and writer.replies
     opens = [builder.bos_id]
     if spec.layout is not None:
         opens = prm_layouts.opening(builder.tokenizer)
@@ -436,9 +437,7 @@ def describe(
         "step": builder.step_id,
         "perturb": own.perturb_id if own else None,
         "stops": _stops(builder),
-        "line_end": builder.replies.line_end
-        if isinstance(builder, StepBuilder)
-        else "",
+        "line_end": replies.line_end if replies else "",
         "room": _room(spec),
         "classes": len(CLASSES.get(str(spec.head), ())),
         "cue": cue.rstrip(),

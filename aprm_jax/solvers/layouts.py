@@ -104,12 +104,10 @@ class BuilderLayout(TextLayout):
         self._builder = builder
         tokenizer, known = builder.tokenizer, builder.tokenizer.added_tokens_decoder
         replies = builder.replies
-        stop_ids = sorted(
-            set(replies.stop_ids) - replies.line_end_ids, key=lambda i: (i in known, i)
-        )
-        self.stops = (replies.line_end,) * bool(replies.line_end) + tuple(
-            str(tokenizer.decode([i], skip_special_tokens=False)) for i in stop_ids
-        )
+        stop_ids = [i for i in replies.stop_ids if i not in replies.line_end_ids]
+        stop_ids.sort(key=lambda i: i in known)
+        read = [str(tokenizer.decode([i], skip_special_tokens=False)) for i in stop_ids]
+        self.stops = tuple(filter(None, (replies.line_end, *read)))
         self.special = sum(i in known for i in stop_ids)
         # A server's tokenizer opens a text as it was made to.
         opened = tokenizer.backend_tokenizer.encode("", add_special_tokens=True).ids

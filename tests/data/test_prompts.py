@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiny_tokenizers import line_merging
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
@@ -205,25 +206,9 @@ def test_a_reply_is_read_by_its_ids(chat):
     assert _read(builder, reply) == ("16 - 3 = 12", "")
 
 
-def _merged():
-    """As of a pretrained model: an end of a line, or a space, is one with its word."""
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    pairs = [(".", "Ċ"), ("Ċ", "Ċ"), (".", "ĊĊ"), ("Ġ", "S"), ("Ċ", "Ġ"), ("1", "3")]
-    words = dict.fromkeys([*alphabet, *("".join(pair) for pair in pairs)])
-    backend = Tokenizer(models.BPE({c: i for i, c in enumerate(words)}, pairs))
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(
-        add_prefix_space=False, use_regex=False
-    )
-    backend.decoder = decoders.ByteLevel()
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=backend, eos_token="<|end|>", pad_token="<|end|>"
-    )
-    return prompts.prepare_tokenizer(tokenizer, 300)
-
-
 @pytest.mark.parametrize("make", [PromptedGenerator, PromptedSolver])
 def test_without_a_template_every_token_that_ends_a_line_ends_a_reply(make):
-    tokenizer = _merged()
+    tokenizer = prompts.prepare_tokenizer(line_merging(), 300)
     named = {"window": None} if make is PromptedGenerator else {}
     builder = make(tokenizer, buckets=(64,), **named)
     vocab = tokenizer.get_vocab()
@@ -240,7 +225,7 @@ def test_without_a_template_every_token_that_ends_a_line_ends_a_reply(make):
 
 def test_without_a_template_a_step_is_learned_as_a_model_would_write_it():
     """Behind the cue and up to the line's end: neither is a token of its own."""
-    tokenizer = _merged()
+    tokenizer = prompts.prepare_tokenizer(line_merging(), 300)
     vocab = tokenizer.get_vocab()
     for builder, row in (
         (b := PromptedSolver(tokenizer, (64,)), b.step("Q?", (), "So 13.")),

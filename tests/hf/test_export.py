@@ -14,12 +14,13 @@ import tiny
 import tiny_decoder
 import tiny_hf
 from tiny_hf import run_card
-from tiny_tokenizers import TOKENIZERS
+from tiny_tokenizers import TOKENIZERS, line_merging
 
 import aprm_jax
 from aprm_jax.config.groups import MeshConfig
 from aprm_jax.data import prompts as words
 from aprm_jax.data.bpe import train_bpe
+from aprm_jax.data.replies import Reply
 from aprm_jax.data.steps import StepBuilder
 from aprm_jax.hf import export, load, prm_layouts
 from aprm_jax.hf.builders import open_writer
@@ -218,12 +219,31 @@ def test_what_is_told_in_words_writes_our_tokens(chat, kind, tmp_path, monkeypat
     drawn = sampler.sample(
         params["backbone"], prompts, jax.random.key(0), temperature=0.0
     )
-    for arguments, tokens, length, stopped in zip(
-        asked, drawn.tokens, drawn.lengths, drawn.stopped, strict=True
-    ):
-        want = builder.decode(tokens[: length - stopped].tolist())
-        assert names["write"](*arguments) == want.strip()
+    for i, arguments in enumerate(asked):
+        want = builder.replies.read(drawn.reply(i)).text
+        assert names["write"](*arguments) == want
     assert len({tuple(row) for row in drawn.tokens.tolist()}) > 1
+
+
+def test_a_line_is_read_up_to_its_end_by_its_export(tmp_path, monkeypatch):
+    """Whatever else is in the token that ends it."""
+    pytest.importorskip("torch")
+    tokenizer = words.prepare_tokenizer(line_merging(), 0)
+    config = tiny.decoder(load.tokenizer_rows(tokenizer), tie_embeddings=False)
+    params = {"backbone": tiny_decoder.make_params(config, seed=4)}
+    spec = spec_of("solver", config, prompt="{question} {prefix}", buckets=(192,))
+    folder = export_model(tmp_path / "out", params, spec, tokenizer)
+    names, builder = run_card(folder, monkeypatch), open_writer(spec, tokenizer)
+    vocab, body = tokenizer.get_vocab(), list(builder.encode("So 13"))
+    for end, said in (
+        *((".ĊĊ", "So 13."), ("ĊĠ", "So 13"), ("Ċ", "So 13")),
+        *(("<|end|>", "So 13"), ("!", "So 13!")),  # no room for its end
+    ):
+        ids = [*body, vocab[end]]
+        monkeypatch.setitem(names, "generated", lambda prompt, ids=ids: list(ids))
+        assert names["write"]("Q?", []) == said
+        reply = Reply(tuple(ids), np.zeros(len(ids), np.float32), end != "!")
+        assert builder.replies.read(reply).text == said
 
 
 @pytest.mark.parametrize("kind", ["generator", "solver"])

@@ -17,9 +17,12 @@ import pytest
 import tiny_game
 from tiny_game import DOMAIN
 from tiny_server import FAST, SECRET, Handler, Reply, Server, serving
+from tiny_tokenizers import line_merging
 
 from aprm_jax.config import ConfigError
 from aprm_jax.config.groups import HttpConfig
+from aprm_jax.data.prompted import PromptedSolver
+from aprm_jax.data.prompts import prepare_tokenizer
 from aprm_jax.sampling.methods import Truncation
 from aprm_jax.servers import client as asking
 from aprm_jax.servers.client import EndpointError, backoff
@@ -102,6 +105,14 @@ def test_solutions_are_asked_for_step_by_step_and_end_where_they_conclude(tmp_pa
     assert [w.finished for w in written] == [False, False, True]
     assert state.starts[0] == ("1 + 2 + 3", ("3 + 3",))
     (tmp_path / ".." / "endpoint.jsonl").unlink()
+
+
+def test_a_server_of_a_model_without_a_template_is_asked_for_a_line():
+    """By its end as a text, not by each token that has one."""
+    tokenizer = prepare_tokenizer(line_merging(), 300)
+    told = BuilderLayout(PromptedSolver(tokenizer, (64,)))
+    assert told.stops == ("\n", "<|end|>") and told.special == 1
+    assert told.fields == {"stop": ["\n"]}
 
 
 def test_a_seed_is_of_the_key_the_depth_and_the_draw_alone(tmp_path):

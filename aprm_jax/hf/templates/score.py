@@ -215,10 +215,8 @@ def write(question, prefix, step=None):
     """One step, greedily: the next one, or `step` rewritten by a Generator."""
     prompt, stops = asked(question, prefix, step), ROWS["stops"]
     reply = strided(prompt) if MODEL["line_stride"] else generated(prompt)
-    end, read = (
-        ROWS["line_end"],
-        functools.partial(tokenizer().decode, skip_special_tokens=False),
-    )
+    read = functools.partial(tokenizer().decode, skip_special_tokens=False)
+    end = ROWS["line_end"]
     # What stands before the end of a line, in one token with it, is of the line.
     if reply and reply[-1] in stops and not (end and end in read(reply[-1:])):
         reply.pop()
