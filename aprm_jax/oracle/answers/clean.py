@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from fractions import Fraction
 
+from aprm_jax.oracle.answers.spoken import in_signs
 from aprm_jax.oracle.answers.wordings import (
     bare,
     feet_and_inches,
@@ -300,7 +301,7 @@ def _trimmed(text: str) -> str:
 
 def _in_words(text: str) -> str:
     """Sets, numbers and quantities that are said in another way."""
-    text = _EXCEPT.sub(r"\\mathbb{R}\\setminus\{\1\}", text)
+    text = in_signs(_EXCEPT.sub(r"\\mathbb{R}\\setminus\{\1\}", text))
     turned = _TURNED_AWAY.fullmatch(text)
     if turned:
         left, right, both = turned.groups()

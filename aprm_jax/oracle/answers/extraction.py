@@ -6,6 +6,7 @@ import dataclasses
 import re
 from typing import Literal, get_args
 
+from aprm_jax.oracle.answers.said import NUMBER, count_said, number_said
 from aprm_jax.oracle.answers.segments import Segment, segments, without_segments
 from aprm_jax.oracle.units import is_unit
 
@@ -19,13 +20,10 @@ _TURN = re.compile(r"<\|[a-z_]{2,20}\|>|</s>|<\|?eot_id\|?>|\n(?:Problem|Questio
 _MARKED = re.compile(r"^[ \t]*(?:####[ \t]*|A:[ \t]*)(.+)$", re.MULTILINE)
 _PHRASE = re.compile(
     r"\b(?P<strong>final[ ]answers?|answer|choice|option|solution)s?\b\**[ ]{0,2}"
-    r"(?P<verb>(?:\s?(?:is|are|was|be|should be|would be|must be|=|：|:)\**){1,3}"
+    r"(?P<verb>(?:\s?(?:(?:is|are|was|(?:should |would |must )?be)(?![a-z])|=|：|:)\**)"
+    r"{1,3}"
     r"|\s*\n+)\s*(?P<rest>[^\n]*)",
     re.IGNORECASE,
-)
-_NUMBER = re.compile(
-    r"(?<![\w.,^_{])-?[ ]?[$€£]?[ ]?-?(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)"
-    r"(?:[.,][0-9]+)?(?:\s?/\s?[0-9]+(?![0-9]))?|(?<![\w.])-?\.[0-9]+"
 )
 _SENTENCE = re.compile(r"(?<![0-9])[.](?=\s|$)|(?<=[0-9])[.](?=\s+[A-Z<\[*(]|\s*$)")
 _ASIDE = re.compile(r"[\s,(]*(?:where|for|with|if|when|such that|because|since|as)\b")
@@ -43,6 +41,8 @@ _LETTER_GUESS = re.compile(
 )
 _DENIED = re.compile(r"\bnot\s+(?:option\s+)?(?:\([A-J]\)|[A-J]\b)[\s,;]*")
 _LETTERS = re.compile(r"(?:\(?[A-J]\)?(?:\s*(?:,|and|&|;)\s*(?:and\s+)?|\s*))+\.?")
+# `12 in the box`, but `12 in tall`.
+_WITHIN = re.compile(r"\s?in\s+(?!tall|wide|long|deep|high|thick|by\b)[A-Za-z0-9]")
 _QUIET = frozenset(["and", "or", "percent", "pct", "with", "where"])
 
 
@@ -225,16 +225,16 @@ def reduced(sentence: str) -> str:
     after = re.split(r"\b(?:is|are|was|equals)\b:?", sentence)[-1].strip()
     if after != sentence and re.search(r"[0-9$\\]", after) and not _prose(after):
         return after
-    if found and not _NUMBER.search(sentence, found[-1].end):
+    if found and not NUMBER.search(sentence, found[-1].end):
         return _cluster(sentence, found)
     after = re.split(r"\b(?:is|are|was|equals|be)\b|(?<![<>!=])=|:(?=\s)", sentence)[-1]
-    if after.strip() and not _prose(after):
+    span = count_said(sentence)
+    if span is None and after.strip() and not _prose(after):
         return after.strip()
-    numbers = list(_NUMBER.finditer(sentence))
-    if not numbers:
+    span = span or number_said(sentence)
+    if span is None:
         return sentence
-    last = numbers[-1]
-    return last[0].strip() + _unit_behind(sentence, last.end())
+    return sentence[slice(*span)].strip() + _unit_behind(sentence, span[1])
 
 
 def _cluster(sentence: str, found: list[Segment]) -> str:
@@ -248,6 +248,8 @@ def _cluster(sentence: str, found: list[Segment]) -> str:
 
 def _unit_behind(sentence: str, at: int) -> str:
     """A blank and the unit that stands at a place; "" where none does."""
+    if _WITHIN.match(sentence, at):
+        return ""
     tail = re.match(r"\s?(\\?%|[A-Za-z]+(?:\^?[23²³])?)", sentence[at:][:40])
     unit = tail[1] if tail else ""
     if unit.lower() in ("%", r"\%", "percent", "pct"):
