@@ -63,9 +63,13 @@ def lp_scorer(config):
 
 def whole(config, params, ids, places=None):
     """log p of every token but the first of one row, from one forward pass."""
-    positions = None if places is None else np.asarray(places)[None]
-    logits = forward(config, params, np.asarray(ids)[None], positions)
-    logprobs = np.asarray(jax.nn.log_softmax(logits))[0, :-1]
+    n = len(ids)
+    row = np.zeros((1, -(-n // 64) * 64), np.int32)  # few lengths, few programs
+    row[0, :n] = ids
+    positions = np.arange(row.size)[None]
+    positions[0, :n] = positions[0, :n] if places is None else places
+    logits = forward(config, params, row, positions)
+    logprobs = np.asarray(jax.nn.log_softmax(logits))[0, : n - 1]
     return np.take_along_axis(logprobs, np.asarray(ids[1:])[:, None], axis=-1)[:, 0]
 
 
