@@ -8,8 +8,8 @@ exact oracle (an upper bound), and the Generator that learns. An ORM learns from
 samples by their answers alone, in as many updates, and judges a solution at its end.
 ReST-MCTS* has two rounds: trees that a verifier guides, a value model of them, and a
 policy that writes the next trees; its value models have half of the updates each.
-Monte-Carlo labels and the ORM are of as many sampled tokens as the game draws, 0.31
-million, exact labels of as many verdicts, 31 thousand, and the trees of half the tokens.
+Monte-Carlo labels and the ORM are of as many sampled tokens as the game draws (0.31
+million), exact labels of as many verdicts (31 thousand), the trees of half the tokens.
 The problems count modulo 10: every result is its last digit. All settings are those of
 the published table, and where the quickstart has others since, they stand in
 `PUBLISHED`.

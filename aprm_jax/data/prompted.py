@@ -76,10 +76,14 @@ class PromptedBuilder(StepBuilder):
         return PromptedReplies(self.tokenizer, self.step_id)
 
     def _closed(self, step: str) -> list[int]:
-        """As a model would write it: a space behind the cue, one token with the end."""
+        """As a model would write it: a space behind the cue, one token with the end.
+
+        A step of several lines becomes one: the first line's end would be its own.
+        """
         end = self.replies.line_end
         if not end:
             return super()._closed(step)
+        step = " ".join(filter(None, map(str.strip, step.split(end))))
         before, ids = self.encode(self.cue.rstrip()), self.encode(self.cue + step + end)
         line = ids[len(before) :]
         joined = ids[: len(before)] == before and line

@@ -241,6 +241,16 @@ def test_without_a_template_a_step_is_learned_as_a_model_would_write_it():
         assert text.endswith("step: So 13.\n")
 
 
+def test_without_a_template_a_step_of_several_lines_is_learned_as_one():
+    """Its first line would end the reply, and the rest could never be drawn."""
+    tokenizer = prompts.prepare_tokenizer(line_merging(), 300)
+    builder = PromptedSolver(tokenizer, (64,))
+    row = builder.step("Q?", (), "So\n  13.\n\n16 = 13")
+    said = row.tokens[row.step_ids >= 0].tolist()
+    assert not builder.replies.line_end_ids.intersection(said[:-1])
+    assert _read(builder, said) == ("So 13. 16 = 13", "")
+
+
 def test_a_tokenizer_without_line_ends_has_its_end_of_text():
     backend = Tokenizer(models.WordLevel({"Q": 0, "<e>": 1, "?": 2}, unk_token="?"))
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<e>")
