@@ -62,7 +62,9 @@ AT = "fool_rate@"  # and the oracle's calls: names of the points of a curve
 def attack_prm(context: Context, name: str) -> Part:
     """What becomes of a PRM of `evaluate.attack_prms` in `evaluate.attack_updates`."""
     c = context.config
-    prm, spec = context.of("prm").load(name, "evaluate.attack_prms", "prm")
+    prm, spec = context.of("prm").load(
+        name, "evaluate.attack_prms", "prm", any_size=True
+    )
     assert spec.head is not None
 
     def progress(done: int, rates: dict[str, float]) -> None:

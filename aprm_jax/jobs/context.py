@@ -223,10 +223,10 @@ class Context:
     def arena_of(self, prm: ModelSpec) -> Arena:
         """Where games against an R that starts from this model are played."""
         role = self.of("prm")
-        rows = role.rows_of(prm)
-        if prm.kind != "prm" or rows is role.builder:
+        rows, decoder = role.rows_of(prm), role.decoder_of(prm)
+        if prm.kind != "prm" or (rows is role.builder and decoder is role.decoder):
             return self.arena
-        return dataclasses.replace(self.arena, prm=Player(rows, role.decoder))
+        return dataclasses.replace(self.arena, prm=Player(rows, decoder))
 
     def key(self, *path: int) -> Any:
         """A random key of this run: seed, then whatever tells draws apart."""

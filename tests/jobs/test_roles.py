@@ -13,7 +13,7 @@ import tiny_game
 import tiny_run
 
 from aprm_jax.config import ConfigError, jobs
-from aprm_jax.jobs import aprm, sft, verifiers
+from aprm_jax.jobs import aprm, attack, sft, verifiers
 from aprm_jax.models import heads
 from aprm_jax.models.io import load_model
 from aprm_jax.sampling.sampler import Sampler
@@ -97,6 +97,21 @@ def test_an_evaluation_reads_prms_of_several_sizes(root):
         list(row) for row in alone["wide"].rows
     ]
     assert not np.allclose(found["wide"].rows[0], found["narrow"].rows[0])
+
+
+def test_an_evaluation_attacks_prms_of_several_sizes(root):
+    def rates(name, **fields):
+        attacked = {
+            "evaluate.attack_updates": 2,
+            "game.generator_from": "generator",
+            "game.groups": 2,
+        }
+        config = tiny_run.small(attacked, **fields)
+        return attack.attack_prm(tiny_run.at("evaluate", config, root), name)
+
+    found = rates("wide")
+    assert found == rates("wide", prm__d_model=WIDE.d_model)
+    assert found != rates("narrow")
 
 
 def test_a_generator_of_another_size_learns_the_mistakes_of_the_solver(
