@@ -215,7 +215,9 @@ def test_products_are_counted_as_often_as_loops_turn():
 
 def test_products_of_a_part_of_the_mesh_are_counted_once():
     """Manual along two axes, whole along tensor: what it has eight devices compute."""
-    mesh = jax.sharding.AbstractMesh((2, 4, 8), ("data", "fsdp", "tensor"))
+    auto = (jax.sharding.AxisType.Auto,) * 3
+    axes = ("data", "fsdp", "tensor")
+    mesh = jax.sharding.AbstractMesh((2, 4, 8), axes, axis_types=auto)
     rows = P(("data", "fsdp"))
 
     def product(x, w):
@@ -228,5 +230,6 @@ def test_products_of_a_part_of_the_mesh_are_counted_once():
         )(x, w)
 
     with jax.sharding.use_abstract_mesh(mesh):
-        traced = jax.jit(product).trace(jnp.ones((16, 4)), jnp.ones((4, 3)))
+        shapes = (jax.ShapeDtypeStruct(s, jnp.float32) for s in ((16, 4), (4, 3)))
+        traced = jax.jit(product).trace(*shapes)
     assert product_flops(traced.jaxpr.jaxpr) == 2 * 16 * 4 * 3
