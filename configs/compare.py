@@ -9,7 +9,7 @@ samples by their answers alone, in as many updates, and judges a solution at its
 ReST-MCTS* has two rounds: trees that a verifier guides, a value model of them, and a
 policy that writes the next trees; its value models have half of the updates each.
 Monte-Carlo labels and the ORM are of as many sampled tokens as the game draws (0.31
-million), exact labels of as many verdicts (31 thousand), the trees of half the tokens.
+million), exact labels of nearly as many verdicts, the trees of half the tokens.
 The problems count modulo 10: every result is its last digit. All settings are those of
 the published table, and where the quickstart has others since, they stand in
 `PUBLISHED`.
