@@ -90,7 +90,7 @@ def get_config(arg: str = ""):
     c = read_config_file(ROOT / f"configs/{'pressure' if run else 'pav'}.py")
     c.name = f"pav_{part}"
     c.search.splits = SPLITS if part == "search" else SPLITS[:2]
-    c.search.trees, c.search.problems = 0, 50
+    c.search.trees, c.search.problems = 0, 50 if part == "search" else 100
     if part == "labels":
         trained, searches = _label_stages(c, TINY if tiny else tuple(LABELS))
     else:
