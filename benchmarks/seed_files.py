@@ -1,7 +1,8 @@
 """Results of which every seed has a file, so that seeds may be run one by one.
 
 `SCRIPT.py collect RUN...` writes the file of each run, `SCRIPT.py tables` pools
-whichever are there.
+whichever are there. A file names the commit of the checkout that collects: it is to be
+the one that made the run.
 """
 
 from __future__ import annotations

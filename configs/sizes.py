@@ -16,7 +16,7 @@ config, and nothing was tuned for a size.
     python benchmarks/sizes.py tables
 
 Hardware: 2 CPU cores, no GPU. Scores: docs/results.md, "Sizes of the players".
-Time: about an hour of one core, reckoned from a few updates of each stage.
+Time: 82 to 84 minutes of one core a seed, 27 to 37 of them the evaluation.
 A cut of every stage, minutes: --config=configs/sizes.py:runlocal
 """
 
