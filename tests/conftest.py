@@ -42,6 +42,18 @@ jax.config.update("jax_compilation_cache_dir", str(_caches / "aprm_jax" / "tests
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
+# Files of few tests and many minutes.
+_LONG = ("multi_host/", "notebooks/", "sampling/test_session.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long files come first: at the end, one core would wait for the other."""
+    tests = REPOSITORY / "tests"
+    items.sort(
+        key=lambda item: not item.path.relative_to(tests).as_posix().startswith(_LONG)
+    )
+
+
 @pytest.fixture(scope="module", autouse=True)
 def _programs_find_room():
     """Hundreds of files compile more in one process than the kernel lets it map."""
