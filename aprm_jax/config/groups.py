@@ -66,7 +66,7 @@ class DomainConfig:
     oracle: str = setting(
         "calculator",
         'gsm8k, questions: "calculator" reads <<a*b=c>> and bare sums, "text" LaTeX '
-        "and formulas too",
+        'and formulas too; labelled: "text" judges what nobody labelled',
         choices=ORACLES,
     )
     oracle_workers: int = setting(

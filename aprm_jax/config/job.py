@@ -76,6 +76,7 @@ class Job:
       given: fields that name files which it reads, those of the problems aside.
       uses_problems: of the stage's config, whether it computes on them though
         `needs` does not name them: what it makes changes with their files.
+      judges: of the stage's config, whether it asks the oracle about new steps.
       once: fields, or groups, beside its own settings that a command may set for it
         alone where it is no stage of the run; the run keeps its own.
       writes: of its context, what it writes where its settings say (`inputs.Writes`).
@@ -110,6 +111,7 @@ class Job:
     reads: tuple[str, ...] = ()
     given: tuple[str, ...] = ()
     uses_problems: Callable[[Any], bool] = lambda config: False
+    judges: Callable[[Any], bool] = lambda config: False
     once: tuple[str, ...] = ()
     writes: Callable[[Any], Iterable[Any]] = _nothing
     outputs: tuple[str, ...] = ("model",)

@@ -12,7 +12,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from aprm_jax.config import Config, ConfigError, as_read_by, flat, jobs
+from aprm_jax.config import Config, as_read_by, flat, jobs
 from aprm_jax.config.addresses import is_address
 from aprm_jax.evals import robustness
 from aprm_jax.evals.intervals import Interval
@@ -51,7 +51,6 @@ from aprm_jax.models.decoder import Decoder
 from aprm_jax.models.lora import LoraConfig
 from aprm_jax.report.contents import Chart, Column, ReportData, Row, Series, Table
 from aprm_jax.report.page import write_report
-from aprm_jax.tasks.labelled import LabelledDomain
 from aprm_jax.verifiers.named import fingerprint_of
 
 ATTACK_SEED = 1_000_003  # no training run uses it
@@ -87,18 +86,12 @@ def attack_prm(context: Context, name: str) -> Part:
 
 
 def check(context: Context, earlier: Mapping[str, str]) -> None:
-    """The verifiers may be there, and there is an oracle to ask.
+    """The verifiers may be there.
 
     Raises:
-      ConfigError, UnknownVerifierError: names the field or the name, and what would be
-        right.
+      UnknownVerifierError: names what is not, and what would be right.
     """
     check_names(context, earlier, "attack", context.config.attack.verifiers)
-    if context.config.domain.name == LabelledDomain.name:
-        raise ConfigError(
-            "job=attack needs an oracle that judges new steps, and "
-            "domain.name='labelled' has labels alone: name another domain"
-        )
 
 
 def run(context: Context) -> dict[str, Any]:

@@ -102,6 +102,22 @@ def _check_exists(field: str, source: str) -> None:
         raise DataError(f"{field}: {path}: no such file")
 
 
+def check_judged(contexts: Sequence[tuple[Context, Job]]) -> None:
+    """There is an oracle where new steps are judged: labels say nothing of them.
+
+    Raises:
+      ConfigError: names the stage and what would be right.
+    """
+    for context, job in contexts:
+        c = context.config
+        if job.judges(c) and c.domain.name == "labelled" and c.domain.oracle != "text":
+            raise ConfigError(
+                f"stage {context.stage!r}: job={job.name} needs an oracle that judges "
+                "new steps, and domain.name='labelled' has labels alone: set "
+                "domain.oracle='text' for what nobody labelled, or name another domain"
+            )
+
+
 def check_sources(contexts: Sequence[tuple[Context, Job]]) -> None:
     """Each model that a stage starts from is an earlier stage's, a folder, a server.
 

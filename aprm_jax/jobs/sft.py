@@ -391,9 +391,36 @@ def perturbation_rows(
     ]
 
 
+def _mistakes(context: Context, domain: LabelledDomain) -> list[tuple[Situation, str]]:
+    """What people call wrong, beside what they call right there; all that fits."""
+    writer, room = context.writer, context.config.builder.max_new_tokens
+    pool = [
+        (Situation(m.question, m.prefix, m.right), m.wrong)
+        for m in domain.mistakes
+        if len(writer.encode(m.wrong)) < room
+        and writer.fits(writer.perturbation(m.question, m.prefix, m.right, m.wrong))
+    ]
+    log.info(
+        "%s: %d of %d steps that people call wrong stand beside a right one and fit",
+        *(context.stage, len(pool), len(domain.mistakes)),
+    )
+    if not pool:
+        raise JobError(
+            "no step that people call wrong stands beside a right one and fits a row: "
+            "raise builder.buckets or builder.max_new_tokens, or set "
+            "sft.solver_share=0"
+        )
+    return pool
+
+
 def wrong_samples(context: Context, backbone: Any) -> list[tuple[Situation, str]]:
-    """Wrong steps of the solver's own, each beside a correct one to start from."""
+    """Wrong steps of the solver's own, each beside a correct one to start from.
+
+    Of labelled solutions they are what people call wrong: nothing is sampled.
+    """
     c = context.config
+    if isinstance(context.domain, LabelledDomain):
+        return _mistakes(context, context.domain) if c.sft.solver_share > 0 else []
     if c.sft.solver_share > 0 and not alike(c, "solver", "generator"):
         # G's prompts are not the solver's, nor need its start be the solver.
         context = context.solver(c.prm.solver)

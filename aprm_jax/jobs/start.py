@@ -31,6 +31,7 @@ from aprm_jax.jobs import backbones, changes, of_run, pipeline
 from aprm_jax.jobs.backbones import ENDPOINT
 from aprm_jax.jobs.checks import (
     check_files,
+    check_judged,
     check_labelled_files,
     check_made_up,
     check_problems,
@@ -208,6 +209,7 @@ def _check_in(
             by_all = pipeline.by_all_hosts(context.config, job)
             with contextlib.nullcontext() if by_all else hosts.alone():
                 _ = context.mesh  # compared with the devices
+    check_judged(contexts)
     check_sources(contexts)
     for context, job in contexts:
         if "backbones" in job.needs:

@@ -1,7 +1,7 @@
 """Solutions with labelled steps as a domain: text to learn from, and no answers.
 
-Human labels stand in for the oracle: a language model learns the steps that nobody
-called wrong, a PRM learns the labels. Nothing can be corrupted or sampled here.
+A language model learns the steps that nobody called wrong, a PRM learns the labels. A
+game is played where a text oracle judges the steps that nobody labelled.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from aprm_jax.data.labelled_texts import read_labelled, right_texts
 from aprm_jax.data.problem import Problem
 from aprm_jax.oracle.steps.text import KINDS, TextOracle
 from aprm_jax.oracle.verdict import Label, Oracle, Verdict
+from aprm_jax.tasks.rated import RATED_WRONG, Mistake, RatedOracle
+from aprm_jax.tasks.word_corruption import WordCorruptor
 
 
 class NoOracle:
@@ -44,7 +46,7 @@ class LabelledDomain:
       vocab_size: of the tokenizer to train.
       dev_count: questions held out, chosen by a hash of the question; 0 for a share
         that goes with how many there are, and as much again to test on.
-      oracle: judges steps; None knows nothing of any.
+      oracle: judges the steps that nobody labelled; None knows nothing of any step.
       label_cut: labels below it are wrong, where right and wrong are all there is.
       limits: what is done about bad rows.
 
@@ -54,6 +56,7 @@ class LabelledDomain:
       test: those of questions held out to test on; () with a `dev_count`.
       held_out: `question_id` of all of these questions.
       texts: what a language model learns, see `right_texts`.
+      mistakes: with an oracle, people's wrong steps, see `RatedOracle.mistakes`.
     """
 
     name = "labelled"
@@ -89,8 +92,15 @@ class LabelledDomain:
         if not self.texts:
             raise DataError(f"{train}: no solution begins with a step that is right")
         self._train = Epochs(self.texts, seed)
-        self.oracle: Oracle = oracle or NoOracle()
-        self.kinds: tuple[str, ...] = KINDS if oracle else ()
+        self.oracle: Oracle = NoOracle()
+        self.kinds: tuple[str, ...] = ()
+        self._corruptor: WordCorruptor | None = None
+        self.mistakes: tuple[Mistake, ...] = ()
+        if oracle:
+            self.oracle = rated = RatedOracle(self.labelled, oracle, label_cut)
+            self.kinds = (RATED_WRONG, *KINDS)
+            self._corruptor = WordCorruptor()
+            self.mistakes = tuple(rated.mistakes())
         self.tokenizer: PreTrainedTokenizerFast = given_or_trained(
             tokenizer, _lines(self.labelled), vocab_size
         )
@@ -120,8 +130,11 @@ class LabelledDomain:
 
     def corrupt(
         self, rng: np.random.Generator, question: str, prefix: Sequence[str], step: str
-    ) -> None:
-        """None: nothing here could tell whether the result is wrong."""
+    ) -> str | None:
+        """See `Corruptor.corrupt`; None without an oracle that could judge it."""
+        if self._corruptor is None:
+            return None
+        return self._corruptor.corrupt(rng, question, prefix, step)
 
     def is_final(self, step: str) -> bool:
         """False: these texts have no common way to conclude."""

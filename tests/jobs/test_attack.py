@@ -15,9 +15,10 @@ from tiny_game import DOMAIN
 from tiny_server import Reply, of_prm, scored, serving
 
 import aprm_jax
-from aprm_jax.config import ConfigError, with_fields
+from aprm_jax.config import ConfigError, jobs, with_fields
 from aprm_jax.evals.records import Results, read_results
 from aprm_jax.jobs import attack, pipeline
+from aprm_jax.jobs.checks import check_judged
 from aprm_jax.jobs.row_files import run_verifier
 from aprm_jax.servers.client import EndpointError
 from aprm_jax.testing.tiny import write_tiny
@@ -135,7 +136,7 @@ def test_a_verifier_or_a_domain_that_cannot_be_is_named_first(root):
     labelled = with_fields(_config(), {"domain.name": "labelled"})
     context = tiny_run.at("attack", labelled, root)
     with pytest.raises(ConfigError, match="needs an oracle"):
-        attack.check(context, {})
+        check_judged([(context, jobs()["attack"])])
 
 
 GONE: Reply = (404, {}, b"gone")

@@ -11,11 +11,12 @@ import pytest
 import tiny_run
 
 from aprm_jax.api import PRM
-from aprm_jax.config import ConfigError, read_config_file, validate, with_fields
+from aprm_jax.config import ConfigError, jobs, read_config_file, validate, with_fields
 from aprm_jax.data.jsonl import DataError
 from aprm_jax.evals.records import by_name
-from aprm_jax.jobs import evaluate, prm_labels, step_data, verifiers
-from aprm_jax.jobs.context import Context
+from aprm_jax.jobs import evaluate, prm_labels, sft, step_data, verifiers
+from aprm_jax.jobs.checks import check_judged
+from aprm_jax.jobs.context import Context, JobError
 from aprm_jax.jobs.start import check_labelled_files
 from aprm_jax.models.io import load_model
 from aprm_jax.training.metrics import read_metrics
@@ -246,3 +247,59 @@ def test_a_real_phase_1_gives_the_known_counts(shared_data):
     assert len(found.labels) == len(settled) == 4594
     assert (found.labels == 0).sum() == settled.count(0) == 1694
     assert not np.isnan(found.scores).any()
+
+
+@pytest.mark.parametrize(
+    ("job", "fields"),
+    [
+        ("aprm", {}),
+        ("teach", {}),
+        ("attack", {}),
+        ("sft", {"sft.task": "perturb"}),
+        ("prm", {"prm.negatives": "static"}),
+    ],
+)
+def test_labels_alone_are_no_oracle_of_new_steps(job, fields, tmp_path):
+    """A game would go on with right steps alone, and R learn that all is right."""
+
+    def asked(**more):
+        config = tiny_run.small(fields | {"domain.name": "labelled"} | more)
+        check_judged([(tiny_run.at(job, config, tmp_path), jobs()[job])])
+
+    with pytest.raises(ConfigError, match=rf"job={job} needs .*domain\.oracle='text'"):
+        asked()
+    asked(**{"domain.oracle": "text"})
+    asked(**{"domain.name": "gsm8k"})
+
+
+def test_labels_are_enough_where_nobody_asks(tmp_path):
+    for job, fields in (("sft", {}), ("prm", {"prm.negatives": "labels"})):
+        config = tiny_run.small(fields | {"domain.name": "labelled"})
+        check_judged([(tiny_run.at(job, config, tmp_path), jobs()[job])])
+
+
+def test_a_generator_learns_what_people_call_wrong(tmp_path):
+    """In the place of what they call right there; nothing is sampled."""
+    rows = [
+        {"instruction": f"Add {q} and 2.", "responses": [], "next_response": step}
+        | {"rating": rating}
+        for q in range(12)
+        for step, rating in ((f"{q} + 2 = {q + 2}", 1), ("No.", -1), ("no " * 20, -1))
+    ]
+    path = tmp_path / "train.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    fields = {"domain.name": "labelled", "domain.train": f"prm800k:{path}"}
+    fields |= {"domain.oracle": "text", "domain.dev_count": 2, "sft.task": "perturb"}
+    fields |= {"domain.vocab_size": 270, "builder.max_new_tokens": 16}
+
+    def pool(**more):
+        context = tiny_run.at("sft", tiny_run.small(fields | more), tmp_path / "run")
+        return sft.wrong_samples(context.of("generator"), None)
+
+    found = pool()
+    assert len(found) == 10  # of ten questions; the long one has no room in a reply
+    for point, text in found:
+        assert text == "No." and point.prefix == () and " + 2 = " in point.step
+    assert pool(**{"sft.solver_share": 0.0}) == []
+    with pytest.raises(JobError, match=r"builder\.max_new_tokens"):
+        pool(**{"builder.max_new_tokens": 2})

@@ -113,6 +113,7 @@ JOB = Job(
     validate=_validate,
     sources=_sources,
     reads=("prm.head",),
+    judges=lambda config: True,
     outputs=("model", "generator", "adapter"),
     length="game.updates",
     effort=6.0,

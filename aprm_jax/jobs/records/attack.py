@@ -81,6 +81,7 @@ JOB = Job(
     needs=(),
     reads=("game",),
     uses_problems=lambda config: True,
+    judges=lambda config: True,
     once=("game", "lora", "prompt"),
     outputs=("parts", "results.json", "summary.json", "attack.html"),
     effort=6.0,

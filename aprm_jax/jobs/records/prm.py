@@ -176,6 +176,7 @@ JOB = Job(
     validate=_validate,
     sources=_sources,
     given=("prm.data",),
+    judges=lambda config: config.prm.negatives == "static",
     length="prm.updates",
     effort=2.0,
     shown=(

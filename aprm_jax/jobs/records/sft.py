@@ -44,7 +44,8 @@ class SftConfig:
     solver_share: float = setting(
         1.0,
         "perturb: share of targets that are the solver's own wrong samples (the oracle "
-        "says so); the rest are static corruptions",
+        "says so), of labelled solutions what people call wrong; the rest are static "
+        "corruptions",
         least=0,
         most=1,
     )
@@ -80,6 +81,7 @@ JOB = Job(
     validate=_validate,
     sources=_sources,
     reads=("prm.solver",),
+    judges=lambda config: config.sft.task == "perturb",
     given=("sft.data",),
     length="sft.updates",
     shown=(("loss", "loss"), ("tokens/s", "tokens")),

@@ -71,6 +71,7 @@ JOB = Job(
     run=Lazy("teach:run"),
     beside=True,
     sources=_sources,
+    judges=lambda config: True,
     reads=("sft", "prm.solver", "prm.head"),
     outputs=("model", "rounds"),
     length="teach.updates",
