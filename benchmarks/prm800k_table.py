@@ -4,6 +4,7 @@
 
 Runs differ in their seed alone. Writes `benchmarks/results/prm800k.json` and what
 stands between the `prm800k` markers; given no runs, makes the tables from that file.
+`--name=prm800k_game` does the same for runs of `configs/prm800k_game.py`.
 """
 
 from __future__ import annotations
@@ -15,13 +16,26 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from compare_table import ROOT, commit, replace_between, table, write_seeds
+
+from aprm_jax.training.metrics import read_metrics
 
 NAMES = {
     "chance": "chance",
     "position": "position of the step alone",
     "likelihood": "likelihood of the language model",
     "prm": "PRM on human labels",
+    "prm_more": "the same and as many updates on more of them",
+    "prm_frozen": "the same and a game, frozen Generator",
+    "aprm": "the same and the game (**APRM**)",
+}
+_LAST = 20  # rounds of a game
+_REPLIES = {
+    "game/undecidable_rate": "undecidable",
+    "game/success_rate": "fool R",
+    "game/still_correct_rate": "still correct",
+    "game/fool_rate": "of the wrong ones fool R",
 }
 _SETTINGS = ("sft", "prm", "evaluate", "model", "builder", "overrides")
 
@@ -29,14 +43,15 @@ _SETTINGS = ("sft", "prm", "evaluate", "model", "builder", "overrides")
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("runs", type=Path, nargs="*")
+    parser.add_argument("--name", default="prm800k", help="of the JSON file")
     parser.add_argument("--command", default="", help="what made the runs")
     parser.add_argument("--page", type=Path, default=ROOT / "docs/results.md")
     args = parser.parse_args()
-    out = ROOT / "benchmarks/results/prm800k.json"
+    out = ROOT / f"benchmarks/results/{args.name}.json"
     if args.runs:
         results = {"command": args.command, "commit": commit(), **collect(args.runs)}
         write_seeds(out, results, json.dumps(results, indent=1) + "\n")
-    replace_between(args.page, "prm800k", render(json.loads(out.read_text())))
+    replace_between(args.page, args.name, render(json.loads(out.read_text())))
 
 
 def collect(runs: Sequence[Path]) -> dict[str, Any]:
@@ -62,7 +77,25 @@ def collect(runs: Sequence[Path]) -> dict[str, Any]:
         "summaries": [
             json.loads((run / "evaluate/summary.json").read_text()) for run in runs
         ],
+        **_games(runs),
     }
+
+
+def _games(runs: Sequence[Path]) -> dict[str, Any]:
+    """Of games, if there are: what became of replies, the mean of the last rounds."""
+    games = {path.parent.parent.name for path in runs[0].glob("*/generator/model")}
+    found = {
+        name: [
+            {
+                metric: round(float(np.mean([row[metric] for row in rows])), 4)
+                for metric in _REPLIES
+            }
+            for run in runs
+            for rows in [read_metrics(run / name)[-_LAST:]]
+        ]
+        for name in sorted(games, reverse=True)
+    }
+    return {"games": found} if found else {}
 
 
 def render(results: dict) -> str:
@@ -77,6 +110,7 @@ def render(results: dict) -> str:
     ]
     if located:
         parts.append(_first_errors(results, located))
+    parts += _replies(results)
     seeds = results["seeds"]
     minutes = statistics.mean(sum(s.values()) / 60 for s in results["stage_seconds"])
     many = (
@@ -125,6 +159,24 @@ def _steps(results: dict, name: str) -> str:
         "are of catching wrong steps, at the threshold with the best balanced accuracy "
         f"on held-out training questions. {lost}"
     )
+
+
+def _replies(results: dict) -> list[str]:
+    """What became of a game's replies, in %, each seed."""
+    if not (games := results.get("games")):
+        return []
+    rows = [
+        (
+            str(NAMES.get(name, name)),
+            [
+                ", ".join(f"{100 * seed[metric]:.0f}" for seed in seeds)
+                for metric in _REPLIES
+            ],
+        )
+        for name, seeds in games.items()
+    ]
+    heads = [f"last {_LAST} rounds: replies, %", *_REPLIES.values()]
+    return [table(heads, rows)]
 
 
 # Columns of a table of first errors: heading -> metric; what no run has is left out.
