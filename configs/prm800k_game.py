@@ -46,7 +46,7 @@ def get_config(arg: str = ""):
         ),
     )
     c.domain.oracle = "text"
-    c.game.updates = 60
+    c.game.updates = 100
     c.game.groups = 8
     c.game.group_size = 4
     c.game.generator_rows = 24
@@ -68,7 +68,7 @@ def get_config(arg: str = ""):
         "sft.learning_rate": 1e-3,
         "sft.solver_share": 0.75,
     }
-    more = {"prm.init_from": "prm", "prm.updates": 60, "prm.learning_rate": 5e-4}
+    more = {"prm.init_from": "prm", "prm.updates": 100, "prm.learning_rate": 5e-4}
     if arg == "runlocal":
         taught |= {"sft.updates": 10, "sft.batch_size": 4}
         more |= {"prm.updates": 2}
