@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
 
+from aprm_jax.oracle.numerals import CARDINALS
 from aprm_jax.oracle.rounding import agrees
 from aprm_jax.oracle.steps.formula import operations, variables
 from aprm_jax.oracle.steps.parsing import Formula
@@ -33,6 +34,8 @@ _AFTER = word_set(
     billion trillion dozen dozens cent cents mod modulo choose squared cubed factorial
     remainder multiplied"""
 )
+_NUMBERS = frozenset(CARDINALS) | {"half", "twice", "double", "triple"}
+_COMPARED = word_set("more less fewer over times")
 _VALUES = _AFTER | {"half", "quarter", "pair", "pairs"}
 # "Day 1 = 5 + 3": a number behind another word than these is a label.
 _OPENERS = word_set(
@@ -71,6 +74,7 @@ def is_glued(tokens: Sequence[Token], at: int) -> bool:
         and before is not None
         and before.kind == "number"
         and before.end == word.start
+        and word.text != "per"  # a stroke: `$5/box`
         and everyday(word.text) is None
     )
 
@@ -88,6 +92,30 @@ def goes_on(tokens: Sequence[Token], at: int) -> bool:
             is_start(following[0]) or following[0].text in ("the", "as", "more")
         )
     return True
+
+
+def compares(tokens: Sequence[Token], at: int, left: Place | None) -> bool:
+    """Whether a word compares what a left side computes: `9 - 4 = 5 more than Ann`.
+
+    Nothing behind it has a value that the number before could be added to, or that it
+    could be multiplied with.
+
+    Args:
+      tokens: of the text.
+      at: the word, behind the number.
+      left: the left side's place.
+    """
+    signs = {t.text for t in tokens[slice(*(left or (0, 0)))] if t.kind == "op"}
+    word = tokens[at].text.lower()
+    wanted = "-" if word in ("more", "less", "fewer", "over") else "+-*/"
+    if word not in _COMPARED or not signs & set(wanted):
+        return False
+    for token in tokens[at + 1 : at + 24]:
+        if token.kind in ("break", "row", "relation"):
+            return True
+        if token.kind != "word" or token.text.lower() in _NUMBERS | _AGGREGATES:
+            return False
+    return len(tokens) <= at + 24
 
 
 def is_mixed(tokens: Sequence[Token], at: int) -> bool:
@@ -155,12 +183,10 @@ def is_part(tokens: Sequence[Token], place: Place) -> bool:
     if start > 1 and is_mixed(tokens, start - 1):
         return start < 3 or tokens[start - 3].kind != "relation"
     if word in ("and", "or"):
-        return any(
-            t.text.lower() in _AGGREGATES for t in _before(tokens, start, ".;:?")
-        )
+        return any(t.text.lower() in _AGGREGATES for t in before(tokens, start, ".;:?"))
     if word not in _PREPOSITIONS:
         return False
-    if not any(t.kind == "number" for t in _before(tokens, start, ".;:?,")):
+    if not any(t.kind == "number" for t in before(tokens, start, ".;:?,")):
         return False
     if word in _OF_ONE:
         return True
@@ -179,6 +205,20 @@ def is_label(tokens: Sequence[Token], place: Place, left: Formula) -> bool:
     if before is None or before.kind != "word":
         return False
     return before.text.lower() not in _OPENERS
+
+
+def is_name(tokens: Sequence[Token], relation: int) -> bool:
+    """Whether a left side is words alone, which name the right one: `Cost = 5 + 3`."""
+    side = []
+    for token in reversed(tokens[:relation]):
+        if token.kind in ("break", "row", "relation"):
+            break
+        side.append(token)
+    return (
+        bool(side)
+        and all(token.kind == "word" for token in side)
+        and side[0].text.lower() not in _AFTER | BEFORE
+    )
 
 
 def is_marked(tokens: Sequence[Token], at: int) -> bool:
@@ -286,7 +326,7 @@ def _unit(tokens: Sequence[Token], place: Place) -> str:
     return ""
 
 
-def _before(tokens: Sequence[Token], at: int, stops: str) -> Iterator[Token]:
+def before(tokens: Sequence[Token], at: int, stops: str) -> Iterator[Token]:
     """The tokens before a place, up to where a clause or a side begins."""
     for token in reversed(tokens[:at]):
         if token.kind in ("relation", "row") or token.text in stops:

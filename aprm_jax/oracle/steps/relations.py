@@ -10,11 +10,13 @@ import dataclasses
 import functools
 from collections.abc import Sequence
 
+from aprm_jax.oracle.steps.aggregates import leads, listed
 from aprm_jax.oracle.steps.formula import FormulaError, variables
 from aprm_jax.oracle.steps.parsing import Formula, parse_formula
 from aprm_jax.oracle.steps.prose import (
     STEPS,
     Place,
+    compares,
     goes_on,
     is_after,
     is_conversion,
@@ -23,6 +25,7 @@ from aprm_jax.oracle.steps.prose import (
     is_label,
     is_marked,
     is_mixed,
+    is_name,
     is_operand,
     is_part,
     is_restated,
@@ -92,14 +95,17 @@ def read_relations(text: str) -> Reading:
     last_formula: Formula | None = None
     places = [k for k, token in enumerate(tokens) if token.kind == "relation"]
     for k in places[:MAX_RELATIONS]:
-        before, after = _left(tokens, k), _right(tokens, k)
+        before = _left(tokens, k)
+        after = _right(tokens, k, before)
         linked = last_formula is not None and _goes_on_from(tokens, k, before, last)
         left = last_formula if linked else _formula(tokens, before, text)
+        if left is None and (found_list := listed(tokens, k, text)) is not None:
+            before, left = found_list
         sides = last if linked else before, after
         last, last_formula = after, _formula(tokens, after, text)
         right = last_formula
         if left is None or right is None or _mixes(tokens, text, (left, right), sides):
-            unread += 1
+            unread += right is None or not is_name(tokens, k)
             if right is not None:
                 values.append(right)
         elif _claims_nothing(tokens, left, right, sides, linked):
@@ -187,7 +193,9 @@ def _left(tokens: Sequence[Token], k: int) -> Place | None:
         elif token.kind == "bad" or is_glued(tokens, at - 1):
             return None
         elif token.kind == "word" and not is_unit(tokens, at - 1, k):
-            if depth or is_after(tokens, at - 1):
+            if depth:
+                return None
+            if is_after(tokens, at - 1) and not leads(tokens, at - 1, k):
                 return None
             break
         at -= 1
@@ -210,8 +218,8 @@ def _left(tokens: Sequence[Token], k: int) -> Place | None:
     return at, k
 
 
-def _right(tokens: Sequence[Token], k: int) -> Place | None:
-    """The run that starts behind the relation at `k`."""
+def _right(tokens: Sequence[Token], k: int, left: Place | None) -> Place | None:
+    """The run that starts behind the relation at `k`, whose left side is at `left`."""
     at, depth = k + 1, 0
     while at < len(tokens):
         token = tokens[at]
@@ -235,7 +243,11 @@ def _right(tokens: Sequence[Token], k: int) -> Place | None:
         elif token.kind == "bad":
             return None
         elif token.kind == "word":
-            if depth or goes_on(tokens, at) or is_mixed(tokens, at):
+            if depth or is_mixed(tokens, at):
+                return None
+            if goes_on(tokens, at):
+                if compares(tokens, at, left):
+                    break
                 return None
             if is_glued(tokens, at) and at > k + 2:
                 return None

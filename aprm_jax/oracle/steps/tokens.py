@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from aprm_jax.oracle.numerals import VULGAR, LiteralError, read_literal
 from aprm_jax.oracle.steps.formula import FUNCTIONS
-from aprm_jax.oracle.units import GLUED
+from aprm_jax.oracle.units import GLUED, everyday
 
 MAX_TOKENS = 1_500  # of one text; the rest is not read
 
@@ -106,6 +106,11 @@ _SIMPLE: dict[str, tuple[str, str | None]] = {
     "function": ("command", None),
     "command": ("command", None),
 }
+_DOLLARS = re.compile(r"(?<!\\)\$\$?")
+_MARKUP = re.compile(r"\\[A-Za-z]+|\{[^{}]*\}")
+_SIGNS = (*"=+-*/×÷−", " x")
+_PROSE = re.compile(r"[A-Za-z]{4}")
+_PLURAL = ("s", "people", "children", "men")  # of what a number may be divided by
 _SEPARATORS = re.compile(r"[^0-9.]")
 _TIME = re.compile("0[0-9]{2}")  # 0730
 _Marks = tuple[bool, bool, bool]  # spaced, soft, math
@@ -115,8 +120,9 @@ _CONSTANTS = frozenset("ei")  # to one step Euler's number, a price to another
 @functools.lru_cache(maxsize=256)  # one step is read for several ends
 def tokenize(text: str) -> tuple[Token, ...]:
     """The tokens of a text, at most `MAX_TOKENS`."""
-    math_mode = text.count("$") - text.count("\\$")
-    tracked = math_mode % 2 == 0  # else some dollar sign is money
+    dollars = list(_DOLLARS.finditer(text))
+    tracked = sum(len(m[0]) for m in dollars) % 2 == 0  # else some of them are money
+    money = _money(text, dollars)
     inside = spaced = soft = False
     found: list[Token] = []
     for match in _TOKEN.finditer(text):
@@ -128,7 +134,8 @@ def tokenize(text: str) -> tuple[Token, ...]:
             continue
         if group in ("soft", "currency"):
             if group == "soft":
-                soft, inside = True, tracked and not inside
+                turns = tracked and match.start() not in money
+                soft, inside = True, inside != turns
             continue
         marks = spaced, soft, inside
         if group in ("letters", "prime"):
@@ -138,7 +145,24 @@ def tokenize(text: str) -> tuple[Token, ...]:
         spaced = soft = False
         if len(found) >= MAX_TOKENS:
             break
-    return tuple(_times(_articles(found)))
+    return tuple(_areas(_times(_rates(_articles(found)))))
+
+
+def _money(text: str, dollars: Sequence[re.Match[str]]) -> set[int]:
+    """Where dollar signs stand that are money.
+
+    They are where prose stands between a pair, or a sign before its second: `$5 = $`.
+    """
+    found, at = set(), 0
+    while at + 1 < len(dollars):
+        between = text[dollars[at].end() : dollars[at + 1].start()]
+        signed = between.rstrip().endswith(_SIGNS)
+        if signed or _PROSE.search(_MARKUP.sub(" ", between)):
+            found.add(dollars[at].start())
+            at += 1
+        else:
+            at += 2
+    return found | {m.start() for m in dollars[at:]}
 
 
 def _read(match: re.Match[str], group: str, marks: _Marks) -> list[Token]:
@@ -252,8 +276,48 @@ def _times(tokens: Sequence[Token]) -> list[Token]:
         if token.text not in ("x", "X") or token.kind != "variable":
             continue
         ended = before.kind in ("number", "close") or before.text == "%"
-        ended = ended or (before.kind == "word" and out[k - 2].kind == "number")
+        ended = ended or _is_measured(out, k - 1)
         opens = after.kind == "open" and token.spaced and after.spaced
         if ended and (after.kind == "number" or opens):
             out[k] = token._replace(kind="op", text="*")
+    return out
+
+
+def _is_measured(tokens: Sequence[Token], at: int) -> bool:
+    """Whether a word ends a number's unit: `3 boxes`, `5 pens per box`."""
+    unit = at
+    while unit > 0 and at - unit < 4 and tokens[unit].kind == "word":
+        unit -= 1
+    single = at - unit == 1 or any(t.text == "per" for t in tokens[unit:at])
+    return unit < at and single and tokens[unit].kind == "number"
+
+
+def _rates(tokens: list[Token]) -> list[Token]:
+    """Reads the stroke of `5 pens/box` as `per`: glued, and a noun in the singular."""
+    for k in range(1, len(tokens) - 1):
+        before, token, after = tokens[k - 1 : k + 2]
+        glued = not token.spaced and not after.spaced
+        one = after.kind == "word" and not after.text.lower().endswith(_PLURAL)
+        if token.text == "/" and glued and one and before.kind in ("number", "word"):
+            tokens[k] = token._replace(kind="word", text="per")
+    return tokens
+
+
+def _areas(tokens: list[Token]) -> list[Token]:
+    """Reads `square` of `6 square feet` as part of the unit, not as an operation."""
+    out: list[Token] = []
+    for token in tokens:
+        unit = everyday(token.text) if token.kind == "word" else None
+        power = out[-1] if len(out) > 1 else None
+        if (
+            unit is not None
+            and unit[0] == "length"
+            and power is not None
+            and power.text.lower() in ("square", "cubic")
+            and out[-2].kind == "number"
+        ):
+            text = f"{power.text} {token.text}"
+            out[-1] = power._replace(text=text, end=token.end)
+        else:
+            out.append(token)
     return out

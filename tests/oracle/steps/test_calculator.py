@@ -120,11 +120,12 @@ def test_answers_and_wording(original, candidate, label, kind):
         ("2 × 3 = 6, and 12 ÷ 4 = 3.", True),
         ("so 5+5 = 10 = 2*5", True),
         ("so 5+5 = 10 = 3*5", False),
+        ("16 ounces / 2 ounces/cookie = 8 cookies", True),
+        ("16 ounces / 2 ounces/cookie = 9 cookies", False),
         # Not to be misread:
         ("half of 10 + 3 = 8", None),
         ("33 = x + 2x so 3x = 33", None),
         ("w - 20 + 10 = 30", None),
-        ("16 ounces / 2 ounces/cookie = 8 cookies", None),
         ("21/7 = 90/x", None),
         ("6:00+48=6:48 PM", None),
         ("$2000 / 2/3 = $3000", None),
