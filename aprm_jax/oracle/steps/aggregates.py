@@ -16,7 +16,7 @@ from aprm_jax.oracle.steps.tokens import Token
 
 # What may be a result that is computed behind it: `a profit of 8 - 4 = $4`.
 _AMOUNTS = word_set(
-    """total profit weight distance discount cost mass volume length salary loan balance
+    """total sum profit weight distance discount cost mass volume length salary loan balance
     change loss gain price amount income area speed height width age population pay
     revenue savings tip fee tax bill score consumption interest occupancy load perimeter
     debt budget expense expenses wage earnings deposit refund depth increase decrease
@@ -47,8 +47,8 @@ def leads(tokens: Sequence[Token], at: int, end: int) -> bool:
         return name in _REACHES
     if word != "of" or not _is_free(tokens, at - 1):
         return False
-    if name in _OPERATIONS:
-        return signs == {_OPERATIONS[name]}
+    if name in _OPERATIONS and signs == {_OPERATIONS[name]}:
+        return True
     return name in _AMOUNTS
 
 
