@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from compare_table import ROOT, commit, replace_between, table, write_seeds
 
 from aprm_jax.training.metrics import read_metrics
@@ -86,16 +86,19 @@ def _games(runs: Sequence[Path]) -> dict[str, Any]:
     games = {path.parent.parent.name for path in runs[0].glob("*/generator/model")}
     found = {
         name: [
-            {
-                metric: round(float(np.mean([row[metric] for row in rows])), 4)
-                for metric in _REPLIES
-            }
+            {metric: _last(rows, metric) for metric in _REPLIES}
             for run in runs
             for rows in [read_metrics(run / name)[-_LAST:]]
         ]
         for name in sorted(games, reverse=True)
     }
     return {"games": found} if found else {}
+
+
+def _last(rows: Sequence[dict[str, Any]], metric: str) -> float | None:
+    """The mean of a metric over rounds that have it; None where none has."""
+    known = [row[metric] for row in rows if not math.isnan(row.get(metric, math.nan))]
+    return round(statistics.mean(known), 4) if known else None
 
 
 def render(results: dict) -> str:
@@ -169,7 +172,10 @@ def _replies(results: dict) -> list[str]:
         (
             str(NAMES.get(name, name)),
             [
-                ", ".join(f"{100 * seed[metric]:.0f}" for seed in seeds)
+                ", ".join(
+                    "–" if seed[metric] is None else f"{100 * seed[metric]:.0f}"
+                    for seed in seeds
+                )
                 for metric in _REPLIES
             ],
         )
