@@ -62,6 +62,7 @@ RENDERED: dict[str, tuple[str, Callable[[Any], str]]] = {
     "peers": ("peers", lambda s: s.render(results("peers"))),
     "plan": ("plan", lambda s: s.render(results("plan"))),
     "prm800k": ("prm800k_table", lambda s: s.render(results("prm800k"))),
+    "prm800k_game": ("prm800k_table", lambda s: s.render(results("prm800k_game"))),
     "quickstart": ("quickstart", lambda s: s.render(results("quickstart"))),
     "rates": ("rates", lambda s: s.render(results("rates"))),
     "results": (
