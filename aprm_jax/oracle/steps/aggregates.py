@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from fractions import Fraction
 
 from aprm_jax.oracle.steps.formula import FormulaError, Node
 from aprm_jax.oracle.steps.parsing import Formula, parse_formula
@@ -16,8 +17,8 @@ from aprm_jax.oracle.steps.tokens import Token
 
 # What may be a result that is computed behind it: `a profit of 8 - 4 = $4`.
 _AMOUNTS = word_set(
-    """total sum profit weight distance discount cost mass volume length salary loan balance
-    change loss gain price amount income area speed height width age population pay
+    """total sum profit weight distance discount cost mass volume length salary loan
+    balance change loss gain price amount income area speed height width age population pay
     revenue savings tip fee tax bill score consumption interest occupancy load perimeter
     debt budget expense expenses wage earnings deposit refund depth increase decrease
     reduction rise drop deficit surplus"""
@@ -94,7 +95,7 @@ def listed(
     except FormulaError:
         return None
     if name in ("average", "mean"):
-        count = Node("number", value=numbers[0].value * 0 + len(numbers))
+        count = Node("number", value=Fraction(len(numbers)))
         formula = dataclasses.replace(formula, node=Node("/", (formula.node, count)))
     return (at, end), formula
 

@@ -108,6 +108,7 @@ _SIMPLE: dict[str, tuple[str, str | None]] = {
 }
 _DOLLARS = re.compile(r"(?<!\\)\$\$?")
 _MARKUP = re.compile(r"\\[A-Za-z]+|\{[^{}]*\}")
+_DIGITS = frozenset("0123456789.")
 _SIGNS = (*"=+-*/×÷−", " x")
 _PROSE = re.compile(r"[A-Za-z]{4}")
 _PLURAL = ("s", "people", "children", "men")  # of what a number may be divided by
@@ -151,12 +152,12 @@ def tokenize(text: str) -> tuple[Token, ...]:
 def _money(text: str, dollars: Sequence[re.Match[str]]) -> set[int]:
     """Where dollar signs stand that are money.
 
-    They are where prose stands between a pair, or a sign before its second: `$5 = $`.
+    They are where prose stands between a pair, or an amount and a sign: `$5 = $`.
     """
     found, at = set(), 0
     while at + 1 < len(dollars):
         between = text[dollars[at].end() : dollars[at + 1].start()]
-        signed = between.rstrip().endswith(_SIGNS)
+        signed = between[:1] in _DIGITS and between.rstrip().endswith(_SIGNS)
         if signed or _PROSE.search(_MARKUP.sub(" ", between)):
             found.add(dollars[at].start())
             at += 1
