@@ -18,10 +18,10 @@ from aprm_jax.oracle.steps.tokens import Token
 # What may be a result that is computed behind it: `a profit of 8 - 4 = $4`.
 _AMOUNTS = word_set(
     """total sum profit weight distance discount cost mass volume length salary loan
-    balance change loss gain price amount income area speed height width age population pay
-    revenue savings tip fee tax bill score consumption interest occupancy load perimeter
-    debt budget expense expenses wage earnings deposit refund depth increase decrease
-    reduction rise drop deficit surplus"""
+    balance change loss gain price amount income area speed height width age population
+    pay revenue savings tip fee tax bill score consumption interest occupancy load
+    perimeter debt budget expense expenses wage earnings deposit refund depth increase
+    decrease reduction rise drop deficit surplus"""
 )
 # And of these where it is computed in that way.
 _OPERATIONS = {"sum": "+", "difference": "-", "product": "*", "quotient": "/"}
@@ -31,10 +31,10 @@ _REACHES = word_set(
 )
 _QUALIFIERS = word_set(
     """a an the his her their its our my this that grand combined net overall total
-    initial final new average monthly weekly daily annual yearly"""
+    initial final new monthly weekly daily annual yearly"""
 )
 _LISTED = _OPERATIONS | {"total": "+", "average": "+", "mean": "+", "ratio": "/"}
-_BOUND = BEFORE | {"as"}
+_BOUND = BEFORE | word_set("as average mean median maximum minimum")
 _MOST = 12  # parts of a list
 
 
