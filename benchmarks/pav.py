@@ -23,7 +23,7 @@ run in `benchmarks/results/pav/`; `tables` pools the seeds that are there. A par
 searches is run by `--config.stages`.
 
 Hardware: one CPU core, no GPU. Time of `search`: 20 minutes a seed without beams of 8,
-32 and 128; scores: docs/results.md, "Progress as reward". `labels`: about an hour a seed beside another run.
+32 and 128, of `labels` 43; scores: docs/results.md, "Progress as reward".
 """
 
 from __future__ import annotations
