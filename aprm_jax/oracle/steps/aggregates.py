@@ -48,9 +48,7 @@ def leads(tokens: Sequence[Token], at: int, end: int) -> bool:
         return name in _REACHES
     if word != "of" or not _is_free(tokens, at - 1):
         return False
-    if name in _OPERATIONS and signs == {_OPERATIONS[name]}:
-        return True
-    return name in _AMOUNTS
+    return name in _AMOUNTS or signs == {_OPERATIONS.get(name)}
 
 
 def listed(
